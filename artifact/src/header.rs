@@ -1,0 +1,176 @@
+//! The fixed header, 64 bytes, little-endian.
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 0..8 | magic |
+//! | 8..10 | version |
+//! | 10 | dtype |
+//! | 11 | panel width NR, 4 or 16 |
+//! | 12..16 | bytes of the postcard section, which starts at 64 |
+//! | 16..20 | operators |
+//! | 20..24 | bytes of the blob, which starts at the next multiple of 64 and ends the file |
+//! | 24..28 | bytes of the arena |
+//! | 28..36 | checksum of everything else |
+//! | 36..64 | zero |
+
+use crate::ArtifactError;
+use crate::layout::{Dtype, align_up};
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = 64;
+/// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
+pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
+/// Version written, and newest read.
+pub const VERSION: u16 = 1;
+/// Offset of the checksum.
+pub(crate) const CHECKSUM_AT: usize = 28;
+
+/// The decoded header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Number format of the model.
+    pub dtype: Dtype,
+    /// Panel width NR of the packed weights.
+    pub nr: usize,
+    /// Bytes of the postcard section.
+    pub records_len: usize,
+    /// Operators.
+    pub op_count: usize,
+    /// Bytes of the weight blob.
+    pub blob_len: usize,
+    /// Bytes of activation memory.
+    pub arena_len: usize,
+}
+
+const fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+impl Header {
+    /// Where the blob starts.
+    pub const fn blob_offset(&self) -> usize {
+        align_up(HEADER_LEN + self.records_len)
+    }
+
+    /// Length of the whole file in bytes.
+    pub const fn file_len(&self) -> usize {
+        self.blob_offset() + self.blob_len
+    }
+
+    /// Reads and checks the header; the checksum is [`crate::Artifact::new_checked`]'s.
+    ///
+    /// # Errors
+    /// Truncated bytes, foreign magic, newer version, or a field out of range.
+    pub const fn parse(bytes: &[u8]) -> Result<Self, ArtifactError> {
+        if bytes.len() < HEADER_LEN {
+            return Err(ArtifactError::Truncated { needed: HEADER_LEN, have: bytes.len() });
+        }
+        let mut i = 0;
+        while i < MAGIC.len() {
+            if bytes[i] != MAGIC[i] {
+                return Err(ArtifactError::BadMagic);
+            }
+            i += 1;
+        }
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if version != VERSION {
+            return Err(ArtifactError::UnsupportedVersion { found: version, supported: VERSION });
+        }
+        let Some(dtype) = Dtype::from_byte(bytes[10]) else {
+            return Err(ArtifactError::Header { field: 10 });
+        };
+        if bytes[11] != 4 && bytes[11] != 16 {
+            return Err(ArtifactError::Header { field: 11 });
+        }
+        let header = Self {
+            dtype,
+            nr: bytes[11] as usize,
+            records_len: u32_at(bytes, 12) as usize,
+            op_count: u32_at(bytes, 16) as usize,
+            blob_len: u32_at(bytes, 20) as usize,
+            arena_len: u32_at(bytes, 24) as usize,
+        };
+        // A quarter of the address space each: no sum below can wrap, even on 32-bit devices.
+        let limit = (u32::MAX / 4) as usize;
+        if header.records_len > limit {
+            return Err(ArtifactError::Header { field: 12 });
+        }
+        // A record is at least one byte.
+        if header.op_count > header.records_len {
+            return Err(ArtifactError::Header { field: 16 });
+        }
+        if header.blob_len > limit * 2 {
+            return Err(ArtifactError::Header { field: 20 });
+        }
+        if header.arena_len > limit * 2 {
+            return Err(ArtifactError::Header { field: 24 });
+        }
+        i = 36;
+        while i < HEADER_LEN {
+            if bytes[i] != 0 {
+                return Err(ArtifactError::Header { field: i });
+            }
+            i += 1;
+        }
+        let (needed, have) = (header.file_len(), bytes.len());
+        if have < needed {
+            return Err(ArtifactError::Truncated { needed, have });
+        }
+        if have > needed {
+            return Err(ArtifactError::TrailingBytes { extra: have - needed });
+        }
+        Ok(header)
+    }
+
+    /// The header's bytes, with a checksum field of zero.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
+        let mut out = [0; HEADER_LEN];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out[10] = self.dtype as u8;
+        out[11] = self.nr as u8;
+        for (at, v) in
+            [(12, self.records_len), (16, self.op_count), (20, self.blob_len), (24, self.arena_len)]
+        {
+            out[at..at + 4].copy_from_slice(&(v as u32).to_le_bytes());
+        }
+        out
+    }
+}
+
+/// Bytes of activation memory that a model needs, for `static ARENA: Arena<{ arena_len(MODEL) }>`.
+///
+/// # Panics
+/// At compile time, where the bytes are not a model.
+pub const fn arena_len(model: &[u8]) -> usize {
+    match Header::parse(model) {
+        Ok(header) => header.arena_len,
+        Err(_) => panic!("not an .edge model"),
+    }
+}
+
+/// Fletcher sums over little-endian u32 words (mod 2^32), the checksum field left out.
+///
+/// It finds every change within one word and swapped words, needs no table in flash and
+/// runs at memory speed. It guards against damage, not against forgery.
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    let (mut sum, mut sum_of_sums) = (1u32, 0u32);
+    let mut add = |part: &[u8]| {
+        let mut words = part.chunks_exact(4);
+        for w in &mut words {
+            sum = sum.wrapping_add(u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+            sum_of_sums = sum_of_sums.wrapping_add(sum);
+        }
+        let rest = words.remainder();
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            sum = sum.wrapping_add(u32::from_le_bytes(last));
+            sum_of_sums = sum_of_sums.wrapping_add(sum);
+        }
+    };
+    add(&bytes[..CHECKSUM_AT]);
+    add(&bytes[CHECKSUM_AT + 8..]);
+    u64::from(sum_of_sums) << 32 | u64::from(sum)
+}

@@ -1,0 +1,214 @@
+//! Packed layouts: activations with their pad pixel, weights in panels.
+//!
+//! **Activation**: `h·w·c` elements, NHWC, then one *pad pixel* of `c` elements rounded
+//! up to [`KR_I8`], plus [`KR_I8`] of slack. A convolution tap outside the map reads the
+//! pad pixel (the zero point, or 0.0), so no kernel branches on borders and a narrow
+//! pixel may be read in whole [`KR_I8`] groups.
+//!
+//! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
+//! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
+//! SDOT and SMLAD all multiply four neighbours) and 1 for f32 and f16. Channels and
+//! outputs that do not exist are zero.
+//!
+//! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`].
+
+use crate::{Padding, Shape};
+use serde::{Deserialize, Serialize};
+
+/// Alignment in bytes of the blob, of each range in it and of each activation.
+pub const ALIGN: usize = 64;
+/// Input channels that one int8 dot-product instruction takes.
+pub const KR_I8: usize = 4;
+
+/// Number format of activations and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Dtype {
+    /// f32 activations and weights.
+    F32 = 0,
+    /// int8 activations and weights.
+    I8 = 1,
+    /// f32 activations, f16 weights.
+    F16 = 2,
+}
+
+impl Dtype {
+    /// From the header's byte.
+    pub const fn from_byte(b: u8) -> Option<Self> {
+        match b {
+            0 => Some(Self::F32),
+            1 => Some(Self::I8),
+            2 => Some(Self::F16),
+            _ => None,
+        }
+    }
+
+    /// Bytes of one activation element.
+    pub const fn activation_bytes(self) -> usize {
+        match self {
+            Self::I8 => 1,
+            Self::F32 | Self::F16 => 4,
+        }
+    }
+
+    /// Bytes of one weight.
+    pub const fn weight_bytes(self) -> usize {
+        match self {
+            Self::I8 => 1,
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+
+    /// Input channels per weight group (KR).
+    pub const fn kr(self) -> usize {
+        match self {
+            Self::I8 => KR_I8,
+            Self::F32 | Self::F16 => 1,
+        }
+    }
+}
+
+/// `n` rounded up to a multiple of [`ALIGN`].
+pub const fn align_up(n: usize) -> usize {
+    n.div_ceil(ALIGN) * ALIGN
+}
+
+/// Elements of an activation with its pad pixel and slack.
+pub const fn padded_len(shape: Shape) -> usize {
+    shape.len() + (shape.c as usize).div_ceil(KR_I8) * KR_I8 + KR_I8
+}
+
+/// Bytes that an activation takes in the arena, a multiple of [`ALIGN`].
+/// `None` where it leaves `u32`.
+pub const fn activation_bytes(shape: Shape, dtype: Dtype) -> Option<usize> {
+    match shape.checked_len() {
+        Some(_) => {
+            let elements = shape.h as u64 * shape.w as u64 * shape.c as u64 + shape.c as u64 + 8;
+            let bytes = elements * dtype.activation_bytes() as u64;
+            if bytes > (u32::MAX / 2) as u64 {
+                return None;
+            }
+            Some(align_up(padded_len(shape) * dtype.activation_bytes()))
+        }
+        None => None,
+    }
+}
+
+/// Size of a convolution, as its packed weights see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilterLayout {
+    /// Filter rows.
+    pub kh: usize,
+    /// Filter columns.
+    pub kw: usize,
+    /// Input channels.
+    pub c_in: usize,
+    /// Output channels.
+    pub c_out: usize,
+    /// Panel width NR.
+    pub nr: usize,
+    /// Number format.
+    pub dtype: Dtype,
+}
+
+impl FilterLayout {
+    /// Panels of NR output channels, the last one maybe partial.
+    pub const fn panels(self) -> usize {
+        self.c_out.div_ceil(self.nr)
+    }
+
+    /// Groups of KR input channels of one tap.
+    pub const fn groups(self) -> usize {
+        self.c_in.div_ceil(self.dtype.kr())
+    }
+
+    /// Weights of one panel.
+    pub const fn panel_len(self) -> usize {
+        self.kh * self.kw * self.groups() * self.nr * self.dtype.kr()
+    }
+
+    /// All weights.
+    pub const fn len(self) -> usize {
+        self.panels() * self.panel_len()
+    }
+
+    /// True where there are no weights.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where weight (output `o`, filter row `y`, column `x`, input `c`) lies.
+    pub const fn index(self, o: usize, y: usize, x: usize, c: usize) -> usize {
+        let kr = self.dtype.kr();
+        let group = ((o / self.nr * self.kh + y) * self.kw + x) * self.groups() + c / kr;
+        (group * self.nr + o % self.nr) * kr + c % kr
+    }
+}
+
+/// Planes of NR i32 in the per-channel parameters of one panel of an int8 convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConvPlane {
+    /// Bias with the input's zero point folded in: `b − zero_point · Σ w`.
+    Bias = 0,
+    /// `Σ w`, for instruction sets that want unsigned activations.
+    WeightSum = 1,
+    /// [`crate::Requant::multiplier`].
+    Multiplier = 2,
+    /// [`crate::Requant::shift`].
+    Shift = 3,
+    /// Fixed-point factor that lifts the residual into the accumulator's scale.
+    Residual = 4,
+}
+
+/// Planes per panel of a convolution: 5 for int8, 1 (the bias) otherwise.
+pub const fn conv_planes(dtype: Dtype) -> usize {
+    match dtype {
+        Dtype::I8 => 5,
+        Dtype::F32 | Dtype::F16 => 1,
+    }
+}
+
+/// Planes of a per-channel affine: factor, addend.
+pub const AFFINE_PLANES: usize = 2;
+
+/// Where one window of an output pixel starts in the padded input; may be negative.
+#[inline(always)]
+pub const fn window_start(out: usize, stride: u16, before: u8) -> isize {
+    (out * stride as usize) as isize - before as isize
+}
+
+/// Padding of [`Padding`]'s type that leaves room for a filter: each side smaller than the filter.
+pub const fn padding_fits(p: Padding, kh: u16, kw: u16) -> bool {
+    (p.top as u16) < kh && (p.bottom as u16) < kh && (p.left as u16) < kw && (p.right as u16) < kw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_weight_has_one_place() {
+        for dtype in [Dtype::I8, Dtype::F32] {
+            let l = FilterLayout { kh: 3, kw: 2, c_in: 5, c_out: 18, nr: 16, dtype };
+            let mut seen = [false; 4096];
+            for o in 0..18 {
+                for y in 0..3 {
+                    for x in 0..2 {
+                        for c in 0..5 {
+                            let i = l.index(o, y, x, c);
+                            assert!(i < l.len() && !seen[i]);
+                            seen[i] = true;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn huge_activations_are_refused() {
+        assert_eq!(activation_bytes(Shape::new(u16::MAX, u16::MAX, 1), Dtype::I8), None);
+        assert_eq!(activation_bytes(Shape::new(1, 1, 10), Dtype::I8), Some(64));
+    }
+}

@@ -1,0 +1,40 @@
+//! The device file `.edge`: what `convert` writes and `runtime` runs.
+//!
+//! A file is a fixed little-endian [`header`], a postcard section ([`meta`] and one
+//! [`op`] record per operator, in execution order) and a blob of weights, already in
+//! the layout the kernels read ([`layout`]). Reading is a checked parse: nothing is
+//! copied, repacked or allocated, and after [`Artifact::new_checked`] no accessor fails.
+//!
+//! ```
+//! let err = artifact::Artifact::new_checked(b"not a model").unwrap_err();
+//! assert!(matches!(err, artifact::ArtifactError::Truncated { .. }));
+//! ```
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `alloc` | [`writer`] and owned metadata |
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+
+mod error;
+pub mod header;
+pub mod layout;
+pub mod meta;
+pub mod op;
+pub mod quant;
+mod reader;
+pub mod shape;
+#[cfg(feature = "alloc")]
+pub mod writer;
+
+pub use error::ArtifactError;
+pub use header::{Header, arena_len};
+pub use layout::{Dtype, KR_I8};
+pub use meta::{Fit, Interpolation, Meta, Preprocess};
+pub use op::{Affine, Conv2d, Op, Place, Pool2d, PoolKind, Residual, Span};
+pub use quant::{Quant, Requant};
+pub use reader::{Artifact, Labels, MAX_OPS, MAX_RESIDUAL_FACTOR, Ops};
+pub use shape::{Padding, Shape, output_len};

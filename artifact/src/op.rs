@@ -1,0 +1,164 @@
+//! Operator records, in execution order.
+
+use crate::{Padding, Quant, Requant, Shape};
+use serde::{Deserialize, Serialize};
+
+/// An activation: where in the arena, which shape, what its numbers mean.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// Byte offset in the arena, a multiple of [`crate::layout::ALIGN`].
+    pub offset: u32,
+    /// Shape.
+    pub shape: Shape,
+    /// Meaning of int8 values; [`Quant::NONE`] in f32 models.
+    pub quant: Quant,
+}
+
+/// A byte range of the weight blob; starts at a multiple of [`crate::layout::ALIGN`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// First byte.
+    pub offset: u32,
+    /// Bytes.
+    pub len: u32,
+}
+
+/// A second activation added to a convolution before its clamp.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Residual {
+    /// The activation; its shape is the output's.
+    pub input: Place,
+    /// Int8: `acc += ((r − zero_point) · factor[c] + 2^(shift−1)) >> shift` (0: no rounding).
+    pub shift: u8,
+}
+
+/// `y[o] = clamp(rq(b[o] + Σ x·w[o] + residual))`; a dense layer is a 1×1 convolution of a 1×1 map.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Conv2d {
+    /// Input.
+    pub input: Place,
+    /// Output; may lie exactly on the residual.
+    pub output: Place,
+    /// Filter rows and columns.
+    pub filter: [u16; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [u16; 2],
+    /// Padding.
+    pub padding: Padding,
+    /// Packed weights.
+    pub weights: Span,
+    /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel.
+    pub params: Span,
+    /// Added activation.
+    pub residual: Option<Residual>,
+    /// Clamp at zero.
+    pub relu: bool,
+}
+
+/// What a pooling window computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoolKind {
+    /// Largest value; taps outside the map are skipped.
+    Max,
+    /// Mean over the real pixels of the window.
+    Average,
+}
+
+/// Pooling; a global pool is a window of the whole map.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pool2d {
+    /// Maximum or mean.
+    pub kind: PoolKind,
+    /// Input.
+    pub input: Place,
+    /// Output.
+    pub output: Place,
+    /// Window rows and columns.
+    pub filter: [u16; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [u16; 2],
+    /// Padding.
+    pub padding: Padding,
+    /// Int8 mean: factor from the sum of a full window to the output.
+    pub requant: Requant,
+}
+
+/// `y[c] = clamp(x[c]·a[c] + b[c])`: a batch-norm that cannot be folded (pre-activation nets).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Affine {
+    /// Input.
+    pub input: Place,
+    /// Output; may lie exactly on the input.
+    pub output: Place,
+    /// Per panel of NR channels: factors, then addends. Int8: i32 in steps of `2^−shift` of
+    /// the output's scale, `y = zero_point + ((x − zero_point_x)·a + b + 2^(shift−1)) >> shift`.
+    pub params: Span,
+    /// Fractional bits of the int8 parameters, `1..=24`.
+    pub shift: u8,
+    /// Clamp at zero.
+    pub relu: bool,
+}
+
+/// One operator.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Convolution or dense layer.
+    Conv2d(Conv2d),
+    /// Pooling.
+    Pool2d(Pool2d),
+    /// Per-channel affine.
+    Affine(Affine),
+}
+
+impl Op {
+    /// The activation it reads (a residual apart).
+    pub const fn input(&self) -> Place {
+        match self {
+            Self::Conv2d(o) => o.input,
+            Self::Pool2d(o) => o.input,
+            Self::Affine(o) => o.input,
+        }
+    }
+
+    /// The activation it writes.
+    pub const fn output(&self) -> Place {
+        match self {
+            Self::Conv2d(o) => o.output,
+            Self::Pool2d(o) => o.output,
+            Self::Affine(o) => o.output,
+        }
+    }
+
+    /// The activation it adds, if any.
+    pub const fn residual(&self) -> Option<Place> {
+        match self {
+            Self::Conv2d(Conv2d { residual: Some(r), .. }) => Some(r.input),
+            _ => None,
+        }
+    }
+
+    /// Name of the operator.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Conv2d(o) if o.input.shape.pixels() == 1 => "dense",
+            Self::Conv2d(_) => "conv2d",
+            Self::Pool2d(Pool2d { kind: PoolKind::Max, .. }) => "max_pool2d",
+            Self::Pool2d(_) => "avg_pool2d",
+            Self::Affine(_) => "affine",
+        }
+    }
+
+    /// Multiply-accumulates of one run.
+    pub const fn macs(&self) -> u64 {
+        match self {
+            Self::Conv2d(o) => {
+                o.output.shape.len() as u64
+                    * o.filter[0] as u64
+                    * o.filter[1] as u64
+                    * o.input.shape.c as u64
+            }
+            Self::Pool2d(_) => 0,
+            Self::Affine(o) => o.output.shape.len() as u64,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The checked parse.
+//!
+//! [`Artifact::new_checked`] proves, once and without a heap, everything that execution
+//! relies on: the checksum; every record decodes; shapes follow from one another; every
+//! activation lies in the arena; each operand was written before and not overwritten since;
+//! weight ranges follow each other without holes; no accumulator can leave 32 bits. After
+//! that no accessor fails.
+
+use crate::header::{CHECKSUM_AT, HEADER_LEN, checksum};
+use crate::layout::{
+    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, FilterLayout, activation_bytes, align_up, conv_planes,
+    padding_fits,
+};
+use crate::meta::MAX_LABEL_BYTES;
+use crate::{
+    Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Span, output_len,
+};
+
+/// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
+pub const MAX_OPS: usize = 1024;
+/// Residual factors are below this, so that `(r − zero_point) · factor` stays in i32.
+pub const MAX_RESIDUAL_FACTOR: i32 = 1 << 21;
+
+/// A model that passed every check; borrows the file's bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Artifact<'a> {
+    header: Header,
+    meta: Meta<'a>,
+    labels: &'a [u8],
+    ops: &'a [u8],
+    blob: &'a [u8],
+}
+
+impl<'a> Artifact<'a> {
+    /// Checks a whole file; `bytes` must start at a multiple of [`ALIGN`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new_checked(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
+        let artifact = Self::parse(bytes)?;
+        match bytes.as_ptr().addr() % ALIGN {
+            0 => Ok(artifact),
+            offset => Err(ArtifactError::Misaligned { offset }),
+        }
+    }
+
+    /// As [`Self::new_checked`], at any address: for tools that only look.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
+        let header = Header::parse(bytes)?;
+        let mut stored = [0; 8];
+        stored.copy_from_slice(&bytes[CHECKSUM_AT..CHECKSUM_AT + 8]);
+        if checksum(bytes) != u64::from_le_bytes(stored) {
+            return Err(ArtifactError::Checksum);
+        }
+        let records = &bytes[HEADER_LEN..HEADER_LEN + header.records_len];
+        if bytes[HEADER_LEN + header.records_len..header.blob_offset()].iter().any(|b| *b != 0) {
+            return Err(ArtifactError::Header { field: 12 });
+        }
+        let (meta, labels) =
+            postcard::take_from_bytes::<Meta<'a>>(records).map_err(|_| ArtifactError::Meta)?;
+        let ops = check_labels(&meta, labels)?;
+        let labels = &labels[..labels.len() - ops.len()];
+        let blob = &bytes[header.blob_offset()..];
+        let artifact = Self { header, meta, labels, ops, blob };
+        artifact.check()?;
+        Ok(artifact)
+    }
+
+    /// The header.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Name, preprocessing, provenance.
+    pub const fn meta(&self) -> &Meta<'a> {
+        &self.meta
+    }
+
+    /// Class names in index order.
+    pub const fn labels(&self) -> Labels<'a> {
+        Labels { rest: self.labels, left: self.meta.label_count }
+    }
+
+    /// Operators in execution order, decoded as they come.
+    pub const fn ops(&self) -> Ops<'a> {
+        Ops { rest: self.ops, left: self.header.op_count }
+    }
+
+    /// The bytes of a weight range of one of this model's operators.
+    pub fn span(&self, span: Span) -> &'a [u8] {
+        // In range for this model's own spans; empty, not a panic, for foreign ones.
+        self.blob.get(span.offset as usize..span.offset as usize + span.len as usize).unwrap_or(&[])
+    }
+
+    fn check(&self) -> Result<(), ArtifactError> {
+        let meta = &self.meta;
+        let mut ops = self.ops();
+        if self.header.op_count == 0 {
+            return Err(ArtifactError::NoOutput);
+        }
+        if self.header.op_count > MAX_OPS {
+            return Err(ArtifactError::Header { field: 16 });
+        }
+        if !meta.preprocess.is_valid()
+            || meta.preprocess.height != meta.input.shape.h
+            || meta.preprocess.width != meta.input.shape.w
+            || !self.place_fits(meta.input)
+        {
+            return Err(ArtifactError::Meta);
+        }
+        let mut cursor = 0;
+        for index in 0..self.header.op_count {
+            let Some(op) = ops.next() else {
+                return Err(ArtifactError::Record { op: index });
+            };
+            self.check_places(&op, index)?;
+            match op {
+                Op::Conv2d(o) => self.check_conv(&o, index, &mut cursor)?,
+                Op::Pool2d(o) => self.check_pool(&o, index)?,
+                Op::Affine(o) => self.check_affine(&o, index, &mut cursor)?,
+            }
+            let last = index + 1 == self.header.op_count;
+            if last
+                && (op.output() != meta.output
+                    || meta.output.shape.pixels() != 1
+                    || u32::from(meta.output.shape.c) != meta.label_count)
+            {
+                return Err(ArtifactError::NoOutput);
+            }
+        }
+        if !ops.rest.is_empty() {
+            return Err(ArtifactError::Record { op: self.header.op_count });
+        }
+        if cursor != self.header.blob_len {
+            return Err(ArtifactError::Weights { op: self.header.op_count });
+        }
+        Ok(())
+    }
+
+    fn bytes_of(&self, place: Place) -> Option<core::ops::Range<usize>> {
+        let len = activation_bytes(place.shape, self.header.dtype)?;
+        let start = place.offset as usize;
+        Some(start..start.checked_add(len)?)
+    }
+
+    fn place_fits(&self, place: Place) -> bool {
+        !place.shape.is_empty()
+            && (place.offset as usize).is_multiple_of(ALIGN)
+            && place.quant.is_valid()
+            && self.bytes_of(place).is_some_and(|r| r.end <= self.header.arena_len)
+    }
+
+    fn overlap(&self, a: Place, b: Place) -> bool {
+        match (self.bytes_of(a), self.bytes_of(b)) {
+            (Some(a), Some(b)) => a.start < b.end && b.start < a.end,
+            _ => true,
+        }
+    }
+
+    /// Whether `place` holds a value when operator `before` starts.
+    fn is_live(&self, place: Place, before: usize) -> bool {
+        let mut live = self.meta.input == place;
+        for op in self.ops().take(before) {
+            if op.output() == place {
+                live = true;
+            } else if self.overlap(op.output(), place) {
+                live = false;
+            }
+        }
+        live
+    }
+
+    fn check_places(&self, op: &Op, index: usize) -> Result<(), ArtifactError> {
+        let bad = Err(ArtifactError::Operand { op: index });
+        let (input, output) = (op.input(), op.output());
+        if !self.place_fits(input) || !self.place_fits(output) || !self.is_live(input, index) {
+            return bad;
+        }
+        let in_place = matches!(op, Op::Affine(_))
+            && input.offset == output.offset
+            && input.shape == output.shape;
+        if self.overlap(input, output) && !in_place {
+            return bad;
+        }
+        if let Some(residual) = op.residual() {
+            let in_place = residual.offset == output.offset && residual.shape == output.shape;
+            if !self.place_fits(residual)
+                || !self.is_live(residual, index)
+                || (self.overlap(residual, output) && !in_place)
+            {
+                return bad;
+            }
+            if residual.shape != output.shape {
+                return Err(ArtifactError::Geometry { op: index });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next range in the blob, which must start where the last one ended.
+    fn take_span(
+        &self,
+        span: Span,
+        len: Option<usize>,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<&'a [u8], ArtifactError> {
+        let bad = ArtifactError::Weights { op: index };
+        if len != Some(span.len as usize) || span.offset as usize != *cursor {
+            return Err(bad);
+        }
+        let end = cursor.checked_add(span.len as usize).ok_or(bad)?;
+        let bytes = self.blob.get(*cursor..end).ok_or(bad)?;
+        let next = align_up(end);
+        if self.blob.get(end..next).ok_or(bad)?.iter().any(|b| *b != 0) {
+            return Err(bad);
+        }
+        *cursor = next;
+        Ok(bytes)
+    }
+
+    fn check_conv(
+        &self,
+        o: &Conv2d,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        let geometry = Err(ArtifactError::Geometry { op: index });
+        let (i, y, p) = (o.input.shape, o.output.shape, o.padding);
+        if output_len(i.h, p.top, p.bottom, o.filter[0], o.stride[0]) != Some(y.h)
+            || output_len(i.w, p.left, p.right, o.filter[1], o.stride[1]) != Some(y.w)
+            || !padding_fits(p, o.filter[0], o.filter[1])
+        {
+            return geometry;
+        }
+        let taps = u64::from(o.filter[0]) * u64::from(o.filter[1]) * u64::from(i.c);
+        // 2^16 products of 2^14 stay in 2^30; larger filters no ResNet has.
+        if taps > 1 << 16 {
+            return geometry;
+        }
+        let layout = FilterLayout {
+            kh: o.filter[0].into(),
+            kw: o.filter[1].into(),
+            c_in: i.c.into(),
+            c_out: y.c.into(),
+            nr: self.header.nr,
+            dtype: self.header.dtype,
+        };
+        let dtype = self.header.dtype;
+        let panel = layout.panel_len().checked_mul(dtype.weight_bytes());
+        let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
+        self.take_span(o.weights, weights, index, cursor)?;
+        let params_len = layout.panels() * conv_planes(dtype) * layout.nr * 4;
+        let params = self.take_span(o.params, Some(params_len), index, cursor)?;
+        if dtype == Dtype::I8 {
+            let ok = check_conv_params(params, layout.nr, taps, o);
+            return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
+        }
+        Ok(())
+    }
+
+    fn check_pool(&self, o: &Pool2d, index: usize) -> Result<(), ArtifactError> {
+        let (i, y, p) = (o.input.shape, o.output.shape, o.padding);
+        if output_len(i.h, p.top, p.bottom, o.filter[0], o.stride[0]) != Some(y.h)
+            || output_len(i.w, p.left, p.right, o.filter[1], o.stride[1]) != Some(y.w)
+            || !padding_fits(p, o.filter[0], o.filter[1])
+            || i.c != y.c
+        {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        let window = u64::from(o.filter[0]) * u64::from(o.filter[1]);
+        let ok = match o.kind {
+            PoolKind::Max => o.input.quant == o.output.quant,
+            // window · 255 must stay in 2^30, also after scaling a border window up
+            PoolKind::Average => o.requant.is_valid() && window <= 1 << 14,
+        };
+        if self.header.dtype == Dtype::I8 && !ok {
+            return Err(ArtifactError::Quantization { op: index });
+        }
+        Ok(())
+    }
+
+    fn check_affine(
+        &self,
+        o: &Affine,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        if o.input.shape != o.output.shape {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        let nr = self.header.nr;
+        let len = usize::from(o.input.shape.c).div_ceil(nr) * AFFINE_PLANES * nr * 4;
+        let params = self.take_span(o.params, Some(len), index, cursor)?;
+        if self.header.dtype == Dtype::I8 {
+            let bounded = params.chunks_exact(AFFINE_PLANES * nr * 4).all(|panel| {
+                let (factor, addend) = panel.split_at(nr * 4);
+                // 2^8 · 2^21 + 2^29 + rounding stays in i32
+                i32s(factor).all(|f| f.unsigned_abs() < 1 << 21)
+                    && i32s(addend).all(|b| b.unsigned_abs() < 1 << 29)
+            });
+            if !bounded || !(1..=24).contains(&o.shift) {
+                return Err(ArtifactError::Quantization { op: index });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn i32s(bytes: &[u8]) -> impl Iterator<Item = i32> {
+    bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+/// Ranges of an int8 convolution's parameters, and the bound on its accumulators.
+fn check_conv_params(params: &[u8], nr: usize, taps: u64, o: &Conv2d) -> bool {
+    if o.residual.is_some_and(|r| r.shift > 24) {
+        return false;
+    }
+    params.chunks_exact(5 * nr * 4).all(|panel| {
+        (0..nr).all(|c| {
+            let plane = |p: ConvPlane| {
+                let at = (p as usize * nr + c) * 4;
+                i32s(&panel[at..at + 4]).next().unwrap_or(0)
+            };
+            let residual = match o.residual {
+                Some(r) => (i64::from(plane(ConvPlane::Residual)) * 256) >> r.shift,
+                None => 0,
+            };
+            // |Σ x·w| ≤ taps · 128 · 128, then the bias and the residual
+            let bound = taps as i64 * (1 << 14) + i64::from(plane(ConvPlane::Bias)).abs();
+            let shift = plane(ConvPlane::Shift);
+            plane(ConvPlane::Multiplier) >= 0
+                && (1..=62).contains(&shift)
+                && (0..MAX_RESIDUAL_FACTOR).contains(&plane(ConvPlane::Residual))
+                && bound + residual < i64::from(i32::MAX)
+        })
+    })
+}
+
+/// Checks every label; returns what follows them.
+fn check_labels<'a>(meta: &Meta<'a>, records: &'a [u8]) -> Result<&'a [u8], ArtifactError> {
+    let mut rest = records;
+    for index in 0..meta.label_count as usize {
+        let bad = ArtifactError::Labels { index };
+        let (label, tail) = postcard::take_from_bytes::<&str>(rest).map_err(|_| bad)?;
+        if label.is_empty() || label.len() > MAX_LABEL_BYTES {
+            return Err(bad);
+        }
+        rest = tail;
+    }
+    Ok(rest)
+}
+
+/// Class names, see [`Artifact::labels`].
+#[derive(Debug, Clone)]
+pub struct Labels<'a> {
+    rest: &'a [u8],
+    left: u32,
+}
+
+impl<'a> Iterator for Labels<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.left = self.left.checked_sub(1)?;
+        let (label, rest) = postcard::take_from_bytes(self.rest).ok()?;
+        self.rest = rest;
+        Some(label)
+    }
+}
+
+/// Operators, see [`Artifact::ops`].
+#[derive(Debug, Clone)]
+pub struct Ops<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl Iterator for Ops<'_> {
+    type Item = Op;
+
+    fn next(&mut self) -> Option<Op> {
+        self.left = self.left.checked_sub(1)?;
+        let (op, rest) = postcard::take_from_bytes(self.rest).ok()?;
+        self.rest = rest;
+        Some(op)
+    }
+}

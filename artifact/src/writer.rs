@@ -1,0 +1,90 @@
+//! Writes `.edge` files.
+
+use crate::header::{CHECKSUM_AT, checksum};
+use crate::layout::align_up;
+use crate::{Artifact, ArtifactError, Dtype, Header, Meta, Op, Span};
+use alloc::vec::Vec;
+
+/// Collects weight ranges, each aligned, in the order in which operators use them.
+#[derive(Debug, Default)]
+pub struct Blob {
+    bytes: Vec<u8>,
+}
+
+impl Blob {
+    /// An empty blob.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends bytes and returns where they lie; `None` where the blob would leave `u32`.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Span> {
+        let span = Span {
+            offset: u32::try_from(self.bytes.len()).ok()?,
+            len: u32::try_from(bytes.len()).ok()?,
+        };
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(align_up(self.bytes.len()), 0);
+        Some(span)
+    }
+}
+
+/// Everything that goes into a file; `meta.label_count` is set from `labels`.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// Number format.
+    pub dtype: Dtype,
+    /// Panel width NR, 4 or 16.
+    pub nr: usize,
+    /// Bytes of activation memory.
+    pub arena_len: usize,
+    /// Metadata.
+    pub meta: Meta<'a>,
+    /// Class names in index order.
+    pub labels: &'a [&'a str],
+    /// Operators in execution order.
+    pub ops: &'a [Op],
+    /// Weights.
+    pub blob: Blob,
+}
+
+/// The file's bytes.
+///
+/// # Errors
+/// What [`Artifact::parse`] says of the result: nothing unreadable is ever written.
+pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
+    let meta = Meta { label_count: contents.labels.len() as u32, ..contents.meta };
+    let mut records = postcard::to_allocvec(&meta).map_err(|_| ArtifactError::Meta)?;
+    for (index, label) in contents.labels.iter().enumerate() {
+        let bytes = postcard::to_allocvec(label).map_err(|_| ArtifactError::Labels { index })?;
+        records.extend(bytes);
+    }
+    for (op, record) in contents.ops.iter().enumerate() {
+        records.extend(postcard::to_allocvec(record).map_err(|_| ArtifactError::Record { op })?);
+    }
+    let header = Header {
+        dtype: contents.dtype,
+        nr: contents.nr,
+        records_len: records.len(),
+        op_count: contents.ops.len(),
+        blob_len: contents.blob.bytes.len(),
+        arena_len: contents.arena_len,
+    };
+    let mut file = Vec::with_capacity(header.file_len());
+    file.extend_from_slice(&header.to_bytes());
+    file.extend_from_slice(&records);
+    file.resize(header.blob_offset(), 0);
+    file.extend_from_slice(&contents.blob.bytes);
+    seal(&mut file);
+    Artifact::parse(&file)?;
+    Ok(file)
+}
+
+/// Recomputes the checksum of a file whose bytes were changed; files shorter than a header
+/// are left alone.
+pub fn seal(file: &mut [u8]) {
+    if file.len() >= crate::header::HEADER_LEN {
+        let sum = checksum(file).to_le_bytes();
+        file[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum);
+    }
+}

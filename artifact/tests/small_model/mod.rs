@@ -1,0 +1,241 @@
+//! A small model with every kind of operator, in parts that a test can spoil.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes};
+use artifact::writer::{Blob, Contents, write};
+use artifact::{
+    Affine, ArtifactError, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
+    Quant, Requant, Residual, Shape, Span,
+};
+
+/// Deterministic numbers.
+#[derive(Debug)]
+pub(crate) struct Noise(pub(crate) u64);
+
+impl Noise {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.below(256) as u8
+    }
+}
+
+/// Operators of [`Parts::sound`] by what they do.
+pub(crate) const STEM: usize = 0;
+pub(crate) const OTHER_RESIDUAL: usize = 1;
+pub(crate) const IN_PLACE_RESIDUAL: usize = 2;
+pub(crate) const AFFINE: usize = 3;
+pub(crate) const MAX_POOL: usize = 4;
+pub(crate) const AVERAGE_POOL: usize = 5;
+pub(crate) const DENSE: usize = 6;
+
+/// What a file is written from.
+#[derive(Debug, Clone)]
+pub(crate) struct Parts {
+    pub(crate) dtype: Dtype,
+    pub(crate) nr: usize,
+    pub(crate) arena_len: usize,
+    pub(crate) input: Place,
+    pub(crate) output: Place,
+    pub(crate) preprocess: Preprocess,
+    pub(crate) labels: Vec<String>,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) blob: Vec<u8>,
+}
+
+/// Weights and parameters as they come.
+struct Weights {
+    dtype: Dtype,
+    nr: usize,
+    blob: Vec<u8>,
+    noise: Noise,
+}
+
+impl Weights {
+    fn push(&mut self, bytes: &[u8]) -> Span {
+        let span = Span { offset: self.blob.len() as u32, len: bytes.len() as u32 };
+        self.blob.extend_from_slice(bytes);
+        self.blob.resize(self.blob.len().next_multiple_of(64), 0);
+        span
+    }
+
+    fn weight(&mut self) -> Vec<u8> {
+        match self.dtype {
+            Dtype::I8 => vec![self.noise.byte()],
+            // 1 to 2 with all mantissas
+            Dtype::F16 => (0x3c00 | self.noise.below(0x400) as u16).to_le_bytes().to_vec(),
+            Dtype::F32 => (0x3f80_0000 | self.noise.below(0x80_0000) as u32).to_le_bytes().to_vec(),
+        }
+    }
+
+    fn conv(&mut self, input: Place, output: Place, filter: u16, residual: Option<Place>) -> Op {
+        let Self { dtype, nr, .. } = *self;
+        let layout = FilterLayout {
+            kh: filter.into(),
+            kw: filter.into(),
+            c_in: input.shape.c.into(),
+            c_out: output.shape.c.into(),
+            nr,
+            dtype,
+        };
+        let mut weights = vec![0; layout.len() * dtype.weight_bytes()];
+        let mut params = vec![0u8; layout.panels() * conv_planes(dtype) * nr * 4];
+        for channel in 0..layout.panels() * nr {
+            let mut sum = 0i32;
+            let taps = (0..layout.kh).flat_map(|y| (0..layout.kw).map(move |x| (y, x)));
+            for (y, x) in taps.filter(|_| channel < layout.c_out) {
+                for c in 0..layout.c_in {
+                    let value = self.weight();
+                    sum += i32::from(value[0] as i8);
+                    let at = layout.index(channel, y, x, c) * value.len();
+                    weights[at..at + value.len()].copy_from_slice(&value);
+                }
+            }
+            let mut set = |plane: ConvPlane, v: i32| {
+                let panel = channel / nr * conv_planes(dtype) + plane as usize;
+                let at = (panel * nr + channel % nr) * 4;
+                params[at..at + 4].copy_from_slice(&v.to_le_bytes());
+            };
+            if dtype == Dtype::I8 {
+                set(ConvPlane::Bias, 1000 - i32::from(input.quant.zero_point) * sum);
+                set(ConvPlane::WeightSum, sum);
+                set(ConvPlane::Multiplier, 1 << 30);
+                set(ConvPlane::Shift, 39);
+                set(ConvPlane::Residual, 1 << 16);
+            }
+        }
+        let padding = Padding::same((filter / 2) as u8);
+        let (weights, params) = (self.push(&weights), self.push(&params));
+        let residual = residual.map(|input| Residual { input, shift: 8 });
+        let (filter, stride, relu) = ([filter; 2], [1; 2], true);
+        Op::Conv2d(Conv2d {
+            input,
+            output,
+            filter,
+            stride,
+            padding,
+            weights,
+            params,
+            residual,
+            relu,
+        })
+    }
+}
+
+impl Parts {
+    /// Four convolutions (plain, with a residual beside and under its output, dense), an
+    /// affine in place and both poolings; every file written from it is valid.
+    pub(crate) fn sound(dtype: Dtype, nr: usize) -> Self {
+        let mut weights = Weights { dtype, nr, blob: Vec::new(), noise: Noise(7) };
+        let size = |shape| activation_bytes(shape, dtype).unwrap() as u32;
+        let (picture, map) = (Shape::new(4, 4, 3), Shape::new(4, 4, 4));
+        let (half, pixel, scores) = (Shape::new(2, 2, 4), Shape::new(1, 1, 4), Shape::new(1, 1, 2));
+        let (at_a, at_b) = (size(picture), size(picture) + size(map));
+        let quant = |zero_point| match dtype {
+            Dtype::I8 => Quant { scale: 0.5, zero_point },
+            Dtype::F32 | Dtype::F16 => Quant::NONE,
+        };
+        let place = |offset, shape, zero_point| Place { offset, shape, quant: quant(zero_point) };
+        let x = place(0, picture, -3);
+        let a = place(at_a, map, 5);
+        let b = place(at_b, map, 0);
+        let joined = place(at_a, map, -128);
+        let scaled = place(at_a, map, 1);
+        let pooled = place(at_b, half, 1);
+        let mean = place(0, pixel, 2);
+        let logits = place(at_a, scores, 0);
+
+        let pool = |kind, input, output, filter| {
+            let requant = Requant::new(0.25).unwrap();
+            let (filter, stride, padding) = ([filter; 2], [2; 2], Padding::default());
+            Op::Pool2d(Pool2d { kind, input, output, filter, stride, padding, requant })
+        };
+        let stem = weights.conv(x, a, 3, None);
+        let beside = weights.conv(a, b, 3, Some(a));
+        let under = weights.conv(b, joined, 3, Some(a));
+        let [factor, addend] = match dtype {
+            Dtype::I8 => [1200i32, 77].map(i32::to_le_bytes),
+            Dtype::F32 | Dtype::F16 => [0.5f32, -1.0].map(f32::to_le_bytes),
+        };
+        let params = weights.push(&[vec![factor; nr], vec![addend; nr]].concat().concat());
+        let affine = Affine { input: joined, output: scaled, params, shift: 10, relu: false };
+        let max = pool(PoolKind::Max, scaled, pooled, 2);
+        let average = pool(PoolKind::Average, pooled, mean, 2);
+        let dense = weights.conv(mean, logits, 1, None);
+        Self {
+            dtype,
+            nr,
+            arena_len: (at_b + size(map)) as usize,
+            input: x,
+            output: logits,
+            preprocess: Preprocess::normalized(4, 4, [0.5; 3], [0.25; 3]),
+            labels: vec!["cat".into(), "dog".into()],
+            ops: vec![stem, beside, under, Op::Affine(affine), max, average, dense],
+            blob: weights.blob,
+        }
+    }
+
+    /// Every number format and panel width.
+    pub(crate) fn all() -> Vec<Self> {
+        [Dtype::I8, Dtype::F32, Dtype::F16]
+            .into_iter()
+            .flat_map(|dtype| [4, 16].map(|nr| Self::sound(dtype, nr)))
+            .collect()
+    }
+
+    /// The file; its error is that of the reader, which the writer asks.
+    pub(crate) fn file(&self) -> Result<Vec<u8>, ArtifactError> {
+        let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
+        let mut blob = Blob::new();
+        blob.push(&self.blob);
+        write(Contents {
+            dtype: self.dtype,
+            nr: self.nr,
+            arena_len: self.arena_len,
+            meta: Meta {
+                name: "small",
+                input: self.input,
+                output: self.output,
+                preprocess: self.preprocess,
+                dataset: "none",
+                metrics: "",
+                tool: "test",
+                label_count: 0,
+            },
+            labels: &labels,
+            ops: &self.ops,
+            blob,
+        })
+    }
+
+    pub(crate) fn conv(&mut self, op: usize) -> &mut Conv2d {
+        match &mut self.ops[op] {
+            Op::Conv2d(o) => o,
+            other => panic!("operator {op} is {}", other.name()),
+        }
+    }
+
+    pub(crate) fn pool(&mut self, op: usize) -> &mut Pool2d {
+        match &mut self.ops[op] {
+            Op::Pool2d(o) => o,
+            other => panic!("operator {op} is {}", other.name()),
+        }
+    }
+
+    pub(crate) fn affine(&mut self, op: usize) -> &mut Affine {
+        match &mut self.ops[op] {
+            Op::Affine(o) => o,
+            other => panic!("operator {op} is {}", other.name()),
+        }
+    }
+
+    /// Overwrites one i32 parameter of an operator.
+    pub(crate) fn set_param(&mut self, params: Span, plane: usize, channel: usize, value: i32) {
+        let at = params.offset as usize + (plane * self.nr + channel) * 4;
+        self.blob[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+}

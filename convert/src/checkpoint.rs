@@ -1,0 +1,279 @@
+//! The `.mpk` checkpoint: MessagePack, self-describing, versioned.
+//!
+//! Tensors carry the canonical names of [`crate::resnet`]: `<layer>.<part>` with layers named
+//! as in KerasHub (`conv1_conv`, `stack0_block0_1_bn`, `predictions`) and parts `weight`,
+//! `bias`, `gamma`, `beta`, `mean`, `variance`. Filters are OHWI, dense weights (out, in).
+
+use crate::resnet::ResNetConfig;
+use artifact::Preprocess;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Value of [`Checkpoint::format`].
+pub const FORMAT: &str = "edge-resnet.mpk";
+/// Newest version, the one written.
+pub const VERSION: u32 = 1;
+
+/// A dense tensor of little-endian numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// Number format of `data`.
+    pub dtype: TensorDtype,
+    /// Row-major little-endian values.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// Number format of a [`Tensor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorDtype {
+    /// 32-bit float.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl TensorDtype {
+    /// Bytes of one value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl Tensor {
+    /// An f32 tensor; `values.len()` must be the product of `shape`.
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "tensor length");
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self { shape: shape.to_vec(), dtype: TensorDtype::F32, data }
+    }
+
+    /// The values as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let half = self.data.chunks_exact(2).map(|b| [b[0], b[1]]);
+        match self.dtype {
+            TensorDtype::F32 => self
+                .data
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            TensorDtype::F16 => half.map(|b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            TensorDtype::Bf16 => half.map(|b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+        }
+    }
+}
+
+/// One training picture kept for calibration, at the model's input size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Index into the labels.
+    pub label: u32,
+    /// The picture as PNG, RGB, already fitted and resized (not normalized).
+    #[serde(with = "serde_bytes")]
+    pub png: Vec<u8>,
+}
+
+/// Figures of one epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Epoch, from 1.
+    pub epoch: u32,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Share of training pictures right, 0..=1.
+    pub train_accuracy: f64,
+    /// Mean validation loss; `None` without validation data.
+    pub val_loss: Option<f64>,
+    /// Share of validation pictures right, 0..=1.
+    pub val_accuracy: Option<f64>,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// How the weights came to be.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainingRecord {
+    /// Data set, as the user named it (no absolute paths).
+    pub dataset: String,
+    /// Hash of file names, sizes and labels.
+    pub fingerprint: String,
+    /// Seed.
+    pub seed: u64,
+    /// The command's options that shape the result.
+    pub options: BTreeMap<String, String>,
+    /// Per epoch.
+    pub epochs: Vec<EpochRecord>,
+}
+
+/// A model with everything needed to go on training or to deploy it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// Architecture.
+    pub config: ResNetConfig,
+    /// Class names in index order; as many as `config.classes`.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// Named tensors.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Pictures for calibration.
+    pub samples: Vec<Sample>,
+    /// Origin of the weights.
+    pub training: TrainingRecord,
+}
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// File.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Not MessagePack of this shape, or cut short.
+    #[error(
+        "{path}: not a readable .mpk checkpoint ({source}); it may be truncated: copy or train it again"
+    )]
+    Decode {
+        /// File.
+        path: String,
+        /// Cause.
+        source: rmp_serde::decode::Error,
+    },
+    /// Readable, but inconsistent.
+    #[error("{path}: {what}")]
+    Invalid {
+        /// File.
+        path: String,
+        /// What was found and what was wanted.
+        what: String,
+    },
+}
+
+impl Checkpoint {
+    /// Checks names, shapes and labels against the architecture.
+    ///
+    /// # Errors
+    /// The first thing that does not fit, as text.
+    pub fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format `{}`, expected `{FORMAT}`", self.format));
+        }
+        if self.version > VERSION {
+            return Err(format!(
+                "version {}, but this build reads up to {VERSION}; update",
+                self.version
+            ));
+        }
+        self.config.check()?;
+        if !self.preprocess.is_valid() {
+            return Err("preprocessing has an empty size or a number that is not finite".into());
+        }
+        if self.labels.len() != self.config.classes {
+            return Err(format!(
+                "{} labels for {} classes",
+                self.labels.len(),
+                self.config.classes
+            ));
+        }
+        for (i, l) in self.labels.iter().enumerate() {
+            if l.is_empty() || l.len() > artifact::meta::MAX_LABEL_BYTES {
+                return Err(format!(
+                    "label {i} is empty or longer than {} bytes",
+                    artifact::meta::MAX_LABEL_BYTES
+                ));
+            }
+        }
+        for (name, shape) in self.config.tensor_shapes() {
+            let Some(t) = self.tensors.get(&name) else {
+                return Err(format!("tensor `{name}` is missing"));
+            };
+            if t.shape != shape {
+                return Err(format!("tensor `{name}` has shape {:?}, expected {shape:?}", t.shape));
+            }
+            if t.data.len() != shape.iter().product::<usize>() * t.dtype.bytes() {
+                return Err(format!(
+                    "tensor `{name}` has {} bytes, its shape {shape:?} needs others",
+                    t.data.len()
+                ));
+            }
+            if t.to_f32().iter().any(|v| !v.is_finite()) {
+                return Err(format!("tensor `{name}` contains NaN or infinity"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and checks a checkpoint from bytes; `path` names it in errors.
+    ///
+    /// # Errors
+    /// Bytes that are no checkpoint, or one that [`Self::check`] refuses.
+    pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self, CheckpointError> {
+        let ckpt: Self = rmp_serde::from_slice(bytes)
+            .map_err(|source| CheckpointError::Decode { path: path.into(), source })?;
+        ckpt.check().map_err(|what| CheckpointError::Invalid { path: path.into(), what })?;
+        Ok(ckpt)
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// As [`Self::from_bytes`], and unreadable files.
+    pub fn load(path: &Path) -> Result<Self, CheckpointError> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path)
+            .map_err(|source| CheckpointError::Io { path: name.clone(), source })?;
+        Self::from_bytes(&bytes, &name)
+    }
+
+    /// Writes to a temporary file beside `path`, then renames it: the old file survives a crash.
+    ///
+    /// # Errors
+    /// Unwritable folder or full disk.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        let bytes = rmp_serde::to_vec_named(self).map_err(|e| CheckpointError::Invalid {
+            path: path.display().to_string(),
+            what: e.to_string(),
+        })?;
+        write_atomic(path, &bytes)
+            .map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })
+    }
+}
+
+/// Writes a temporary file in the same folder, syncs it and renames it over `path`.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".writing-").suffix(".tmp").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // tempfile creates private files; a model is as readable as any other output.
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}

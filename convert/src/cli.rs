@@ -1,0 +1,291 @@
+//! The command line.
+
+use crate::accuracy::{Predictions, predict};
+use crate::checkpoint::{Checkpoint, write_atomic};
+use crate::data::{Dataset, Pictures, ReadOptions};
+use crate::emit::onnx::to_onnx;
+use crate::inspect::{checkpoint_table, edge_table};
+use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
+use crate::quantize::Method;
+use anyhow::{Context, Result, bail};
+use artifact::Artifact;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// Turns trained models into device files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "convert",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Exit status: 0 done, 1 converted but below --min-accuracy, 2 an error."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    convert: ConvertArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is in a model file (.edge or .mpk)
+    Inspect {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConvertArgs {
+    /// Checkpoint to convert (.mpk)
+    #[arg(required = true, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value_t = QuantizeArg::Int8)]
+    quantize: QuantizeArg,
+    /// Device class: decides the layout of the weights
+    #[arg(long, value_enum, default_value_t = TargetArg::Host)]
+    target: TargetArg,
+    /// Output: .edge, or .onnx for an f32 ONNX model; the input's name with .edge where left out
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
+    /// stored in the checkpoint where left out
+    #[arg(long, value_name = "DIR")]
+    calibration: Option<PathBuf>,
+    /// Most calibration pictures
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    calibration_pictures: usize,
+    /// How int8 ranges follow from what was measured
+    #[arg(long, value_enum, default_value_t = MethodArg::Mse)]
+    calibration_method: MethodArg,
+    /// Labelled pictures: report accuracy before and after; validation pictures where the
+    /// folder has them
+    #[arg(long, value_name = "DIR")]
+    eval: Option<PathBuf>,
+    /// Exit with status 1 where the converted model's accuracy on --eval is below this (0..1)
+    #[arg(long, value_name = "SHARE", requires = "eval")]
+    min_accuracy: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum QuantizeArg {
+    /// 8-bit integers
+    Int8,
+    /// 16-bit float weights
+    Fp16,
+    /// 32-bit floats
+    None,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TargetArg {
+    /// PC or Raspberry Pi
+    Host,
+    /// Microcontroller
+    CortexM,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MethodArg {
+    /// Smallest mean squared error
+    Mse,
+    /// Smallest to largest value
+    MinMax,
+}
+
+/// Runs the program; returns its exit status.
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let result = match cli.command {
+        Some(Command::Inspect { file }) => inspect(&file, out),
+        None => convert_file(&cli.convert, out),
+    };
+    match result {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(e) => {
+            eprintln!("convert: {e:#}");
+            2
+        }
+    }
+}
+
+fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).with_context(|| name.clone())?;
+    if bytes.starts_with(&artifact::header::MAGIC) {
+        let artifact = Artifact::parse(&bytes).with_context(|| name)?;
+        write!(out, "{}", edge_table(&artifact, &[]))?;
+    } else if path.extension().is_some_and(|e| e == "edge") {
+        Artifact::parse(&bytes).with_context(|| name)?;
+    } else {
+        write!(out, "{}", checkpoint_table(&Checkpoint::from_bytes(&bytes, &name)?))?;
+    }
+    Ok(true)
+}
+
+/// Progress with a percentage on a terminal; nothing in a log.
+fn show_progress(done: usize, total: usize) {
+    if std::io::stderr().is_terminal() {
+        let end = if done == total { "\n" } else { "" };
+        eprint!("\rcalibrating: {} %{end}", done * 100 / total.max(1));
+    }
+}
+
+fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
+    let Some(path) = &args.model else { bail!("no model named") };
+    let checkpoint = Checkpoint::load(path)?;
+    let output = args.output.clone().unwrap_or_else(|| path.with_extension("edge"));
+    if output == *path {
+        bail!("{}: the output would overwrite the input; name another with -o", output.display());
+    }
+    let options = Options {
+        quantize: match args.quantize {
+            QuantizeArg::Int8 => Quantize::Int8,
+            QuantizeArg::Fp16 => Quantize::Fp16,
+            QuantizeArg::None => Quantize::None,
+        },
+        target: match args.target {
+            TargetArg::Host => Target::Host,
+            TargetArg::CortexM => Target::CortexM,
+        },
+        method: match args.calibration_method {
+            MethodArg::Mse => Method::Mse,
+            MethodArg::MinMax => Method::MinMax,
+        },
+    };
+    if output.extension().is_some_and(|e| e == "onnx") {
+        return write_onnx(&checkpoint, &output, out);
+    }
+    let calibration = calibration_pictures(args, &checkpoint, out)?;
+    let converted = convert(&checkpoint, &calibration, options, show_progress)
+        .with_context(|| path.display().to_string())?;
+    let edge = &converted.emitted.bytes;
+    write_atomic(&output, edge).with_context(|| output.display().to_string())?;
+
+    let artifact = Artifact::parse(edge)?;
+    let names: Vec<&str> = converted.graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
+    write!(out, "{}", edge_table(&artifact, &names))?;
+    let before = std::fs::metadata(path).map(|m| m.len()).unwrap_or_default();
+    writeln!(
+        out,
+        "{} ({before} bytes) → {} ({} bytes)",
+        path.display(),
+        output.display(),
+        edge.len()
+    )?;
+    match &args.eval {
+        Some(dir) => report_accuracy(args, dir, &checkpoint, &converted, out),
+        None => Ok(true),
+    }
+}
+
+fn write_onnx(checkpoint: &Checkpoint, output: &Path, out: &mut dyn Write) -> Result<bool> {
+    let mut graph = crate::graph::Graph::from_checkpoint(checkpoint)?;
+    crate::optimize::optimize(&mut graph);
+    let bytes = to_onnx(&graph, &checkpoint.labels, &checkpoint.preprocess);
+    write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
+    writeln!(out, "{} ({} bytes, f32 ONNX)", output.display(), bytes.len())?;
+    Ok(true)
+}
+
+fn read_data(dir: &Path, checkpoint: &Checkpoint, out: &mut dyn Write) -> Result<Dataset> {
+    let options = ReadOptions {
+        preprocess: checkpoint.preprocess,
+        val_split: 0.0,
+        seed: checkpoint.training.seed,
+        classes: None,
+    };
+    let data = Dataset::read(dir, &options)?;
+    for file in &data.skipped {
+        writeln!(out, "skipped {}", file.escape_debug())?;
+    }
+    Ok(data)
+}
+
+fn calibration_pictures(
+    args: &ConvertArgs,
+    checkpoint: &Checkpoint,
+    out: &mut dyn Write,
+) -> Result<Vec<Vec<f32>>> {
+    if !matches!(args.quantize, QuantizeArg::Int8) {
+        return Ok(Vec::new());
+    }
+    let Some(dir) = &args.calibration else {
+        let mut samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess)?;
+        samples.truncate(args.calibration_pictures);
+        return Ok(samples);
+    };
+    let data = read_data(dir, checkpoint, out)?;
+    let chosen = data.train.stratified(args.calibration_pictures, checkpoint.training.seed);
+    Ok(chosen.iter().map(|i| normalize(data.train.get(*i), &checkpoint.preprocess)).collect())
+}
+
+/// Labels of `--eval` must be the model's, in whatever order the folder has them.
+fn relabel(pictures: &Pictures, found: &[String], wanted: &[String]) -> Result<Vec<u32>> {
+    let map: Result<Vec<u32>> = found
+        .iter()
+        .map(|name| match wanted.iter().position(|w| w == name) {
+            Some(i) => Ok(i as u32),
+            None => bail!(
+                "class `{}` is unknown to the model, which knows {}",
+                name.escape_debug(),
+                wanted.join(", ").escape_debug()
+            ),
+        })
+        .collect();
+    let map = map?;
+    Ok(pictures.labels.iter().map(|l| map[*l as usize]).collect())
+}
+
+fn report_accuracy(
+    args: &ConvertArgs,
+    dir: &Path,
+    checkpoint: &Checkpoint,
+    converted: &Converted,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let data = read_data(dir, checkpoint, out)?;
+    let pictures = if data.val.is_empty() { &data.train } else { &data.val };
+    let labels = relabel(pictures, &data.labels, &checkpoint.labels)
+        .with_context(|| dir.display().to_string())?;
+    let float = predict(&converted.float.bytes, pictures)?;
+    let device = predict(&converted.emitted.bytes, pictures)?;
+    let name = match args.quantize {
+        QuantizeArg::Int8 => "int8",
+        QuantizeArg::Fp16 => "fp16",
+        QuantizeArg::None => "f32",
+    };
+    let share = |p: &Predictions| p.accuracy(&labels);
+    writeln!(
+        out,
+        "accuracy on {} pictures of {}: f32 {:.2} %, {name} {:.2} % ({:+.2} points), same class on {:.2} %",
+        pictures.len(),
+        dir.display(),
+        share(&float) * 100.0,
+        share(&device) * 100.0,
+        (share(&device) - share(&float)) * 100.0,
+        device.agreement(&float) * 100.0,
+    )?;
+    match args.min_accuracy {
+        Some(least) if share(&device) < least => {
+            writeln!(
+                out,
+                "below --min-accuracy {least}; see --calibration, or try --quantize fp16"
+            )?;
+            Ok(false)
+        }
+        _ => Ok(true),
+    }
+}

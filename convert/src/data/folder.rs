@@ -1,0 +1,242 @@
+//! One folder of pictures per class, optionally below `train/` and `val/`.
+
+use super::{DataError, Dataset, Pictures, ReadOptions, list, picture};
+use crate::random::fnv1a;
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+/// Folders that hold training pictures.
+const TRAIN: [&str; 2] = ["train", "training"];
+/// Folders that hold validation pictures, best first.
+const VAL: [&str; 4] = ["val", "validation", "valid", "test"];
+/// Longest chain of folders inside a class folder; ends symlink loops.
+const MAX_DEPTH: usize = 8;
+/// A picture file above this is not decoded, in bytes.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// Reads `root`; `val` is empty where the folder has no split.
+pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
+    let folders = folders(root)?;
+    let pick = |names: &[&str]| {
+        names.iter().find_map(|n| folders.iter().find(|(f, _)| f.eq_ignore_ascii_case(n)))
+    };
+    let split = pick(&TRAIN).map(|train| (train.1.clone(), pick(&VAL).map(|v| v.1.clone())));
+    let (train_dir, val_dir) = split.unwrap_or((root.to_path_buf(), None));
+    let labels: Vec<String> = self::folders(&train_dir)?.into_iter().map(|(n, _)| n).collect();
+    if labels.is_empty() {
+        return Err(DataError::layout(
+            &train_dir,
+            "no class folders here; make one folder per class and put its pictures inside",
+        ));
+    }
+    if let Some(label) = labels.iter().find(|l| l.len() > artifact::meta::MAX_LABEL_BYTES) {
+        let most = artifact::meta::MAX_LABEL_BYTES;
+        let start: String = label.chars().take(32).collect();
+        return Err(DataError::layout(
+            &train_dir,
+            format!(
+                "the class name `{start}…` is longer than {most} bytes; shorten the folder's name"
+            ),
+        ));
+    }
+    let mut skipped = Vec::new();
+    let train = read_classes(&train_dir, &labels, options, &mut skipped)?;
+    let val = match &val_dir {
+        Some(dir) => {
+            let found: Vec<String> = self::folders(dir)?.into_iter().map(|(n, _)| n).collect();
+            if let Some(stray) = found.iter().find(|f| !labels.contains(f)) {
+                return Err(DataError::layout(
+                    dir,
+                    format!(
+                        "class `{stray}` is not in {} ({}); give both the same folders",
+                        train_dir.display(),
+                        list(&labels)
+                    ),
+                ));
+            }
+            read_classes(dir, &labels, options, &mut skipped)?
+        }
+        None => Pictures { picture_len: train.picture_len, ..Pictures::default() },
+    };
+    let name = root
+        .canonicalize()
+        .ok()
+        .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "folder".into());
+    Ok(Dataset { name, labels, train, val, skipped, fingerprint: String::new() })
+}
+
+/// Visible folders inside `dir` with their names, sorted by name.
+fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
+    let entries = std::fs::read_dir(dir).map_err(|e| DataError::io(dir, e))?;
+    let mut out = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| DataError::io(dir, e))?.path();
+        if hidden(&path) || !path.is_dir() {
+            continue;
+        }
+        match path.file_name().and_then(|n| n.to_str()) {
+            Some(name) => out.push((name.to_owned(), path.clone())),
+            None => {
+                return Err(DataError::layout(
+                    &path,
+                    "the folder's name is not UTF-8 and cannot become a label; rename it",
+                ));
+            }
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// Files that file managers leave behind, and everything that starts with a dot.
+fn hidden(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    name.starts_with('.')
+        || ["thumbs.db", "desktop.ini", "__macosx"].contains(&name.to_lowercase().as_str())
+}
+
+/// Regular files below `dir`, sorted by path. Devices, pipes and sockets are no pictures;
+/// opening one could block forever.
+fn files(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    if depth > MAX_DEPTH {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(dir).map_err(|e| DataError::io(dir, e))?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.sort();
+    for path in paths {
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        if hidden(&path) {
+            continue;
+        }
+        // A link to a picture counts, a link to a folder may lead back up.
+        if meta.is_dir() {
+            files(&path, depth + 1, out)?;
+        } else if std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
+            out.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn read_classes(
+    dir: &Path,
+    labels: &[String],
+    options: &ReadOptions,
+    skipped: &mut Vec<String>,
+) -> Result<Pictures, DataError> {
+    let p = &options.preprocess;
+    let picture_len = usize::from(p.height) * usize::from(p.width) * 3;
+    let mut out = Pictures { picture_len, ..Pictures::default() };
+    for (index, label) in labels.iter().enumerate() {
+        let class = dir.join(label);
+        let mut paths = Vec::new();
+        if class.is_dir() {
+            files(&class, 0, &mut paths)?;
+        }
+        let read: Vec<_> = paths.par_iter().map(|path| read_picture(path, options)).collect();
+        for (path, result) in paths.iter().zip(read) {
+            match result {
+                Ok((pixels, digest)) => out.push(&pixels, index as u32, digest),
+                Err(why) => skipped.push(format!("{}: {why}", path.display())),
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn read_picture(path: &Path, options: &ReadOptions) -> Result<(Vec<u8>, u64), String> {
+    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if meta.len() > MAX_FILE_BYTES {
+        return Err(format!("{} bytes, more than a picture should have", meta.len()));
+    }
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let (rgb, width, height) = picture::decode(&bytes).map_err(|e| e.to_string())?;
+    let pixels =
+        picture::fit(&rgb, width, height, &options.preprocess).map_err(|e| e.to_string())?;
+    Ok((pixels, fnv1a(&bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Dataset, ReadOptions};
+    use artifact::Preprocess;
+    use std::fs;
+    use std::path::Path;
+
+    fn picture(path: &Path, color: [u8; 3]) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::RgbImage::from_pixel(20, 10, image::Rgb(color)).save(path).unwrap();
+    }
+
+    fn read(root: &Path, classes: Option<usize>) -> Result<Dataset, String> {
+        let preprocess = Preprocess::normalized(8, 8, [0.5; 3], [0.5; 3]);
+        let options = ReadOptions { preprocess, val_split: 0.25, seed: 1, classes };
+        Dataset::read(root, &options).map_err(|e| e.to_string())
+    }
+
+    fn two_classes(root: &Path) {
+        for i in 0..8 {
+            picture(&root.join(format!("cat/{i}.png")), [i, 0, 0]);
+            picture(&root.join(format!("dog/deep/{i}.png")), [0, i, 0]);
+        }
+    }
+
+    #[test]
+    fn a_flat_folder_is_split_by_class() {
+        let dir = tempfile::tempdir().unwrap();
+        two_classes(dir.path());
+        fs::write(dir.path().join("cat/broken.jpg"), b"\xff\xd8\xff no").unwrap();
+        fs::write(dir.path().join("cat/.DS_Store"), b"x").unwrap();
+        fs::write(dir.path().join("dog/Thumbs.db"), b"x").unwrap();
+        let data = read(dir.path(), Some(2)).unwrap();
+        assert_eq!(data.labels, ["cat", "dog"]);
+        assert_eq!(data.train.counts(2), [6, 6]);
+        assert_eq!(data.val.counts(2), [2, 2]);
+        assert_eq!(data.train.picture_len, 8 * 8 * 3);
+        assert_eq!(data.leaked(), 0);
+        assert_eq!(data.skipped.len(), 1);
+        assert!(data.skipped[0].contains("broken.jpg"), "{:?}", data.skipped);
+        assert_eq!(read(dir.path(), None).unwrap().fingerprint, data.fingerprint);
+    }
+
+    #[test]
+    fn split_folders_are_used_and_leaks_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        two_classes(&dir.path().join("train"));
+        picture(&dir.path().join("val/cat/a.png"), [3, 0, 0]);
+        picture(&dir.path().join("val/dog/b.png"), [9, 9, 9]);
+        let data = read(dir.path(), None).unwrap();
+        assert_eq!((data.train.len(), data.val.len()), (16, 2));
+        assert_eq!(data.leaked(), 1);
+        picture(&dir.path().join("val/fox/c.png"), [1, 1, 1]);
+        let error = read(dir.path(), None).unwrap_err();
+        assert!(error.contains("fox") && error.contains("cat, dog"), "{error}");
+    }
+
+    #[test]
+    fn unusable_folders_say_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        assert!(read(&root.join("nowhere"), None).unwrap_err().contains("nowhere"));
+        assert!(read(root, None).unwrap_err().contains("no class folders"));
+        picture(&root.join("cat/1.png"), [1, 2, 3]);
+        assert!(read(root, None).unwrap_err().contains("only one class (cat)"));
+        fs::create_dir(root.join("dog")).unwrap();
+        assert!(read(root, None).unwrap_err().contains("`dog` has no usable picture"));
+        picture(&root.join("dog/1.png"), [1, 2, 4]);
+        let error = read(root, Some(5)).unwrap_err();
+        assert!(error.contains("--classes 5") && error.contains("2 classes (cat, dog)"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_folders_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        two_classes(dir.path());
+        std::os::unix::fs::symlink("..", dir.path().join("cat/loop")).unwrap();
+        let data = read(dir.path(), None).unwrap();
+        assert_eq!(data.train.len() + data.val.len(), 16);
+    }
+}

@@ -1,0 +1,260 @@
+//! Labelled pictures from folders and CIFAR-10's binary files.
+
+mod cifar;
+mod folder;
+mod picture;
+
+pub use picture::{DecodeError, decode};
+
+use crate::random::{Rng, fnv1a};
+use artifact::Preprocess;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Pictures at the model's input size, RGB, not normalized, with their classes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pictures {
+    /// `[N, height, width, 3]`.
+    pub pixels: Vec<u8>,
+    /// Class index of each picture.
+    pub labels: Vec<u32>,
+    /// Hash of each picture's bytes as stored, for finding duplicates.
+    pub digests: Vec<u64>,
+    /// Bytes of one picture, `height · width · 3`.
+    pub picture_len: usize,
+}
+
+impl Pictures {
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// True without pictures.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Pixels of picture `i`, `[height, width, 3]`.
+    pub fn get(&self, i: usize) -> &[u8] {
+        &self.pixels[i * self.picture_len..][..self.picture_len]
+    }
+
+    /// Adds a picture of `picture_len` bytes.
+    fn push(&mut self, pixels: &[u8], label: u32, digest: u64) {
+        self.pixels.extend_from_slice(pixels);
+        self.labels.push(label);
+        self.digests.push(digest);
+    }
+
+    /// The pictures at `indices`, in that order.
+    fn select(&self, indices: &[usize]) -> Self {
+        let mut out = Self { picture_len: self.picture_len, ..Self::default() };
+        for &i in indices {
+            out.push(self.get(i), self.labels[i], self.digests[i]);
+        }
+        out
+    }
+
+    /// Number of pictures of each of `classes`.
+    pub fn counts(&self, classes: usize) -> Vec<usize> {
+        let mut counts = vec![0; classes];
+        for label in &self.labels {
+            if let Some(count) = counts.get_mut(*label as usize) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// Picture indices of each class, shuffled by `rng`.
+    fn by_class(&self, rng: &mut Rng) -> Vec<Vec<usize>> {
+        let classes = self.labels.iter().map(|l| *l as usize + 1).max().unwrap_or(0);
+        let mut groups = vec![Vec::new(); classes];
+        for (i, label) in self.labels.iter().enumerate() {
+            groups[*label as usize].push(i);
+        }
+        groups.iter_mut().for_each(|g| rng.shuffle(g));
+        groups
+    }
+
+    /// Up to `count` picture indices, the classes in turn, chosen by `seed`.
+    pub fn stratified(&self, count: usize, seed: u64) -> Vec<usize> {
+        let groups = self.by_class(&mut Rng::keyed(&[seed, fnv1a(b"samples")]));
+        let deepest = groups.iter().map(Vec::len).max().unwrap_or(0);
+        (0..deepest)
+            .flat_map(|depth| groups.iter().filter_map(move |g| g.get(depth).copied()))
+            .take(count)
+            .collect()
+    }
+}
+
+/// A data set in memory.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Last part of the path, for the training record.
+    pub name: String,
+    /// Class names in index order.
+    pub labels: Vec<String>,
+    /// Pictures to learn from.
+    pub train: Pictures,
+    /// Pictures to measure with; empty where there are none.
+    pub val: Pictures,
+    /// Files that could not be used, each with the reason.
+    pub skipped: Vec<String>,
+    /// Hash over every picture's bytes and class, in order.
+    pub fingerprint: String,
+}
+
+/// How to read a data set.
+#[derive(Debug, Clone)]
+pub struct ReadOptions {
+    /// Model input size and the rule that brings pictures to it.
+    pub preprocess: Preprocess,
+    /// Share of each class set aside for validation where the folder has no split, 0..1.
+    pub val_split: f64,
+    /// Chooses the pictures set aside.
+    pub seed: u64,
+    /// Number of classes the user expects.
+    pub classes: Option<usize>,
+}
+
+/// Why a data set cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A file or folder cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// Readable, but not a data set.
+    #[error("{}: {what}", path.display())]
+    Layout {
+        /// File or folder.
+        path: PathBuf,
+        /// What was found, what was wanted and what to do.
+        what: String,
+    },
+}
+
+impl DataError {
+    fn layout(path: &Path, what: impl Into<String>) -> Self {
+        Self::Layout { path: path.into(), what: what.into() }
+    }
+
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+}
+
+impl Dataset {
+    /// Reads a folder: CIFAR-10's binary files, `train/` and `val/` folders of class
+    /// folders, or class folders alone.
+    ///
+    /// # Errors
+    /// Unreadable or missing folders, fewer than two classes, classes without a usable
+    /// picture, and a class count other than the one expected.
+    pub fn read(path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
+        let meta = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+        if !meta.is_dir() {
+            return Err(DataError::layout(
+                path,
+                "not a folder; --data wants a folder with one folder of pictures per class",
+            ));
+        }
+        let mut data = match cifar::find(path) {
+            Some(root) => cifar::read(&root, options)?,
+            None => folder::read(path, options)?,
+        };
+        data.check_classes(path, options.classes)?;
+        if data.val.is_empty() && options.val_split > 0.0 {
+            data.split(options.val_split, options.seed);
+        }
+        data.fingerprint = data.digest();
+        Ok(data)
+    }
+
+    fn check_classes(&self, path: &Path, expected: Option<usize>) -> Result<(), DataError> {
+        let found = self.labels.len();
+        let names = list(&self.labels);
+        if let Some(expected) = expected.filter(|e| *e != found) {
+            return Err(DataError::layout(
+                path,
+                format!(
+                    "--classes {expected}, but the data has {found} classes ({names}); \
+                     pass --classes {found} or add and remove folders"
+                ),
+            ));
+        }
+        if found < 2 {
+            return Err(DataError::layout(
+                path,
+                format!(
+                    "only one class ({names}); telling things apart needs at least two folders"
+                ),
+            ));
+        }
+        for (label, count) in self.labels.iter().zip(self.train.counts(found)) {
+            if count == 0 {
+                let why = self.skipped.first().map_or(String::new(), |s| format!(" ({s})"));
+                return Err(DataError::layout(
+                    path,
+                    format!(
+                        "class `{label}` has no usable picture{why}; add some or remove the folder"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves `share` of each class, at least one of two, from `train` to `val`.
+    fn split(&mut self, share: f64, seed: u64) {
+        let groups = self.train.by_class(&mut Rng::keyed(&[seed, fnv1a(b"split")]));
+        let (mut train, mut val) = (Vec::new(), Vec::new());
+        for group in groups {
+            let most = group.len().saturating_sub(1);
+            let count = ((group.len() as f64 * share).round() as usize).max(1).min(most);
+            val.extend_from_slice(&group[..count]);
+            train.extend_from_slice(&group[count..]);
+        }
+        train.sort_unstable();
+        val.sort_unstable();
+        self.val = self.train.select(&val);
+        self.train = self.train.select(&train);
+    }
+
+    /// Pictures of `val` whose stored bytes also lie in `train`.
+    pub fn leaked(&self) -> usize {
+        let known: HashSet<u64> = self.train.digests.iter().copied().collect();
+        self.val.digests.iter().filter(|d| known.contains(d)).count()
+    }
+
+    /// Pictures whose stored bytes appear under more than one class.
+    pub fn contradictions(&self) -> usize {
+        let mut classes: HashMap<u64, u32> = HashMap::new();
+        let all = [&self.train, &self.val];
+        let pairs = all.iter().flat_map(|p| p.digests.iter().zip(&p.labels));
+        pairs.filter(|(d, l)| *classes.entry(**d).or_insert(**l) != **l).count()
+    }
+
+    fn digest(&self) -> String {
+        let fold = |h: u64, v: u64| Rng::keyed(&[h, v]).next_u64();
+        let hash = [&self.train, &self.val].iter().fold(0, |h, pictures| {
+            let pairs = pictures.digests.iter().zip(&pictures.labels);
+            pairs.fold(fold(h, pictures.len() as u64), |h, (d, l)| fold(h, d ^ u64::from(*l)))
+        });
+        format!("{hash:016x}")
+    }
+}
+
+/// Up to ten names, separated by commas.
+pub fn list(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
+    let more = if names.len() > 10 { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}

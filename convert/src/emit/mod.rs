@@ -1,0 +1,5 @@
+//! Writers of model files.
+
+pub mod edge;
+pub mod onnx;
+mod onnx_proto;

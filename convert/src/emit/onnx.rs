@@ -1,0 +1,299 @@
+//! ONNX, f32, for other engines: opset 13, IR version 8, one picture in NCHW.
+//!
+//! Input `input` is `[1, channels, height, width]`, already preprocessed; output `logits` is
+//! `[1, classes]`. Preprocessing and labels travel as the metadata entries `preprocess` (a JSON
+//! object) and `labels` (a JSON array in index order).
+
+use super::onnx_proto as proto;
+use crate::graph::{Conv, Graph, Node, NodeOp};
+use artifact::{Padding, PoolKind, Preprocess, Shape};
+use prost::Message;
+use std::collections::HashSet;
+
+/// Version of ONNX's operators.
+const OPSET: i64 = 13;
+/// Version of the file format.
+const IR_VERSION: i64 = 8;
+/// Name of the model's input.
+pub const INPUT: &str = "input";
+/// Name of the model's output.
+pub const OUTPUT: &str = "logits";
+
+/// The model as an ONNX file; any graph will do, an optimized one gives the shortest file.
+pub fn to_onnx(graph: &Graph, labels: &[String], preprocess: &Preprocess) -> Vec<u8> {
+    let mut emitter = Emitter::new(graph);
+    // The name of each value in the file.
+    let mut values: Vec<String> = Vec::with_capacity(graph.nodes.len());
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let value = match node.op {
+            NodeOp::Input => INPUT.into(),
+            _ if id == graph.output() => OUTPUT.into(),
+            _ => emitter.names.unique(&node.name),
+        };
+        let inputs: Vec<&str> = node.inputs.iter().map(|&i| values[i].as_str()).collect();
+        let x = node.inputs.first().map_or(node.shape, |&x| graph.nodes[x].shape);
+        emitter.node(node, x, &inputs, &value);
+        values.push(value);
+    }
+    let metadata = |key: &str, value: serde_json::Value| proto::StringEntry {
+        key: key.into(),
+        value: value.to_string(),
+    };
+    let model = proto::Model {
+        ir_version: Some(IR_VERSION),
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        opset_import: vec![proto::OperatorSet {
+            domain: Some(String::new()),
+            version: Some(OPSET),
+        }],
+        metadata_props: vec![
+            metadata("labels", serde_json::json!(labels)),
+            metadata("preprocess", serde_json::json!(preprocess)),
+        ],
+        graph: Some(proto::Graph {
+            node: emitter.nodes,
+            name: graph.name.clone(),
+            initializer: emitter.initializers,
+            doc_string: "Input: an RGB picture, fitted and resized, then x * scale + offset per \
+                         channel on values 0..=255 (metadata `preprocess`). Output: logits."
+                .into(),
+            input: vec![value_info(INPUT, &nchw(graph.input_shape()))],
+            output: vec![value_info(OUTPUT, &output_dims(graph))],
+        }),
+    };
+    model.encode_to_vec()
+}
+
+fn nchw(shape: Shape) -> Vec<i64> {
+    vec![1, shape.c.into(), shape.h.into(), shape.w.into()]
+}
+
+/// `[1, classes]`; a graph that ends in a map keeps its four dimensions.
+fn output_dims(graph: &Graph) -> Vec<i64> {
+    let node = &graph.nodes[graph.output()];
+    if node.shape.pixels() == 1 { vec![1, node.shape.c.into()] } else { nchw(node.shape) }
+}
+
+fn value_info(name: &str, dims: &[i64]) -> proto::ValueInfo {
+    let dim = dims.iter().map(|&d| proto::Dimension { dim_value: Some(d) }).collect();
+    let tensor = proto::TensorType {
+        elem_type: Some(proto::FLOAT),
+        shape: Some(proto::TensorShape { dim }),
+    };
+    proto::ValueInfo { name: name.into(), r#type: Some(proto::Type { tensor_type: Some(tensor) }) }
+}
+
+/// Names handed out so far; ONNX wants each value and constant to have its own.
+struct Names(HashSet<String>);
+
+impl Names {
+    fn unique(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_string();
+        let mut n = 1;
+        while name.is_empty() || !self.0.insert(name.clone()) {
+            n += 1;
+            name = format!("{wanted}_{n}");
+        }
+        name
+    }
+}
+
+fn int(name: &str, value: i64) -> proto::Attribute {
+    proto::Attribute {
+        name: name.into(),
+        i: Some(value),
+        r#type: Some(proto::AttributeType::Int.into()),
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> proto::Attribute {
+    proto::Attribute {
+        name: name.into(),
+        ints: values.to_vec(),
+        r#type: Some(proto::AttributeType::Ints.into()),
+        ..Default::default()
+    }
+}
+
+fn float(name: &str, value: f32) -> proto::Attribute {
+    proto::Attribute {
+        name: name.into(),
+        f: Some(value),
+        r#type: Some(proto::AttributeType::Float.into()),
+        ..Default::default()
+    }
+}
+
+fn window(filter: [u16; 2], stride: [u16; 2], padding: Padding) -> Vec<proto::Attribute> {
+    let Padding { top, left, bottom, right } = padding;
+    vec![
+        ints("kernel_shape", &filter.map(i64::from)),
+        ints("strides", &stride.map(i64::from)),
+        ints("pads", &[top, left, bottom, right].map(i64::from)),
+    ]
+}
+
+/// Collects the parts of the file's graph.
+struct Emitter {
+    names: Names,
+    nodes: Vec<proto::Node>,
+    initializers: Vec<proto::Tensor>,
+    /// Whether the output loses its map dimensions.
+    flat_output: bool,
+}
+
+impl Emitter {
+    fn new(graph: &Graph) -> Self {
+        Self {
+            names: Names([INPUT.into(), OUTPUT.into()].into()),
+            nodes: Vec::new(),
+            initializers: Vec::new(),
+            flat_output: graph.output() > 0 && output_dims(graph).len() == 2,
+        }
+    }
+
+    fn push(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<proto::Attribute>,
+    ) {
+        self.nodes.push(proto::Node {
+            input: inputs.iter().map(|&i| i.into()).collect(),
+            output: vec![output.into()],
+            name: output.into(),
+            op_type: op_type.into(),
+            attribute,
+        });
+    }
+
+    /// Stores a constant and returns its name.
+    fn constant(
+        &mut self,
+        owner: &str,
+        part: &str,
+        dims: &[usize],
+        values: impl IntoIterator<Item = f32>,
+    ) -> String {
+        let name = self.names.unique(&format!("{owner}.{part}"));
+        self.initializers.push(proto::Tensor {
+            dims: dims.iter().map(|&d| d as i64).collect(),
+            data_type: Some(proto::FLOAT),
+            name: name.clone(),
+            raw_data: values.into_iter().flat_map(f32::to_le_bytes).collect(),
+        });
+        name
+    }
+
+    /// Appends the operations of one node; the last of them produces `value`.
+    fn node(&mut self, node: &Node, x_shape: Shape, inputs: &[&str], value: &str) {
+        let flatten = self.flat_output && value == OUTPUT;
+        match &node.op {
+            NodeOp::Conv2d(conv) if flatten && is_dense(conv, x_shape) => {
+                return self.dense(conv, inputs[0], value);
+            }
+            NodeOp::Input => return,
+            _ => {}
+        }
+        let target = if flatten { self.names.unique(&node.name) } else { value.into() };
+        match &node.op {
+            NodeOp::Input => {}
+            NodeOp::Conv2d(conv) => self.conv(conv, usize::from(x_shape.c), inputs, &target),
+            NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon } => {
+                let parts =
+                    [("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)];
+                let parts = parts.map(|(part, values)| {
+                    self.constant(&target, part, &[values.len()], values.iter().copied())
+                });
+                let [gamma, beta, mean, variance] = parts.each_ref().map(String::as_str);
+                let inputs = [inputs[0], gamma, beta, mean, variance];
+                self.push("BatchNormalization", &inputs, &target, vec![float("epsilon", *epsilon)]);
+            }
+            NodeOp::Affine { factor, addend, relu } => {
+                let dims = [factor.len(), 1, 1];
+                let factor = self.constant(&target, "factor", &dims, factor.iter().copied());
+                let addend = self.constant(&target, "addend", &dims, addend.iter().copied());
+                let product = self.names.unique(&format!("{target}_product"));
+                self.push("Mul", &[inputs[0], &factor], &product, Vec::new());
+                self.with_relu(*relu, &target, |emitter, output| {
+                    emitter.push("Add", &[&product, &addend], output, Vec::new());
+                });
+            }
+            NodeOp::Relu => self.push("Relu", inputs, &target, Vec::new()),
+            NodeOp::Add => self.push("Add", inputs, &target, Vec::new()),
+            NodeOp::Pool2d { kind, filter, stride, padding } => {
+                let global = *filter == [x_shape.h, x_shape.w] && *padding == Padding::default();
+                let mut attributes =
+                    if global { Vec::new() } else { window(*filter, *stride, *padding) };
+                if !global && *kind == PoolKind::Average {
+                    attributes.push(int("count_include_pad", 0));
+                }
+                let op_type = match (kind, global) {
+                    (PoolKind::Max, false) => "MaxPool",
+                    (PoolKind::Max, true) => "GlobalMaxPool",
+                    (PoolKind::Average, false) => "AveragePool",
+                    (PoolKind::Average, true) => "GlobalAveragePool",
+                };
+                self.push(op_type, inputs, &target, attributes);
+            }
+        }
+        if flatten {
+            self.push("Flatten", &[&target], value, vec![int("axis", 1)]);
+        }
+    }
+
+    fn conv(&mut self, conv: &Conv, c_in: usize, inputs: &[&str], target: &str) {
+        let [rows, columns] = conv.filter.map(usize::from);
+        let (c_out, taps) = (conv.bias.len(), rows * columns);
+        // OHWI to OIHW.
+        let weights = (0..c_out).flat_map(|o| {
+            (0..c_in).flat_map(move |c| {
+                (0..taps).map(move |tap| conv.weights[(o * taps + tap) * c_in + c])
+            })
+        });
+        let weights = self.constant(target, "weight", &[c_out, c_in, rows, columns], weights);
+        let bias = self.constant(target, "bias", &[c_out], conv.bias.iter().copied());
+        self.with_relu(conv.relu, target, |emitter, output| {
+            let attributes = window(conv.filter, conv.stride, conv.padding);
+            match inputs.get(1) {
+                Some(residual) => {
+                    let product = emitter.names.unique(&format!("{target}_conv"));
+                    emitter.push("Conv", &[inputs[0], &weights, &bias], &product, attributes);
+                    emitter.push("Add", &[residual, &product], output, Vec::new());
+                }
+                None => emitter.push("Conv", &[inputs[0], &weights, &bias], output, attributes),
+            }
+        });
+    }
+
+    fn dense(&mut self, conv: &Conv, x: &str, target: &str) {
+        let (c_in, c_out) = (conv.weights.len() / conv.bias.len(), conv.bias.len());
+        let weights = conv.weights.iter().copied();
+        let weights = self.constant(target, "weight", &[c_out, c_in], weights);
+        let bias = self.constant(target, "bias", &[c_out], conv.bias.iter().copied());
+        let flat = self.names.unique(&format!("{target}_flat"));
+        self.push("Flatten", &[x], &flat, vec![int("axis", 1)]);
+        self.with_relu(conv.relu, target, |emitter, output| {
+            // Weights are (out, in).
+            emitter.push("Gemm", &[&flat, &weights, &bias], output, vec![int("transB", 1)]);
+        });
+    }
+
+    /// Lets `emit` produce the value that, clamped if `relu`, becomes `target`.
+    fn with_relu(&mut self, relu: bool, target: &str, emit: impl FnOnce(&mut Self, &str)) {
+        if relu {
+            let unclamped = self.names.unique(&format!("{target}_unclamped"));
+            emit(self, &unclamped);
+            self.push("Relu", &[&unclamped], target, Vec::new());
+        } else {
+            emit(self, target);
+        }
+    }
+}
+
+fn is_dense(conv: &Conv, x: Shape) -> bool {
+    x.pixels() == 1 && conv.filter == [1; 2] && !conv.residual
+}

@@ -1,0 +1,602 @@
+//! The float model on the host: a short list of named nodes in execution order.
+//!
+//! Everything before the device file works on this one type: a checkpoint becomes a
+//! [`Graph`], [`crate::optimize`] rewrites it, quantization measures it, the planner lowers it.
+//! [`evaluate`] says what a graph means; every faster implementation is tested against it.
+
+use crate::checkpoint::Checkpoint;
+use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling};
+use artifact::layout::{padding_fits, window_start};
+use artifact::{Padding, PoolKind, Shape, output_len};
+
+/// Index of the node that produces a value; node 0 is the input.
+pub type ValueId = usize;
+
+/// A float model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// Architecture or file name.
+    pub name: String,
+    /// Nodes in topological order; node 0 is the input, the last one computes the logits.
+    pub nodes: Vec<Node>,
+}
+
+/// One operation and the value it produces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Layer name, for people and for error messages.
+    pub name: String,
+    /// What is computed.
+    pub op: NodeOp,
+    /// Operands; each is smaller than the node's own index.
+    pub inputs: Vec<ValueId>,
+    /// Shape of the value produced.
+    pub shape: Shape,
+}
+
+/// What a [`Node`] computes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeOp {
+    /// The normalized picture, NHWC; only node 0.
+    Input,
+    /// Convolution or dense layer: `inputs[0]` is x, `inputs[1]` the residual if there is one.
+    Conv2d(Conv),
+    /// Batch-norm with fixed statistics, `(x − mean) / √(variance + epsilon) · gamma + beta`.
+    BatchNorm {
+        /// Factor per channel.
+        gamma: Vec<f32>,
+        /// Addend per channel.
+        beta: Vec<f32>,
+        /// Mean per channel.
+        mean: Vec<f32>,
+        /// Variance per channel, not negative.
+        variance: Vec<f32>,
+        /// Added to the variance; positive.
+        epsilon: f32,
+    },
+    /// A batch-norm that could not be folded, `x · factor + addend` per channel.
+    Affine {
+        /// Factor per channel.
+        factor: Vec<f32>,
+        /// Addend per channel.
+        addend: Vec<f32>,
+        /// Clamp at zero afterwards.
+        relu: bool,
+    },
+    /// Clamp at zero.
+    Relu,
+    /// Sum of two values of the same shape.
+    Add,
+    /// Pooling; taps outside the map are skipped, so an average is over real pixels only.
+    /// A global pool has the filter of the whole map.
+    Pool2d {
+        /// Maximum or mean.
+        kind: PoolKind,
+        /// Window rows and columns.
+        filter: [u16; 2],
+        /// Vertical and horizontal stride.
+        stride: [u16; 2],
+        /// Padding.
+        padding: Padding,
+    },
+}
+
+/// A convolution, `relu(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
+/// 1×1 map. Its output channels are as many as its biases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conv {
+    /// Weights, OHWI.
+    pub weights: Vec<f32>,
+    /// Bias per output channel, zeros where the layer has none.
+    pub bias: Vec<f32>,
+    /// Filter rows and columns.
+    pub filter: [u16; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [u16; 2],
+    /// Padding with zeros.
+    pub padding: Padding,
+    /// Clamp at zero at the end.
+    pub relu: bool,
+    /// Add a second input before the clamp.
+    pub residual: bool,
+}
+
+/// Why nodes do not form a graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The checkpoint contradicts itself.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
+    /// A node reads a value that does not exist before it.
+    #[error("node `{node}` reads value {input}, which no earlier node produces")]
+    UnknownInput {
+        /// Node name.
+        node: String,
+        /// The operand.
+        input: ValueId,
+    },
+    /// Operands, weights or sizes do not fit together.
+    #[error("node `{node}`: {what}")]
+    Mismatch {
+        /// Node name.
+        node: String,
+        /// What was found and what was wanted.
+        what: String,
+    },
+}
+
+impl NodeOp {
+    /// Name of the operation.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Conv2d(_) => "conv2d",
+            Self::BatchNorm { .. } => "batch_norm",
+            Self::Affine { .. } => "affine",
+            Self::Relu => "relu",
+            Self::Add => "add",
+            Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
+            Self::Pool2d { kind: PoolKind::Average, .. } => "avg_pool2d",
+        }
+    }
+
+    const fn arity(&self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::Conv2d(conv) => 1 + conv.residual as usize,
+            Self::Add => 2,
+            Self::BatchNorm { .. } | Self::Affine { .. } | Self::Relu | Self::Pool2d { .. } => 1,
+        }
+    }
+
+    /// Shape of the result on operands of these shapes, or what is wrong with them.
+    fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        if inputs.len() != self.arity() {
+            return Err(format!("{} operands, expected {}", inputs.len(), self.arity()));
+        }
+        let per_channel = |x: Shape, parts: &[&Vec<f32>]| match parts
+            .iter()
+            .find(|p| p.len() != usize::from(x.c))
+        {
+            Some(p) => Err(format!("{} parameters for {} channels", p.len(), x.c)),
+            None => Ok(x),
+        };
+        match (self, inputs) {
+            (Self::Conv2d(conv), [x, rest @ ..]) => {
+                let map = window_map(*x, conv.filter, conv.stride, conv.padding)?;
+                let c = u16::try_from(conv.bias.len()).ok().filter(|c| *c > 0);
+                let c = c.ok_or_else(|| {
+                    format!("{} output channels, expected 1..=65535", conv.bias.len())
+                })?;
+                let expected = conv.bias.len() * taps(conv.filter) * usize::from(x.c);
+                if conv.weights.len() != expected {
+                    return Err(format!("{} weights, expected {expected}", conv.weights.len()));
+                }
+                let shape = Shape { c, ..map };
+                match rest {
+                    [r] if *r != shape => Err(format!("residual {r:?} on an output {shape:?}")),
+                    _ => Ok(shape),
+                }
+            }
+            (Self::BatchNorm { gamma, beta, mean, variance, epsilon }, [x]) => {
+                if variance.iter().any(|v| v.is_nan() || v + epsilon <= 0.0) {
+                    return Err("a variance is negative".into());
+                }
+                per_channel(*x, &[gamma, beta, mean, variance])
+            }
+            (Self::Affine { factor, addend, .. }, [x]) => per_channel(*x, &[factor, addend]),
+            (Self::Relu, [x]) => Ok(*x),
+            (Self::Add, [a, b]) if a == b => Ok(*a),
+            (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
+            (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
+                window_map(*x, *filter, *stride, *padding)
+            }
+            _ => Err("only the first node is an input".into()),
+        }
+    }
+}
+
+/// Pixels of a filter.
+fn taps(filter: [u16; 2]) -> usize {
+    usize::from(filter[0]) * usize::from(filter[1])
+}
+
+/// Shape of sliding a window over `x`, with the channels of `x`.
+fn window_map(
+    x: Shape,
+    filter: [u16; 2],
+    stride: [u16; 2],
+    padding: Padding,
+) -> Result<Shape, String> {
+    let Padding { top, left, bottom, right } = padding;
+    // Every window then covers at least one real pixel.
+    if !padding_fits(padding, filter[0], filter[1]) {
+        return Err(format!("padding {padding:?} is not smaller than the filter {filter:?}"));
+    }
+    match (
+        output_len(x.h, top, bottom, filter[0], stride[0]),
+        output_len(x.w, left, right, filter[1], stride[1]),
+    ) {
+        (Some(h), Some(w)) => Ok(Shape { h, w, c: x.c }),
+        _ => Err(format!(
+            "filter {filter:?} with stride {stride:?} does not fit a map of {}×{}; \
+             use a larger input",
+            x.h, x.w
+        )),
+    }
+}
+
+impl Graph {
+    /// A graph of nothing but its input.
+    pub fn new(name: impl Into<String>, input: Shape) -> Self {
+        let node =
+            Node { name: "input".into(), op: NodeOp::Input, inputs: Vec::new(), shape: input };
+        Self { name: name.into(), nodes: vec![node] }
+    }
+
+    /// Appends a node and computes its shape.
+    ///
+    /// # Errors
+    /// Operands that do not exist, or shapes and parameters that do not fit together.
+    pub fn push(
+        &mut self,
+        name: impl Into<String>,
+        op: NodeOp,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, GraphError> {
+        let name = name.into();
+        let mut shapes = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            match self.nodes.get(input) {
+                Some(node) => shapes.push(node.shape),
+                None => return Err(GraphError::UnknownInput { node: name, input }),
+            }
+        }
+        let mismatch = |what| GraphError::Mismatch { node: name.clone(), what };
+        let shape = op.output_shape(&shapes).map_err(mismatch)?;
+        if shape.is_empty() || shape.checked_len().is_none() {
+            return Err(mismatch(format!("produces an empty or too large value, {shape:?}")));
+        }
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// Shape of the input picture.
+    pub fn input_shape(&self) -> Shape {
+        self.nodes[0].shape
+    }
+
+    /// The value of the logits: the last node.
+    pub fn output(&self) -> ValueId {
+        self.nodes.len() - 1
+    }
+
+    /// How many operands of other nodes each value is; the output counts as read once more.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.nodes.len()];
+        for &input in self.nodes.iter().flat_map(|n| &n.inputs) {
+            uses[input] += 1;
+        }
+        uses[self.output()] += 1;
+        uses
+    }
+
+    /// Multiply-accumulates of one picture: those of convolutions, one per element of a
+    /// per-channel operation; pools, sums and clamps count nothing.
+    pub fn macs(&self) -> u64 {
+        let macs = |node: &Node| match &node.op {
+            NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
+            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Pool2d { .. } => 0,
+        };
+        self.nodes.iter().map(macs).sum()
+    }
+
+    /// Numbers stored: weights, biases (also those that are zero) and per-channel parameters.
+    pub fn parameters(&self) -> u64 {
+        let parameters = |node: &Node| match &node.op {
+            NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
+            NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
+            NodeOp::Affine { factor, .. } => 2 * factor.len(),
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Pool2d { .. } => 0,
+        };
+        self.nodes.iter().map(|n| parameters(n) as u64).sum()
+    }
+
+    /// The network of a checkpoint, layer by layer as it was trained (nothing folded or fused).
+    ///
+    /// # Errors
+    /// A checkpoint that [`Checkpoint::check`] refuses, or an input too small for the network.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
+        checkpoint.check().map_err(GraphError::Checkpoint)?;
+        let input = Shape::new(checkpoint.preprocess.height, checkpoint.preprocess.width, 3);
+        let mut builder = Builder { graph: Self::new(&checkpoint.config.name, input), checkpoint };
+        builder.network()?;
+        Ok(builder.graph)
+    }
+}
+
+/// Appends the layers of a ResNet to a graph.
+struct Builder<'a> {
+    graph: Graph,
+    checkpoint: &'a Checkpoint,
+}
+
+impl Builder<'_> {
+    fn tensor(&self, name: String) -> Result<Vec<f32>, GraphError> {
+        match self.checkpoint.tensors.get(&name) {
+            Some(tensor) => Ok(tensor.to_f32()),
+            None => Err(GraphError::Checkpoint(format!("tensor `{name}` is missing"))),
+        }
+    }
+
+    /// A convolution without bias, padded by `(filter − 1) / 2` on each side.
+    fn conv(&mut self, spec: &ConvSpec, x: ValueId) -> Result<ValueId, GraphError> {
+        let mismatch = || GraphError::Mismatch {
+            node: spec.name.clone(),
+            what: format!("filter {} or stride {} is out of range", spec.filter, spec.stride),
+        };
+        let filter = u16::try_from(spec.filter).map_err(|_| mismatch())?;
+        let stride = u16::try_from(spec.stride).map_err(|_| mismatch())?;
+        let pad = u8::try_from(spec.filter.saturating_sub(1) / 2).map_err(|_| mismatch())?;
+        let conv = Conv {
+            weights: self.tensor(format!("{}.weight", spec.name))?,
+            bias: vec![0.0; spec.c_out],
+            filter: [filter; 2],
+            stride: [stride; 2],
+            padding: Padding::same(pad),
+            relu: false,
+            residual: false,
+        };
+        self.graph.push(&spec.name, NodeOp::Conv2d(conv), &[x])
+    }
+
+    fn batch_norm(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
+        let op = NodeOp::BatchNorm {
+            gamma: self.tensor(format!("{name}.gamma"))?,
+            beta: self.tensor(format!("{name}.beta"))?,
+            mean: self.tensor(format!("{name}.mean"))?,
+            variance: self.tensor(format!("{name}.variance"))?,
+            epsilon: BATCH_NORM_EPSILON as f32,
+        };
+        self.graph.push(name, op, &[x])
+    }
+
+    fn relu(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
+        self.graph.push(name, NodeOp::Relu, &[x])
+    }
+
+    fn network(&mut self) -> Result<(), GraphError> {
+        let config = &self.checkpoint.config;
+        let v2 = config.use_pre_activation;
+        let mut x = 0;
+        let stem = config.stem();
+        for (i, spec) in stem.iter().enumerate() {
+            x = self.conv(spec, x)?;
+            // The first block of a pre-activation net brings its own batch-norm.
+            if !v2 || i + 1 < stem.len() {
+                x = self.batch_norm(format!("conv{}_bn", i + 1), x)?;
+                x = self.relu(format!("conv{}_relu", i + 1), x)?;
+            }
+        }
+        if config.stem_pool {
+            // Skipping outside taps is KerasHub's −∞ padding of v2, and its zero padding of v1,
+            // where no input is negative.
+            let pool = NodeOp::Pool2d {
+                kind: PoolKind::Max,
+                filter: [3; 2],
+                stride: [2; 2],
+                padding: Padding::same(1),
+            };
+            x = self.graph.push("pool1_pool", pool, &[x])?;
+        }
+        for block in config.blocks() {
+            x = if v2 { self.block_v2(&block, x)? } else { self.block_v1(&block, x)? };
+        }
+        if v2 {
+            x = self.batch_norm("post_bn".into(), x)?;
+            x = self.relu("post_relu".into(), x)?;
+        }
+        let map = self.graph.nodes[x].shape;
+        let pool = NodeOp::Pool2d {
+            kind: match config.pooling {
+                Pooling::Avg => PoolKind::Average,
+                Pooling::Max => PoolKind::Max,
+            },
+            filter: [map.h, map.w],
+            stride: [1; 2],
+            padding: Padding::default(),
+        };
+        x = self.graph.push("pooler", pool, &[x])?;
+        let head = Conv {
+            weights: self.tensor("predictions.weight".into())?,
+            bias: self.tensor("predictions.bias".into())?,
+            filter: [1; 2],
+            stride: [1; 2],
+            padding: Padding::default(),
+            relu: false,
+            residual: false,
+        };
+        self.graph.push("predictions", NodeOp::Conv2d(head), &[x])?;
+        Ok(())
+    }
+
+    // In both blocks the projection comes just before the last convolution: until then only
+    // the block's input is kept, which a strided bottleneck needs less memory for.
+
+    fn block_v1(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
+        let (mut x, mut shortcut) = (input, input);
+        for (i, spec) in block.convs.iter().enumerate() {
+            let last = i + 1 == block.convs.len();
+            if let (true, Some(projection)) = (last, &block.projection) {
+                shortcut = self.conv(projection, input)?;
+                shortcut = self.batch_norm(format!("{}_0_bn", block.name), shortcut)?;
+            }
+            x = self.conv(spec, x)?;
+            x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
+            if !last {
+                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
+            }
+        }
+        x = self.graph.push(format!("{}_add", block.name), NodeOp::Add, &[shortcut, x])?;
+        self.relu(format!("{}_out", block.name), x)
+    }
+
+    fn block_v2(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
+        let normalized = self.batch_norm(format!("{}_pre_activation_bn", block.name), input)?;
+        let activated = self.relu(format!("{}_pre_activation_relu", block.name), normalized)?;
+        // An identity shortcut carries the raw input, a projection the activated one.
+        let (mut x, mut shortcut) = (activated, input);
+        for (i, spec) in block.convs.iter().enumerate() {
+            let last = i + 1 == block.convs.len();
+            if let (true, Some(projection)) = (last, &block.projection) {
+                shortcut = self.conv(projection, activated)?;
+            }
+            x = self.conv(spec, x)?;
+            if !last {
+                x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
+                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
+            }
+        }
+        self.graph.push(format!("{}_out", block.name), NodeOp::Add, &[shortcut, x])
+    }
+}
+
+/// The logits of one normalized picture (NHWC): the reference that every kernel is tested
+/// against, written for reading, accumulating in f64.
+///
+/// # Panics
+/// Where `input` does not have the length of the graph's input.
+pub fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
+    evaluate_all(graph, input).pop().unwrap_or_default()
+}
+
+/// The value of every node (NHWC), in node order; see [`evaluate`].
+///
+/// # Panics
+/// Where `input` does not have the length of the graph's input.
+pub fn evaluate_all(graph: &Graph, input: &[f32]) -> Vec<Vec<f32>> {
+    assert_eq!(input.len(), graph.input_shape().len(), "length of the graph's input");
+    let mut values: Vec<Vec<f32>> = Vec::with_capacity(graph.nodes.len());
+    for node in &graph.nodes {
+        let operand = |i: usize| values[node.inputs[i]].as_slice();
+        let x_shape = node.inputs.first().map_or(node.shape, |&x| graph.nodes[x].shape);
+        let value = match &node.op {
+            NodeOp::Input => input.to_vec(),
+            NodeOp::Conv2d(conv) => {
+                let residual = conv.residual.then(|| operand(1));
+                convolve(conv, x_shape, operand(0), residual, node.shape)
+            }
+            NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon } => {
+                map_channels(operand(0), gamma.len(), |x, c| {
+                    let deviation = (f64::from(variance[c]) + f64::from(*epsilon)).sqrt();
+                    (x - f64::from(mean[c])) / deviation * f64::from(gamma[c]) + f64::from(beta[c])
+                })
+            }
+            NodeOp::Affine { factor, addend, relu } => {
+                map_channels(operand(0), factor.len(), |x, c| {
+                    let y = x * f64::from(factor[c]) + f64::from(addend[c]);
+                    if *relu { y.max(0.0) } else { y }
+                })
+            }
+            NodeOp::Relu => operand(0).iter().map(|x| x.max(0.0)).collect(),
+            NodeOp::Add => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
+            NodeOp::Pool2d { kind, filter, stride, padding } => {
+                let window = Window { filter: *filter, stride: *stride, padding: *padding };
+                pool(*kind, window, x_shape, operand(0), node.shape)
+            }
+        };
+        values.push(value);
+    }
+    values
+}
+
+fn map_channels(x: &[f32], channels: usize, f: impl Fn(f64, usize) -> f64) -> Vec<f32> {
+    x.iter().enumerate().map(|(i, &v)| f(f64::from(v), i % channels) as f32).collect()
+}
+
+/// A sliding window.
+#[derive(Clone, Copy)]
+struct Window {
+    filter: [u16; 2],
+    stride: [u16; 2],
+    padding: Padding,
+}
+
+impl Window {
+    /// Taps of output pixel (`y`, `x`) that lie on the map, as (tap index, pixel index).
+    fn pixels(self, y: usize, x: usize, map: Shape) -> impl Iterator<Item = (usize, usize)> {
+        let top = window_start(y, self.stride[0], self.padding.top);
+        let left = window_start(x, self.stride[1], self.padding.left);
+        let [rows, columns] = self.filter.map(usize::from);
+        let (h, w) = (usize::from(map.h), usize::from(map.w));
+        (0..rows).flat_map(move |i| {
+            (0..columns).filter_map(move |j| {
+                let row = top.checked_add_unsigned(i).and_then(|r| usize::try_from(r).ok())?;
+                let column = left.checked_add_unsigned(j).and_then(|c| usize::try_from(c).ok())?;
+                (row < h && column < w).then_some((i * columns + j, row * w + column))
+            })
+        })
+    }
+}
+
+fn convolve(
+    conv: &Conv,
+    x_shape: Shape,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    out_shape: Shape,
+) -> Vec<f32> {
+    let (c_in, c_out) = (usize::from(x_shape.c), conv.bias.len());
+    let window = Window { filter: conv.filter, stride: conv.stride, padding: conv.padding };
+    let filter_len = taps(conv.filter) * c_in;
+    let mut out = Vec::with_capacity(out_shape.len());
+    for oy in 0..usize::from(out_shape.h) {
+        for ox in 0..usize::from(out_shape.w) {
+            for o in 0..c_out {
+                let filter = &conv.weights[o * filter_len..][..filter_len];
+                let mut sum = f64::from(conv.bias[o]);
+                for (tap, pixel) in window.pixels(oy, ox, x_shape) {
+                    sum += dot(&x[pixel * c_in..][..c_in], &filter[tap * c_in..][..c_in]);
+                }
+                sum += residual.map_or(0.0, |r| f64::from(r[out.len()]));
+                out.push(if conv.relu { sum.max(0.0) } else { sum } as f32);
+            }
+        }
+    }
+    out
+}
+
+/// Dot product in f64, in independent lanes so that the compiler may vectorize it.
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let tail: f64 = rest.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(a[lane]) * f64::from(b[lane]);
+        }
+    }
+    sums.iter().sum::<f64>() + tail
+}
+
+fn pool(kind: PoolKind, window: Window, x_shape: Shape, x: &[f32], out_shape: Shape) -> Vec<f32> {
+    let c = usize::from(x_shape.c);
+    let mut out = Vec::with_capacity(out_shape.len());
+    for oy in 0..usize::from(out_shape.h) {
+        for ox in 0..usize::from(out_shape.w) {
+            for channel in 0..c {
+                let values =
+                    || window.pixels(oy, ox, x_shape).map(|(_, p)| f64::from(x[p * c + channel]));
+                out.push(match kind {
+                    PoolKind::Max => values().fold(f64::NEG_INFINITY, f64::max),
+                    PoolKind::Average => values().sum::<f64>() / values().count() as f64,
+                } as f32);
+            }
+        }
+    }
+    out
+}

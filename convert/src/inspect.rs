@@ -1,0 +1,138 @@
+//! Tables that show what is in a model and what it costs.
+
+use crate::checkpoint::Checkpoint;
+use artifact::layout::activation_bytes;
+use artifact::{Artifact, Op, Place};
+use core::fmt::Write;
+
+fn shape(place: Place) -> String {
+    let s = place.shape;
+    format!("{}×{}×{}", s.h, s.w, s.c)
+}
+
+/// Operators with shapes, bytes and multiply-accumulates, then the map of the arena:
+/// what lies where while each operator runs.
+///
+/// `names` are the operators' layer names, where they are known.
+pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
+    let header = artifact.header();
+    let meta = artifact.meta();
+    let mut out = String::new();
+    let labels: Vec<&str> = artifact.labels().take(5).collect();
+    let more = if meta.label_count > 5 { ", …" } else { "" };
+    let _ = writeln!(
+        out,
+        "{}: {:?}, panels of {}, input {}, {} classes ({}{more})",
+        meta.name.escape_debug(),
+        header.dtype,
+        header.nr,
+        shape(meta.input),
+        meta.label_count,
+        labels.join(", ").escape_debug(),
+    );
+    for (what, text) in
+        [("data set", meta.dataset), ("metrics", meta.metrics), ("made by", meta.tool)]
+    {
+        if !text.is_empty() {
+            let _ = writeln!(out, "{what}: {}", text.escape_debug());
+        }
+    }
+    let width = names.iter().map(|n| n.len()).max().unwrap_or(0);
+    let _ = writeln!(
+        out,
+        "\n{:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {:>10} {:>12}  arena bytes",
+        "#", "", "operator", "input", "output", "filter", "weights B", "MACs"
+    );
+    let mut macs = 0;
+    let mut weights = 0;
+    for (i, op) in artifact.ops().enumerate() {
+        let bytes = match &op {
+            Op::Conv2d(o) => o.weights.len + o.params.len,
+            Op::Affine(o) => o.params.len,
+            Op::Pool2d(_) => 0,
+        };
+        let filter = match &op {
+            Op::Conv2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
+            Op::Pool2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
+            Op::Affine(_) => String::new(),
+        };
+        let fused = match &op {
+            Op::Conv2d(o) if o.residual.is_some() && o.relu => " +r relu",
+            Op::Conv2d(o) if o.residual.is_some() => " +r",
+            Op::Conv2d(o) if o.relu => " relu",
+            Op::Affine(o) if o.relu => " relu",
+            _ => "",
+        };
+        let output = op.output();
+        let end = output.offset as usize
+            + activation_bytes(output.shape, header.dtype).unwrap_or_default();
+        let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
+            || op.input().offset == output.offset;
+        let _ = writeln!(
+            out,
+            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}",
+            names.get(i).copied().unwrap_or(""),
+            op.name(),
+            shape(op.input()),
+            shape(output),
+            filter,
+            op.macs(),
+            output.offset,
+            if in_place { " in place" } else { "" },
+        );
+        macs += op.macs();
+        weights += bytes;
+    }
+    let _ = writeln!(
+        out,
+        "\nfile {} bytes (weights {weights}), arena {} bytes, {macs} multiply-accumulates a picture",
+        header.file_len(),
+        header.arena_len,
+    );
+    out
+}
+
+/// Architecture, labels, tensors and training record of a checkpoint.
+pub fn checkpoint_table(c: &Checkpoint) -> String {
+    let mut out = String::new();
+    let parameters: usize = c.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
+    let p = &c.preprocess;
+    let _ = writeln!(
+        out,
+        "{}: {} tensors, {parameters} numbers, input {}×{}×3 ({:?}, {:?}), {} calibration samples",
+        c.config.name.escape_debug(),
+        c.tensors.len(),
+        p.height,
+        p.width,
+        p.fit,
+        p.interpolation,
+        c.samples.len(),
+    );
+    let _ = writeln!(out, "labels: {}", c.labels.join(", ").escape_debug());
+    let t = &c.training;
+    let _ = writeln!(
+        out,
+        "data set: {} (fingerprint {}), seed {}",
+        t.dataset.escape_debug(),
+        t.fingerprint,
+        t.seed
+    );
+    for (key, value) in &t.options {
+        let _ = writeln!(out, "  --{key} {}", value.escape_debug());
+    }
+    for e in &t.epochs {
+        let val =
+            e.val_accuracy.map_or(String::new(), |a| format!("  validation {:.2} %", a * 100.0));
+        let _ = writeln!(
+            out,
+            "  epoch {:>3}: loss {:.4}, training {:.2} %{val}",
+            e.epoch,
+            e.train_loss,
+            e.train_accuracy * 100.0
+        );
+    }
+    for (name, tensor) in &c.tensors {
+        let _ = writeln!(out, "  {name:<40} {:?}", tensor.shape);
+    }
+    out
+}

@@ -1,0 +1,60 @@
+//! Clamps and sums into the operation before them.
+
+use super::dead::{redirect, remove_dead};
+use crate::graph::{Conv, Graph, NodeOp, ValueId};
+
+/// Turns sums into residuals of convolutions and clamps into part of the operation before
+/// them, wherever nothing else reads the value in between.
+pub fn fuse(graph: &mut Graph) {
+    let mut uses = graph.uses();
+    let mut replacement: Vec<_> = (0..graph.nodes.len()).collect();
+    for id in 0..graph.nodes.len() {
+        for i in 0..graph.nodes[id].inputs.len() {
+            let input = graph.nodes[id].inputs[i];
+            graph.nodes[id].inputs[i] = replacement[input];
+        }
+        match graph.nodes[id].op {
+            NodeOp::Relu => {
+                let input = graph.nodes[id].inputs[0];
+                match &mut graph.nodes[input].op {
+                    NodeOp::Conv2d(Conv { relu, .. }) | NodeOp::Affine { relu, .. }
+                        if *relu || uses[input] == 1 =>
+                    {
+                        *relu = true;
+                        replacement[id] = input;
+                        uses[input] += uses[id] - 1;
+                    }
+                    _ => {}
+                }
+            }
+            NodeOp::Add => fuse_sum(graph, &uses, id),
+            _ => {}
+        }
+    }
+    redirect(graph, &replacement);
+    remove_dead(graph);
+}
+
+/// Makes the sum `id` the convolution that computes one of its operands, the later one if both
+/// qualify: its inputs are the more recent ones, and the sum then needs no memory of its own.
+fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
+    let fusible = |value: ValueId| {
+        matches!(&graph.nodes[value].op, NodeOp::Conv2d(c) if !c.relu && !c.residual)
+            && uses[value] == 1
+    };
+    let [a, b] = graph.nodes[id].inputs[..] else { return };
+    let (early, late) = (a.min(b), a.max(b));
+    let (value, residual) = match (fusible(late), fusible(early)) {
+        (true, _) => (late, early),
+        (false, true) => (early, late),
+        (false, false) => return,
+    };
+    // The convolution moves to the place of the sum, so that its residual surely comes before
+    // it; the sum moves to where nothing reads it.
+    graph.nodes.swap(value, id);
+    let node = &mut graph.nodes[id];
+    if let NodeOp::Conv2d(conv) = &mut node.op {
+        conv.residual = true;
+    }
+    node.inputs.push(residual);
+}

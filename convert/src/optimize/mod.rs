@@ -1,0 +1,231 @@
+//! Rewrites of the float graph that leave its results the same: fewer and larger operations.
+//!
+//! After [`optimize`], every ResNet consists of `Input`, `Conv2d`, `Affine` and `Pool2d` only.
+
+mod dead;
+mod fold;
+mod fuse;
+
+pub use dead::remove_dead;
+pub use fold::fold_batch_norm;
+pub use fuse::fuse;
+
+use crate::graph::Graph;
+
+/// Folds, fuses and removes what is left over.
+pub fn optimize(graph: &mut Graph) {
+    fold_batch_norm(graph);
+    fuse(graph);
+    remove_dead(graph);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+    use crate::graph::{Conv, NodeOp, evaluate, evaluate_all};
+    use crate::resnet::{BlockType, Pooling, ResNetConfig};
+    use artifact::{Padding, PoolKind, Preprocess, Shape};
+
+    /// Deterministic numbers, uniform in −1..1.
+    struct Noise(u64);
+
+    impl Noise {
+        fn next(&mut self) -> f32 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+        }
+
+        fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
+            (0..len).map(|_| center + spread * self.next()).collect()
+        }
+    }
+
+    fn checkpoint(config: ResNetConfig, height: u16, width: u16) -> Checkpoint {
+        let mut noise = Noise(config.classes as u64);
+        let tensors = config
+            .tensor_shapes()
+            .into_iter()
+            .map(|(name, shape)| {
+                let len = shape.iter().product();
+                let fan_in: usize = shape[1..].iter().product();
+                let values = match name.rsplit('.').next() {
+                    Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
+                    Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
+                    _ => noise.vec(len, 0.0, 0.3),
+                };
+                let tensor = Tensor::from_f32(&shape, &values);
+                (name, tensor)
+            })
+            .collect();
+        Checkpoint {
+            format: FORMAT.into(),
+            version: VERSION,
+            labels: (0..config.classes).map(|i| format!("class {i}")).collect(),
+            preprocess: Preprocess::normalized(height, width, [0.5; 3], [0.5; 3]),
+            config,
+            tensors,
+            samples: Vec::new(),
+            training: TrainingRecord::default(),
+        }
+    }
+
+    fn config(block_type: BlockType, use_pre_activation: bool) -> ResNetConfig {
+        ResNetConfig {
+            name: "tiny".into(),
+            input_conv_filters: vec![4, 6],
+            input_conv_kernel_sizes: vec![5, 3],
+            stem_stride: 2,
+            stem_pool: true,
+            stackwise_num_filters: vec![6, 5],
+            stackwise_num_blocks: vec![2, 2],
+            stackwise_num_strides: vec![1, 2],
+            block_type,
+            use_pre_activation,
+            pooling: Pooling::Avg,
+            classes: 7,
+        }
+    }
+
+    fn assert_close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        for (x, y) in a.iter().zip(b) {
+            assert!((x - y).abs() <= 1e-4 * y.abs().max(1.0), "{x} is not {y}");
+        }
+    }
+
+    #[test]
+    fn optimized_networks_compute_the_same() {
+        for block in [BlockType::BasicBlock, BlockType::BottleneckBlock] {
+            for v2 in [false, true] {
+                for (pooling, h, w) in [(Pooling::Avg, 20, 20), (Pooling::Max, 19, 26)] {
+                    let config = ResNetConfig { pooling, ..config(block, v2) };
+                    let before = Graph::from_checkpoint(&checkpoint(config, h, w)).unwrap();
+                    let mut after = before.clone();
+                    optimize(&mut after);
+
+                    let picture = Noise(9).vec(before.input_shape().len(), 0.0, 1.0);
+                    assert_close(&evaluate(&after, &picture), &evaluate(&before, &picture));
+                    assert!(after.nodes.len() < before.nodes.len());
+                    for (id, node) in after.nodes.iter().enumerate() {
+                        assert!(node.inputs.iter().all(|&i| i < id), "{} is too early", node.name);
+                        match node.op {
+                            NodeOp::Input | NodeOp::Conv2d(_) | NodeOp::Pool2d { .. } => {}
+                            NodeOp::Affine { .. } if v2 => {}
+                            _ => panic!("{} `{}` is left", node.op.name(), node.name),
+                        }
+                    }
+                    let mut again = after.clone();
+                    optimize(&mut again);
+                    assert_eq!(again, after);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_counted() {
+        let config = ResNetConfig::by_name("resnet_8_cifar", 10).unwrap();
+        let mut graph = Graph::from_checkpoint(&checkpoint(config, 32, 32)).unwrap();
+        optimize(&mut graph);
+        // Stem 442,368; stacks 4,718,592, 3,670,016, 3,670,016; head 640.
+        assert_eq!(graph.macs(), 12_501_632);
+        assert_eq!(graph.parameters(), 77_706);
+    }
+
+    fn conv(c_in: usize, c_out: usize, noise: &mut Noise) -> NodeOp {
+        NodeOp::Conv2d(Conv {
+            weights: noise.vec(c_in * c_out, 0.0, 1.0),
+            bias: noise.vec(c_out, 0.0, 1.0),
+            filter: [1; 2],
+            stride: [1; 2],
+            padding: Padding::default(),
+            relu: false,
+            residual: false,
+        })
+    }
+
+    fn batch_norm(c: usize, noise: &mut Noise) -> NodeOp {
+        NodeOp::BatchNorm {
+            gamma: noise.vec(c, 1.0, 0.5),
+            beta: noise.vec(c, 0.0, 1.0),
+            mean: noise.vec(c, 0.0, 1.0),
+            variance: noise.vec(c, 1.0, 0.5),
+            epsilon: 1e-5,
+        }
+    }
+
+    #[test]
+    fn values_with_several_readers_are_kept() {
+        let noise = &mut Noise(1);
+        let mut g = Graph::new("branches", Shape::new(3, 2, 3));
+        let a = g.push("a", conv(3, 4, noise), &[0]).unwrap();
+        let norm = g.push("norm", batch_norm(4, noise), &[a]).unwrap();
+        // A second batch-norm must not reach through the first, which has another reader.
+        let norm2 = g.push("norm2", batch_norm(4, noise), &[norm]).unwrap();
+        let b = g.push("b", conv(4, 4, noise), &[norm]).unwrap();
+        // The clamp may not join `b`: the sum reads it unclamped.
+        let clamped = g.push("clamped", NodeOp::Relu, &[b]).unwrap();
+        let sum = g.push("sum", NodeOp::Add, &[b, norm2]).unwrap();
+        // Only the earlier operand is a convolution of its own.
+        let c = g.push("c", conv(4, 4, noise), &[clamped]).unwrap();
+        let late = g.push("late", NodeOp::Relu, &[sum]).unwrap();
+        let twice = g.push("twice", NodeOp::Add, &[late, late]).unwrap();
+        let join = g.push("join", NodeOp::Add, &[c, twice]).unwrap();
+        let end = g.push("end", NodeOp::Relu, &[join]).unwrap();
+        g.push("again", NodeOp::Relu, &[end]).unwrap();
+
+        let mut optimized = g.clone();
+        optimize(&mut optimized);
+        let picture = noise.vec(18, 0.0, 1.0);
+        assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
+        let names: Vec<_> = optimized.nodes.iter().map(|n| n.name.as_str()).collect();
+        let expected = ["input", "a", "norm2", "b", "clamped", "sum", "late", "twice", "c"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn unread_nodes_disappear() {
+        let noise = &mut Noise(2);
+        let mut g = Graph::new("dead", Shape::new(1, 1, 2));
+        let a = g.push("a", conv(2, 2, noise), &[0]).unwrap();
+        g.push("unread", conv(2, 2, noise), &[a]).unwrap();
+        g.push("b", conv(2, 3, noise), &[a]).unwrap();
+        remove_dead(&mut g);
+        assert_eq!(g.nodes.len(), 3);
+        assert_eq!(g.nodes[2].inputs, [1]);
+        assert_eq!(evaluate_all(&g, &[1.0, 2.0]).len(), 3);
+    }
+
+    #[test]
+    fn nodes_that_do_not_fit_are_refused() {
+        let noise = &mut Noise(3);
+        let mut g = Graph::new("wrong", Shape::new(4, 4, 2));
+        let too_large = NodeOp::Pool2d {
+            kind: PoolKind::Max,
+            filter: [5; 2],
+            stride: [1; 2],
+            padding: Padding::default(),
+        };
+        let negative = NodeOp::BatchNorm {
+            gamma: vec![1.0; 2],
+            beta: vec![0.0; 2],
+            mean: vec![0.0; 2],
+            variance: vec![1.0, -1.0],
+            epsilon: 1e-5,
+        };
+        for (op, inputs) in [
+            (conv(3, 1, noise), &[0][..]),
+            (conv(2, 0, noise), &[0]),
+            (conv(2, 1, noise), &[]),
+            (conv(2, 1, noise), &[1]),
+            (batch_norm(3, noise), &[0]),
+            (NodeOp::Input, &[]),
+            (too_large, &[0]),
+            (negative, &[0]),
+        ] {
+            assert!(g.push("node", op, inputs).is_err());
+        }
+        assert_eq!(g.nodes.len(), 1);
+    }
+}

@@ -1,0 +1,154 @@
+//! Checkpoint → optimized graph → calibration → device file.
+
+use crate::checkpoint::{Checkpoint, Sample};
+use crate::emit::edge::{
+    Attributes, EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge,
+};
+use crate::graph::{Graph, GraphError};
+use crate::optimize::optimize;
+use crate::quantize::{CalibrationError, Method, calibrate};
+use artifact::{Preprocess, Quant};
+
+/// Number format of the device file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Quantize {
+    /// Int8 weights and activations.
+    #[default]
+    Int8,
+    /// f16 weights, f32 activations.
+    Fp16,
+    /// f32.
+    None,
+}
+
+/// Where the model will run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Target {
+    /// PC or Raspberry Pi: panels of 16 output channels.
+    #[default]
+    Host,
+    /// Microcontroller: panels of 4.
+    CortexM,
+}
+
+impl Target {
+    /// Panel width NR.
+    pub const fn nr(self) -> usize {
+        match self {
+            Self::Host => 16,
+            Self::CortexM => 4,
+        }
+    }
+}
+
+/// What to make of a checkpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Number format.
+    pub quantize: Quantize,
+    /// Device class.
+    pub target: Target,
+    /// Choice of int8 ranges.
+    pub method: Method,
+}
+
+/// The device file and what it was made from.
+#[derive(Debug)]
+pub struct Converted {
+    /// The file and its memory plan.
+    pub emitted: Emitted,
+    /// The optimized float graph.
+    pub graph: Graph,
+    /// The same model as an f32 device file: the yardstick of int8 and fp16.
+    pub float: Emitted,
+    /// Quantization per node; empty unless int8.
+    pub quants: Vec<Quant>,
+}
+
+/// Why a checkpoint cannot be converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The graph cannot be built.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Ranges cannot be measured.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// The file cannot be written.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// A stored calibration sample is not a picture of the model's size.
+    #[error(
+        "calibration sample {index} in the checkpoint is damaged ({what}); pass --calibration DIR"
+    )]
+    Sample {
+        /// Index of the sample.
+        index: usize,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// `x · scale + offset` of RGB bytes, NHWC.
+pub fn normalize(rgb: &[u8], p: &Preprocess) -> Vec<f32> {
+    rgb.iter().enumerate().map(|(i, v)| f32::from(*v) * p.scale[i % 3] + p.offset[i % 3]).collect()
+}
+
+/// The calibration inputs stored in a checkpoint, normalized.
+///
+/// # Errors
+/// A sample that cannot be decoded or has another size.
+pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>>, ConvertError> {
+    let decode = |(index, sample): (usize, &Sample)| {
+        let bad = |what: String| ConvertError::Sample { index, what };
+        let image = image::load_from_memory_with_format(&sample.png, image::ImageFormat::Png)
+            .map_err(|e| bad(e.to_string()))?
+            .into_rgb8();
+        let wanted = (u32::from(p.width), u32::from(p.height));
+        if image.dimensions() != wanted {
+            return Err(bad(format!("size {:?}, expected {wanted:?}", image.dimensions())));
+        }
+        Ok(normalize(&image, p))
+    };
+    samples.iter().enumerate().map(decode).collect()
+}
+
+/// Converts a checkpoint; `calibration` holds normalized inputs and is used for int8 only.
+///
+/// # Errors
+/// A graph that cannot be built or written, or calibration that cannot run.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    calibration: &[Vec<f32>],
+    options: Options,
+    progress: impl FnMut(usize, usize),
+) -> Result<Converted, ConvertError> {
+    let mut graph = Graph::from_checkpoint(checkpoint)?;
+    optimize(&mut graph);
+    let best = checkpoint.training.epochs.iter().filter_map(|e| e.val_accuracy).reduce(f64::max);
+    let metrics =
+        best.map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0));
+    let attributes = Attributes {
+        labels: &checkpoint.labels,
+        preprocess: checkpoint.preprocess,
+        dataset: &checkpoint.training.dataset,
+        metrics: &metrics,
+        nr: options.target.nr(),
+    };
+    let host = Attributes { nr: Target::Host.nr(), ..attributes.clone() };
+    let float = to_edge(&graph, Format::F32, &host)?;
+    let mut quants = Vec::new();
+    let emitted = match options.quantize {
+        Quantize::None => to_edge(&graph, Format::F32, &attributes)?,
+        Quantize::Fp16 => to_edge(&graph, Format::F16, &attributes)?,
+        Quantize::Int8 => {
+            let histograms = calibrate(&float.bytes, calibration, progress)?;
+            quants = histograms.iter().map(|h| h.quant(options.method)).collect();
+            quants[0] = input_quant(&checkpoint.preprocess);
+            share_pool_quants(&graph, &mut quants);
+            to_edge(&graph, Format::I8(&quants), &attributes)?
+        }
+    };
+    Ok(Converted { emitted, graph, float, quants })
+}

@@ -1,0 +1,115 @@
+//! Memory planning: from live ranges of values to offsets in one arena.
+//!
+//! Each value of the graph lives from the node that writes it to the last node that reads
+//! it. Values that a node may overwrite in place (a residual added here for the last time,
+//! an affine's input) share a *buffer*. Buffers are placed largest first, each at the lowest
+//! offset where no buffer that lives at the same time lies.
+
+use crate::graph::{Graph, NodeOp, ValueId};
+use artifact::layout::activation_bytes;
+use artifact::{Dtype, Shape};
+
+/// Where the values of a graph lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Byte offset of each value.
+    pub offsets: Vec<usize>,
+    /// Bytes of each value with its pad pixel.
+    pub bytes: Vec<usize>,
+    /// First and last node at which each value lives.
+    pub live: Vec<[usize; 2]>,
+    /// Bytes of the arena.
+    pub arena_len: usize,
+}
+
+/// Why a graph has no plan.
+#[derive(Debug, thiserror::Error)]
+#[error("node `{node}`: an activation of {shape:?} does not fit into 2 GiB; use smaller pictures")]
+pub struct PlanError {
+    /// Node name.
+    pub node: String,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+struct Buffer {
+    values: Vec<ValueId>,
+    bytes: usize,
+    live: [usize; 2],
+}
+
+/// The value that node `id` may write over, if that node is its last reader.
+fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
+    let node = &graph.nodes[id];
+    let candidate = match &node.op {
+        NodeOp::Conv2d(conv) if conv.residual && node.inputs[0] != node.inputs[1] => node.inputs[1],
+        NodeOp::Affine { .. } => node.inputs[0],
+        _ => return None,
+    };
+    (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)
+}
+
+/// Plans the arena of an optimized graph.
+///
+/// # Errors
+/// An activation of more than 2 GiB.
+pub fn plan(graph: &Graph, dtype: Dtype) -> Result<MemoryPlan, PlanError> {
+    let count = graph.nodes.len();
+    let mut live: Vec<[usize; 2]> = (0..count).map(|id| [id, id]).collect();
+    for (id, node) in graph.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            live[input][1] = id;
+        }
+    }
+    let mut bytes = Vec::with_capacity(count);
+    for node in &graph.nodes {
+        let size = activation_bytes(node.shape, dtype)
+            .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })?;
+        bytes.push(size);
+    }
+
+    let mut buffer_of: Vec<usize> = Vec::with_capacity(count);
+    let mut buffers: Vec<Buffer> = Vec::new();
+    for id in 0..count {
+        if let Some(old) = reusable(graph, id, &live) {
+            let buffer = buffer_of[old];
+            buffers[buffer].values.push(id);
+            buffers[buffer].live[1] = live[id][1];
+            buffer_of.push(buffer);
+        } else {
+            buffer_of.push(buffers.len());
+            buffers.push(Buffer { values: vec![id], bytes: bytes[id], live: live[id] });
+        }
+    }
+
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|&b| (core::cmp::Reverse(buffers[b].bytes), buffers[b].live[0]));
+    let mut offsets = vec![0; count];
+    let mut placed: Vec<(usize, usize)> = Vec::new(); // buffer, offset
+    let mut arena_len = 0;
+    for b in order {
+        let overlaps = |other: usize| {
+            let (a, o) = (buffers[b].live, buffers[other].live);
+            a[0] <= o[1] && o[0] <= a[1]
+        };
+        let mut taken: Vec<(usize, usize)> = placed
+            .iter()
+            .filter(|(other, _)| overlaps(*other))
+            .map(|&(other, at)| (at, at + buffers[other].bytes))
+            .collect();
+        taken.sort_unstable();
+        let mut offset = 0;
+        for (start, end) in taken {
+            if offset + buffers[b].bytes <= start {
+                break;
+            }
+            offset = offset.max(end);
+        }
+        placed.push((b, offset));
+        arena_len = arena_len.max(offset + buffers[b].bytes);
+        for &value in &buffers[b].values {
+            offsets[value] = offset;
+        }
+    }
+    Ok(MemoryPlan { offsets, bytes, live, arena_len })
+}

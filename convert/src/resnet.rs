@@ -1,0 +1,327 @@
+//! ResNet architectures with KerasHub's semantics: one description of the layers, from
+//! which the Graph, the trainer's modules and the checkpoint's tensor names all follow.
+
+use serde::{Deserialize, Serialize};
+
+/// Residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockType {
+    /// Two 3×3 convolutions.
+    BasicBlock,
+    /// 1×1, 3×3, 1×1 with four times the width.
+    BottleneckBlock,
+}
+
+/// Pooling before the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Mean over the map.
+    Avg,
+    /// Largest value of the map.
+    Max,
+}
+
+/// Architecture of a ResNet classifier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResNetConfig {
+    /// Name for people, e.g. `resnet_18`.
+    pub name: String,
+    /// Channels of each stem convolution.
+    pub input_conv_filters: Vec<usize>,
+    /// Filter size of each stem convolution.
+    pub input_conv_kernel_sizes: Vec<usize>,
+    /// Stride of the first stem convolution: 2 for ImageNet, 1 for CIFAR.
+    pub stem_stride: usize,
+    /// 3×3 stride-2 max-pool after the stem (ImageNet).
+    pub stem_pool: bool,
+    /// Width of each stack.
+    pub stackwise_num_filters: Vec<usize>,
+    /// Blocks of each stack.
+    pub stackwise_num_blocks: Vec<usize>,
+    /// Stride of each stack's first block.
+    pub stackwise_num_strides: Vec<usize>,
+    /// Block.
+    pub block_type: BlockType,
+    /// ResNet v2: batch-norm and ReLU before the convolutions.
+    pub use_pre_activation: bool,
+    /// Pooling before the head.
+    pub pooling: Pooling,
+    /// Classes of the head.
+    pub classes: usize,
+}
+
+/// Most stem convolutions, and most stacks.
+const MAX_STAGES: usize = 16;
+
+/// Batch-norm ε of every layer.
+pub const BATCH_NORM_EPSILON: f64 = 1e-5;
+
+/// A convolution of the network, with its optional batch-norm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConvSpec {
+    /// Layer name, e.g. `stack0_block0_1_conv`.
+    pub name: String,
+    /// Input channels.
+    pub c_in: usize,
+    /// Output channels.
+    pub c_out: usize,
+    /// Square filter size.
+    pub filter: usize,
+    /// Stride; padding is always `(filter − 1) / 2` on each side.
+    pub stride: usize,
+}
+
+/// One residual block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockSpec {
+    /// Prefix of the layer names, `stack{i}_block{j}`.
+    pub name: String,
+    /// Main path: two or three convolutions, `_1_conv`, `_2_conv`, `_3_conv`.
+    /// v1: each is followed by batch-norm `_{n}_bn`. v2: `_pre_activation_bn` precedes the
+    /// first, `_{n}_bn` follows all but the last.
+    pub convs: Vec<ConvSpec>,
+    /// Projection `_0_conv` (v1: with `_0_bn`; v2: without).
+    pub projection: Option<ConvSpec>,
+}
+
+impl ResNetConfig {
+    fn preset(name: &str, block: BlockType, blocks: &[usize], v2: bool, classes: usize) -> Self {
+        Self {
+            name: name.into(),
+            input_conv_filters: vec![64],
+            input_conv_kernel_sizes: vec![7],
+            stem_stride: 2,
+            stem_pool: true,
+            stackwise_num_filters: vec![64, 128, 256, 512],
+            stackwise_num_blocks: blocks.to_vec(),
+            stackwise_num_strides: vec![1, 2, 2, 2],
+            block_type: block,
+            use_pre_activation: v2,
+            pooling: Pooling::Avg,
+            classes,
+        }
+    }
+
+    fn cifar(name: &str, blocks: usize, classes: usize) -> Self {
+        Self {
+            input_conv_filters: vec![16],
+            input_conv_kernel_sizes: vec![3],
+            stem_stride: 1,
+            stem_pool: false,
+            stackwise_num_filters: vec![16, 32, 64],
+            stackwise_num_blocks: vec![blocks; 3],
+            stackwise_num_strides: vec![1, 2, 2],
+            ..Self::preset(name, BlockType::BasicBlock, &[], false, classes)
+        }
+    }
+
+    /// Names that [`Self::by_name`] knows.
+    pub const NAMES: [&str; 10] = [
+        "resnet_8_cifar",
+        "resnet_20_cifar",
+        "resnet_18",
+        "resnet_34",
+        "resnet_50",
+        "resnet_101",
+        "resnet_152",
+        "resnet_v2_50",
+        "resnet_v2_101",
+        "resnet_18_cifar",
+    ];
+
+    /// A named architecture with a head of `classes`.
+    pub fn by_name(name: &str, classes: usize) -> Option<Self> {
+        use BlockType::{BasicBlock, BottleneckBlock};
+        let bottleneck =
+            |blocks: &[usize], v2| Self::preset(name, BottleneckBlock, blocks, v2, classes);
+        Some(match name {
+            "resnet_8_cifar" => Self::cifar(name, 1, classes),
+            "resnet_20_cifar" => Self::cifar(name, 3, classes),
+            "resnet_18_cifar" => Self {
+                input_conv_kernel_sizes: vec![3],
+                stem_stride: 1,
+                stem_pool: false,
+                ..Self::preset(name, BasicBlock, &[2, 2, 2, 2], false, classes)
+            },
+            "resnet_18" => Self::preset(name, BasicBlock, &[2, 2, 2, 2], false, classes),
+            "resnet_34" => Self::preset(name, BasicBlock, &[3, 4, 6, 3], false, classes),
+            "resnet_50" => bottleneck(&[3, 4, 6, 3], false),
+            "resnet_101" => bottleneck(&[3, 4, 23, 3], false),
+            "resnet_152" => bottleneck(&[3, 8, 36, 3], false),
+            "resnet_v2_50" => bottleneck(&[3, 4, 6, 3], true),
+            "resnet_v2_101" => bottleneck(&[3, 4, 23, 3], true),
+            _ => return None,
+        })
+    }
+
+    /// Input side in pixels that the architecture was designed for.
+    pub fn native_size(&self) -> u16 {
+        if self.stem_stride == 1 { 32 } else { 224 }
+    }
+
+    /// Checks lengths and ranges.
+    ///
+    /// # Errors
+    /// What was found and what was wanted.
+    pub fn check(&self) -> Result<(), String> {
+        let stacks = self.stackwise_num_filters.len();
+        if self.input_conv_filters.is_empty()
+            || self.input_conv_filters.len() != self.input_conv_kernel_sizes.len()
+        {
+            return Err(
+                "input_conv_filters and input_conv_kernel_sizes need the same length, at least 1"
+                    .into(),
+            );
+        }
+        if stacks == 0
+            || stacks != self.stackwise_num_blocks.len()
+            || stacks != self.stackwise_num_strides.len()
+        {
+            return Err(
+                "stackwise filters, blocks and strides need the same length, at least 1".into()
+            );
+        }
+        // A forged file of a few kilobytes must not announce millions of layers.
+        if let Some(n) = [self.input_conv_filters.len(), stacks].iter().find(|n| **n > MAX_STAGES) {
+            return Err(format!("{n} stem convolutions or stacks, expected at most {MAX_STAGES}"));
+        }
+        let sizes = self.input_conv_filters.iter().chain(&self.stackwise_num_filters);
+        if let Some(f) = sizes.into_iter().find(|f| !(1..=8192).contains(*f)) {
+            return Err(format!("width {f} is not in 1..=8192"));
+        }
+        if let Some(k) = self.input_conv_kernel_sizes.iter().find(|k| **k % 2 == 0 || **k > 31) {
+            return Err(format!("stem filter size {k} is not an odd number below 32"));
+        }
+        if let Some(n) = self.stackwise_num_blocks.iter().find(|n| !(1..=256).contains(*n)) {
+            return Err(format!("{n} blocks in a stack, expected 1..=256"));
+        }
+        if self
+            .stackwise_num_strides
+            .iter()
+            .chain([&self.stem_stride])
+            .any(|s| !(1..=4).contains(s))
+        {
+            return Err("strides must be in 1..=4".into());
+        }
+        if !(1..=65_535).contains(&self.classes) {
+            return Err(format!("{} classes, expected 1..=65535", self.classes));
+        }
+        if self.block_type == BlockType::BasicBlock
+            && (self.stackwise_num_strides[0] != 1
+                || self.input_conv_filters.last() != self.stackwise_num_filters.first())
+        {
+            return Err("basic_block: the first stack has no projection, so it needs stride 1 and the stem's width".into());
+        }
+        Ok(())
+    }
+
+    /// Stem convolutions, each named `conv{n}_conv`; batch-norm `conv{n}_bn` and ReLU follow
+    /// each, except the last one of a pre-activation net.
+    pub fn stem(&self) -> Vec<ConvSpec> {
+        let mut c_in = 3;
+        let sizes = self.input_conv_filters.iter().zip(&self.input_conv_kernel_sizes);
+        sizes
+            .enumerate()
+            .map(|(i, (&c_out, &filter))| {
+                let stride = if i == 0 { self.stem_stride } else { 1 };
+                let spec =
+                    ConvSpec { name: format!("conv{}_conv", i + 1), c_in, c_out, filter, stride };
+                c_in = c_out;
+                spec
+            })
+            .collect()
+    }
+
+    /// Blocks of all stacks in order.
+    pub fn blocks(&self) -> Vec<BlockSpec> {
+        let mut c_in = *self.input_conv_filters.last().unwrap_or(&3);
+        let mut blocks = Vec::new();
+        for (i, &width) in self.stackwise_num_filters.iter().enumerate() {
+            for j in 0..self.stackwise_num_blocks[i] {
+                let name = format!("stack{i}_block{j}");
+                let stride = if j == 0 { self.stackwise_num_strides[i] } else { 1 };
+                let conv = |n: usize, c_in, c_out, filter, stride| ConvSpec {
+                    name: format!("{name}_{n}_conv"),
+                    c_in,
+                    c_out,
+                    filter,
+                    stride,
+                };
+                let (convs, c_out, projects) = match self.block_type {
+                    BlockType::BasicBlock => (
+                        vec![conv(1, c_in, width, 3, stride), conv(2, width, width, 3, 1)],
+                        width,
+                        j == 0 && i > 0,
+                    ),
+                    BlockType::BottleneckBlock => (
+                        vec![
+                            conv(1, c_in, width, 1, 1),
+                            conv(2, width, width, 3, stride),
+                            conv(3, width, 4 * width, 1, 1),
+                        ],
+                        4 * width,
+                        j == 0,
+                    ),
+                };
+                let projection = projects.then(|| conv(0, c_in, c_out, 1, stride));
+                blocks.push(BlockSpec { name, convs, projection });
+                c_in = c_out;
+            }
+        }
+        blocks
+    }
+
+    /// Channels that reach the head.
+    pub fn features(&self) -> usize {
+        let width = *self.stackwise_num_filters.last().unwrap_or(&0);
+        match self.block_type {
+            BlockType::BasicBlock => width,
+            BlockType::BottleneckBlock => 4 * width,
+        }
+    }
+
+    /// Names and shapes of every tensor of a checkpoint.
+    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        fn conv(out: &mut Vec<(String, Vec<usize>)>, c: &ConvSpec) {
+            out.push((format!("{}.weight", c.name), vec![c.c_out, c.filter, c.filter, c.c_in]));
+        }
+        fn bn(out: &mut Vec<(String, Vec<usize>)>, name: &str, channels: usize) {
+            for part in ["gamma", "beta", "mean", "variance"] {
+                out.push((format!("{name}.{part}"), vec![channels]));
+            }
+        }
+        let mut out = Vec::new();
+        let stem = self.stem();
+        for (i, c) in stem.iter().enumerate() {
+            conv(&mut out, c);
+            if !self.use_pre_activation || i + 1 < stem.len() {
+                bn(&mut out, &format!("conv{}_bn", i + 1), c.c_out);
+            }
+        }
+        for b in self.blocks() {
+            if self.use_pre_activation {
+                bn(&mut out, &format!("{}_pre_activation_bn", b.name), b.convs[0].c_in);
+            }
+            for (n, c) in b.convs.iter().enumerate() {
+                conv(&mut out, c);
+                if !self.use_pre_activation || n + 1 < b.convs.len() {
+                    bn(&mut out, &format!("{}_{}_bn", b.name, n + 1), c.c_out);
+                }
+            }
+            if let Some(c) = &b.projection {
+                conv(&mut out, c);
+                if !self.use_pre_activation {
+                    bn(&mut out, &format!("{}_0_bn", b.name), c.c_out);
+                }
+            }
+        }
+        if self.use_pre_activation {
+            bn(&mut out, "post_bn", self.features());
+        }
+        out.push(("predictions.weight".into(), vec![self.classes, self.features()]));
+        out.push(("predictions.bias".into(), vec![self.classes]));
+        out
+    }
+}

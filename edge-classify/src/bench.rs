@@ -1,0 +1,124 @@
+//! `bench`: the latency of one inference.
+//!
+//! Loads (including the first run), warms up for a tenth of a second, then times each run.
+
+use crate::EXIT_ANSWER;
+use crate::cli::Bench;
+use crate::model::ModelFile;
+use anyhow::{Context, Result, ensure};
+use core::time::Duration;
+use runtime::{AlignedBuf, Session, Shape};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Instant;
+
+/// Names a file of the input: f32, little-endian, channels × height × width, preprocessed.
+const INPUT_VARIABLE: &str = "BENCH_INPUT";
+/// Outputs printed, so that the answer can be checked along with the time.
+const OUTPUTS: usize = 10;
+const WARM_UP: Duration = Duration::from_millis(100);
+
+#[derive(Serialize)]
+struct Report {
+    median_ms: f64,
+    min_ms: f64,
+    load_ms: f64,
+    /// The process's peak; none where the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_mb: Option<f64>,
+    isa: &'static str,
+    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    y: Option<Vec<f32>>,
+}
+
+/// Measures and prints one line.
+pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
+    let given = std::env::var_os(INPUT_VARIABLE).map(|path| {
+        std::fs::read(&path).with_context(|| format!("{INPUT_VARIABLE}={}", path.display()))
+    });
+    let given = given.transpose()?;
+
+    let start = Instant::now();
+    let file = ModelFile::open(Some(&options.model))?;
+    let model = file.parse()?;
+    let workers = options.machine.workers()?;
+    let isa = options.machine.isa();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena)?.with_isa(isa).with_workers(&*workers);
+    let input = match &given {
+        Some(bytes) => nhwc(bytes, model.input_shape())?,
+        None => (0..model.input_shape().len()).map(|i| (i % 255) as f32 / 127.0 - 1.0).collect(),
+    };
+    let mut infer = || {
+        // The arena is reused within a run, so each has to be given its input.
+        let mut to = session.input_mut();
+        for (index, &value) in input.iter().enumerate() {
+            to.set(index, value);
+        }
+        let start = Instant::now();
+        let logits = session.run();
+        (start.elapsed(), logits.iter().take(OUTPUTS).collect::<Vec<f32>>())
+    };
+    let (_, y) = infer();
+    let load_ms = to_ms(start.elapsed());
+
+    let start = Instant::now();
+    for i in 0.. {
+        if i >= 3 && start.elapsed() >= WARM_UP {
+            break;
+        }
+        infer();
+    }
+    let mut ms: Vec<f64> = (0..options.runs.get()).map(|_| to_ms(infer().0)).collect();
+    ms.sort_by(f64::total_cmp);
+    let (min_ms, median_ms) = (ms[0], ms[ms.len() / 2]);
+    let (isa, threads) = (isa.name(), workers.threads());
+    let y = given.map(|_| y);
+    let report = Report { median_ms, min_ms, load_ms, rss_mb: peak_mb(), isa, threads, y };
+    if options.json {
+        crate::print::json(out, &report)?;
+        writeln!(out)?;
+    } else {
+        let runs = options.runs;
+        write!(
+            out,
+            "median {median_ms:.3} ms, fastest {min_ms:.3} ms of {runs} runs on {threads} thread(s) \
+             with {isa}; load and first run {load_ms:.1} ms"
+        )?;
+        if let Some(mb) = report.rss_mb {
+            write!(out, "; peak memory {mb:.1} MB")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(EXIT_ANSWER)
+}
+
+fn to_ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e3
+}
+
+/// The raw file's values in the model's order.
+fn nhwc(bytes: &[u8], shape: Shape) -> Result<Vec<f32>> {
+    let (values, rest) = bytes.as_chunks();
+    ensure!(
+        rest.is_empty() && values.len() == shape.len(),
+        "{INPUT_VARIABLE}: file of {} bytes, but the model's input of {} x {} x {} has {}",
+        bytes.len(),
+        shape.c,
+        shape.h,
+        shape.w,
+        shape.len() * 4
+    );
+    let (pixels, channels) = (shape.pixels(), usize::from(shape.c));
+    let value = |i: usize| f32::from_le_bytes(values[i % channels * pixels + i / channels]);
+    Ok((0..values.len()).map(value).collect())
+}
+
+/// The most memory the process has had, in MiB.
+fn peak_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some((kib / 102.4).round() / 10.0)
+}

@@ -1,0 +1,130 @@
+//! The command line.
+
+use crate::classify::MAX_TOP;
+use clap::{Args, Parser, Subcommand};
+use core::num::NonZeroUsize;
+use runtime::Isa;
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Pictures: JPEG, PNG, WebP, BMP and GIF, told by their contents, at most 32768 pixels a side and
+512 MiB decoded. The EXIF orientation is applied. Transparent pictures are put on white. Of
+animated ones the first frame is classified, and a note says so. Folders are searched for files
+with a picture's suffix, in the order of their names; links to folders are not followed.
+
+Exit status: 0 an answer for each picture; 1 --threshold was given and some picture has no class
+that likely; 2 some picture (the others are still classified) or the whole run failed.
+
+A file named `bench` is given as ./bench.";
+
+/// Says what is in pictures.
+#[derive(Debug, Parser)]
+#[command(
+    name = "edge-classify",
+    version,
+    after_help = AFTER_HELP,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// Pictures, folders of pictures, or - for a picture on standard input
+    #[arg(value_name = "FILE|DIR|-", required_unless_present = "tensor")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Model to use instead of the built-in one (an .edge file, made by `convert`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Classes to print for each picture, likeliest first
+    #[arg(long, value_name = "K", default_value_t = 3, value_parser = top)]
+    pub(crate) top: usize,
+
+    /// Print only classes with at least this probability (0 to 1)
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) threshold: Option<f32>,
+
+    /// Print one JSON array: {file, classes: [{label, probability}]} for each picture
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Also print the milliseconds for decoding, preprocessing and running
+    #[arg(long)]
+    pub(crate) time: bool,
+
+    /// Classify preprocessed input instead of pictures: a NumPy file of float32, (h,w,c) or
+    /// (n,h,w,c)
+    #[arg(long, value_name = "NPY", conflicts_with = "files")]
+    pub(crate) tensor: Option<PathBuf>,
+
+    /// Print the model's raw outputs as JSON, {"logits": [[...], ...]}, instead of classes
+    #[arg(long, conflicts_with_all = ["json", "threshold", "time"])]
+    pub(crate) logits: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// How to run.
+#[derive(Debug, Args)]
+pub(crate) struct Machine {
+    /// Threads to run the model on [default: one for each CPU]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Instruction set to use instead of the best one of this CPU
+    #[arg(long, value_name = "NAME")]
+    pub(crate) isa: Option<Isa>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure a model's latency
+    Bench(Bench),
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Model to run (an .edge file)
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+
+    /// Runs to measure, after warming up
+    #[arg(long, value_name = "K", default_value = "50")]
+    pub(crate) runs: NonZeroUsize,
+
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+fn top(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(k) if (1..=MAX_TOP).contains(&k) => Ok(k),
+        _ => Err(format!("want a number from 1 to {MAX_TOP}")),
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(p) if (0.0..=1.0).contains(&p) => Ok(p),
+        _ => Err("want a number from 0 to 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn definition_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

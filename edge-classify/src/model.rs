@@ -1,0 +1,75 @@
+//! Model files and what runs them.
+
+use crate::cli::Machine;
+use anyhow::{Context, Result};
+use core::num::NonZeroUsize;
+use runtime::workers::{Inline, Threads, Workers};
+use runtime::{AlignedBuf, Isa, Model};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// The bytes of a model and where they came from.
+pub(crate) struct ModelFile {
+    bytes: Bytes,
+    name: String,
+}
+
+enum Bytes {
+    Builtin(&'static [u8]),
+    Loaded(AlignedBuf),
+}
+
+impl ModelFile {
+    /// The model in `path`, or the built-in one.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            let bytes = crate::builtin::model()
+                .context("this build has no built-in model; give one with --model FILE")?;
+            return Ok(Self { bytes: Bytes::Builtin(bytes), name: "built-in model".into() });
+        };
+        let name = path.display().to_string();
+        let bytes = read_aligned(path).with_context(|| format!("model {name}"))?;
+        Ok(Self { bytes: Bytes::Loaded(bytes), name })
+    }
+
+    /// Checks the file.
+    pub(crate) fn parse(&self) -> Result<Model<'_>> {
+        let bytes = match &self.bytes {
+            Bytes::Builtin(bytes) => bytes,
+            Bytes::Loaded(bytes) => &bytes[..],
+        };
+        Model::new(bytes).with_context(|| format!("model {}", self.name))
+    }
+}
+
+/// Reads straight into aligned memory where the length is known beforehand.
+fn read_aligned(path: &Path) -> std::io::Result<AlignedBuf> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        let len = usize::try_from(metadata.len()).map_err(std::io::Error::other)?;
+        let mut bytes = AlignedBuf::zeroed(len);
+        file.read_exact(&mut bytes)?;
+        return Ok(bytes);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(AlignedBuf::from_slice(&bytes))
+}
+
+impl Machine {
+    /// The threads asked for, or one for each CPU.
+    pub(crate) fn workers(&self) -> Result<Box<dyn Workers>> {
+        let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        match self.threads.map_or_else(all, NonZeroUsize::get) {
+            1 => Ok(Box::new(Inline)),
+            n => Ok(Box::new(Threads::new(n).with_context(|| format!("--threads {n}"))?)),
+        }
+    }
+
+    /// The instruction set asked for, or the best one.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa.unwrap_or_else(Isa::detect)
+    }
+}

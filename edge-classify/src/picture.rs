@@ -1,0 +1,307 @@
+//! Picture files to 8-bit RGB.
+//!
+//! The file's type is told by its contents. Sizes are checked before memory is taken; a
+//! decoder's panic becomes an error. A second buffer of the picture's size is only needed for
+//! grey pictures: all others shrink to RGB in place.
+
+use anyhow::{Result, bail, ensure};
+use core::cell::Cell;
+use core::panic::AssertUnwindSafe;
+use image::codecs::{bmp, gif, jpeg, png, webp};
+use image::{AnimationDecoder, ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
+use runtime::preprocess::{FrameError, RgbView};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::panic::catch_unwind;
+use std::path::Path;
+
+/// Longest side in pixels.
+const MAX_SIDE: u32 = 32_768;
+/// Most memory for decoded pixels, and the longest file.
+const MAX_BYTES: u64 = 512 << 20;
+
+thread_local! {
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A decoded picture.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    /// `[height, width, 3]`, as stored in the file.
+    rgb: Vec<u8>,
+    width: usize,
+    height: usize,
+    /// EXIF orientation, 1 to 8.
+    orientation: u8,
+    /// What the user should know of it.
+    pub(crate) note: Option<&'static str>,
+}
+
+impl Picture {
+    /// The picture the right way up.
+    pub(crate) fn view(&self) -> Result<RgbView<'_>, FrameError> {
+        let view = RgbView::new(&self.rgb, self.width, self.height, self.width * 3)?;
+        Ok(view.oriented(self.orientation))
+    }
+
+    fn first_of(mut self, animated: bool) -> Self {
+        if animated {
+            self.note = Some("animated; only its first frame is classified");
+        }
+        self
+    }
+}
+
+/// Keeps decoders that panic from writing about it: [`crate::run`] reports the picture by its
+/// name instead. For the whole process; other panics are shown as before.
+pub fn silence_decoder_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !DECODING.get() {
+            before(info);
+        }
+    }));
+}
+
+/// Decodes a file.
+pub(crate) fn open(path: &Path) -> Result<Picture> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    ensure!(!metadata.is_dir(), "a folder");
+    if metadata.is_file() {
+        ensure!(metadata.len() <= MAX_BYTES, "file of more than {} MiB", MAX_BYTES >> 20);
+        return decode(BufReader::new(file));
+    }
+    read(&mut file)
+}
+
+/// Decodes what a stream (which cannot be sought) holds.
+pub(crate) fn read(stream: &mut dyn Read) -> Result<Picture> {
+    let mut bytes = Vec::new();
+    stream.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "more than {} MiB", MAX_BYTES >> 20);
+    decode(Cursor::new(bytes))
+}
+
+fn decode(reader: impl BufRead + Seek) -> Result<Picture> {
+    DECODING.set(true);
+    // Nothing outlives a panic: the reader and all buffers are dropped with it.
+    let outcome = catch_unwind(AssertUnwindSafe(|| decode_unguarded(reader)));
+    DECODING.set(false);
+    outcome.unwrap_or_else(|_| bail!("damaged picture: the decoder gave up"))
+}
+
+fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture> {
+    let head = reader.fill_buf()?;
+    match image::guess_format(head) {
+        Ok(ImageFormat::Jpeg) => {
+            ensure!(jpeg_ends(&mut reader)?, "damaged picture: the end of the file is missing");
+            reader.rewind()?;
+            pixels(jpeg::JpegDecoder::new(reader).map_err(damaged)?)
+        }
+        Ok(ImageFormat::Png) => {
+            let decoder = png::PngDecoder::with_limits(reader, limits()).map_err(damaged)?;
+            let animated = decoder.is_apng().map_err(damaged)?;
+            Ok(pixels(decoder)?.first_of(animated))
+        }
+        Ok(ImageFormat::WebP) => {
+            let decoder = webp::WebPDecoder::new(reader).map_err(damaged)?;
+            let animated = decoder.has_animation();
+            Ok(pixels(decoder)?.first_of(animated))
+        }
+        Ok(ImageFormat::Bmp) => pixels(bmp::BmpDecoder::new(reader).map_err(damaged)?),
+        Ok(ImageFormat::Gif) => {
+            let picture = pixels(gif::GifDecoder::new(&mut reader).map_err(damaged)?)?;
+            reader.rewind()?;
+            let mut again = gif::GifDecoder::new(&mut reader).map_err(damaged)?;
+            again.set_limits(limits()).map_err(damaged)?;
+            let animated = again.into_frames().take(2).filter(Result::is_ok).count() > 1;
+            Ok(picture.first_of(animated))
+        }
+        Ok(_) | Err(_) => bail!("{}", refusal(head)),
+    }
+}
+
+/// Whether a JPEG has its end marker. The decoder fills what is missing with grey, which is
+/// no picture to classify.
+///
+/// Segments are skipped by their length: thumbnails inside have end markers of their own. In
+/// compressed data 0xff is followed by zero or a restart marker, or it is a real marker.
+fn jpeg_ends(reader: &mut impl BufRead) -> io::Result<bool> {
+    let mut walk = || -> io::Result<bool> {
+        loop {
+            reader.skip_until(0xff)?;
+            let mut marker = [0xff];
+            while marker[0] == 0xff {
+                reader.read_exact(&mut marker)?;
+            }
+            match marker[0] {
+                0xd9 => return Ok(true),
+                0x00 | 0x01 | 0xd0..=0xd8 => {}
+                _ => {
+                    let mut len = [0; 2];
+                    reader.read_exact(&mut len)?;
+                    let rest = u64::from(u16::from_be_bytes(len).saturating_sub(2));
+                    io::copy(&mut reader.take(rest), &mut io::sink())?;
+                }
+            }
+        }
+    };
+    match walk() {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        outcome => outcome,
+    }
+}
+
+/// A decoder's complaint in our words.
+fn damaged(e: ImageError) -> anyhow::Error {
+    match e {
+        ImageError::Limits(_) => anyhow::anyhow!(
+            "picture of more than {MAX_SIDE} pixels a side or {} MiB decoded",
+            MAX_BYTES >> 20
+        ),
+        // Its text holds that of its source; as a chain it would be printed twice.
+        ImageError::Unsupported(e) => anyhow::anyhow!("picture of a kind that is not read: {e}"),
+        e => anyhow::anyhow!("damaged picture: {e}"),
+    }
+}
+
+/// What a file is that is none of the formats read.
+fn refusal(head: &[u8]) -> &'static str {
+    const READ: &str = "not a picture in a format that is read (JPEG, PNG, WebP, BMP, GIF)";
+    let text = head.trim_ascii_start();
+    if head.is_empty() {
+        "the file is empty"
+    } else if text.starts_with(b"<svg") {
+        "an SVG drawing, not a picture; export it as PNG"
+    } else if text.starts_with(b"<") || text.starts_with(b"\xef\xbb\xbf<") {
+        "not a picture but a web page or XML, whatever its name says; download it again"
+    } else if head.get(4..8) == Some(b"ftyp") {
+        "a HEIC or AVIF picture or a video, which are not read; save it as JPEG"
+    } else if head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") {
+        "a TIFF or raw picture, which are not read; save it as JPEG or PNG"
+    } else if head.starts_with(b"%PDF") {
+        "a PDF document, not a picture"
+    } else {
+        READ
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    limits
+}
+
+fn pixels(mut decoder: impl ImageDecoder) -> Result<Picture> {
+    let (width, height) = decoder.dimensions();
+    ensure!(
+        width <= MAX_SIDE && height <= MAX_SIDE,
+        "picture of {width}x{height} pixels; at most {MAX_SIDE} a side are read"
+    );
+    let bytes = decoder.total_bytes();
+    ensure!(
+        bytes <= MAX_BYTES,
+        "picture of {width}x{height} pixels takes {} MiB decoded; at most {} MiB are given",
+        bytes >> 20,
+        MAX_BYTES >> 20
+    );
+    decoder.set_limits(limits()).map_err(damaged)?;
+    // A damaged EXIF block is no reason to refuse the picture.
+    let orientation = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
+    let color = decoder.color_type();
+    // Zeroed memory costs nothing until it is written: a header alone claims none.
+    let mut raw = vec![0; usize::try_from(bytes)?];
+    decoder.read_image(&mut raw).map_err(damaged)?;
+    let rgb = to_rgb8(raw, color)?;
+    let (width, height) = (usize::try_from(width)?, usize::try_from(height)?);
+    Ok(Picture { rgb, width, height, orientation, note: None })
+}
+
+/// Any of the decoders' pixel formats to RGB: 16 bits rounded to 8, alpha put on white.
+fn to_rgb8(mut raw: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
+    let channels = usize::from(color.channel_count());
+    match usize::from(color.bytes_per_pixel()) / channels {
+        1 => {}
+        2 => {
+            for i in 0..raw.len() / 2 {
+                let value = u16::from_ne_bytes([raw[2 * i], raw[2 * i + 1]]);
+                raw[i] = ((u32::from(value) + 128) / 257) as u8;
+            }
+            raw.truncate(raw.len() / 2);
+        }
+        _ => bail!("floating-point picture, which are not read; save it as PNG"),
+    }
+    match channels {
+        1 => raw = raw.iter().flat_map(|&v| [v; 3]).collect(),
+        2 => raw = raw.as_chunks().0.iter().flat_map(|&[v, a]| [on_white(v, a); 3]).collect(),
+        3 => {}
+        _ => {
+            let count = raw.len() / 4;
+            for i in 0..count {
+                let alpha = raw[4 * i + 3];
+                for c in 0..3 {
+                    raw[3 * i + c] = on_white(raw[4 * i + c], alpha);
+                }
+            }
+            raw.truncate(3 * count);
+        }
+    }
+    raw.shrink_to_fit();
+    Ok(raw)
+}
+
+/// `value` at opacity `alpha` over 255, rounded.
+fn on_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixel_formats() {
+        let rgb = |raw: &[u8], color| to_rgb8(raw.to_vec(), color).unwrap();
+        let rgb16 = |raw: &[u16], color| {
+            let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_ne_bytes()).collect();
+            rgb(&bytes, color)
+        };
+        assert_eq!(rgb(&[7, 9], ColorType::L8), [7, 7, 7, 9, 9, 9]);
+        assert_eq!(rgb(&[7, 255, 7, 0], ColorType::La8), [7, 7, 7, 255, 255, 255]);
+        assert_eq!(rgb(&[1, 2, 3], ColorType::Rgb8), [1, 2, 3]);
+        assert_eq!(rgb(&[0, 2, 3, 128, 9, 8, 7, 255], ColorType::Rgba8), [127, 128, 129, 9, 8, 7]);
+        assert_eq!(rgb16(&[0xffff, 128, 129], ColorType::L16), [255, 255, 255, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(rgb16(&[0x1234, 0], ColorType::La16), [255; 3]);
+        assert_eq!(rgb16(&[0, 257, 514], ColorType::Rgb16), [0, 1, 2]);
+        assert_eq!(rgb16(&[0, 257, 514, 0xffff], ColorType::Rgba16), [0, 1, 2]);
+        assert!(to_rgb8(vec![0; 12], ColorType::Rgb32F).is_err());
+    }
+
+    #[test]
+    fn panics_become_errors() {
+        struct Bomb;
+        impl Read for Bomb {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                panic!("decoder bug")
+            }
+        }
+        impl BufRead for Bomb {
+            fn fill_buf(&mut self) -> io::Result<&[u8]> {
+                panic!("decoder bug")
+            }
+            fn consume(&mut self, _: usize) {}
+        }
+        impl Seek for Bomb {
+            fn seek(&mut self, _: io::SeekFrom) -> io::Result<u64> {
+                panic!("decoder bug")
+            }
+        }
+        let err = decode(Bomb).unwrap_err().to_string();
+        assert!(err.contains("damaged picture"), "{err}");
+        assert!(!DECODING.get());
+    }
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs what the firmware and the emulated tests need: QEMU, a linker and the Rust
+# standard libraries of the targets. Does nothing where they are there already.
+#
+# Where rustup can add targets (`rustup target add`), it does. Debian 12 machines without
+# that use Debian's own Rust (package rustc-web) and its sources, linked as toolchain `deb`.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+THUMB="thumbv7em-none-eabihf"
+ARM64="aarch64-unknown-linux-gnu"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+has_target() { [ -d "$(rustc ${1:++$1} --print sysroot)/lib/rustlib/$2/lib" ] 2>/dev/null; }
+
+if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-aarch64 >/dev/null ||
+  ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v ld.lld-19 >/dev/null; then
+  say "installing QEMU, lld and the aarch64 C compiler"
+  as_root apt-get update -qq
+  as_root apt-get install -y -qq --no-install-recommends \
+    lld-19 qemu-system-arm qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
+fi
+
+if has_target "" $THUMB && has_target "" $ARM64; then exit 0; fi
+if rustup target add $THUMB $ARM64 >/dev/null 2>&1; then
+  say "targets added by rustup"
+  exit 0
+fi
+if has_target deb $THUMB && has_target deb $ARM64; then exit 0; fi
+
+say "rustup has no such targets here: using Debian's Rust as toolchain 'deb'"
+as_root apt-get update -qq
+as_root apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src >/dev/null
+lib=/usr/lib/rustlib
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ ! -d $lib/$ARM64 ]; then
+  # Unpacked by hand: installing the foreign-architecture package would pull in a system.
+  version=$(dpkg-query -W -f '${Version}' rustc-web)
+  as_root dpkg --add-architecture arm64
+  as_root apt-get update -qq
+  (cd "$work" && apt-get download -qq "libstd-rust-web-dev:arm64=$version" &&
+    dpkg-deb --fsys-tarfile libstd-rust-web-dev_*.deb | as_root tar -x -C / ./usr/lib/rustlib)
+  as_root dpkg --remove-architecture arm64
+  as_root apt-get update -qq
+fi
+if [ ! -d $lib/$THUMB ]; then
+  mkdir -p "$work/core/src"
+  echo '#![no_std]' >"$work/core/src/lib.rs"
+  printf '[package]\nname="core-for-target"\nedition="2021"\n[profile.release]\npanic="abort"\n[workspace]\n' \
+    >"$work/core/Cargo.toml"
+  (cd "$work/core" && PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+    CARGO_TARGET_DIR="$work/core/target" cargo build -q --release --target $THUMB -Zbuild-std=core,alloc)
+  as_root mkdir -p $lib/$THUMB/lib
+  as_root cp "$work"/core/target/$THUMB/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$THUMB/lib/
+fi
+rustup toolchain link deb /usr
+say "done"

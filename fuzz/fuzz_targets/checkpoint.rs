@@ -1,0 +1,11 @@
+//! Any bytes as an `.mpk` checkpoint: refused, or consistent.
+#![no_main]
+
+use convert::checkpoint::Checkpoint;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(checkpoint) = Checkpoint::from_bytes(data, "fuzz.mpk") {
+        checkpoint.check().expect("reading has checked it");
+    }
+});

@@ -1,0 +1,74 @@
+//! Instruction sets by name.
+
+use crate::kernels::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::x86_64::{Avx2, Avx512Vnni};
+use core::fmt;
+
+/// An instruction set that this CPU has; a value can only be had where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Isa(pub(crate) Token);
+
+/// Proofs of the instruction sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512Vnni),
+}
+
+impl Isa {
+    /// Plain Rust, on every CPU.
+    pub const SCALAR: Self = Self(Token::Scalar(Scalar));
+
+    /// Instruction sets of this CPU, best first; scalar is always the last.
+    pub fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let special = [
+            Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
+            Avx2::new().map(|t| Self(Token::Avx2(t))),
+        ];
+        #[cfg(not(target_arch = "x86_64"))]
+        let special = [None::<Self>; 0];
+        special.into_iter().flatten().chain([Self::SCALAR])
+    }
+
+    /// The best of [`Self::available`].
+    pub fn detect() -> Self {
+        Self::available().next().unwrap_or(Self::SCALAR)
+    }
+
+    /// Its name, as `--isa` takes it.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Token::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(_) => "avx512-vnni",
+        }
+    }
+}
+
+/// A name that is no instruction set of this CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownIsa;
+
+impl fmt::Display for UnknownIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not an instruction set of this CPU; it has")?;
+        Isa::available().try_for_each(|isa| write!(f, " {}", isa.name()))
+    }
+}
+
+impl core::error::Error for UnknownIsa {}
+
+impl core::str::FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        Self::available().find(|isa| isa.name() == name).ok_or(UnknownIsa)
+    }
+}

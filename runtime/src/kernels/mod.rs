@@ -1,0 +1,101 @@
+//! The inner loops.
+//!
+//! A convolution is computed in *tiles*: MR output pixels × NP panels of NR output channels,
+//! whose accumulators stay in registers. [`conv`] walks pixels, panels and filter taps; an
+//! instruction set ([`Lanes`]) supplies the three steps that differ: start accumulators,
+//! multiply-add one tap, finish (requantize or clamp). Weights were packed in exactly this
+//! order, and taps outside the map read the activation's pad pixel, so nothing branches on
+//! borders inside the loops.
+
+pub(crate) mod conv;
+pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]
+pub(crate) mod x86_64;
+
+use artifact::Requant;
+
+/// An activation number.
+pub(crate) trait Number: bytemuck::Pod + Sync {
+    /// Per-channel parameter.
+    type Param: bytemuck::Pod + Sync;
+    /// Parameter planes per panel.
+    const PLANES: usize;
+}
+
+impl Number for i8 {
+    type Param = i32;
+    const PLANES: usize = 5;
+}
+
+impl Number for f32 {
+    type Param = Self;
+    const PLANES: usize = 1;
+}
+
+/// How accumulators become activations; int8 fields are unused in f32.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    /// Zero point of the output.
+    pub zero_point: i32,
+    /// Smallest output: the zero point with ReLU, −128 without.
+    pub low: i32,
+    /// Clamp f32 at zero.
+    pub relu: bool,
+    /// Zero point of the residual.
+    pub residual_zero_point: i32,
+    /// Fractional bits of the residual's factors.
+    pub residual_shift: u32,
+}
+
+/// The steps of a convolution on one instruction set, for activations `E` and weights `W`.
+///
+/// A value is the proof that the CPU has the instructions.
+pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
+    /// NR accumulators.
+    type Acc: Copy;
+
+    /// Accumulators before the first tap, from a panel's planes.
+    fn start(self, params: &[E::Param]) -> Self::Acc;
+
+    /// One tap: `acc[m][p] += x[m] · w[p]` over all channel groups. `x[m]` holds whole
+    /// groups of KR, `w[p]` as many groups of NR × KR.
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[Self::Acc; NP]; MR],
+        x: [&[E]; MR],
+        w: [&[W]; NP],
+    );
+
+    /// Adds the residual, requantizes and clamps.
+    fn finish(
+        self,
+        acc: Self::Acc,
+        params: &[E::Param],
+        finish: &Finish,
+        residual: Option<&[E; NR]>,
+    ) -> [E; NR];
+
+    /// Runs the convolution kernel with tile sizes that suit the registers.
+    fn conv(self, conv: &conv::Conv<'_, E, W>, first_pixel: usize, out: &mut [E]);
+}
+
+/// Code that gains from being compiled for an instruction set, without using intrinsics.
+pub(crate) trait Kernel {
+    /// Runs it; must be `#[inline(always)]` to inherit the caller's instructions.
+    fn eval(self);
+}
+
+/// `clamp(zero_point + requantize(acc))`: the scalar rule that each vector version equals.
+#[inline(always)]
+pub(crate) fn requantize(acc: i32, requant: Requant, zero_point: i32, low: i32) -> i8 {
+    // Sums wrap, as vector instructions do; a checked model never gets there.
+    requant.apply(acc).wrapping_add(zero_point).clamp(low, 127) as i8
+}
+
+/// `((r − zero_point) · factor + 2^(shift−1)) >> shift`.
+#[inline(always)]
+pub(crate) fn lift_residual(r: i8, factor: i32, finish: &Finish) -> i32 {
+    let product = (i32::from(r) - finish.residual_zero_point).wrapping_mul(factor);
+    product.wrapping_add((1 << finish.residual_shift) >> 1) >> finish.residual_shift
+}

@@ -1,0 +1,145 @@
+//! Plain Rust: every CPU, every panel width.
+
+use super::conv::Conv;
+use super::{Finish, Kernel, Lanes, lift_residual, requantize};
+use artifact::Requant;
+use artifact::layout::{ConvPlane, KR_I8};
+
+/// No special instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scalar;
+
+impl Scalar {
+    /// Runs a kernel as compiled for the baseline.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        kernel.eval();
+    }
+}
+
+/// Plane `plane` of NR parameters.
+#[inline(always)]
+pub(crate) fn plane<P, const NR: usize>(params: &[P], plane: usize) -> &[P] {
+    &params[plane * NR..][..NR]
+}
+
+impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
+    type Acc = [i32; NR];
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [i32; NR] {
+        let bias = plane::<_, NR>(params, ConvPlane::Bias as usize);
+        core::array::from_fn(|i| bias[i])
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[i32; NR]; NP]; MR],
+        x: [&[i8]; MR],
+        w: [&[i8]; NP],
+    ) {
+        for (acc, x) in acc.iter_mut().zip(x) {
+            for (acc, w) in acc.iter_mut().zip(w) {
+                for (x, w) in x.chunks_exact(KR_I8).zip(w.chunks_exact(NR * KR_I8)) {
+                    for (acc, w) in acc.iter_mut().zip(w.chunks_exact(KR_I8)) {
+                        for (x, w) in x.iter().zip(w) {
+                            *acc = acc.wrapping_add(i32::from(*x) * i32::from(*w));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [i32; NR],
+        params: &[i32],
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        let multiplier = plane::<_, NR>(params, ConvPlane::Multiplier as usize);
+        let shift = plane::<_, NR>(params, ConvPlane::Shift as usize);
+        let factor = plane::<_, NR>(params, ConvPlane::Residual as usize);
+        core::array::from_fn(|i| {
+            let lifted = residual.map_or(0, |r| lift_residual(r[i], factor[i], finish));
+            let requant = Requant { multiplier: multiplier[i], shift: shift[i] as u8 };
+            requantize(acc[i].wrapping_add(lifted), requant, finish.zero_point, finish.low)
+        })
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+            conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
+        }
+    }
+}
+
+/// A stored weight that becomes f32.
+pub(crate) trait FloatWeight: bytemuck::Pod + Sync {
+    /// Its value.
+    fn to_f32(self) -> f32;
+}
+
+impl FloatWeight for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+/// The bits of an IEEE half.
+impl FloatWeight for u16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        half::f16::from_bits(self).to_f32()
+    }
+}
+
+impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
+    type Acc = [f32; NR];
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> [f32; NR] {
+        core::array::from_fn(|i| params[i])
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[f32; NR]; NP]; MR],
+        x: [&[f32]; MR],
+        w: [&[W]; NP],
+    ) {
+        for (acc, x) in acc.iter_mut().zip(x) {
+            for (acc, w) in acc.iter_mut().zip(w) {
+                for (x, w) in x.iter().zip(w.chunks_exact(NR)) {
+                    for (acc, w) in acc.iter_mut().zip(w) {
+                        *acc += x * w.to_f32();
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [f32; NR],
+        _: &[f32],
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        core::array::from_fn(|i| {
+            let y = acc[i] + residual.map_or(0.0, |r| r[i]);
+            if finish.relu { y.max(0.0) } else { y }
+        })
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+            conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! AVX2, FMA and F16C: 16 output channels in two registers (f32) or four (int8).
+//!
+//! Int8 is widened to i16 and multiplied by VPMADDWD, whose sums are exact; VPMADDUBSW
+//! would be faster but saturates. An int8 accumulator holds each output as two partial sums
+//! (of input channels 0–1 and 2–3 of the groups), added once at the end.
+
+use super::has;
+use crate::kernels::conv::Conv;
+use crate::kernels::scalar::plane;
+use crate::kernels::{Finish, Kernel, Lanes};
+use artifact::layout::{ConvPlane, KR_I8};
+use core::arch::x86_64::*;
+
+const NR: usize = 16;
+
+/// AVX2, FMA and F16C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx2 {
+    _proof: (),
+}
+
+impl Avx2 {
+    /// `None` unless the CPU has them.
+    pub(crate) fn new() -> Option<Self> {
+        (has!("avx2") && has!("fma") && has!("f16c")).then_some(Self { _proof: () })
+    }
+
+    /// Runs a kernel compiled for these instructions.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(kernel: impl Kernel) {
+            kernel.eval();
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(kernel) }
+    }
+}
+
+/// Eight i32 of plane `p`, the first or second half.
+#[inline(always)]
+fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
+    let plane = &plane::<_, NR>(params, p as usize)[half * 8..][..8];
+    // SAFETY: AVX2 is proven by the callers' token; `plane` holds 8 numbers.
+    unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
+}
+
+/// `(acc · multiplier + 2^(shift−1)) >> shift` of the low 32 bits of each 64-bit lane.
+#[inline(always)]
+fn scale(acc: __m256i, multiplier: __m256i, shift: __m256i) -> __m256i {
+    // SAFETY: AVX2 is proven by the callers' token; registers only.
+    unsafe {
+        let one = _mm256_set1_epi64x(1);
+        let half = _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one));
+        // AVX2 has no arithmetic 64-bit shift: lift by 2^62, which the shift divides, so that
+        // the number is not negative, shift logically, and take the lift out again.
+        let lift = _mm256_set1_epi64x(1 << 62);
+        let sum = _mm256_add_epi64(_mm256_mul_epi32(acc, multiplier), half);
+        let shifted = _mm256_srlv_epi64(_mm256_add_epi64(sum, lift), shift);
+        _mm256_sub_epi64(shifted, _mm256_srlv_epi64(lift, shift))
+    }
+}
+
+impl Lanes<NR, i8, i8> for Avx2 {
+    type Acc = [__m256i; 4];
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [__m256i; 4] {
+        let bias = plane::<_, NR>(params, ConvPlane::Bias as usize);
+        core::array::from_fn(|i| {
+            let four = &bias[i * 4..][..4];
+            // SAFETY: `self` proves AVX2; `four` holds 4 numbers.
+            unsafe { _mm256_cvtepu32_epi64(_mm_loadu_si128(four.as_ptr().cast())) }
+        })
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[__m256i; 4]; NP]; MR],
+        x: [&[i8]; MR],
+        w: [&[i8]; NP],
+    ) {
+        let groups = x[0].len() / KR_I8;
+        assert!(x.iter().all(|x| x.len() == groups * KR_I8));
+        assert!(w.iter().all(|w| w.len() == groups * KR_I8 * NR));
+        for g in 0..groups {
+            for p in 0..NP {
+                // SAFETY: `self` proves AVX2; group `g` of each slice is in bounds, as just
+                // asserted, and the loads are unaligned.
+                unsafe {
+                    let mut weights = [_mm256_setzero_si256(); 4];
+                    for (i, weights) in weights.iter_mut().enumerate() {
+                        let at = w[p].as_ptr().add(g * KR_I8 * NR + i * 16);
+                        *weights = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast()));
+                    }
+                    for m in 0..MR {
+                        let x = x[m].as_ptr().add(g * KR_I8).cast::<i32>().read_unaligned();
+                        let x = _mm256_cvtepi8_epi16(_mm_set1_epi32(x));
+                        for i in 0..4 {
+                            let product = _mm256_madd_epi16(x, weights[i]);
+                            acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], product);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [__m256i; 4],
+        params: &[i32],
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        let mut out = [0; NR];
+        let (low_bytes, high_bytes) = out.split_at_mut(8);
+        for (half, out) in [low_bytes, high_bytes].into_iter().enumerate() {
+            let multiplier = load_half(params, ConvPlane::Multiplier, half);
+            let shift = load_half(params, ConvPlane::Shift, half);
+            let factor = load_half(params, ConvPlane::Residual, half);
+            // SAFETY: `self` proves AVX2; `r` and `out` are 8 bytes long.
+            unsafe {
+                // Pairs become sums, in the order 0 1 4 5 | 2 3 6 7; put it right.
+                let sums = _mm256_hadd_epi32(acc[half * 2], acc[half * 2 + 1]);
+                let mut acc = _mm256_permute4x64_epi64(sums, 0b11_01_10_00);
+                if let Some(r) = residual {
+                    let r = &r[half * 8..][..8];
+                    let r = _mm256_cvtepi8_epi32(_mm_loadl_epi64(r.as_ptr().cast()));
+                    let r = _mm256_sub_epi32(r, _mm256_set1_epi32(finish.residual_zero_point));
+                    let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
+                    let product = _mm256_add_epi32(_mm256_mullo_epi32(r, factor), rounding);
+                    let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+                    acc = _mm256_add_epi32(acc, _mm256_sra_epi32(product, count));
+                }
+                let low_half = _mm256_set1_epi64x(0xffff_ffff);
+                let even = scale(acc, multiplier, _mm256_and_si256(shift, low_half));
+                let odd = scale(
+                    _mm256_srli_epi64(acc, 32),
+                    _mm256_srli_epi64(multiplier, 32),
+                    _mm256_srli_epi64(shift, 32),
+                );
+                let y = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0b1010_1010);
+                let y = _mm256_add_epi32(y, _mm256_set1_epi32(finish.zero_point));
+                let y = _mm256_max_epi32(y, _mm256_set1_epi32(finish.low));
+                let y = _mm256_min_epi32(y, _mm256_set1_epi32(127));
+                // In range, so the saturating packs only narrow.
+                let y = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+                _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi16(y, y));
+            }
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                // 8 accumulators, 4 weights, 1 activation of 16 registers.
+                conv.panels::<_, NR, 2, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+}
+
+/// A stored weight that AVX2 loads as 8 f32.
+trait Load8: Copy {
+    /// Eight weights.
+    ///
+    /// # Safety
+    /// The CPU has AVX2 and F16C; `from` points at 8 readable weights, aligned or not.
+    unsafe fn load(from: *const Self) -> __m256;
+}
+
+impl Load8 for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+}
+
+impl Load8 for u16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+}
+
+impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
+    type Acc = [__m256; 2];
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> [__m256; 2] {
+        core::array::from_fn(|i| {
+            let bias = &plane::<_, NR>(params, 0)[i * 8..][..8];
+            // SAFETY: `self` proves AVX2; `bias` holds 8 numbers.
+            unsafe { _mm256_loadu_ps(bias.as_ptr()) }
+        })
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[__m256; 2]; NP]; MR],
+        x: [&[f32]; MR],
+        w: [&[W]; NP],
+    ) {
+        let depth = x[0].len();
+        assert!(x.iter().all(|x| x.len() == depth));
+        assert!(w.iter().all(|w| w.len() == depth * NR));
+        for c in 0..depth {
+            for p in 0..NP {
+                // SAFETY: `self` proves AVX2, FMA and F16C; channel `c` of each slice is in
+                // bounds, as just asserted.
+                unsafe {
+                    let at = w[p].as_ptr().add(c * NR);
+                    let weights = [W::load(at), W::load(at.add(8))];
+                    for m in 0..MR {
+                        let x = _mm256_set1_ps(*x[m].get_unchecked(c));
+                        for i in 0..2 {
+                            acc[m][p][i] = _mm256_fmadd_ps(x, weights[i], acc[m][p][i]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [__m256; 2],
+        _: &[f32],
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        let mut out = [0.0; NR];
+        for (i, out) in out.chunks_exact_mut(8).enumerate() {
+            // SAFETY: `self` proves AVX2; the residual's half and `out` hold 8 numbers.
+            unsafe {
+                let mut y = acc[i];
+                if let Some(r) = residual {
+                    y = _mm256_add_ps(y, _mm256_loadu_ps(r[i * 8..][..8].as_ptr()));
+                }
+                if finish.relu {
+                    y = _mm256_max_ps(y, _mm256_setzero_ps());
+                }
+                _mm256_storeu_ps(out.as_mut_ptr(), y);
+            }
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<W: Load8 + Sync>(
+            isa: Avx2,
+            conv: &Conv<'_, f32, W>,
+            first: usize,
+            out: &mut [f32],
+        ) {
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                // 12 accumulators, 2 weights, 1 activation of 16 registers.
+                conv.panels::<_, NR, 6, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+}

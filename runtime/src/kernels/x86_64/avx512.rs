@@ -1,0 +1,276 @@
+//! AVX-512 with VNNI: 16 output channels a register.
+//!
+//! VPDPBUSD multiplies *unsigned* activations, so they are stored XORed with 0x80 (that is,
+//! plus 128) and the accumulators start at `bias − 128 · Σ w`. Its sums wrap, they do not
+//! saturate, hence the same result as any other order of addition.
+
+use super::has;
+use crate::kernels::conv::Conv;
+use crate::kernels::scalar::plane;
+use crate::kernels::{Finish, Kernel, Lanes};
+use artifact::layout::{ConvPlane, KR_I8};
+use core::arch::x86_64::*;
+
+const NR: usize = 16;
+
+/// AVX-512 F, BW, VL and VNNI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Avx512Vnni {
+    _proof: (),
+}
+
+impl Avx512Vnni {
+    /// What stored int8 activations are XORed with: the instruction multiplies unsigned ones.
+    pub(crate) const FLIP: i8 = -128;
+
+    /// `None` unless the CPU has them.
+    pub(crate) fn new() -> Option<Self> {
+        (has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni"))
+            .then_some(Self { _proof: () })
+    }
+
+    /// Runs a kernel compiled for these instructions.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn enabled(kernel: impl Kernel) {
+            kernel.eval();
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(kernel) }
+    }
+}
+
+/// Sixteen i32 of plane `p`.
+#[inline(always)]
+fn load_plane(params: &[i32], p: ConvPlane) -> __m512i {
+    let plane = plane::<_, NR>(params, p as usize);
+    // SAFETY: AVX-512 is proven by the callers' token; `plane` holds 16 numbers.
+    unsafe { _mm512_loadu_si512(plane.as_ptr().cast()) }
+}
+
+impl Lanes<NR, i8, i8> for Avx512Vnni {
+    type Acc = __m512i;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> __m512i {
+        let (bias, sum) =
+            (load_plane(params, ConvPlane::Bias), load_plane(params, ConvPlane::WeightSum));
+        // SAFETY: `self` proves AVX-512; registers only.
+        unsafe { _mm512_sub_epi32(bias, _mm512_slli_epi32(sum, 7)) }
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[__m512i; NP]; MR],
+        x: [&[i8]; MR],
+        w: [&[i8]; NP],
+    ) {
+        let groups = x[0].len() / KR_I8;
+        assert!(x.iter().all(|x| x.len() == groups * KR_I8));
+        assert!(w.iter().all(|w| w.len() == groups * KR_I8 * NR));
+        for g in 0..groups {
+            // SAFETY: `self` proves AVX-512 VNNI; group `g` of each slice is in bounds, as
+            // just asserted, and the loads are unaligned.
+            unsafe {
+                let mut weights = [_mm512_setzero_si512(); NP];
+                for p in 0..NP {
+                    weights[p] = _mm512_loadu_si512(w[p].as_ptr().add(g * KR_I8 * NR).cast());
+                }
+                for m in 0..MR {
+                    let x = x[m].as_ptr().add(g * KR_I8).cast::<i32>().read_unaligned();
+                    let x = _mm512_set1_epi32(x);
+                    for p in 0..NP {
+                        acc[m][p] = _mm512_dpbusd_epi32(acc[m][p], x, weights[p]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: __m512i,
+        params: &[i32],
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        let multiplier = load_plane(params, ConvPlane::Multiplier);
+        let shift = load_plane(params, ConvPlane::Shift);
+        let factor = load_plane(params, ConvPlane::Residual);
+        let mut out = [0; NR];
+        // SAFETY: `self` proves AVX-512; the residual and `out` are 16 bytes long.
+        unsafe {
+            let flip = _mm_set1_epi8(Self::FLIP);
+            let mut acc = acc;
+            if let Some(r) = residual {
+                let r = _mm_xor_si128(_mm_loadu_si128(r.as_ptr().cast()), flip);
+                let r = _mm512_sub_epi32(
+                    _mm512_cvtepi8_epi32(r),
+                    _mm512_set1_epi32(finish.residual_zero_point),
+                );
+                let half = _mm512_set1_epi32((1 << finish.residual_shift) >> 1);
+                let product = _mm512_add_epi32(_mm512_mullo_epi32(r, factor), half);
+                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+                acc = _mm512_add_epi32(acc, _mm512_sra_epi32(product, count));
+            }
+            // Even and odd lanes as 64-bit products, rounded and shifted apart.
+            let one = _mm512_set1_epi64(1);
+            let scale = |acc, multiplier, shift| {
+                let half = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift, one));
+                _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(acc, multiplier), half), shift)
+            };
+            let low_half = _mm512_set1_epi64(0xffff_ffff);
+            let even = scale(acc, multiplier, _mm512_and_si512(shift, low_half));
+            let odd = scale(
+                _mm512_srli_epi64(acc, 32),
+                _mm512_srli_epi64(multiplier, 32),
+                _mm512_srli_epi64(shift, 32),
+            );
+            let y = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+            let y = _mm512_add_epi32(y, _mm512_set1_epi32(finish.zero_point));
+            let y = _mm512_max_epi32(y, _mm512_set1_epi32(finish.low));
+            let y = _mm512_min_epi32(y, _mm512_set1_epi32(127));
+            let y = _mm_xor_si128(_mm512_cvtepi32_epi8(y), flip);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), y);
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn enabled(isa: Avx512Vnni, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            tiles(isa, conv, first, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+}
+
+/// 24 accumulators of 32 registers where there are four panels; enough of them to cover the
+/// latency of four cycles where there are fewer.
+#[inline(always)]
+fn tiles<E: crate::kernels::Number, W>(
+    isa: Avx512Vnni,
+    conv: &Conv<'_, E, W>,
+    first: usize,
+    out: &mut [E],
+) where
+    Avx512Vnni: Lanes<NR, E, W>,
+{
+    let panels = usize::from(conv.output.c).div_ceil(NR);
+    let mut panel = 0;
+    while panels - panel >= 4 {
+        conv.panels::<_, NR, 6, 4>(isa, panel, first, out);
+        panel += 4;
+    }
+    if panels - panel >= 2 {
+        conv.panels::<_, NR, 8, 2>(isa, panel, first, out);
+        panel += 2;
+    }
+    if panel < panels {
+        conv.panels::<_, NR, 8, 1>(isa, panel, first, out);
+    }
+}
+
+/// A stored weight that AVX-512 loads as 16 f32.
+trait Load16: Copy {
+    /// Sixteen weights.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F; `from` points at 16 readable weights, aligned or not.
+    unsafe fn load(from: *const Self) -> __m512;
+}
+
+impl Load16 for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+}
+
+impl Load16 for u16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+}
+
+impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
+    type Acc = __m512;
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> __m512 {
+        let bias = plane::<_, NR>(params, 0);
+        // SAFETY: `self` proves AVX-512; `bias` holds 16 numbers.
+        unsafe { _mm512_loadu_ps(bias.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[__m512; NP]; MR],
+        x: [&[f32]; MR],
+        w: [&[W]; NP],
+    ) {
+        let depth = x[0].len();
+        assert!(x.iter().all(|x| x.len() == depth));
+        assert!(w.iter().all(|w| w.len() == depth * NR));
+        for c in 0..depth {
+            // SAFETY: `self` proves AVX-512; channel `c` of each slice is in bounds, as just
+            // asserted.
+            unsafe {
+                let mut weights = [_mm512_setzero_ps(); NP];
+                for p in 0..NP {
+                    weights[p] = W::load(w[p].as_ptr().add(c * NR));
+                }
+                for m in 0..MR {
+                    let x = _mm512_set1_ps(*x[m].get_unchecked(c));
+                    for p in 0..NP {
+                        acc[m][p] = _mm512_fmadd_ps(x, weights[p], acc[m][p]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: __m512,
+        _: &[f32],
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        let mut out = [0.0; NR];
+        // SAFETY: `self` proves AVX-512; the residual and `out` hold 16 numbers.
+        unsafe {
+            let mut y = acc;
+            if let Some(r) = residual {
+                y = _mm512_add_ps(y, _mm512_loadu_ps(r.as_ptr()));
+            }
+            if finish.relu {
+                y = _mm512_max_ps(y, _mm512_setzero_ps());
+            }
+            _mm512_storeu_ps(out.as_mut_ptr(), y);
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn enabled<W: Load16 + Sync>(
+            isa: Avx512Vnni,
+            conv: &Conv<'_, f32, W>,
+            first: usize,
+            out: &mut [f32],
+        ) {
+            tiles(isa, conv, first, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+}

@@ -1,0 +1,20 @@
+//! x86-64: AVX2 and AVX-512 VNNI.
+
+mod avx2;
+mod avx512;
+
+pub(crate) use avx2::Avx2;
+pub(crate) use avx512::Avx512Vnni;
+
+/// True where the CPU and the operating system have the feature; without std, only what
+/// the build was compiled for.
+macro_rules! has {
+    ($feature:tt) => {{
+        #[cfg(feature = "std")]
+        let has = std::arch::is_x86_feature_detected!($feature);
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(target_feature = $feature);
+        has
+    }};
+}
+pub(crate) use has;

@@ -1,0 +1,58 @@
+//! Runs `.edge` models: int8, f16-weight and f32 ResNets, without a heap.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! use runtime::{AlignedBuf, Model, Session};
+//! let file = AlignedBuf::from_slice(&std::fs::read("model.edge")?);
+//! let model = Model::new(&file)?;
+//! let mut arena = AlignedBuf::zeroed(model.arena_len());
+//! let mut session = Session::new(&model, &mut arena)?;
+//! session.input_mut().set_pixel(0, [0.5, 0.5, 0.5]);
+//! let logits = session.run();
+//! println!("{:?}", logits.iter().collect::<Vec<f32>>());
+//! # Ok(()) }
+//! ```
+//!
+//! After [`Session::new`], inference cannot fail, allocate or panic. Int8 results are the
+//! same bytes on every instruction set, thread count and device.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `alloc` | [`AlignedBuf`] |
+//! | `std` (default) | detection of instruction sets, [`workers::Threads`] |
+#![no_std]
+
+#[cfg(target_endian = "big")]
+compile_error!("weights are little-endian and used in place; big-endian targets are not supported");
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod arena;
+pub mod classify;
+mod isa;
+mod kernels;
+mod model;
+mod ops;
+pub mod preprocess;
+mod session;
+pub mod workers;
+
+#[cfg(feature = "alloc")]
+pub use arena::AlignedBuf;
+pub use arena::{Aligned, Arena};
+pub use artifact::{ArtifactError, Dtype, Meta, Preprocess, Quant, Shape, arena_len};
+pub use isa::{Isa, UnknownIsa};
+pub use model::Model;
+pub use session::{InputMut, Logits, Observation, Session, SessionError};
+
+/// Embeds a model, aligned as the reader wants it: `static MODEL: &[u8] = include_artifact!("m.edge");`
+#[macro_export]
+macro_rules! include_artifact {
+    ($path:expr) => {{
+        static ALIGNED: &$crate::Aligned<[u8]> = &$crate::Aligned(*include_bytes!($path));
+        &ALIGNED.0
+    }};
+}

@@ -1,0 +1,77 @@
+//! Geometry of each operator: operands out of the arena, chunks out to the workers.
+
+pub(crate) mod affine;
+pub(crate) mod conv2d;
+pub(crate) mod pool2d;
+
+use crate::isa::{Isa, Token};
+use crate::kernels::Kernel;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::x86_64::Avx512Vnni;
+use crate::workers::Workers;
+use artifact::{Artifact, Dtype, Place, layout};
+
+/// What every operator needs beside its record and its operands.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub artifact: &'a Artifact<'a>,
+    pub isa: Isa,
+    pub workers: &'a dyn Workers,
+}
+
+impl Context<'_> {
+    /// What stored int8 activations are XORed with.
+    pub(crate) fn flip(&self) -> i8 {
+        match self.isa.0 {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(_) if self.nr() == 16 => Avx512Vnni::FLIP,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.artifact.header().dtype
+    }
+
+    pub(crate) fn nr(&self) -> usize {
+        self.artifact.header().nr
+    }
+
+    /// Pixels per chunk: all of them for one thread, else a few chunks per thread so that
+    /// they even out.
+    pub(crate) fn chunk_pixels(&self, pixels: usize) -> usize {
+        match self.workers.threads() {
+            0 | 1 => pixels,
+            n => pixels.div_ceil(n * 2),
+        }
+    }
+
+    /// Runs simple loops compiled for the session's instruction set.
+    pub(crate) fn run(&self, kernel: impl Kernel) {
+        match self.isa.0 {
+            Token::Scalar(t) => t.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(t) => t.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(t) => t.run(kernel),
+        }
+    }
+}
+
+/// The arena bytes of an activation.
+pub(crate) fn range(place: Place, dtype: Dtype) -> core::ops::Range<usize> {
+    let start = place.offset as usize;
+    start..start + layout::activation_bytes(place.shape, dtype).unwrap_or(0)
+}
+
+/// Fills the pad pixel and slack that follow an activation's data.
+pub(crate) fn fill_pad(bytes: &mut [u8], place: Place, dtype: Dtype, flip: i8) {
+    let data = place.shape.len() * dtype.activation_bytes();
+    let pad = match dtype {
+        Dtype::I8 => (place.quant.zero_point ^ flip) as u8,
+        Dtype::F32 | Dtype::F16 => 0,
+    };
+    if let Some(tail) = bytes.get_mut(data..) {
+        tail.fill(pad);
+    }
+}

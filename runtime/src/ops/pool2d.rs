@@ -1,0 +1,166 @@
+//! Maximum and average pooling; a global pool is a window of the whole map.
+
+use super::{Context, fill_pad, range};
+use crate::kernels::{Kernel, Number, requantize};
+use artifact::layout::window_start;
+use artifact::{Dtype, Pool2d, PoolKind};
+
+/// Channels whose accumulators are kept at once, on the stack.
+const BLOCK: usize = 64;
+
+/// Runs one pooling on the arena.
+pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
+    let dtype = cx.dtype();
+    let flip = cx.flip();
+    let Ok([x, out]) = arena.get_disjoint_mut([range(op.input, dtype), range(op.output, dtype)])
+    else {
+        return;
+    };
+    let pixels = op.output.shape.pixels();
+    let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
+    let chunk_pixels = cx.chunk_pixels(pixels);
+    let (data, _) = out.split_at_mut(pixels * pixel_bytes);
+    let x = &*x;
+    cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
+        let first = i * chunk_pixels;
+        match dtype {
+            Dtype::I8 => {
+                let rule = Int8 { op, flip };
+                let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
+                cx.run(Pool { op, x, first, out, rule });
+            }
+            Dtype::F32 | Dtype::F16 => {
+                let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
+                cx.run(Pool { op, x, first, out, rule: Float { kind: op.kind } });
+            }
+        }
+    });
+    fill_pad(out, op.output, dtype, flip);
+}
+
+/// How a window's numbers become one.
+trait Rule<E> {
+    type Acc: Copy;
+    fn start(&self) -> Self::Acc;
+    fn add(&self, acc: Self::Acc, x: E) -> Self::Acc;
+    /// `count` is the number of real pixels, `full` that of a whole window.
+    fn finish(&self, acc: Self::Acc, count: usize, full: usize) -> E;
+}
+
+struct Int8<'a> {
+    op: &'a Pool2d,
+    flip: i8,
+}
+
+impl Rule<i8> for Int8<'_> {
+    type Acc = i32;
+
+    #[inline(always)]
+    fn start(&self) -> i32 {
+        match self.op.kind {
+            PoolKind::Max => -128,
+            PoolKind::Average => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, acc: i32, x: i8) -> i32 {
+        let x = i32::from(x ^ self.flip);
+        match self.op.kind {
+            PoolKind::Max => acc.max(x),
+            PoolKind::Average => acc + x,
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, acc: i32, count: usize, full: usize) -> i8 {
+        let y = match self.op.kind {
+            PoolKind::Max => acc as i8,
+            PoolKind::Average => {
+                let zero_points = count as i32 * i32::from(self.op.input.quant.zero_point);
+                // A window at the border counts as if it were full: its sum is scaled up.
+                // In 64 bits: a sum over a large window times its size leaves 32.
+                let full = full as i64 * i64::from(acc - zero_points);
+                let sum = (full / count.max(1) as i64) as i32;
+                requantize(sum, self.op.requant, self.op.output.quant.zero_point.into(), -128)
+            }
+        };
+        y ^ self.flip
+    }
+}
+
+struct Float {
+    kind: PoolKind,
+}
+
+impl Rule<f32> for Float {
+    type Acc = f32;
+
+    #[inline(always)]
+    fn start(&self) -> f32 {
+        match self.kind {
+            PoolKind::Max => f32::NEG_INFINITY,
+            PoolKind::Average => 0.0,
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, acc: f32, x: f32) -> f32 {
+        match self.kind {
+            PoolKind::Max => acc.max(x),
+            PoolKind::Average => acc + x,
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, acc: f32, count: usize, _: usize) -> f32 {
+        match self.kind {
+            PoolKind::Max => acc,
+            PoolKind::Average => acc / count.max(1) as f32,
+        }
+    }
+}
+
+struct Pool<'a, E, R> {
+    op: &'a Pool2d,
+    x: &'a [E],
+    first: usize,
+    out: &'a mut [E],
+    rule: R,
+}
+
+impl<E: Number, R: Rule<E>> Kernel for Pool<'_, E, R> {
+    #[inline(always)]
+    fn eval(self) {
+        let (input, c) = (self.op.input.shape, usize::from(self.op.input.shape.c));
+        let (h, w) = (usize::from(input.h), usize::from(input.w));
+        let w_out = usize::from(self.op.output.shape.w);
+        let [kh, kw] = self.op.filter.map(usize::from);
+        for (i, out) in self.out.chunks_exact_mut(c).enumerate() {
+            let at = self.first + i;
+            let y0 = window_start(at / w_out, self.op.stride[0], self.op.padding.top);
+            let x0 = window_start(at % w_out, self.op.stride[1], self.op.padding.left);
+            let clip = |start: isize, len: usize, size: usize| {
+                let end = (start + len as isize).clamp(0, size as isize) as usize;
+                start.clamp(0, size as isize) as usize..end
+            };
+            let (rows, columns) = (clip(y0, kh, h), clip(x0, kw, w));
+            for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+                let mut acc = [self.rule.start(); BLOCK];
+                for y in rows.clone() {
+                    for x in columns.clone() {
+                        let at = (y * w + x) * c + block * BLOCK;
+                        let pixel = &self.x[at..at + out.len()];
+                        for (acc, x) in acc.iter_mut().zip(pixel) {
+                            *acc = self.rule.add(*acc, *x);
+                        }
+                    }
+                }
+                let count = rows.len() * columns.len();
+                for (out, acc) in out.iter_mut().zip(acc) {
+                    *out = self.rule.finish(acc, count, kh * kw);
+                }
+            }
+        }
+    }
+}

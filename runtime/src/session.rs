@@ -1,0 +1,289 @@
+//! One inference after another on one arena.
+
+use crate::isa::Isa;
+use crate::model::Model;
+use crate::ops::{Context, affine, conv2d, fill_pad, pool2d, range};
+use crate::workers::{Inline, Workers};
+use artifact::layout::ALIGN;
+use artifact::{Dtype, Op, Place, Quant};
+use core::fmt;
+
+/// Why a session cannot start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The arena is shorter than [`Model::arena_len`].
+    ArenaTooSmall {
+        /// Bytes wanted.
+        needed: usize,
+        /// Bytes given.
+        have: usize,
+    },
+    /// The arena does not start at a multiple of 64.
+    ArenaMisaligned,
+}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ArenaTooSmall { needed, have } => {
+                write!(f, "arena of {have} bytes, the model needs {needed}")
+            }
+            Self::ArenaMisaligned => {
+                write!(f, "arena does not start at a multiple of 64; use Arena or AlignedBuf")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SessionError {}
+
+/// A model bound to memory, an instruction set and workers.
+#[derive(Clone, Copy)]
+struct Plan<'a> {
+    model: Model<'a>,
+    isa: Isa,
+    workers: &'a dyn Workers,
+}
+
+/// Runs a model; nothing here fails or allocates once it exists.
+pub struct Session<'a> {
+    plan: Plan<'a>,
+    arena: &'a mut [u8],
+}
+
+impl fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = self.plan.model.meta().name;
+        f.debug_struct("Session").field("model", &model).field("isa", &self.plan.isa).finish()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Binds a model to activation memory, with the best instruction set and one thread.
+    ///
+    /// # Errors
+    /// An arena that is too small or misaligned.
+    pub fn new(model: &Model<'a>, arena: &'a mut [u8]) -> Result<Self, SessionError> {
+        let (needed, have) = (model.arena_len(), arena.len());
+        if have < needed {
+            return Err(SessionError::ArenaTooSmall { needed, have });
+        }
+        if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
+            return Err(SessionError::ArenaMisaligned);
+        }
+        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline };
+        Ok(Self { plan, arena: &mut arena[..needed] })
+    }
+
+    /// Uses another instruction set.
+    #[must_use]
+    pub fn with_isa(mut self, isa: Isa) -> Self {
+        self.plan.isa = isa;
+        self
+    }
+
+    /// Uses other workers.
+    #[must_use]
+    pub fn with_workers(mut self, workers: &'a dyn Workers) -> Self {
+        self.plan.workers = workers;
+        self
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.plan.isa
+    }
+
+    fn context<'c>(plan: &'c Plan<'a>) -> Context<'c> {
+        // `plan` is borrowed, not `self`, so that the arena stays free for writing.
+        Context { artifact: plan.artifact(), isa: plan.isa, workers: plan.workers }
+    }
+
+    /// The input, to be written before each [`Self::run`], which reuses its memory.
+    pub fn input_mut(&mut self) -> InputMut<'_> {
+        let cx = Self::context(&self.plan);
+        let place = cx.artifact.meta().input;
+        let (dtype, flip) = (cx.dtype(), cx.flip());
+        let bytes = &mut self.arena[range(place, dtype)];
+        InputMut {
+            bytes: &mut bytes[..place.shape.len() * dtype.activation_bytes()],
+            place,
+            dtype,
+            flip,
+        }
+    }
+
+    /// Computes the logits of the input.
+    pub fn run(&mut self) -> Logits<'_> {
+        self.run_observed(|_| ())
+    }
+
+    /// As [`Self::run`]; `observe` sees the input and then each operator's output (calibration,
+    /// reports). It may cost time, but changes no result.
+    pub fn run_observed(&mut self, mut observe: impl FnMut(Observation<'_>)) -> Logits<'_> {
+        let cx = Self::context(&self.plan);
+        let (dtype, flip) = (cx.dtype(), cx.flip());
+        let input = cx.artifact.meta().input;
+        fill_pad(&mut self.arena[range(input, dtype)], input, dtype, flip);
+        let mut show = |index, place: Place, arena: &[u8]| {
+            let bytes = &arena[range(place, dtype)][..place.shape.len() * dtype.activation_bytes()];
+            observe(Observation {
+                index,
+                place,
+                values: Values { bytes, dtype, flip, quant: place.quant },
+            });
+        };
+        show(0, input, self.arena);
+        for (index, op) in cx.artifact.ops().enumerate() {
+            match &op {
+                Op::Conv2d(op) => conv2d::run(&cx, op, self.arena),
+                Op::Pool2d(op) => pool2d::run(&cx, op, self.arena),
+                Op::Affine(op) => affine::run(&cx, op, self.arena),
+            }
+            show(index + 1, op.output(), self.arena);
+        }
+        let output = cx.artifact.meta().output;
+        let bytes = &mut self.arena[range(output, dtype)];
+        let bytes = &mut bytes[..output.shape.len() * dtype.activation_bytes()];
+        if dtype == Dtype::I8 {
+            for b in bytes.iter_mut() {
+                *b ^= flip as u8;
+            }
+        }
+        Logits { values: Values { bytes, dtype, flip: 0, quant: output.quant } }
+    }
+}
+
+impl<'a> Plan<'a> {
+    fn artifact(&self) -> &artifact::Artifact<'a> {
+        &self.model.artifact
+    }
+}
+
+/// The input activation; takes real (normalized) values and quantizes them.
+#[derive(Debug)]
+pub struct InputMut<'a> {
+    bytes: &'a mut [u8],
+    place: Place,
+    dtype: Dtype,
+    flip: i8,
+}
+
+impl InputMut<'_> {
+    /// Number of elements, `h · w · c`.
+    pub fn len(&self) -> usize {
+        self.place.shape.len()
+    }
+
+    /// True for an empty input, which no checked model has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sets element `index` (NHWC order); ignored past the end.
+    pub fn set(&mut self, index: usize, value: f32) {
+        match self.dtype {
+            Dtype::I8 => {
+                if let Some(b) = self.bytes.get_mut(index) {
+                    *b = (self.place.quant.quantize(value) ^ self.flip) as u8;
+                }
+            }
+            Dtype::F32 | Dtype::F16 => {
+                if let Some(b) = self.bytes.get_mut(index * 4..index * 4 + 4) {
+                    b.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// Sets the three channels of pixel `index` (`y · width + x`).
+    pub fn set_pixel(&mut self, index: usize, rgb: [f32; 3]) {
+        for (c, v) in rgb.into_iter().enumerate() {
+            self.set(index * 3 + c, v);
+        }
+    }
+}
+
+/// Numbers of an activation.
+#[derive(Debug, Clone, Copy)]
+struct Values<'a> {
+    bytes: &'a [u8],
+    dtype: Dtype,
+    flip: i8,
+    quant: Quant,
+}
+
+impl<'a> Values<'a> {
+    fn iter(self) -> impl Iterator<Item = f32> + Clone + 'a {
+        let size = self.dtype.activation_bytes();
+        self.bytes.chunks_exact(size).map(move |b| match *b {
+            [b] => self.quant.dequantize(b as i8 ^ self.flip),
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            _ => 0.0,
+        })
+    }
+}
+
+/// An activation as [`Session::run_observed`] shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    /// 0 for the input, `i + 1` for the output of operator `i`.
+    pub index: usize,
+    /// Where it lies, its shape and quantization.
+    pub place: Place,
+    values: Values<'a>,
+}
+
+impl<'a> Observation<'a> {
+    /// Its real values, NHWC.
+    pub fn iter(&self) -> impl Iterator<Item = f32> + Clone + 'a {
+        self.values.iter()
+    }
+
+    /// The f32 numbers as they lie in memory; `None` for int8.
+    pub fn as_f32(&self) -> Option<&'a [f32]> {
+        match self.values.dtype {
+            Dtype::I8 => None,
+            Dtype::F32 | Dtype::F16 => bytemuck::try_cast_slice(self.values.bytes).ok(),
+        }
+    }
+}
+
+/// The scores of the classes, before softmax.
+#[derive(Debug, Clone, Copy)]
+pub struct Logits<'a> {
+    values: Values<'a>,
+}
+
+impl<'a> Logits<'a> {
+    /// Number of classes.
+    pub fn len(&self) -> usize {
+        self.values.bytes.len() / self.values.dtype.activation_bytes()
+    }
+
+    /// True without classes, which no checked model has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Score of class `index`; `None` past the last.
+    pub fn get(&self, index: usize) -> Option<f32> {
+        self.iter().nth(index)
+    }
+
+    /// Scores in class order.
+    pub fn iter(&self) -> impl Iterator<Item = f32> + Clone + 'a {
+        self.values.iter()
+    }
+
+    /// The quantized scores; `None` unless the model is int8.
+    pub fn as_i8(&self) -> Option<&'a [i8]> {
+        (self.values.dtype == Dtype::I8).then(|| bytemuck::cast_slice(self.values.bytes))
+    }
+
+    /// Meaning of [`Self::as_i8`].
+    pub fn quant(&self) -> Quant {
+        self.values.quant
+    }
+}

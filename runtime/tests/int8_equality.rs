@@ -1,0 +1,121 @@
+//! Law: int8 bytes are the formula's, on every instruction set and thread count.
+
+mod one_op;
+
+use one_op::{Case, Fill, Noise, affine_i8, conv_i8, reference_conv_i8};
+use runtime::workers::{Inline, Threads, Workers};
+use runtime::{AlignedBuf, Isa, Model, Session, Shape};
+
+/// Shapes that straddle the tile edges: 8 and 6 pixels, 1, 2 and 4 panels of 16, groups of 4.
+fn cases() -> Vec<Case> {
+    let base = Case {
+        input: [5, 7, 16],
+        c_out: 16,
+        filter: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+        residual: false,
+        relu: false,
+    };
+    let mut cases = vec![
+        base,
+        Case { residual: true, relu: true, ..base },
+        Case { residual: true, c_out: 16, filter: [1, 1], padding: [0; 4], ..base },
+        Case { input: [9, 9, 3], c_out: 17, stride: [2, 2], relu: true, ..base },
+        Case { input: [13, 11, 3], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
+        Case { input: [1, 1, 64], c_out: 10, filter: [1, 1], padding: [0; 4], ..base },
+        Case { input: [4, 4, 5], c_out: 33, padding: [0, 1, 1, 0], ..base },
+        Case { input: [6, 3, 2], c_out: 1, filter: [2, 3], padding: [0; 4], ..base },
+        Case { input: [8, 8, 7], c_out: 80, filter: [1, 1], padding: [0; 4], relu: true, ..base },
+        Case { input: [7, 7, 64], c_out: 64, residual: true, ..base },
+    ];
+    for c_out in [1, 15, 16, 31, 48, 63, 64, 65, 100, 128] {
+        cases.push(Case { c_out, input: [3, 5, 4], ..base });
+    }
+    for width in 1..=20 {
+        cases.push(Case { input: [2, width, 8], c_out: 20, ..base });
+    }
+    cases
+}
+
+/// Runs a file and returns the output of its first operator.
+fn first_output(file: &[u8], x: &[i8], isa: Isa, workers: &dyn Workers) -> Vec<i8> {
+    let file = AlignedBuf::from_slice(file);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
+    let zero_point = i32::from(model.meta().input.quant.zero_point);
+    let mut input = session.input_mut();
+    for (i, q) in x.iter().enumerate() {
+        input.set(i, (i32::from(*q) - zero_point) as f32);
+    }
+    let mut out = Vec::new();
+    session.run_observed(|seen| {
+        if seen.index == 1 {
+            let zero_point = f32::from(seen.place.quant.zero_point);
+            out = seen.iter().map(|v| (v + zero_point) as i8).collect();
+        }
+    });
+    out
+}
+
+#[test]
+fn convolutions_equal_the_formula() {
+    let threads = Threads::new(2).unwrap();
+    let mut noise = Noise(1);
+    for case in cases() {
+        for fill in Fill::ALL {
+            for nr in [4, 16] {
+                let model = conv_i8(&case, nr, fill, &mut noise);
+                let len = case.input.iter().map(|d| usize::from(*d)).product::<usize>();
+                let x: Vec<i8> = (0..len).map(|_| fill.i8(&mut noise)).collect();
+                let want = reference_conv_i8(&case, &model, &x);
+                for isa in Isa::available() {
+                    for workers in [&Inline as &dyn Workers, &threads] {
+                        let got = first_output(&model.file, &x, isa, workers);
+                        let threads = workers.threads();
+                        assert_eq!(
+                            got,
+                            want,
+                            "{case:?} {fill:?} NR {nr} {} × {threads}",
+                            isa.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn affines_equal_the_formula() {
+    let mut noise = Noise(2);
+    for (channels, relu) in [(1, false), (16, true), (20, false), (64, true)] {
+        for nr in [4, 16] {
+            let shape = Shape::new(3, 5, channels);
+            let (file, op, values) = affine_i8(shape, nr, relu, &mut noise);
+            let x: Vec<i8> = (0..shape.len()).map(|_| noise.i8()).collect();
+            let low = if relu { i32::from(op.output.quant.zero_point) } else { -128 };
+            let want: Vec<i8> = x
+                .iter()
+                .enumerate()
+                .map(|(i, x)| {
+                    let [a, b] = values[i % usize::from(channels)];
+                    let steps = (i32::from(*x) - i32::from(op.input.quant.zero_point)) * a + b;
+                    let y = i32::from(op.output.quant.zero_point) + ((steps + (1 << 11)) >> 12);
+                    y.clamp(low, 127) as i8
+                })
+                .collect();
+            for isa in Isa::available() {
+                assert_eq!(first_output(&file, &x, isa, &Inline), want, "{}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn this_machine_is_named() {
+    let names: Vec<&str> = Isa::available().map(Isa::name).collect();
+    println!("instruction sets tested: {}", names.join(", "));
+    assert_eq!(names.last(), Some(&"scalar"));
+}

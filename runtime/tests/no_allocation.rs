@@ -1,0 +1,58 @@
+//! Law: after `Session::new` nothing allocates.
+#![expect(unsafe_code, reason = "counting allocations needs a global allocator")]
+
+mod one_op;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use one_op::{Case, Fill, Noise, conv_i8};
+use runtime::{AlignedBuf, Isa, Model, Session};
+
+use std::alloc::System;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn inference_does_not_allocate() {
+    let case = Case {
+        input: [8, 8, 16],
+        c_out: 40,
+        filter: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+        residual: false,
+        relu: true,
+    };
+    let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    for isa in Isa::available() {
+        let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for i in 0..100 {
+            session.input_mut().set(i, i as f32);
+            let best = session.run().iter().fold(f32::MIN, f32::max);
+            assert!(best.is_finite());
+        }
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{}", isa.name());
+    }
+}

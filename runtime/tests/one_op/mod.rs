@@ -1,0 +1,270 @@
+//! Builds models of one operator (and the global pool that a model must end with).
+#![allow(dead_code, reason = "each test uses a part")]
+use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes};
+use artifact::writer::{Blob, Contents, write};
+use artifact::{
+    Affine, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
+    Residual, Shape, output_len,
+};
+
+/// Deterministic numbers.
+pub(crate) struct Noise(pub u64);
+
+impl Noise {
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+
+    pub(crate) fn below(&mut self, n: u32) -> u32 {
+        self.next() % n
+    }
+
+    pub(crate) fn i8(&mut self) -> i8 {
+        self.next() as i8
+    }
+
+    /// Uniform in −1..1.
+    pub(crate) fn unit(&mut self) -> f32 {
+        self.next() as f32 / (1u32 << 30) as f32 - 1.0
+    }
+}
+
+/// Numbers that fill activations and weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    Random,
+    Lowest,
+    Highest,
+}
+
+impl Fill {
+    pub(crate) const ALL: [Self; 3] = [Self::Random, Self::Lowest, Self::Highest];
+
+    pub(crate) fn i8(self, noise: &mut Noise) -> i8 {
+        match self {
+            Self::Random => noise.i8(),
+            Self::Lowest => -128,
+            Self::Highest => 127,
+        }
+    }
+}
+
+/// Geometry of a convolution under test.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    pub(crate) input: [u16; 3],
+    pub(crate) c_out: u16,
+    pub(crate) filter: [u16; 2],
+    pub(crate) stride: [u16; 2],
+    pub(crate) padding: [u8; 4],
+    pub(crate) residual: bool,
+    pub(crate) relu: bool,
+}
+
+impl Case {
+    pub(crate) fn output(&self) -> Shape {
+        let [h, w, _] = self.input;
+        let [top, left, bottom, right] = self.padding;
+        Shape::new(
+            output_len(h, top, bottom, self.filter[0], self.stride[0]).unwrap(),
+            output_len(w, left, right, self.filter[1], self.stride[1]).unwrap(),
+            self.c_out,
+        )
+    }
+
+    pub(crate) fn padding(&self) -> Padding {
+        let [top, left, bottom, right] = self.padding;
+        Padding { top, left, bottom, right }
+    }
+}
+
+/// A quantized convolution: the file, and the numbers it was made from.
+pub(crate) struct ConvModel {
+    pub(crate) file: Vec<u8>,
+    pub(crate) weights: Vec<i8>, // OHWI
+    pub(crate) bias: Vec<i32>,
+    pub(crate) requant: Vec<Requant>,
+    pub(crate) residual_factor: Vec<i32>,
+    pub(crate) residual_shift: u8,
+    pub(crate) input: Quant,
+    pub(crate) output: Quant,
+}
+
+fn place(offset: &mut usize, shape: Shape, quant: Quant, dtype: Dtype) -> Place {
+    let place = Place { offset: *offset as u32, shape, quant };
+    *offset += activation_bytes(shape, dtype).unwrap();
+    place
+}
+
+/// Wraps operators into a file; the last value is pooled to one pixel per channel.
+pub(crate) fn model(
+    input: Place,
+    mut ops: Vec<Op>,
+    mut arena: usize,
+    dtype: Dtype,
+    nr: usize,
+    blob: Blob,
+) -> Vec<u8> {
+    let last = ops.last().unwrap().output();
+    let output = place(&mut arena, Shape::new(1, 1, last.shape.c), last.quant, dtype);
+    let labels: Vec<String> = (0..last.shape.c).map(|i| format!("class {i}")).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    ops.push(Op::Pool2d(Pool2d {
+        kind: PoolKind::Max,
+        input: last,
+        output,
+        filter: [last.shape.h, last.shape.w],
+        stride: [1, 1],
+        padding: Padding::default(),
+        requant: Requant { multiplier: 0, shift: 1 },
+    }));
+    let meta = Meta {
+        name: "one operator",
+        input,
+        output,
+        preprocess: Preprocess::normalized(input.shape.h, input.shape.w, [0.0; 3], [1.0; 3]),
+        dataset: "",
+        metrics: "",
+        tool: "",
+        label_count: 0,
+    };
+    write(Contents { dtype, nr, arena_len: arena, meta, labels: &labels, ops: &ops, blob }).unwrap()
+}
+
+/// Scale of one everywhere, so that observed values are the int8 numbers themselves.
+pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> ConvModel {
+    let quant = |zero_point| Quant { scale: 1.0, zero_point };
+    let (input, output) = (quant(noise.i8()), quant(noise.i8()));
+    let [h, w, c] = case.input;
+    let mut arena = 0;
+    let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8);
+    let y = place(&mut arena, case.output(), output, Dtype::I8);
+    let layout = FilterLayout {
+        kh: case.filter[0].into(),
+        kw: case.filter[1].into(),
+        c_in: c.into(),
+        c_out: case.c_out.into(),
+        nr,
+        dtype: Dtype::I8,
+    };
+    let per_output = layout.kh * layout.kw * layout.c_in;
+    let weights: Vec<i8> = (0..per_output * layout.c_out).map(|_| fill.i8(noise)).collect();
+    let mut packed = vec![0; layout.len()];
+    for o in 0..layout.c_out {
+        for ky in 0..layout.kh {
+            for kx in 0..layout.kw {
+                for ci in 0..layout.c_in {
+                    let from = ((o * layout.kh + ky) * layout.kw + kx) * layout.c_in + ci;
+                    packed[layout.index(o, ky, kx, ci)] = weights[from] as u8;
+                }
+            }
+        }
+    }
+    let bias: Vec<i32> = (0..layout.c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
+    let requant: Vec<Requant> = (0..layout.c_out)
+        .map(|_| Requant::new(f64::from(noise.below(1000) + 1) * 1e-6).unwrap())
+        .collect();
+    let residual_shift = noise.below(12) as u8;
+    let residual_factor: Vec<i32> =
+        (0..layout.c_out).map(|_| noise.below(1 << 21) as i32).collect();
+    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8) * nr];
+    for o in 0..layout.panels() * nr {
+        let mut set = |plane: ConvPlane, v: i32| {
+            params[(o / nr * conv_planes(Dtype::I8) + plane as usize) * nr + o % nr] = v;
+        };
+        set(ConvPlane::Shift, 1);
+        if o < layout.c_out {
+            let sum: i32 =
+                weights[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
+            set(ConvPlane::Bias, bias[o] - i32::from(input.zero_point) * sum);
+            set(ConvPlane::WeightSum, sum);
+            set(ConvPlane::Multiplier, requant[o].multiplier);
+            set(ConvPlane::Shift, requant[o].shift.into());
+            set(ConvPlane::Residual, residual_factor[o]);
+        }
+    }
+    let mut blob = Blob::new();
+    let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+    let op = Op::Conv2d(Conv2d {
+        input: x,
+        output: y,
+        filter: case.filter,
+        stride: case.stride,
+        padding: case.padding(),
+        weights: blob.push(&packed).unwrap(),
+        params: blob.push(&params).unwrap(),
+        residual: case.residual.then_some(Residual { input: x, shift: residual_shift }),
+        relu: case.relu,
+    });
+    let file = model(x, vec![op], arena, Dtype::I8, nr, blob);
+    ConvModel { file, weights, bias, requant, residual_factor, residual_shift, input, output }
+}
+
+/// `clamp(zero_point + rq(b + Σ (x − zero_point_x)·w + residual))`, straight from the formula.
+pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8> {
+    let [h, w, c] = case.input.map(usize::from);
+    let out = case.output();
+    let [kh, kw] = case.filter.map(usize::from);
+    let mut y = Vec::with_capacity(out.len());
+    let zero_in = i32::from(m.input.zero_point);
+    let zero_out = i32::from(m.output.zero_point);
+    for oy in 0..usize::from(out.h) {
+        for ox in 0..usize::from(out.w) {
+            for o in 0..usize::from(out.c) {
+                let mut acc = m.bias[o];
+                for ky in 0..kh {
+                    for kx in 0..kw {
+                        let iy = (oy * usize::from(case.stride[0]) + ky) as isize
+                            - case.padding[0] as isize;
+                        let ix = (ox * usize::from(case.stride[1]) + kx) as isize
+                            - case.padding[1] as isize;
+                        if iy < 0 || ix < 0 || iy >= h as isize || ix >= w as isize {
+                            continue;
+                        }
+                        let pixel = (iy as usize * w + ix as usize) * c;
+                        for ci in 0..c {
+                            let weight = m.weights[((o * kh + ky) * kw + kx) * c + ci];
+                            acc += (i32::from(x[pixel + ci]) - zero_in) * i32::from(weight);
+                        }
+                    }
+                }
+                if case.residual {
+                    let at = (oy * usize::from(out.w) + ox) * usize::from(out.c) + o;
+                    let lifted = (i32::from(x[at]) - zero_in) * m.residual_factor[o];
+                    acc += (lifted + ((1 << m.residual_shift) >> 1)) >> m.residual_shift;
+                }
+                let low = if case.relu { zero_out } else { -128 };
+                y.push((m.requant[o].apply(acc) + zero_out).clamp(low, 127) as i8);
+            }
+        }
+    }
+    y
+}
+
+/// A per-channel affine of small numbers.
+pub(crate) fn affine_i8(
+    shape: Shape,
+    nr: usize,
+    relu: bool,
+    noise: &mut Noise,
+) -> (Vec<u8>, Affine, Vec<[i32; 2]>) {
+    let mut arena = 0;
+    let quant = |zero_point| Quant { scale: 1.0, zero_point };
+    let input = place(&mut arena, shape, quant(noise.i8()), Dtype::I8);
+    let output = place(&mut arena, shape, quant(noise.i8()), Dtype::I8);
+    let c = usize::from(shape.c);
+    let values: Vec<[i32; 2]> = (0..c)
+        .map(|_| [noise.below(1 << 14) as i32 - (1 << 13), noise.below(1 << 20) as i32 - (1 << 19)])
+        .collect();
+    let mut params = vec![0i32; c.div_ceil(nr) * 2 * nr];
+    for (i, v) in values.iter().enumerate() {
+        params[i / nr * 2 * nr + i % nr] = v[0];
+        params[(i / nr * 2 + 1) * nr + i % nr] = v[1];
+    }
+    let mut blob = Blob::new();
+    let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+    let op = Affine { input, output, params: blob.push(&params).unwrap(), shift: 12, relu };
+    (model(input, vec![Op::Affine(op)], arena, Dtype::I8, nr, blob), op, values)
+}

@@ -1,0 +1,147 @@
+//! The resize against Keras' `Resizing` layer, and the two outputs against each other.
+
+use artifact::{Fit, Interpolation, Preprocess};
+use runtime::preprocess::{FrameError, RgbView, for_each_pixel, resize_rgb8};
+
+const SOURCE: &[u8] = include_bytes!("fixtures/small_u8.npy");
+const GOLDEN: &[u8] = include_bytes!("fixtures/small_resized_u8.safetensors");
+const HEIGHT: usize = 37;
+const WIDTH: usize = 53;
+
+/// The first picture of the fixture.
+fn source() -> &'static [u8] {
+    let header_len = 10 + usize::from(u16::from_le_bytes([SOURCE[8], SOURCE[9]]));
+    &SOURCE[header_len..][..HEIGHT * WIDTH * 3]
+}
+
+/// The bytes of one tensor of the golden file, whose header lists offsets after each name.
+fn golden(name: &str) -> &'static [u8] {
+    let header_len = u64::from_le_bytes(GOLDEN[..8].try_into().unwrap()) as usize;
+    let header = str::from_utf8(&GOLDEN[8..8 + header_len]).unwrap();
+    let entry = header.split_once(&format!("\"{name}\"")).unwrap().1;
+    let offsets = entry.split_once("\"data_offsets\":[").unwrap().1;
+    let (start, end) = offsets.split_once(']').unwrap().0.split_once(',').unwrap();
+    let (start, end): (usize, usize) = (start.trim().parse().unwrap(), end.trim().parse().unwrap());
+    &GOLDEN[8 + header_len..][start..end]
+}
+
+fn settings(fit: Fit, interpolation: Interpolation, antialias: bool, size: [u16; 2]) -> Preprocess {
+    let [height, width] = size;
+    let norm = Preprocess::normalized(height, width, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    Preprocess { fit, interpolation, antialias, ..norm }
+}
+
+fn resized(p: &Preprocess, view: RgbView<'_>) -> Vec<u8> {
+    let mut out = vec![0; usize::from(p.height) * usize::from(p.width) * 3];
+    resize_rgb8(p, view, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn equals_keras() {
+    let view = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    for (filter, interpolation) in [
+        ("nearest", Interpolation::Nearest),
+        ("bilinear", Interpolation::Bilinear),
+        ("bicubic", Interpolation::Bicubic),
+    ] {
+        for (fit_name, fit) in [("stretch", Fit::Stretch), ("crop", Fit::Crop)] {
+            for antialias in [false, true] {
+                for [h, w] in [[24, 24], [64, 48]] {
+                    let name = format!("{filter}/aa{}/{fit_name}/{h}x{w}", u8::from(antialias));
+                    let got = resized(&settings(fit, interpolation, antialias, [h, w]), view);
+                    let want = golden(&name);
+                    assert_eq!(got.len(), want.len(), "{name}");
+                    let off = got.iter().zip(want).filter(|(a, b)| a != b).count();
+                    let most = got.iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max();
+                    // Sums in another order may fall on the other side of a tie.
+                    println!("{name}: {off} of {} differ by at most {most:?}", got.len());
+                    assert!(most <= Some(1) && off * 1000 <= got.len(), "{name}: {off}, {most:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn same_size_is_untouched() {
+    let view = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    for interpolation in [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic] {
+        for antialias in [false, true] {
+            for fit in [Fit::Crop, Fit::Stretch] {
+                let size = [HEIGHT as u16, WIDTH as u16];
+                let got = resized(&settings(fit, interpolation, antialias, size), view);
+                assert!(got == source(), "{interpolation:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pixels_are_the_resized_bytes_scaled() {
+    let view = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let p = settings(Fit::Crop, Interpolation::Bicubic, true, [19, 33]);
+    let bytes = resized(&p, view);
+    let mut seen = vec![0; 19 * 33];
+    for_each_pixel(&p, view, |index, rgb| {
+        seen[index] += 1;
+        for c in 0..3 {
+            let want = f32::from(bytes[index * 3 + c]) * p.scale[c] + p.offset[c];
+            assert_eq!(rgb[c].to_bits(), want.to_bits());
+        }
+    });
+    assert!(seen.iter().all(|&n| n == 1));
+}
+
+#[test]
+fn turned_and_padded_views_give_the_same_bytes() {
+    let plain = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let stride = WIDTH * 3 + 7;
+    let mut padded = vec![99; stride * HEIGHT];
+    for (to, from) in padded.chunks_mut(stride).zip(source().chunks(WIDTH * 3)) {
+        to[..from.len()].copy_from_slice(from);
+    }
+    let padded = RgbView::new(&padded, WIDTH, HEIGHT, stride).unwrap();
+    for exif in 1..=8 {
+        let turned = plain.oriented(exif);
+        let mut copied = Vec::new();
+        for y in 0..turned.height() {
+            for x in 0..turned.width() {
+                copied.extend(turned.pixel(x, y).unwrap());
+            }
+        }
+        let copied = RgbView::new(&copied, turned.width(), turned.height(), turned.width() * 3);
+        for size in [[7, 40], [24, 24], [80, 5]] {
+            let p = settings(Fit::Crop, Interpolation::Bicubic, true, size);
+            let want = resized(&p, copied.unwrap());
+            assert!(resized(&p, turned) == want, "orientation {exif}");
+            assert!(resized(&p, padded.oriented(exif)) == want, "orientation {exif}");
+        }
+    }
+}
+
+#[test]
+fn one_color_stays() {
+    for (h, w) in [(1, 1), (1, 65_535), (65_535, 1), (3, 500)] {
+        let data = [10u8, 128, 255].repeat(h * w);
+        let view = RgbView::new(&data, w, h, w * 3).unwrap();
+        for interpolation in
+            [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic]
+        {
+            for fit in [Fit::Crop, Fit::Stretch] {
+                for antialias in [false, true] {
+                    let got = resized(&settings(fit, interpolation, antialias, [5, 21]), view);
+                    assert!(got.chunks(3).all(|p| p == [10, 128, 255]), "{h}x{w}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn output_of_another_length_is_refused() {
+    let view = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let p = settings(Fit::Crop, Interpolation::Nearest, false, [2, 2]);
+    let err = resize_rgb8(&p, view, &mut [0; 11]).unwrap_err();
+    assert_eq!(err, FrameError::Output { needed: 12, have: 11 });
+}

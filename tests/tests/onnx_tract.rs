@@ -1,0 +1,115 @@
+//! Exported ONNX computes the same in another engine, tract.
+
+use artifact::Preprocess;
+use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use convert::emit::onnx::to_onnx;
+use convert::graph::{Graph, evaluate};
+use convert::optimize::optimize;
+use convert::resnet::{BlockType, Pooling, ResNetConfig};
+use tract_onnx::prelude::{
+    Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
+};
+
+/// Absolute and relative.
+const TOLERANCE: f32 = 1e-4;
+
+/// Deterministic numbers, uniform around a center.
+struct Noise(u64);
+
+impl Noise {
+    fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
+        let mut next = || {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| center + spread * next()).collect()
+    }
+}
+
+fn checkpoint(use_pre_activation: bool) -> Checkpoint {
+    let config = ResNetConfig {
+        name: "tiny".into(),
+        input_conv_filters: vec![4],
+        input_conv_kernel_sizes: vec![3],
+        stem_stride: 1,
+        stem_pool: true,
+        stackwise_num_filters: vec![4, 6],
+        stackwise_num_blocks: vec![1, 2],
+        stackwise_num_strides: vec![1, 2],
+        block_type: BlockType::BottleneckBlock,
+        use_pre_activation,
+        pooling: if use_pre_activation { Pooling::Max } else { Pooling::Avg },
+        classes: 5,
+    };
+    let mut noise = Noise(3);
+    let tensors = config
+        .tensor_shapes()
+        .into_iter()
+        .map(|(name, shape)| {
+            let len = shape.iter().product();
+            let fan_in: usize = shape[1..].iter().product();
+            let values = match name.rsplit('.').next() {
+                Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
+                Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
+                _ => noise.vec(len, 0.0, 0.3),
+            };
+            let tensor = Tensor::from_f32(&shape, &values);
+            (name, tensor)
+        })
+        .collect();
+    Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        labels: (0..config.classes).map(|i| format!("class \"{i}\"")).collect(),
+        preprocess: Preprocess::normalized(16, 18, [0.5; 3], [0.25; 3]),
+        config,
+        tensors,
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
+    }
+}
+
+fn nchw(graph: &Graph, nhwc: &[f32]) -> TractTensor {
+    let shape = graph.input_shape();
+    let (h, w, c) = (usize::from(shape.h), usize::from(shape.w), usize::from(shape.c));
+    let values: Vec<f32> = (0..c).flat_map(|ch| nhwc.iter().skip(ch).step_by(c).copied()).collect();
+    TractTensor::from_shape(&[1, c, h, w], &values).unwrap()
+}
+
+fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
+    let onnx = to_onnx(graph, &checkpoint.labels, &checkpoint.preprocess);
+    let model = tract_onnx::onnx()
+        .model_for_read(&mut onnx.as_slice())
+        .unwrap()
+        .into_optimized()
+        .unwrap()
+        .into_runnable()
+        .unwrap();
+    for seed in 0..3 {
+        let picture = Noise(seed).vec(graph.input_shape().len(), 0.0, 1.0);
+        let outputs = model.run(tvec!(nchw(graph, &picture).into())).unwrap();
+        assert_eq!(outputs[0].shape(), [1, checkpoint.labels.len()]);
+        let logits = outputs[0].to_plain_array_view::<f32>().unwrap();
+        for (a, b) in logits.iter().zip(&evaluate(graph, &picture)) {
+            assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "tract has {a}, we have {b}");
+        }
+    }
+}
+
+fn exports(use_pre_activation: bool) {
+    let checkpoint = checkpoint(use_pre_activation);
+    let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+    matches_tract(&graph, &checkpoint);
+    optimize(&mut graph);
+    matches_tract(&graph, &checkpoint);
+}
+
+#[test]
+fn v1() {
+    exports(false);
+}
+
+#[test]
+fn v2() {
+    exports(true);
+}

@@ -1,0 +1,220 @@
+//! Photos → `.mpk` → `.edge` → class, in process, on what the repository ships.
+
+use artifact::Artifact;
+use convert::accuracy::predict;
+use convert::checkpoint::Checkpoint;
+use convert::data::{Dataset, Pictures, ReadOptions};
+use convert::graph::evaluate;
+use convert::pipeline::{Options, Quantize, Target, convert, normalize, stored_samples};
+use runtime::workers::{Inline, Threads, Workers};
+use runtime::{AlignedBuf, Isa, Model, Session};
+use std::path::{Path, PathBuf};
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn shipped() -> Checkpoint {
+    Checkpoint::load(&repository().join("models/resnet_8_cifar10.mpk")).unwrap()
+}
+
+fn shipped_edge() -> Vec<u8> {
+    std::fs::read(repository().join("models/resnet_8_cifar10.edge")).unwrap()
+}
+
+/// The samples stored in the shipped checkpoint: real CIFAR-10 training pictures.
+fn sample_pictures(checkpoint: &Checkpoint) -> Pictures {
+    let p = &checkpoint.preprocess;
+    let mut pictures = Pictures {
+        picture_len: usize::from(p.height) * usize::from(p.width) * 3,
+        ..Pictures::default()
+    };
+    for sample in &checkpoint.samples {
+        let (rgb, width, height) = convert::data::decode(&sample.png).unwrap();
+        assert_eq!((width, height), (p.width.into(), p.height.into()));
+        pictures.pixels.extend(rgb);
+        pictures.labels.push(sample.label);
+        pictures.digests.push(0);
+    }
+    pictures
+}
+
+/// CIFAR-10's test pictures, where the data set is at hand.
+fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, Pictures)> {
+    let archive = repository().join("../shared/data/cifar-10-batches-bin.tar.xz");
+    if !archive.is_file() {
+        println!("SKIPPED on CIFAR-10: {} is not there", archive.display());
+        return None;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let status = std::process::Command::new("tar")
+        .args(["-xJf".as_ref(), archive.as_os_str(), "-C".as_ref(), dir.path().as_os_str()])
+        .status()
+        .unwrap();
+    assert!(status.success(), "tar cannot unpack {}", archive.display());
+    let options = ReadOptions {
+        preprocess: checkpoint.preprocess,
+        val_split: 0.0,
+        seed: 0,
+        classes: Some(10),
+    };
+    let data = Dataset::read(dir.path(), &options).unwrap();
+    Some((dir, data.val))
+}
+
+#[test]
+fn the_shipped_files_belong_together() {
+    let checkpoint = shipped();
+    let edge = shipped_edge();
+    let artifact = Artifact::parse(&edge).unwrap();
+    assert_eq!(artifact.labels().collect::<Vec<_>>(), checkpoint.labels);
+    assert_eq!(artifact.meta().preprocess, checkpoint.preprocess);
+    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    for (target, file) in [
+        (Target::Host, edge),
+        (Target::CortexM, {
+            std::fs::read(repository().join("models/resnet_8_cifar10.cortex-m.edge")).unwrap()
+        }),
+    ] {
+        let options = Options { target, ..Options::default() };
+        let again = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        assert!(
+            again.emitted.bytes == file,
+            "{target:?}: convert no longer writes the shipped file"
+        );
+    }
+}
+
+#[test]
+fn number_formats_agree_with_the_graph() {
+    let checkpoint = shipped();
+    let pictures = sample_pictures(&checkpoint);
+    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    for (quantize, bound) in [(Quantize::None, 1e-4), (Quantize::Fp16, 0.03), (Quantize::Int8, 0.8)]
+    {
+        let options = Options { quantize, ..Options::default() };
+        let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        let got = predict(&converted.emitted.bytes, &pictures).unwrap();
+        let mut worst = 0f32;
+        for i in 0..16 {
+            let input = normalize(pictures.get(i), &checkpoint.preprocess);
+            let want = evaluate(&converted.graph, &input);
+            for (a, b) in got.logits[i * want.len()..].iter().zip(&want) {
+                worst = worst.max((a - b).abs());
+            }
+        }
+        assert!(worst <= bound, "{quantize:?}: logits differ by {worst}, allowed {bound}");
+    }
+}
+
+/// Int8 logits of every picture.
+fn logits(
+    file: &[u8],
+    pictures: &Pictures,
+    count: usize,
+    isa: Isa,
+    workers: &dyn Workers,
+) -> Vec<i8> {
+    let file = AlignedBuf::from_slice(file);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
+    let mut out = Vec::new();
+    for i in 0..count {
+        let picture = normalize(pictures.get(i), &model.meta().preprocess);
+        let mut input = session.input_mut();
+        for (i, v) in picture.iter().enumerate() {
+            input.set(i, *v);
+        }
+        out.extend_from_slice(session.run().as_i8().unwrap());
+    }
+    out
+}
+
+#[test]
+fn int8_logits_are_the_same_bytes_everywhere() {
+    let checkpoint = shipped();
+    let pictures = match cifar_test(&checkpoint) {
+        Some((_dir, pictures)) => pictures,
+        None => sample_pictures(&checkpoint),
+    };
+    let count = pictures.len().min(1000);
+    let file = shipped_edge();
+    let cortex_m =
+        std::fs::read(repository().join("models/resnet_8_cifar10.cortex-m.edge")).unwrap();
+    let want = logits(&file, &pictures, count, Isa::SCALAR, &Inline);
+    assert!(want.iter().any(|l| *l != want[0]));
+    let threads = Threads::new(2).unwrap();
+    for isa in Isa::available() {
+        for workers in [&Inline as &dyn Workers, &threads] {
+            let got = logits(&file, &pictures, count, isa, workers);
+            assert!(got == want, "{} on {} threads", isa.name(), workers.threads());
+        }
+    }
+    assert!(logits(&cortex_m, &pictures, count, Isa::SCALAR, &Inline) == want, "panels of 4");
+    println!("{count} pictures, {} instruction sets", Isa::available().count());
+}
+
+#[test]
+fn the_shipped_model_is_as_good_as_it_says() {
+    let checkpoint = shipped();
+    let Some((_dir, pictures)) = cifar_test(&checkpoint) else { return };
+    assert_eq!(pictures.len(), 10_000);
+    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    let converted = convert(&checkpoint, &samples, Options::default(), |_, _| ()).unwrap();
+    let float = predict(&converted.float.bytes, &pictures).unwrap().accuracy(&pictures.labels);
+    let int8 = predict(&shipped_edge(), &pictures).unwrap().accuracy(&pictures.labels);
+    println!("CIFAR-10 test set: f32 {:.2} %, int8 {:.2} %", float * 100.0, int8 * 100.0);
+    assert!(int8 >= ACCURACY, "int8 {int8}, expected at least {ACCURACY}");
+    assert!(float - int8 <= 0.005, "int8 loses {} points", (float - int8) * 100.0);
+}
+
+/// Of the shipped int8 model on CIFAR-10's 10,000 test pictures, see `models/README.md`.
+const ACCURACY: f64 = 0.80;
+
+/// Runs a program in process and returns its output.
+fn program(run: impl FnOnce(Vec<String>, &mut Vec<u8>) -> u8, args: &[&str]) -> String {
+    let mut out = Vec::new();
+    let status = run(args.iter().map(|a| (*a).to_owned()).collect(), &mut out);
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(status, 0, "{args:?}: {text}");
+    text
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn photos_become_a_classifier() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = repository().join("samples/fashion");
+    let (mpk, edge) = (dir.path().join("m.mpk"), dir.path().join("m.edge"));
+    let run = dir.path().join("run");
+    let train = ["trainer", "finetune", "--classes", "10", "--epochs", "4", "--seed", "3"];
+    let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&mpk)];
+    program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    let table = program(
+        |a, out| convert::cli::run(a, out),
+        &["convert", text(&mpk), "-o", text(&edge), "--eval", text(&photos)],
+    );
+    assert!(table.contains("accuracy on 100 pictures"), "{table}");
+    let photo = photos.join("val/trouser/000.png");
+    let answer = program(
+        |a, out| edge_classify::run(a, out, &mut Vec::new()),
+        &["edge-classify", "--json", "--model", text(&edge), text(&photo)],
+    );
+    let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(json[0]["classes"].as_array().unwrap().len(), 3, "{answer}");
+}
+
+#[test]
+fn the_built_in_model_names_the_cat() {
+    let photo = repository().join("samples/pictures/chelsea.png");
+    let answer = program(
+        |a, out| edge_classify::run(a, out, &mut Vec::new()),
+        &["edge-classify", "--json", "--top", "1", text(&photo)],
+    );
+    let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(json[0]["classes"][0]["label"], "cat", "{answer}");
+}

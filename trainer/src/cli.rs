@@ -1,0 +1,466 @@
+//! Command line of `trainer`.
+
+use crate::data::{Dataset, ReadOptions};
+use crate::train::{self, Recipe, Run, SgdConfig, duration};
+use anyhow::{Context, bail, ensure};
+use artifact::Preprocess;
+use burn::tensor::Device;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use convert::checkpoint::Checkpoint;
+use convert::resnet::ResNetConfig;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Mean and standard deviation of CIFAR-10's pixels, for inputs of 32 pixels.
+const CIFAR_STATISTICS: [[f32; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]];
+/// Mean and standard deviation of ImageNet's pixels, for larger inputs.
+const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+/// ResNet-8 for CIFAR-10's ten classes, which fine-tuning starts from by default.
+static BUILTIN: &[u8] = include_bytes!("../../models/resnet_8_cifar10.mpk");
+
+/// Trains image classifiers that run anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network from scratch.
+    Train(Train),
+    /// Teach a trained network other classes.
+    Finetune(Finetune),
+    /// Measure a model on labelled pictures.
+    Eval(Eval),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Backend {
+    /// Burn's fast CPU backend.
+    Flex,
+    /// Burn's portable CPU backend.
+    Ndarray,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Freeze {
+    /// Everything but the head; batch-norms keep their statistics.
+    Backbone,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Folder with one folder of pictures per class (optionally below train/ and val/), or
+    /// with CIFAR-10's binary files.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Share of each class set aside for validation where the folder has no val/.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
+    val_split: f64,
+    /// Seed of weights, order, augmentation and split: the same seed gives the same model.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// CPU threads; all cores where left out.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    backend: Backend,
+}
+
+#[derive(Debug, Args)]
+struct Learning {
+    /// Passes over the training pictures.
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Pictures per step.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Highest learning rate.
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Momentum of the optimizer.
+    #[arg(long, default_value_t = 0.9)]
+    momentum: f64,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// Share of each target spread over all classes.
+    #[arg(long, default_value_t = 0.0)]
+    label_smoothing: f64,
+    /// Epochs of rising learning rate.
+    #[arg(long)]
+    warmup_epochs: Option<f64>,
+    /// Epochs at the highest learning rate.
+    #[arg(long, default_value_t = 0.0)]
+    hold_epochs: f64,
+    /// Leave out random flips and shifts.
+    #[arg(long)]
+    no_augment: bool,
+    /// Number of classes that the data must have.
+    #[arg(long)]
+    classes: Option<usize>,
+    /// Input side in pixels; the architecture's own where left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<u16>,
+    /// Folder of the run: best.mpk, last.mpk, state.mpk [default: runs/<arch>].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The finished model.
+    #[arg(short = 'o', long = "model-out", value_name = "FILE", default_value = "model.mpk")]
+    model_out: PathBuf,
+    /// Continue the run in --out after its last whole epoch.
+    #[arg(long)]
+    resume: bool,
+    /// Also report how often the class is among the K best.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top_k: usize,
+}
+
+#[derive(Debug, Args)]
+struct Train {
+    /// Architecture, such as resnet_8_cifar or resnet_18.
+    #[arg(long, default_value = "resnet_8_cifar")]
+    arch: String,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    learning: Learning,
+}
+
+#[derive(Debug, Args)]
+struct Finetune {
+    /// Trained model to start from (.mpk); the built-in ResNet-8 for CIFAR-10 where left out.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Part of the network that does not learn.
+    #[arg(long, value_enum)]
+    freeze: Option<Freeze>,
+    /// Factor on the learning rate of the backbone.
+    #[arg(long, value_name = "FACTOR", default_value_t = 0.3)]
+    backbone_rate: f64,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    learning: Learning,
+}
+
+#[derive(Debug, Args)]
+struct Eval {
+    /// Model to measure.
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Also report how often the class is among the K best.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top_k: usize,
+    /// Pictures per step.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs the program: `args` with the program's name first, answers to `out`.
+///
+/// Returns the exit status: 0, an answer.
+///
+/// # Errors
+/// Everything that should end in exit status 2, with what to do about it.
+pub fn run<I, A>(args: I, out: &mut dyn Write) -> anyhow::Result<u8>
+where
+    I: IntoIterator<Item = A>,
+    A: Into<OsString> + Clone,
+{
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help and version are answers.
+            write!(out, "{error}")?;
+            return Ok(0);
+        }
+        Err(error) => {
+            let text = error.to_string();
+            bail!("{}", text.trim_start_matches("error: ").trim_end());
+        }
+    };
+    match cli.command {
+        Command::Train(args) => train_command(&args, out)?,
+        Command::Finetune(args) => finetune_command(&args, out)?,
+        Command::Eval(args) => eval_command(&args, out)?,
+    }
+    Ok(0)
+}
+
+/// Set by the first Ctrl-C.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C ends the run after its step, the second at once.
+fn stop_on_interrupt() {
+    // Fails where a handler exists already: in tests, and on a second run in one process.
+    let _ = ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; Ctrl-C again stops at once");
+    });
+}
+
+fn device(common: &Common) -> anyhow::Result<Device> {
+    if let Some(threads) = common.threads {
+        ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
+        // The pool of this process is made once; a second run in it keeps the first's.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    match common.backend {
+        Backend::Flex => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        #[expect(deprecated, reason = "the only second opinion on flex's arithmetic")]
+        Backend::Ndarray => Ok(Device::ndarray()),
+        #[cfg(not(feature = "ndarray"))]
+        Backend::Ndarray => bail!("built without the ndarray backend; use --backend flex"),
+    }
+}
+
+fn read(
+    common: &Common,
+    preprocess: Preprocess,
+    classes: Option<usize>,
+    out: &mut dyn Write,
+) -> anyhow::Result<Dataset> {
+    ensure!(
+        (0.0..1.0).contains(&common.val_split),
+        "--val-split {} is not in 0..1; pass a share such as 0.2",
+        common.val_split
+    );
+    let options =
+        ReadOptions { preprocess, val_split: common.val_split, seed: common.seed, classes };
+    let data = Dataset::read(&common.data, &options)?;
+    writeln!(
+        out,
+        "{}: {} classes, {} training and {} validation pictures",
+        common.data.display(),
+        data.labels.len(),
+        data.train.len(),
+        data.val.len()
+    )?;
+    for file in data.skipped.iter().take(10) {
+        writeln!(out, "skipped {file}")?;
+    }
+    if data.skipped.len() > 10 {
+        writeln!(out, "skipped {} files in all", data.skipped.len())?;
+    }
+    let leaked = data.leaked();
+    if leaked > 0 {
+        writeln!(
+            out,
+            "warning: {leaked} validation pictures are also training pictures; the accuracy \
+             will look better than it is"
+        )?;
+    }
+    let contradictions = data.contradictions();
+    if contradictions > 0 {
+        writeln!(out, "warning: {contradictions} pictures appear under more than one class")?;
+    }
+    Ok(data)
+}
+
+/// Defaults that differ between training from scratch and fine-tuning.
+struct Defaults {
+    epochs: u32,
+    batch: usize,
+    rate: f64,
+    weight_decay: f64,
+    warmup_epochs: f64,
+}
+
+fn recipe(learning: &Learning, seed: u64, d: &Defaults) -> Recipe {
+    let epochs = learning.epochs.unwrap_or(d.epochs);
+    // A warm-up that is longer than a short run would never reach the rate.
+    let warmup = d.warmup_epochs.min(f64::from(epochs) / 5.0);
+    Recipe {
+        epochs,
+        batch: learning.batch.unwrap_or(d.batch),
+        rate: learning.lr.unwrap_or(d.rate),
+        sgd: SgdConfig {
+            momentum: learning.momentum,
+            weight_decay: learning.weight_decay.unwrap_or(d.weight_decay),
+            backbone_rate: 1.0,
+        },
+        label_smoothing: learning.label_smoothing,
+        warmup_epochs: learning.warmup_epochs.unwrap_or(warmup),
+        hold_epochs: learning.hold_epochs,
+        seed,
+        augment: !learning.no_augment,
+        freeze_backbone: false,
+    }
+}
+
+fn train_command(args: &Train, out: &mut dyn Write) -> anyhow::Result<()> {
+    let Some(config) = ResNetConfig::by_name(&args.arch, 1) else {
+        bail!("--arch {}: not known; use one of {}", args.arch, ResNetConfig::NAMES.join(", "));
+    };
+    let side = args.learning.size.unwrap_or(config.native_size());
+    check_size(side)?;
+    let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
+    let preprocess = Preprocess::normalized(side, side, mean, std);
+    let defaults =
+        Defaults { epochs: 30, batch: 128, rate: 0.1, weight_decay: 5e-4, warmup_epochs: 1.0 };
+    let recipe = recipe(&args.learning, args.common.seed, &defaults);
+    let job = Job { config, preprocess, recipe, base: None };
+    job.run(&args.common, &args.learning, out)
+}
+
+fn finetune_command(args: &Finetune, out: &mut dyn Write) -> anyhow::Result<()> {
+    let base = match &args.model {
+        Some(path) => Checkpoint::load(path)?,
+        None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
+    };
+    let mut preprocess = base.preprocess;
+    if let Some(side) = args.learning.size {
+        check_size(side)?;
+        (preprocess.height, preprocess.width) = (side, side);
+    }
+    let defaults =
+        Defaults { epochs: 30, batch: 32, rate: 0.02, weight_decay: 5e-4, warmup_epochs: 1.0 };
+    let mut recipe = recipe(&args.learning, args.common.seed, &defaults);
+    ensure!(
+        args.backbone_rate.is_finite() && args.backbone_rate >= 0.0,
+        "--backbone-rate {} is not a number of at least 0",
+        args.backbone_rate
+    );
+    recipe.sgd.backbone_rate = args.backbone_rate;
+    recipe.freeze_backbone = args.freeze.is_some();
+    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base) };
+    job.run(&args.common, &args.learning, out)
+}
+
+fn check_size(side: u16) -> anyhow::Result<()> {
+    ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
+    Ok(())
+}
+
+/// What `train` and `finetune` share.
+struct Job {
+    config: ResNetConfig,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    base: Option<Checkpoint>,
+}
+
+impl Job {
+    fn run(
+        mut self,
+        common: &Common,
+        learning: &Learning,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<()> {
+        self.recipe.check()?;
+        let device = device(common)?;
+        let started = Instant::now();
+        let data = read(common, self.preprocess, learning.classes, out)?;
+        self.config.classes = data.labels.len();
+        let folder = learning.out.clone().unwrap_or_else(|| {
+            let what = if self.base.is_some() { "finetune-" } else { "" };
+            PathBuf::from("runs").join(format!("{what}{}", self.config.name))
+        });
+        stop_on_interrupt();
+        let val = Arc::new(data.val.clone());
+        let run = Run {
+            config: self.config,
+            preprocess: self.preprocess,
+            recipe: self.recipe,
+            base: self.base.as_ref(),
+            dir: folder,
+            resume: learning.resume,
+            device: device.clone(),
+            terminal: std::io::stdout().is_terminal(),
+            stop: &STOP,
+        };
+        let best = run.train(data, out)?;
+        train::save(&best, &learning.model_out)?;
+        let path = learning.model_out.display();
+        let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
+        if val.is_empty() {
+            writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
+        } else {
+            let net = train::network(&best, &device)?;
+            let classes = best.labels.len();
+            let top_k = learning.top_k.clamp(1, classes);
+            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device);
+            writeln!(
+                out,
+                "{path}: epoch {epoch}, accuracy {:.2} %, top-{top_k} {:.2} % on {} validation pictures",
+                100.0 * m.accuracy,
+                100.0 * m.top_k_accuracy,
+                m.pictures
+            )?;
+        }
+        writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        Ok(())
+    }
+}
+
+fn eval_command(args: &Eval, out: &mut dyn Write) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::load(&args.model)?;
+    let device = device(&args.common)?;
+    let classes = checkpoint.labels.len();
+    let mut notes = Vec::new();
+    let data = read(&args.common, checkpoint.preprocess, None, &mut notes)?;
+    ensure!(
+        data.labels == checkpoint.labels,
+        "{} has the classes {}, but {} knows {}; rename the folders",
+        args.common.data.display(),
+        crate::data::list(&data.labels),
+        args.model.display(),
+        crate::data::list(&checkpoint.labels)
+    );
+    if !args.json {
+        out.write_all(&notes)?;
+    }
+    let pictures = if data.val.is_empty() { data.train } else { data.val };
+    let net = train::network(&checkpoint, &device)?;
+    let top_k = args.top_k.clamp(1, classes);
+    let batch = args.batch.max(1);
+    let pictures = Arc::new(pictures);
+    let p = &checkpoint.preprocess;
+    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device);
+    if args.json {
+        let value = serde_json::json!({
+            "model": args.model.display().to_string(),
+            "labels": checkpoint.labels,
+            "evaluation": m,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?)?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "accuracy {:.2} %, top-{top_k} {:.2} %, loss {:.4}, {} pictures",
+        100.0 * m.accuracy,
+        100.0 * m.top_k_accuracy,
+        m.loss,
+        m.pictures
+    )?;
+    let width = checkpoint.labels.iter().map(|l| l.chars().count()).max().unwrap_or(5).max(5);
+    writeln!(out, "{:width$}  pictures  right     %  most taken for", "class")?;
+    for (i, (label, row)) in checkpoint.labels.iter().zip(&m.confusion).enumerate() {
+        let count: usize = row.iter().sum();
+        let share = 100.0 * row[i] as f64 / count.max(1) as f64;
+        let wrong = row.iter().enumerate().filter(|(j, n)| *j != i && **n > 0);
+        let taken = wrong
+            .max_by_key(|(_, n)| **n)
+            .map_or(String::new(), |(j, n)| format!("{} ({n})", checkpoint.labels[j]));
+        writeln!(out, "{label:width$}  {count:8}  {:5}  {share:4.1}  {taken}", row[i])?;
+    }
+    Ok(())
+}

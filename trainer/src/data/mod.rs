@@ -1,0 +1,8 @@
+//! Batches of augmented pictures. Reading pictures is `convert::data`'s, re-exported here.
+
+mod augment;
+mod loader;
+
+pub use augment::Augment;
+pub use convert::data::{DataError, Dataset, DecodeError, Pictures, ReadOptions, decode, list};
+pub use loader::{Batch, Batches, Order, batch_count};

@@ -1,0 +1,25 @@
+//! Trains and fine-tunes ResNets with Burn, and measures them.
+//!
+//! ```no_run
+//! let args = ["trainer", "train", "--arch", "resnet_8_cifar", "--data", "cifar"];
+//! let status = trainer::run(args, &mut std::io::stdout());
+//! ```
+//!
+//! | module | does |
+//! |---|---|
+//! | [`accel`] | fast convolution and batch-norm for Burn's Flex backend |
+//! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
+//! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
+//! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
+
+pub mod accel;
+mod cli;
+pub mod data;
+pub mod resnet;
+pub mod train;
+
+pub use cli::run;

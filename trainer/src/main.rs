@@ -1,0 +1,13 @@
+//! The `trainer` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match trainer::run(std::env::args_os(), &mut std::io::stdout()) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

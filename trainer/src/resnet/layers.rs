@@ -1,0 +1,216 @@
+//! Convolution, batch-norm and dense head, each with its canonical tensor name.
+
+use super::ops;
+use burn::module::{Module, Param, RunningState};
+use burn::tensor::{Device, Tensor, TensorData};
+use convert::random::{Rng, fnv1a};
+use convert::resnet::{BATCH_NORM_EPSILON, ConvSpec};
+
+/// Share of the old running statistic that survives a step: `m ← 0.9·m + 0.1·batch`.
+const MOMENTUM: f64 = 0.9;
+
+/// What a parameter is, which decides weight decay and learning rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Convolution or dense weight: decays.
+    Weight,
+    /// Batch-norm γ or β, or a bias: does not decay.
+    Scale,
+}
+
+/// Visits every tensor of a network under its checkpoint name, in a fixed order.
+pub trait Visitor {
+    /// A trainable tensor in Burn's layout.
+    fn parameter<const D: usize>(&mut self, name: &str, role: Role, value: &mut Param<Tensor<D>>);
+    /// A running statistic `[C]`.
+    fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>);
+}
+
+/// Replaces a parameter's value, keeping its identity and whether it trains.
+pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, value: Tensor<D>) {
+    let trains = param.is_require_grad();
+    *param = param.clone().map(|_| value.set_require_grad(trains));
+}
+
+/// A random tensor of `shape` with `draw` for each element, keyed by seed and name.
+fn random<const D: usize>(
+    name: &str,
+    seed: u64,
+    shape: [usize; D],
+    device: &Device,
+    draw: impl Fn(&mut Rng) -> f64,
+) -> Param<Tensor<D>> {
+    let mut rng = Rng::keyed(&[seed, fnv1a(name.as_bytes())]);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw(&mut rng) as f32).collect();
+    Param::from_data(TensorData::new(values, shape), device)
+}
+
+fn constant(value: f32, len: usize, device: &Device) -> Tensor<1> {
+    Tensor::from_data(TensorData::new(vec![value; len], [len]), device)
+}
+
+/// Convolution without bias, padding `(k − 1) / 2` on each side.
+#[derive(Module, Debug)]
+pub struct Conv {
+    /// `[O, I, k, k]`.
+    pub weight: Param<Tensor<4>>,
+    name: String,
+    stride: usize,
+    pad: usize,
+}
+
+impl Conv {
+    /// Fresh weights: He-normal over the fan-out, `σ = √(2 / (k²·O))`, which keeps the
+    /// gradient's scale through ReLU layers (He et al. 2015).
+    pub fn new(spec: &ConvSpec, seed: u64, device: &Device) -> Self {
+        let name = format!("{}.weight", spec.name);
+        let sigma = (2.0 / (spec.filter * spec.filter * spec.c_out) as f64).sqrt();
+        let shape = [spec.c_out, spec.c_in, spec.filter, spec.filter];
+        let weight = random(&name, seed, shape, device, |rng| sigma * rng.normal());
+        Self { weight, name, stride: spec.stride, pad: (spec.filter - 1) / 2 }
+    }
+
+    /// `x: [N, I, H, W]` to `[N, O, H', W']`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        ops::conv2d(x, self.weight.val(), self.stride, self.pad)
+    }
+
+    fn show<V: Visitor>(&mut self, visitor: &mut V) {
+        visitor.parameter(&self.name, Role::Weight, &mut self.weight);
+    }
+}
+
+/// Batch normalization: batch statistics while training, running ones otherwise.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// Scale γ `[C]`.
+    pub gamma: Param<Tensor<1>>,
+    /// Shift β `[C]`.
+    pub beta: Param<Tensor<1>>,
+    /// Running mean `[C]`.
+    pub mean: RunningState<Tensor<1>>,
+    /// Running biased variance `[C]`.
+    pub variance: RunningState<Tensor<1>>,
+    name: String,
+    frozen: bool,
+}
+
+impl BatchNorm {
+    /// γ = 1, β = 0, mean 0, variance 1.
+    pub fn new(name: String, channels: usize, device: &Device) -> Self {
+        let plain = device.clone().inner();
+        Self {
+            gamma: Param::from_tensor(constant(1.0, channels, device)),
+            beta: Param::from_tensor(constant(0.0, channels, device)),
+            mean: RunningState::new(constant(0.0, channels, &plain)),
+            variance: RunningState::new(constant(1.0, channels, &plain)),
+            name,
+            frozen: false,
+        }
+    }
+
+    /// `act(bn(x) [+ residual])`. A frozen layer uses its running statistics even in
+    /// training, as Keras does.
+    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>, relu: bool) -> Tensor<4> {
+        let (gamma, beta) = (self.gamma.val(), self.beta.val());
+        if x.device().is_autodiff() && !self.frozen {
+            let (y, mean, variance) =
+                ops::batch_norm_relu(x, gamma, beta, residual, relu, BATCH_NORM_EPSILON);
+            blend(&self.mean, mean);
+            blend(&self.variance, variance);
+            return y;
+        }
+        // One multiplication and one addition per value: y = a·x + (β − a·mean).
+        let channels = gamma.dims()[0];
+        let a = gamma / (self.variance.value_sync() + BATCH_NORM_EPSILON).sqrt();
+        let b = beta - a.clone() * self.mean.value_sync();
+        let y = x * a.reshape([1, channels, 1, 1]) + b.reshape([1, channels, 1, 1]);
+        ops::join(y, residual, relu)
+    }
+
+    pub(super) fn freeze(&mut self) {
+        self.frozen = true;
+    }
+
+    pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
+        visitor.parameter(&format!("{}.gamma", self.name), Role::Scale, &mut self.gamma);
+        visitor.parameter(&format!("{}.beta", self.name), Role::Scale, &mut self.beta);
+        visitor.statistic(&format!("{}.mean", self.name), &self.mean);
+        visitor.statistic(&format!("{}.variance", self.name), &self.variance);
+    }
+}
+
+fn blend(running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
+    let old = running.value_sync().inner();
+    running.update(old.mul_scalar(MOMENTUM) + batch.inner().mul_scalar(1.0 - MOMENTUM));
+}
+
+/// A convolution and the batch-norm that follows it, if any.
+#[derive(Module, Debug)]
+pub struct ConvBn {
+    conv: Conv,
+    bn: Option<BatchNorm>,
+}
+
+impl ConvBn {
+    /// `bn` names the batch-norm layer.
+    pub fn new(spec: &ConvSpec, bn: Option<String>, seed: u64, device: &Device) -> Self {
+        Self {
+            conv: Conv::new(spec, seed, device),
+            bn: bn.map(|name| BatchNorm::new(name, spec.c_out, device)),
+        }
+    }
+
+    /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`.
+    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>, relu: bool) -> Tensor<4> {
+        let y = self.conv.forward(x);
+        match &self.bn {
+            Some(bn) => bn.forward(y, residual, relu),
+            None => ops::join(y, residual, relu),
+        }
+    }
+
+    pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
+        self.conv.show(visitor);
+        if let Some(bn) = &mut self.bn {
+            bn.show(visitor);
+        }
+    }
+
+    pub(super) fn freeze(&mut self) {
+        if let Some(bn) = &mut self.bn {
+            bn.freeze();
+        }
+    }
+}
+
+/// The classification head `y = x·Wᵀ + b`.
+#[derive(Module, Debug)]
+pub struct Dense {
+    /// `[classes, features]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[classes]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Dense {
+    /// Glorot-uniform weights, `±√(6 / (in + out))`, and zero biases, as Keras' Dense.
+    pub fn new(features: usize, classes: usize, seed: u64, device: &Device) -> Self {
+        let limit = (6.0 / (features + classes) as f64).sqrt();
+        let draw = |rng: &mut Rng| limit * (2.0 * rng.unit() - 1.0);
+        Self {
+            weight: random("predictions.weight", seed, [classes, features], device, draw),
+            bias: Param::from_tensor(constant(0.0, classes, device)),
+        }
+    }
+
+    /// `x: [N, features]` to logits `[N, classes]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze::<2>()
+    }
+
+    pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
+        visitor.parameter("predictions.weight", Role::Weight, &mut self.weight);
+        visitor.parameter("predictions.bias", Role::Scale, &mut self.bias);
+    }
+}

@@ -1,0 +1,181 @@
+//! ResNets as Burn modules, with KerasHub's semantics.
+//!
+//! The layers follow [`ResNetConfig`]: `stem`, `blocks`, pooling, head. Version 1 blocks
+//! are `conv·bn·relu … conv·bn`, added to the shortcut and rectified; version 2 blocks
+//! normalize and rectify first, project from that, and only add.
+
+mod layers;
+mod ops;
+mod weights;
+
+pub(crate) use layers::replace;
+pub use layers::{BatchNorm, Conv, ConvBn, Dense, Role, Visitor};
+pub use weights::{LoadError, load_tensors, save_tensors};
+
+use burn::module::{Module, Param, RunningState};
+use burn::tensor::module::max_pool2d;
+use burn::tensor::ops::MaxPoolOptions;
+use burn::tensor::{Device, Tensor};
+use convert::resnet::{BlockSpec, Pooling, ResNetConfig};
+
+/// One residual block.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Version 2: batch-norm and ReLU on the block's input.
+    pre: Option<BatchNorm>,
+    convs: Vec<ConvBn>,
+    projection: Option<ConvBn>,
+}
+
+impl Block {
+    fn new(spec: &BlockSpec, v2: bool, seed: u64, device: &Device) -> Self {
+        let last = spec.convs.len() - 1;
+        let convs = spec.convs.iter().enumerate().map(|(n, conv)| {
+            let bn = (!v2 || n < last).then(|| format!("{}_{}_bn", spec.name, n + 1));
+            ConvBn::new(conv, bn, seed, device)
+        });
+        let projection = spec.projection.as_ref().map(|conv| {
+            let bn = (!v2).then(|| format!("{}_0_bn", spec.name));
+            ConvBn::new(conv, bn, seed, device)
+        });
+        let pre = v2.then(|| {
+            let name = format!("{}_pre_activation_bn", spec.name);
+            BatchNorm::new(name, spec.convs[0].c_in, device)
+        });
+        Self { pre, convs: convs.collect(), projection }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        // Version 2 projects the pre-activation but its identity shortcut taps the raw input.
+        let pre = match &self.pre {
+            Some(bn) => bn.forward(x.clone(), None, true),
+            None => x.clone(),
+        };
+        let shortcut = match &self.projection {
+            Some(projection) => projection.forward(pre.clone(), None, false),
+            None => x,
+        };
+        let Some((last, first)) = self.convs.split_last() else { return shortcut };
+        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true));
+        last.forward(y, Some(shortcut), self.pre.is_none())
+    }
+}
+
+/// A ResNet classifier.
+#[derive(Module, Debug)]
+pub struct ResNet {
+    stem: Vec<ConvBn>,
+    stem_pool: bool,
+    blocks: Vec<Block>,
+    post: Option<BatchNorm>,
+    max_pooling: bool,
+    head: Dense,
+}
+
+impl ResNet {
+    /// A network with fresh weights: the same seed gives the same weights.
+    ///
+    /// # Errors
+    /// What [`ResNetConfig::check`] refuses.
+    pub fn new(config: &ResNetConfig, seed: u64, device: &Device) -> Result<Self, String> {
+        config.check()?;
+        let v2 = config.use_pre_activation;
+        let stem = config.stem();
+        let last = stem.len() - 1;
+        let stem = stem.iter().enumerate().map(|(i, conv)| {
+            let bn = (!v2 || i < last).then(|| format!("conv{}_bn", i + 1));
+            ConvBn::new(conv, bn, seed, device)
+        });
+        Ok(Self {
+            stem: stem.collect(),
+            stem_pool: config.stem_pool,
+            blocks: config.blocks().iter().map(|b| Block::new(b, v2, seed, device)).collect(),
+            post: v2.then(|| BatchNorm::new("post_bn".into(), config.features(), device)),
+            max_pooling: config.pooling == Pooling::Max,
+            head: Dense::new(config.features(), config.classes, seed, device),
+        })
+    }
+
+    /// Pictures `[N, 3, H, W]`, preprocessed, to logits `[N, classes]`.
+    ///
+    /// On an autodiff device batch-norms use and update batch statistics; elsewhere they use
+    /// the running ones. `module.valid()` makes the evaluating copy.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
+        self.head.forward(self.features(x))
+    }
+
+    /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
+    pub fn features(&self, mut x: Tensor<4>) -> Tensor<2> {
+        for (i, conv) in self.stem.iter().enumerate() {
+            // Version 2 leaves its last stem convolution bare.
+            let relu = self.post.is_none() || i + 1 < self.stem.len();
+            x = conv.forward(x, None, relu);
+        }
+        if self.stem_pool {
+            // Burn pads a max-pool with −∞: version 2's rule, and no difference after the
+            // ReLU of version 1.
+            let mut options = MaxPoolOptions::new([3, 3]);
+            options.stride = [2, 2];
+            options.padding = [(1, 1), (1, 1)];
+            x = max_pool2d(x, options);
+        }
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        if let Some(bn) = &self.post {
+            x = bn.forward(x, None, true);
+        }
+        let [n, channels, height, width] = x.dims();
+        let flat = x.reshape([n, channels, height * width]);
+        let pooled = if self.max_pooling { flat.max_dim(2) } else { flat.mean_dim(2) };
+        pooled.reshape([n, channels])
+    }
+
+    /// Shows every tensor to `visitor`, in the order of the layers.
+    pub fn visit_tensors<V: Visitor>(&mut self, visitor: &mut V) {
+        for conv in &mut self.stem {
+            conv.show(visitor);
+        }
+        for block in &mut self.blocks {
+            if let Some(bn) = &mut block.pre {
+                bn.show(visitor);
+            }
+            for conv in block.convs.iter_mut().chain(&mut block.projection) {
+                conv.show(visitor);
+            }
+        }
+        if let Some(bn) = &mut self.post {
+            bn.show(visitor);
+        }
+        self.head.show(visitor);
+    }
+
+    /// Stops everything but the head from learning; batch-norms keep their statistics.
+    pub fn freeze_backbone(&mut self) {
+        struct Freeze;
+        impl Visitor for Freeze {
+            fn parameter<const D: usize>(
+                &mut self,
+                name: &str,
+                _: Role,
+                value: &mut Param<Tensor<D>>,
+            ) {
+                if !is_head(name) {
+                    *value = value.clone().set_require_grad(false);
+                }
+            }
+            fn statistic(&mut self, _: &str, _: &RunningState<Tensor<1>>) {}
+        }
+        self.visit_tensors(&mut Freeze);
+        let convs =
+            self.blocks.iter_mut().flat_map(|b| b.convs.iter_mut().chain(&mut b.projection));
+        self.stem.iter_mut().chain(convs).for_each(ConvBn::freeze);
+        let alone = self.blocks.iter_mut().filter_map(|b| b.pre.as_mut());
+        alone.chain(&mut self.post).for_each(BatchNorm::freeze);
+    }
+}
+
+/// Whether a tensor belongs to the classification head.
+pub(crate) fn is_head(name: &str) -> bool {
+    name.starts_with("predictions.")
+}

@@ -1,0 +1,123 @@
+//! What a waiting user sees: one line that changes on a terminal, few lines in a log.
+
+use core::time::Duration;
+use std::io::Write;
+use std::time::Instant;
+
+/// Between two lines in a log.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Between two changes of the line on a terminal.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Figures of the epoch so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// Epoch, from 1.
+    pub epoch: u32,
+    /// All epochs.
+    pub epochs: u32,
+    /// Steps done in this epoch.
+    pub step: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
+    /// Mean loss.
+    pub loss: f64,
+    /// Share of pictures right.
+    pub accuracy: f64,
+    /// Pictures seen in this epoch.
+    pub pictures: usize,
+}
+
+/// Prints progress to a terminal or a log.
+#[derive(Debug)]
+pub struct Progress {
+    terminal: bool,
+    started: Instant,
+    shown: Instant,
+    open_line: bool,
+}
+
+impl Progress {
+    /// `terminal`: whether a line may be overwritten.
+    pub fn new(terminal: bool) -> Self {
+        let now = Instant::now();
+        Self { terminal, started: now, shown: now, open_line: false }
+    }
+
+    /// Starts the clock of an epoch.
+    pub fn start_epoch(&mut self) {
+        self.started = Instant::now();
+    }
+
+    /// Time since the epoch's start.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Shows the figures if it is time to.
+    ///
+    /// # Errors
+    /// A closed output.
+    pub fn step(&mut self, f: &Figures, out: &mut dyn Write) -> std::io::Result<()> {
+        let interval = if self.terminal { TERMINAL_INTERVAL } else { LOG_INTERVAL };
+        if self.shown.elapsed() < interval {
+            return Ok(());
+        }
+        self.shown = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        let left = seconds / f.step.max(1) as f64
+            * (f.steps.saturating_sub(f.step) + f.steps * (f.epochs - f.epoch) as usize) as f64;
+        let line = format!(
+            "epoch {}/{} step {}/{} loss {:.4} acc {:.1} % {:.0} images/s, {} left",
+            f.epoch,
+            f.epochs,
+            f.step,
+            f.steps,
+            f.loss,
+            100.0 * f.accuracy,
+            f.pictures as f64 / seconds,
+            duration(left)
+        );
+        if self.terminal {
+            self.open_line = true;
+            write!(out, "\r{line}\x1b[K")?;
+        } else {
+            writeln!(out, "{line}")?;
+        }
+        out.flush()
+    }
+
+    /// Prints a line that stays.
+    ///
+    /// # Errors
+    /// A closed output.
+    pub fn line(&mut self, text: &str, out: &mut dyn Write) -> std::io::Result<()> {
+        if core::mem::take(&mut self.open_line) {
+            write!(out, "\r\x1b[K")?;
+        }
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+}
+
+/// Seconds as `1 h 02 min`, `3 min 04 s` or `5 s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(duration(4.6), "5 s");
+        assert_eq!(duration(184.0), "3 min 04 s");
+        assert_eq!(duration(3720.0), "1 h 02 min");
+    }
+}

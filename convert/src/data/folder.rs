@@ -179,7 +179,7 @@ mod tests {
     fn two_classes(root: &Path) {
         for i in 0..8 {
             picture(&root.join(format!("cat/{i}.png")), [i, 0, 0]);
-            picture(&root.join(format!("dog/deep/{i}.png")), [0, i, 0]);
+            picture(&root.join(format!("dog/deep/{i}.png")), [0, i, 99]);
         }
     }
 
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(data.train.counts(2), [6, 6]);
         assert_eq!(data.val.counts(2), [2, 2]);
         assert_eq!(data.train.picture_len, 8 * 8 * 3);
-        assert_eq!(data.leaked(), 0);
+        assert_eq!((data.leaked(), data.contradictions()), (0, 0));
         assert_eq!(data.skipped.len(), 1);
         assert!(data.skipped[0].contains("broken.jpg"), "{:?}", data.skipped);
         assert_eq!(read(dir.path(), None).unwrap().fingerprint, data.fingerprint);
@@ -209,7 +209,9 @@ mod tests {
         picture(&dir.path().join("val/dog/b.png"), [9, 9, 9]);
         let data = read(dir.path(), None).unwrap();
         assert_eq!((data.train.len(), data.val.len()), (16, 2));
-        assert_eq!(data.leaked(), 1);
+        assert_eq!((data.leaked(), data.contradictions()), (1, 0));
+        picture(&dir.path().join("val/dog/b.png"), [7, 0, 0]);
+        assert_eq!(read(dir.path(), None).unwrap().contradictions(), 1);
         picture(&dir.path().join("val/fox/c.png"), [1, 1, 1]);
         let error = read(dir.path(), None).unwrap_err();
         assert!(error.contains("fox") && error.contains("cat, dog"), "{error}");

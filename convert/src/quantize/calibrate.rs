@@ -172,13 +172,20 @@ pub(crate) fn set_input(session: &mut Session<'_>, picture: &[f32]) {
 mod tests {
     use super::*;
 
+    /// A million values up to 1 and one of 100: keeping a share `s` of the range costs
+    /// `(100·(1 − s))²/n` by clipping and `(100·s/255)²/12` by rounding, least at
+    /// `s = a/(a + b)` with `a = 1/n` and `b = 1/(12·255²)`.
     #[test]
     fn mse_clips_an_outlier() {
+        let n = 1_000_000;
         let mut h = Histogram::new(0.0, 100.0);
-        (0..100_000).for_each(|i| h.add(i as f32 / 100_000.0));
+        (0..n).for_each(|i| h.add(i as f32 / n as f32));
         h.add(100.0);
-        assert_eq!(h.quant(Method::MinMax).scale, 100.0 / 255.0);
-        assert!(h.quant(Method::Mse).scale < 0.5 * 100.0 / 255.0);
+        let full = h.quant(Method::MinMax).scale;
+        assert_eq!(full, 100.0 / 255.0);
+        let (a, b) = (1.0 / n as f32, 1.0 / (12.0 * 255.0 * 255.0));
+        let kept = h.quant(Method::Mse).scale / full;
+        assert!((kept - a / (a + b)).abs() < 0.02, "{kept}");
     }
 
     #[test]

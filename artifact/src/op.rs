@@ -148,6 +148,15 @@ impl Op {
         }
     }
 
+    /// Rows and columns of its window, if it has one.
+    pub const fn filter(&self) -> Option<[u16; 2]> {
+        match self {
+            Self::Conv2d(o) => Some(o.filter),
+            Self::Pool2d(o) => Some(o.filter),
+            Self::Affine(_) => None,
+        }
+    }
+
     /// Multiply-accumulates of one run.
     pub const fn macs(&self) -> u64 {
         match self {

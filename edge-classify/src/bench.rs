@@ -7,7 +7,7 @@ use crate::cli::Bench;
 use crate::model::ModelFile;
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
-use runtime::{AlignedBuf, Session, Shape};
+use runtime::{AlignedBuf, Model, Op, Session, Shape};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -30,6 +30,22 @@ struct Report {
     threads: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     y: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<Layer>,
+}
+
+/// One operator.
+#[derive(Serialize)]
+struct Layer {
+    operator: &'static str,
+    /// Height, width, channels.
+    input: [u16; 3],
+    output: [u16; 3],
+    /// Rows and columns; none where the operator has no window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<[u16; 2]>,
+    macs: u64,
+    median_ms: f64,
 }
 
 /// Measures and prints one line.
@@ -51,11 +67,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         None => (0..model.input_shape().len()).map(|i| (i % 255) as f32 / 127.0 - 1.0).collect(),
     };
     let mut infer = || {
-        // The arena is reused within a run, so each has to be given its input.
-        let mut to = session.input_mut();
-        for (index, &value) in input.iter().enumerate() {
-            to.set(index, value);
-        }
+        give(&mut session, &input);
         let start = Instant::now();
         let logits = session.run();
         (start.elapsed(), logits.iter().take(OUTPUTS).collect::<Vec<f32>>())
@@ -71,11 +83,14 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         infer();
     }
     let mut ms: Vec<f64> = (0..options.runs.get()).map(|_| to_ms(infer().0)).collect();
-    ms.sort_by(f64::total_cmp);
-    let (min_ms, median_ms) = (ms[0], ms[ms.len() / 2]);
+    let (min_ms, median_ms) = (ms.iter().copied().fold(f64::MAX, f64::min), median(&mut ms));
+    let layers = match options.layers {
+        true => time_layers(&mut session, &model, &input, options.runs.get()),
+        false => Vec::new(),
+    };
     let (isa, threads) = (isa.name(), workers.threads());
     let y = given.map(|_| y);
-    let report = Report { median_ms, min_ms, load_ms, rss_mb: peak_mb(), isa, threads, y };
+    let report = Report { median_ms, min_ms, load_ms, rss_mb: peak_mb(), isa, threads, y, layers };
     if options.json {
         crate::print::json(out, &report)?;
         writeln!(out)?;
@@ -90,8 +105,76 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
             write!(out, "; peak memory {mb:.1} MB")?;
         }
         writeln!(out)?;
+        write_layers(&report.layers, out)?;
     }
     Ok(EXIT_ANSWER)
+}
+
+/// Writes the input, which a run overwrites: the arena's memory is reused.
+fn give(session: &mut Session<'_>, input: &[f32]) {
+    let mut to = session.input_mut();
+    for (index, &value) in input.iter().enumerate() {
+        to.set(index, value);
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Times each operator, from the end of the one before it, in `runs` more runs.
+fn time_layers(
+    session: &mut Session<'_>,
+    model: &Model<'_>,
+    input: &[f32],
+    runs: usize,
+) -> Vec<Layer> {
+    let mut times = vec![Vec::with_capacity(runs); model.ops().count()];
+    for _ in 0..runs {
+        give(session, input);
+        let mut last = Instant::now();
+        session.run_observed(|seen| {
+            let now = Instant::now();
+            // Observation 0 is the input, before the first operator.
+            if let Some(times) = seen.index.checked_sub(1).and_then(|op| times.get_mut(op)) {
+                times.push(to_ms(now - last));
+            }
+            last = Instant::now();
+        });
+    }
+    let extent = |s: Shape| [s.h, s.w, s.c];
+    let layer = |(op, mut times): (Op, Vec<f64>)| Layer {
+        operator: op.name(),
+        input: extent(op.input().shape),
+        output: extent(op.output().shape),
+        filter: op.filter(),
+        macs: op.macs(),
+        median_ms: median(&mut times),
+    };
+    model.ops().zip(times).map(layer).collect()
+}
+
+fn write_layers(layers: &[Layer], out: &mut dyn Write) -> Result<()> {
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let by = |s: &[u16]| s.iter().map(u16::to_string).collect::<Vec<_>>().join("x");
+    writeln!(out, "  #  operator        input      output filter       MACs        ms   GMAC/s")?;
+    for (i, l) in layers.iter().enumerate() {
+        let filter = l.filter.map_or(String::new(), |f| by(&f));
+        let rate = l.macs as f64 / 1e6 / l.median_ms.max(1e-9);
+        writeln!(
+            out,
+            "{i:>3}  {:<9} {:>12} {:>11} {filter:>6} {:>10} {:>9.4} {rate:>8.1}",
+            l.operator,
+            by(&l.input),
+            by(&l.output),
+            l.macs,
+            l.median_ms,
+        )?;
+    }
+    Ok(())
 }
 
 fn to_ms(d: Duration) -> f64 {

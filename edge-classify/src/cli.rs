@@ -97,6 +97,10 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "K", default_value = "50")]
     pub(crate) runs: NonZeroUsize,
 
+    /// Also time each operator
+    #[arg(long)]
+    pub(crate) layers: bool,
+
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,

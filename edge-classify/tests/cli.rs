@@ -409,8 +409,14 @@ fn bench_prints_one_line() {
     for key in ["median_ms", "min_ms", "load_ms"] {
         assert!(json[key].as_f64().unwrap() >= 0.0, "{key}");
     }
-    let o = bench.run(&["bench", "@/corner.edge", "--threads=2", "--isa=scalar"]);
+    assert!(json.get("layers").is_none());
+    let o = bench.run(&["bench", "--layers", "--json", "@/corner.edge", "--runs", "3"]);
+    let json: Value = serde_json::from_str(&o.out).unwrap();
+    assert_eq!(json["layers"][0]["operator"], "max_pool2d");
+    assert_eq!(json["layers"][0]["output"], serde_json::json!([1, 1, 3]));
+    let o = bench.run(&["bench", "@/corner.edge", "--threads=2", "--isa=scalar", "--layers"]);
     assert!(o.out.contains("2 thread(s) with scalar"), "{}", o.out);
+    assert!(o.out.contains("max_pool2d        2x2x3       1x1x3    1x1"), "{}", o.out);
 }
 
 #[test]

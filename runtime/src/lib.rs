@@ -43,7 +43,7 @@ pub mod workers;
 #[cfg(feature = "alloc")]
 pub use arena::AlignedBuf;
 pub use arena::{Aligned, Arena};
-pub use artifact::{ArtifactError, Dtype, Meta, Preprocess, Quant, Shape, arena_len};
+pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, arena_len};
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 pub use session::{InputMut, Logits, Observation, Session, SessionError};

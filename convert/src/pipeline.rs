@@ -1,6 +1,7 @@
 //! Checkpoint → optimized graph → calibration → device file.
 
 use crate::checkpoint::{Checkpoint, Sample};
+use crate::data::fit;
 use crate::emit::edge::{
     Attributes, EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge,
 };
@@ -8,6 +9,7 @@ use crate::graph::{Graph, GraphError};
 use crate::optimize::optimize;
 use crate::quantize::{CalibrationError, Method, calibrate};
 use artifact::{Preprocess, Quant};
+use std::io::Cursor;
 
 /// Number format of the device file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,14 +104,14 @@ pub fn normalize(rgb: &[u8], p: &Preprocess) -> Vec<f32> {
 pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>>, ConvertError> {
     let decode = |(index, sample): (usize, &Sample)| {
         let bad = |what: String| ConvertError::Sample { index, what };
-        let image = image::load_from_memory_with_format(&sample.png, image::ImageFormat::Png)
-            .map_err(|e| bad(e.to_string()))?
-            .into_rgb8();
-        let wanted = (u32::from(p.width), u32::from(p.height));
-        if image.dimensions() != wanted {
-            return Err(bad(format!("size {:?}, expected {wanted:?}", image.dimensions())));
+        let picture = picture::decode(Cursor::new(&sample.png)).map_err(|e| bad(e.to_string()))?;
+        let view = picture.view().map_err(|e| bad(e.to_string()))?;
+        let (found, wanted) = ((view.width(), view.height()), (p.width.into(), p.height.into()));
+        if found != wanted {
+            return Err(bad(format!("size {found:?}, expected {wanted:?}")));
         }
-        Ok(normalize(&image, p))
+        // Of the right size already, so only the pixels' order is settled here.
+        Ok(normalize(&fit(view, p).map_err(|e| bad(e.to_string()))?, p))
     };
     samples.iter().enumerate().map(decode).collect()
 }

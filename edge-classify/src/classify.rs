@@ -2,12 +2,12 @@
 
 use crate::cli::Cli;
 use crate::model::ModelFile;
-use crate::picture::{self, Picture};
 use crate::print::{self, Plain};
 use crate::sources::{self, Source};
 use crate::{EXIT_ANSWER, EXIT_ERROR, EXIT_NO_CLASS, npy};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
+use picture::Picture;
 use runtime::classify::{Score, top_k};
 use runtime::preprocess::for_each_pixel;
 use runtime::{AlignedBuf, Model, Session};
@@ -102,12 +102,12 @@ impl Classifier<'_> {
             Source::Stdin => {
                 let start = Instant::now();
                 let picture = picture::read(&mut io::stdin().lock());
-                ("-".into(), picture, start.elapsed())
+                ("-".into(), picture.map_err(Into::into), start.elapsed())
             }
             Source::File(path) => {
                 let start = Instant::now();
                 let picture = picture::open(&path);
-                (path.display().to_string(), picture, start.elapsed())
+                (path.display().to_string(), picture.map_err(Into::into), start.elapsed())
             }
             Source::Failed(path, e) => (path.display().to_string(), Err(e), Duration::ZERO),
         };

@@ -5,9 +5,6 @@
 //! let code = edge_classify::run(["edge-classify", "no-such.jpg"], &mut out, &mut err);
 //! assert_eq!(code, edge_classify::EXIT_ERROR);
 //! ```
-//!
-//! The picture's pixels are decoded once, straight to 8-bit RGB, and read in place from
-//! then on: an EXIF rotation only changes the order in which preprocessing reads them.
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -16,15 +13,12 @@ mod classify;
 mod cli;
 mod model;
 mod npy;
-mod picture;
 mod print;
 mod sources;
 
 use clap::Parser;
 use std::ffi::OsString;
 use std::io::Write;
-
-pub use picture::silence_decoder_panics;
 
 /// Every picture has an answer.
 pub const EXIT_ANSWER: u8 = 0;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    edge_classify::silence_decoder_panics();
+    picture::silence_decoder_panics();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let code = edge_classify::run(std::env::args_os(), &mut out, &mut std::io::stderr());
     match out.flush() {

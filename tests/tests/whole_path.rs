@@ -3,7 +3,7 @@
 use artifact::Artifact;
 use convert::accuracy::predict;
 use convert::checkpoint::Checkpoint;
-use convert::data::{Dataset, Pictures, ReadOptions};
+use convert::data::{Dataset, Pictures, ReadOptions, fit};
 use convert::graph::evaluate;
 use convert::pipeline::{Options, Quantize, Target, convert, normalize, stored_samples};
 use runtime::workers::{Inline, Threads, Workers};
@@ -30,9 +30,8 @@ fn sample_pictures(checkpoint: &Checkpoint) -> Pictures {
         ..Pictures::default()
     };
     for sample in &checkpoint.samples {
-        let (rgb, width, height) = convert::data::decode(&sample.png).unwrap();
-        assert_eq!((width, height), (p.width.into(), p.height.into()));
-        pictures.pixels.extend(rgb);
+        let picture = picture::decode(std::io::Cursor::new(&sample.png)).unwrap();
+        pictures.pixels.extend(fit(picture.view().unwrap(), p).unwrap());
         pictures.labels.push(sample.label);
         pictures.digests.push(0);
     }

@@ -259,6 +259,13 @@ fn read(
     if data.skipped.len() > 10 {
         writeln!(out, "skipped {} files in all", data.skipped.len())?;
     }
+    for [a, b] in data.case_twins() {
+        writeln!(
+            out,
+            "warning: the classes `{a}` and `{b}` differ only in case; if they are one class, \
+             put its pictures into one folder"
+        )?;
+    }
     let leaked = data.leaked();
     if leaked > 0 {
         writeln!(

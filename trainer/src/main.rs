@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    picture::silence_decoder_panics();
     match trainer::run(std::env::args_os(), &mut std::io::stdout()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {

@@ -1,7 +1,8 @@
 //! CIFAR-10's binary files: records of one label byte and 32×32 pixels, plane by plane.
 
-use super::{DataError, Dataset, Pictures, ReadOptions, picture};
+use super::{DataError, Dataset, Pictures, ReadOptions, fit};
 use crate::random::fnv1a;
+use runtime::preprocess::RgbView;
 use std::path::{Path, PathBuf};
 
 const SIDE: usize = 32;
@@ -79,7 +80,8 @@ fn read_batches(
                     *value = planes[channel * PLANE + pixel];
                 }
             }
-            let fitted = picture::fit(&rgb, SIDE, SIDE, p)
+            let fitted = RgbView::new(&rgb, SIDE, SIDE, SIDE * 3)
+                .and_then(|view| fit(view, p))
                 .map_err(|e| DataError::layout(file, e.to_string()))?;
             out.push(&fitted, label as u32, fnv1a(planes));
         }

@@ -1,8 +1,9 @@
 //! One folder of pictures per class, optionally below `train/` and `val/`.
 
-use super::{DataError, Dataset, Pictures, ReadOptions, list, picture};
+use super::{DataError, Dataset, Pictures, ReadOptions, fit, list};
 use crate::random::fnv1a;
 use rayon::prelude::*;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold training pictures.
@@ -11,8 +12,6 @@ const TRAIN: [&str; 2] = ["train", "training"];
 const VAL: [&str; 4] = ["val", "validation", "valid", "test"];
 /// Longest chain of folders inside a class folder; ends symlink loops.
 const MAX_DEPTH: usize = 8;
-/// A picture file above this is not decoded, in bytes.
-const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// Reads `root`; `val` is empty where the folder has no split.
 pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
@@ -148,13 +147,13 @@ fn read_classes(
 
 fn read_picture(path: &Path, options: &ReadOptions) -> Result<(Vec<u8>, u64), String> {
     let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if meta.len() > MAX_FILE_BYTES {
-        return Err(format!("{} bytes, more than a picture should have", meta.len()));
+    if meta.len() > picture::MAX_BYTES {
+        return Err(picture::PictureError::TooLong.to_string());
     }
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    let (rgb, width, height) = picture::decode(&bytes).map_err(|e| e.to_string())?;
-    let pixels =
-        picture::fit(&rgb, width, height, &options.preprocess).map_err(|e| e.to_string())?;
+    let picture = picture::decode(Cursor::new(&bytes)).map_err(|e| e.to_string())?;
+    let view = picture.view().map_err(|e| e.to_string())?;
+    let pixels = fit(view, &options.preprocess).map_err(|e| e.to_string())?;
     Ok((pixels, fnv1a(&bytes)))
 }
 
@@ -188,6 +187,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         two_classes(dir.path());
         fs::write(dir.path().join("cat/broken.jpg"), b"\xff\xd8\xff no").unwrap();
+        // Half a photo decodes to half a photo of grey, which would teach nonsense.
+        let cut = dir.path().join("dog/cut.jpg");
+        picture(&cut, [5, 5, 5]);
+        let jpeg = fs::read(&cut).unwrap();
+        fs::write(&cut, &jpeg[..jpeg.len() - 9]).unwrap();
         fs::write(dir.path().join("cat/.DS_Store"), b"x").unwrap();
         fs::write(dir.path().join("dog/Thumbs.db"), b"x").unwrap();
         let data = read(dir.path(), Some(2)).unwrap();
@@ -196,8 +200,13 @@ mod tests {
         assert_eq!(data.val.counts(2), [2, 2]);
         assert_eq!(data.train.picture_len, 8 * 8 * 3);
         assert_eq!((data.leaked(), data.contradictions()), (0, 0));
-        assert_eq!(data.skipped.len(), 1);
+        assert_eq!(data.skipped.len(), 2);
         assert!(data.skipped[0].contains("broken.jpg"), "{:?}", data.skipped);
+        assert!(
+            data.skipped[1].contains("cut.jpg: damaged picture: the end"),
+            "{:?}",
+            data.skipped
+        );
         assert_eq!(read(dir.path(), None).unwrap().fingerprint, data.fingerprint);
     }
 
@@ -215,6 +224,16 @@ mod tests {
         picture(&dir.path().join("val/fox/c.png"), [1, 1, 1]);
         let error = read(dir.path(), None).unwrap_err();
         assert!(error.contains("fox") && error.contains("cat, dog"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")] // elsewhere the two may be one folder
+    #[test]
+    fn names_that_differ_only_in_case_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        two_classes(dir.path());
+        picture(&dir.path().join("Cat/1.png"), [1, 2, 3]);
+        let data = read(dir.path(), Some(3)).unwrap();
+        assert_eq!(data.case_twins(), [["Cat", "cat"]]);
     }
 
     #[test]

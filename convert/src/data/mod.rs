@@ -2,12 +2,10 @@
 
 mod cifar;
 mod folder;
-mod picture;
-
-pub use picture::{DecodeError, decode};
 
 use crate::random::{Rng, fnv1a};
 use artifact::Preprocess;
+use runtime::preprocess::{FrameError, RgbView, resize_rgb8};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -242,6 +240,19 @@ impl Dataset {
         pairs.filter(|(d, l)| *classes.entry(**d).or_insert(**l) != **l).count()
     }
 
+    /// Pairs of classes whose names differ only in case: most often one class by mistake, and
+    /// one folder on systems that ignore case.
+    pub fn case_twins(&self) -> Vec<[&str; 2]> {
+        let mut seen: HashMap<String, &str> = HashMap::new();
+        let mut twins = Vec::new();
+        for label in &self.labels {
+            if let Some(other) = seen.insert(label.to_lowercase(), label) {
+                twins.push([other, label.as_str()]);
+            }
+        }
+        twins
+    }
+
     fn digest(&self) -> String {
         let fold = |h: u64, v: u64| Rng::keyed(&[h, v]).next_u64();
         let hash = [&self.train, &self.val].iter().fold(0, |h, pictures| {
@@ -250,6 +261,16 @@ impl Dataset {
         });
         format!("{hash:016x}")
     }
+}
+
+/// Fits a picture to the model's input size, `[p.height, p.width, 3]`.
+///
+/// # Errors
+/// None for a checked preprocessing: the output has the size that it is given here.
+pub fn fit(view: RgbView<'_>, p: &Preprocess) -> Result<Vec<u8>, FrameError> {
+    let mut out = vec![0; usize::from(p.height) * usize::from(p.width) * 3];
+    resize_rgb8(p, view, &mut out)?;
+    Ok(out)
 }
 
 /// Up to ten names, separated by commas.

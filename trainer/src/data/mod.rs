@@ -4,5 +4,5 @@ mod augment;
 mod loader;
 
 pub use augment::Augment;
-pub use convert::data::{DataError, Dataset, DecodeError, Pictures, ReadOptions, decode, list};
+pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
 pub use loader::{Batch, Batches, Order, batch_count};

@@ -1,10 +1,17 @@
-//! Picture files to 8-bit RGB.
+//! Picture files to upright 8-bit RGB: the one decoder of training and of the command line, so
+//! that a photo becomes the same pixels in both.
+//!
+//! ```
+//! let error = picture::decode(std::io::Cursor::new(b"<html>")).unwrap_err();
+//! assert!(error.to_string().contains("a web page"));
+//! ```
 //!
 //! The file's type is told by its contents. Sizes are checked before memory is taken; a
 //! decoder's panic becomes an error. A second buffer of the picture's size is only needed for
-//! grey pictures: all others shrink to RGB in place.
+//! grey pictures: all others shrink to RGB in place. An EXIF rotation moves no pixel; it only
+//! changes the order in which preprocessing reads them.
+#![forbid(unsafe_code)]
 
-use anyhow::{Result, bail, ensure};
 use core::cell::Cell;
 use core::panic::AssertUnwindSafe;
 use image::codecs::{bmp, gif, jpeg, png, webp};
@@ -18,7 +25,51 @@ use std::path::Path;
 /// Longest side in pixels.
 const MAX_SIDE: u32 = 32_768;
 /// Most memory for decoded pixels, and the longest file.
-const MAX_BYTES: u64 = 512 << 20;
+pub const MAX_BYTES: u64 = 512 << 20;
+
+/// [`MAX_BYTES`] as people read it.
+const MAX_MIB: u64 = MAX_BYTES >> 20;
+
+/// Why a file gives no picture; the text does not name the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PictureError {
+    /// Reading failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Not a file.
+    #[error("a folder")]
+    Folder,
+    /// Longer than any file that is read.
+    #[error("file of more than {MAX_MIB} MiB")]
+    TooLong,
+    /// A format that is not read; the text says which, and what to do.
+    #[error("{0}")]
+    Format(&'static str),
+    /// A feature of a format that is not read.
+    #[error("picture of a kind that is not read: {0}")]
+    Unsupported(String),
+    /// Broken contents.
+    #[error("damaged picture: {0}")]
+    Damaged(String),
+    /// A size beyond the limits.
+    #[error(
+        "picture of {width}x{height} pixels, {} MiB decoded; at most {MAX_SIDE} pixels a side and \
+         {MAX_MIB} MiB are read",
+        bytes >> 20
+    )]
+    TooLarge {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Bytes of all pixels.
+        bytes: u64,
+    },
+    /// The decoder hit the limits on its way.
+    #[error("picture of more than {MAX_SIDE} pixels a side or {MAX_MIB} MiB decoded")]
+    Limits,
+}
 
 thread_local! {
     static DECODING: Cell<bool> = const { Cell::new(false) };
@@ -26,7 +77,7 @@ thread_local! {
 
 /// A decoded picture.
 #[derive(Debug)]
-pub(crate) struct Picture {
+pub struct Picture {
     /// `[height, width, 3]`, as stored in the file.
     rgb: Vec<u8>,
     width: usize,
@@ -34,12 +85,15 @@ pub(crate) struct Picture {
     /// EXIF orientation, 1 to 8.
     orientation: u8,
     /// What the user should know of it.
-    pub(crate) note: Option<&'static str>,
+    pub note: Option<&'static str>,
 }
 
 impl Picture {
     /// The picture the right way up.
-    pub(crate) fn view(&self) -> Result<RgbView<'_>, FrameError> {
+    ///
+    /// # Errors
+    /// None for a picture that [`decode`] returned: it has pixels and no side is too long.
+    pub fn view(&self) -> Result<RgbView<'_>, FrameError> {
         let view = RgbView::new(&self.rgb, self.width, self.height, self.width * 3)?;
         Ok(view.oriented(self.orientation))
     }
@@ -52,8 +106,9 @@ impl Picture {
     }
 }
 
-/// Keeps decoders that panic from writing about it: [`crate::run`] reports the picture by its
-/// name instead. For the whole process; other panics are shown as before.
+/// Keeps decoders that panic from writing about it: the error that [`decode`] returns is
+/// reported with the file's name instead. For the whole process; other panics are shown as
+/// before.
 pub fn silence_decoder_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -64,38 +119,56 @@ pub fn silence_decoder_panics() {
 }
 
 /// Decodes a file.
-pub(crate) fn open(path: &Path) -> Result<Picture> {
+///
+/// # Errors
+/// Unreadable files, and what [`decode`] refuses.
+pub fn open(path: &Path) -> Result<Picture, PictureError> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
-    ensure!(!metadata.is_dir(), "a folder");
+    if metadata.is_dir() {
+        return Err(PictureError::Folder);
+    }
     if metadata.is_file() {
-        ensure!(metadata.len() <= MAX_BYTES, "file of more than {} MiB", MAX_BYTES >> 20);
+        if metadata.len() > MAX_BYTES {
+            return Err(PictureError::TooLong);
+        }
         return decode(BufReader::new(file));
     }
     read(&mut file)
 }
 
 /// Decodes what a stream (which cannot be sought) holds.
-pub(crate) fn read(stream: &mut dyn Read) -> Result<Picture> {
+///
+/// # Errors
+/// A stream that cannot be read, and what [`decode`] refuses.
+pub fn read(stream: &mut dyn Read) -> Result<Picture, PictureError> {
     let mut bytes = Vec::new();
     stream.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= MAX_BYTES, "more than {} MiB", MAX_BYTES >> 20);
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(PictureError::TooLong);
+    }
     decode(Cursor::new(bytes))
 }
 
-fn decode(reader: impl BufRead + Seek) -> Result<Picture> {
+/// Decodes a picture; transparent pixels are put on white.
+///
+/// # Errors
+/// Bytes that are no picture of a known format, damaged ones, and ones too large.
+pub fn decode(reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
     DECODING.set(true);
     // Nothing outlives a panic: the reader and all buffers are dropped with it.
     let outcome = catch_unwind(AssertUnwindSafe(|| decode_unguarded(reader)));
     DECODING.set(false);
-    outcome.unwrap_or_else(|_| bail!("damaged picture: the decoder gave up"))
+    outcome.unwrap_or_else(|_| Err(PictureError::Damaged("the decoder gave up".into())))
 }
 
-fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture> {
+fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
     let head = reader.fill_buf()?;
     match image::guess_format(head) {
         Ok(ImageFormat::Jpeg) => {
-            ensure!(jpeg_ends(&mut reader)?, "damaged picture: the end of the file is missing");
+            if !jpeg_ends(&mut reader)? {
+                return Err(PictureError::Damaged("the end of the file is missing".into()));
+            }
             reader.rewind()?;
             pixels(jpeg::JpegDecoder::new(reader).map_err(damaged)?)
         }
@@ -118,7 +191,7 @@ fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture> {
             let animated = again.into_frames().take(2).filter(Result::is_ok).count() > 1;
             Ok(picture.first_of(animated))
         }
-        Ok(_) | Err(_) => bail!("{}", refusal(head)),
+        Ok(_) | Err(_) => Err(PictureError::Format(refusal(head))),
     }
 }
 
@@ -154,15 +227,12 @@ fn jpeg_ends(reader: &mut impl BufRead) -> io::Result<bool> {
 }
 
 /// A decoder's complaint in our words.
-fn damaged(e: ImageError) -> anyhow::Error {
+fn damaged(e: ImageError) -> PictureError {
     match e {
-        ImageError::Limits(_) => anyhow::anyhow!(
-            "picture of more than {MAX_SIDE} pixels a side or {} MiB decoded",
-            MAX_BYTES >> 20
-        ),
-        // Its text holds that of its source; as a chain it would be printed twice.
-        ImageError::Unsupported(e) => anyhow::anyhow!("picture of a kind that is not read: {e}"),
-        e => anyhow::anyhow!("damaged picture: {e}"),
+        ImageError::Limits(_) => PictureError::Limits,
+        // As text: it holds that of its source, which a chain would print twice.
+        ImageError::Unsupported(e) => PictureError::Unsupported(e.to_string()),
+        e => PictureError::Damaged(e.to_string()),
     }
 }
 
@@ -195,33 +265,25 @@ fn limits() -> Limits {
     limits
 }
 
-fn pixels(mut decoder: impl ImageDecoder) -> Result<Picture> {
+fn pixels(mut decoder: impl ImageDecoder) -> Result<Picture, PictureError> {
     let (width, height) = decoder.dimensions();
-    ensure!(
-        width <= MAX_SIDE && height <= MAX_SIDE,
-        "picture of {width}x{height} pixels; at most {MAX_SIDE} a side are read"
-    );
     let bytes = decoder.total_bytes();
-    ensure!(
-        bytes <= MAX_BYTES,
-        "picture of {width}x{height} pixels takes {} MiB decoded; at most {} MiB are given",
-        bytes >> 20,
-        MAX_BYTES >> 20
-    );
+    if width > MAX_SIDE || height > MAX_SIDE || bytes > MAX_BYTES {
+        return Err(PictureError::TooLarge { width, height, bytes });
+    }
     decoder.set_limits(limits()).map_err(damaged)?;
     // A damaged EXIF block is no reason to refuse the picture.
     let orientation = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
     let color = decoder.color_type();
     // Zeroed memory costs nothing until it is written: a header alone claims none.
-    let mut raw = vec![0; usize::try_from(bytes)?];
+    let mut raw = vec![0; bytes as usize];
     decoder.read_image(&mut raw).map_err(damaged)?;
     let rgb = to_rgb8(raw, color)?;
-    let (width, height) = (usize::try_from(width)?, usize::try_from(height)?);
-    Ok(Picture { rgb, width, height, orientation, note: None })
+    Ok(Picture { rgb, width: width as usize, height: height as usize, orientation, note: None })
 }
 
 /// Any of the decoders' pixel formats to RGB: 16 bits rounded to 8, alpha put on white.
-fn to_rgb8(mut raw: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
+fn to_rgb8(mut raw: Vec<u8>, color: ColorType) -> Result<Vec<u8>, PictureError> {
     let channels = usize::from(color.channel_count());
     match usize::from(color.bytes_per_pixel()) / channels {
         1 => {}
@@ -232,7 +294,10 @@ fn to_rgb8(mut raw: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
             }
             raw.truncate(raw.len() / 2);
         }
-        _ => bail!("floating-point picture, which are not read; save it as PNG"),
+        _ => {
+            let what = "floating-point pixels; save it as PNG";
+            return Err(PictureError::Unsupported(what.into()));
+        }
     }
     match channels {
         1 => raw = raw.iter().flat_map(|&v| [v; 3]).collect(),

@@ -20,20 +20,26 @@ const ARENA_LEN: usize =
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     hprintln!("{}", info);
-    debug::exit(debug::EXIT_FAILURE);
-    loop {}
+    stop(debug::EXIT_FAILURE)
+}
+
+/// Ends the emulator; on a real board, where nobody listens, waits.
+fn stop(status: debug::ExitStatus) -> ! {
+    debug::exit(status);
+    loop {
+        cortex_m::asm::wfi();
+    }
 }
 
 #[entry]
 fn main() -> ! {
     match run() {
-        Ok(()) => debug::exit(debug::EXIT_SUCCESS),
+        Ok(()) => stop(debug::EXIT_SUCCESS),
         Err(what) => {
             hprintln!("error: {}", what);
-            debug::exit(debug::EXIT_FAILURE);
+            stop(debug::EXIT_FAILURE)
         }
     }
-    loop {}
 }
 
 fn run() -> Result<(), &'static str> {

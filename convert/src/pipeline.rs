@@ -128,9 +128,10 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let mut graph = Graph::from_checkpoint(checkpoint)?;
     optimize(&mut graph);
-    let best = checkpoint.training.epochs.iter().filter_map(|e| e.val_accuracy).reduce(f64::max);
+    // The last epoch recorded is the one whose weights these are.
+    let accuracy = checkpoint.training.epochs.last().and_then(|e| e.val_accuracy);
     let metrics =
-        best.map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0));
+        accuracy.map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0));
     let attributes = Attributes {
         labels: &checkpoint.labels,
         preprocess: checkpoint.preprocess,

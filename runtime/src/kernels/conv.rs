@@ -70,18 +70,25 @@ impl<E: Number, W> Conv<'_, E, W> {
         let params: [&[E::Param]; NP] =
             core::array::from_fn(|p| &self.params[(panel + p) * params_len..][..params_len]);
         let start: [I::Acc; NP] = core::array::from_fn(|p| isa.start(params[p]));
+        let scale: [I::Scale; NP] = core::array::from_fn(|p| isa.scale(params[p]));
         let pixels = out.len() / c_out;
 
+        let (mut row, mut column) = (first_pixel / w_out, first_pixel % w_out);
         let mut pixel = 0;
         while pixel < pixels {
-            // A last, partial tile computes its last pixel several times.
             let mut origin = [(0isize, 0isize); MR];
             for (m, origin) in origin.iter_mut().enumerate() {
-                let at = first_pixel + (pixel + m).min(pixels - 1);
                 *origin = (
-                    window_start(at / w_out, self.stride[0], self.padding.top),
-                    window_start(at % w_out, self.stride[1], self.padding.left),
+                    window_start(row, self.stride[0], self.padding.top),
+                    window_start(column, self.stride[1], self.padding.left),
                 );
+                // A last, partial tile computes its last pixel several times.
+                if pixel + m + 1 < pixels {
+                    column += 1;
+                    if column == w_out {
+                        (row, column) = (row + 1, 0);
+                    }
+                }
             }
             let mut acc = [start; MR];
             for ky in 0..kh {
@@ -120,7 +127,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                             Some(lanes::<E, NR>(&r[at..at + n]))
                         }
                     };
-                    let y = isa.finish(acc, params[p], &self.finish, residual.as_ref());
+                    let y = isa.finish(acc, &scale[p], &self.finish, residual.as_ref());
                     if n == NR {
                         out[at..at + NR].copy_from_slice(&y);
                     } else {

@@ -54,9 +54,14 @@ pub(crate) struct Finish {
 pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
     /// NR accumulators.
     type Acc: Copy;
+    /// What [`Self::finish`] wants to know of a panel's outputs, in the form it computes with.
+    type Scale: Copy;
 
     /// Accumulators before the first tap, from a panel's planes.
     fn start(self, params: &[E::Param]) -> Self::Acc;
+
+    /// A panel's scales from its planes; computed once for all of its pixels.
+    fn scale(self, params: &[E::Param]) -> Self::Scale;
 
     /// One tap: `acc[m][p] += x[m] · w[p]` over all channel groups. `x[m]` holds whole
     /// groups of KR, `w[p]` as many groups of NR × KR.
@@ -71,7 +76,7 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
     fn finish(
         self,
         acc: Self::Acc,
-        params: &[E::Param],
+        scale: &Self::Scale,
         finish: &Finish,
         residual: Option<&[E; NR]>,
     ) -> [E; NR];

@@ -24,11 +24,21 @@ pub(crate) fn plane<P, const NR: usize>(params: &[P], plane: usize) -> &[P] {
 
 impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     type Acc = [i32; NR];
+    /// Multiplier, shift and residual factor.
+    type Scale = [[i32; NR]; 3];
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [i32; NR] {
         let bias = plane::<_, NR>(params, ConvPlane::Bias as usize);
         core::array::from_fn(|i| bias[i])
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32]) -> [[i32; NR]; 3] {
+        [ConvPlane::Multiplier, ConvPlane::Shift, ConvPlane::Residual].map(|p| {
+            let plane = plane::<_, NR>(params, p as usize);
+            core::array::from_fn(|i| plane[i])
+        })
     }
 
     #[inline(always)]
@@ -55,13 +65,10 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     fn finish(
         self,
         acc: [i32; NR],
-        params: &[i32],
+        [multiplier, shift, factor]: &[[i32; NR]; 3],
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
-        let multiplier = plane::<_, NR>(params, ConvPlane::Multiplier as usize);
-        let shift = plane::<_, NR>(params, ConvPlane::Shift as usize);
-        let factor = plane::<_, NR>(params, ConvPlane::Residual as usize);
         core::array::from_fn(|i| {
             let lifted = residual.map_or(0, |r| lift_residual(r[i], factor[i], finish));
             let requant = Requant { multiplier: multiplier[i], shift: shift[i] as u8 };
@@ -99,11 +106,15 @@ impl FloatWeight for u16 {
 
 impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
     type Acc = [f32; NR];
+    type Scale = ();
 
     #[inline(always)]
     fn start(self, params: &[f32]) -> [f32; NR] {
         core::array::from_fn(|i| params[i])
     }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32]) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(
@@ -127,7 +138,7 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
     fn finish(
         self,
         acc: [f32; NR],
-        _: &[f32],
+        (): &(),
         finish: &Finish,
         residual: Option<&[f32; NR]>,
     ) -> [f32; NR] {

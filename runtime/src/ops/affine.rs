@@ -27,7 +27,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     cx.workers.for_each_chunk(
         data,
-        cx.chunk_pixels(pixels) * pixel_bytes,
+        cx.chunk_pixels(pixels, op.output.shape.len() as u64) * pixel_bytes,
         &|_, chunk| match dtype {
             Dtype::I8 => cx.run(Int8 {
                 op,

@@ -4,7 +4,7 @@ use super::{Context, fill_pad, range};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
-use artifact::{Conv2d, Dtype};
+use artifact::{Conv2d, Dtype, Op};
 
 /// Runs one convolution on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
@@ -117,7 +117,7 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     };
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
-    let chunk_pixels = cx.chunk_pixels(pixels);
+    let chunk_pixels = cx.chunk_pixels(pixels, Op::Conv2d(*op).macs());
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
         kernel(&conv, i * chunk_pixels, bytemuck::cast_slice_mut(chunk));

@@ -37,12 +37,15 @@ impl Context<'_> {
         self.artifact.header().nr
     }
 
-    /// Pixels per chunk: all of them for one thread, else a few chunks per thread so that
-    /// they even out.
-    pub(crate) fn chunk_pixels(&self, pixels: usize) -> usize {
+    /// Pixels per chunk of an operator that does `macs` multiply-accumulates: all of them for
+    /// one thread or little work, else a few chunks per thread so that they even out.
+    pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64) -> usize {
         match self.workers.threads() {
             0 | 1 => pixels,
-            n => pixels.div_ceil(n * 2),
+            n => {
+                let worth = macs / self.workers.grain().max(1);
+                pixels.div_ceil(usize::try_from(worth).unwrap_or(n * 2).clamp(1, n * 2))
+            }
         }
     }
 

@@ -18,7 +18,8 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
     };
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
-    let chunk_pixels = cx.chunk_pixels(pixels);
+    let taps = u64::from(op.filter[0]) * u64::from(op.filter[1]);
+    let chunk_pixels = cx.chunk_pixels(pixels, op.output.shape.len() as u64 * taps);
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     let x = &*x;
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {

@@ -44,24 +44,62 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
 }
 
-/// `(acc · multiplier + 2^(shift−1)) >> shift` of the low 32 bits of each 64-bit lane.
-#[inline(always)]
-fn scale(acc: __m256i, multiplier: __m256i, shift: __m256i) -> __m256i {
-    // SAFETY: AVX2 is proven by the callers' token; registers only.
-    unsafe {
-        let one = _mm256_set1_epi64x(1);
-        let half = _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one));
-        // AVX2 has no arithmetic 64-bit shift: lift by 2^62, which the shift divides, so that
-        // the number is not negative, shift logically, and take the lift out again.
-        let lift = _mm256_set1_epi64x(1 << 62);
-        let sum = _mm256_add_epi64(_mm256_mul_epi32(acc, multiplier), half);
-        let shifted = _mm256_srlv_epi64(_mm256_add_epi64(sum, lift), shift);
-        _mm256_sub_epi64(shifted, _mm256_srlv_epi64(lift, shift))
+/// AVX2 has no arithmetic 64-bit shift: products are lifted by this, which every shift divides,
+/// so that none is negative, shifted logically, and the lift is taken out again.
+const LIFT: i64 = 1 << 62;
+
+/// The requantization of four outputs, every second of eight: their products have 64 bits.
+#[derive(Debug, Clone, Copy)]
+struct Quad {
+    multiplier: __m256i,
+    shift: __m256i,
+    /// `2^(shift−1)` and the lift.
+    addend: __m256i,
+    /// The lift after the shift.
+    lift: __m256i,
+}
+
+impl Quad {
+    /// From the low 32 bits of each 64-bit lane, and any high ones of `multiplier`.
+    #[inline(always)]
+    fn new(multiplier: __m256i, shift: __m256i) -> Self {
+        // SAFETY: AVX2 is proven by the callers' token; registers only.
+        unsafe {
+            let one = _mm256_set1_epi64x(1);
+            let lift = _mm256_set1_epi64x(LIFT);
+            let half = _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one));
+            Self {
+                multiplier,
+                shift,
+                addend: _mm256_add_epi64(half, lift),
+                lift: _mm256_srlv_epi64(lift, shift),
+            }
+        }
     }
+
+    /// `(acc · multiplier + 2^(shift−1)) >> shift` of the low 32 bits of each 64-bit lane.
+    #[inline(always)]
+    fn apply(&self, acc: __m256i) -> __m256i {
+        // SAFETY: AVX2 is proven by the callers' token; registers only.
+        unsafe {
+            let sum = _mm256_add_epi64(_mm256_mul_epi32(acc, self.multiplier), self.addend);
+            _mm256_sub_epi64(_mm256_srlv_epi64(sum, self.shift), self.lift)
+        }
+    }
+}
+
+/// A panel's requantization, for each half of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    even: [Quad; 2],
+    odd: [Quad; 2],
+    /// Of the residual.
+    factor: [__m256i; 2],
 }
 
 impl Lanes<NR, i8, i8> for Avx2 {
     type Acc = [__m256i; 4];
+    type Scale = Scale;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [__m256i; 4] {
@@ -71,6 +109,21 @@ impl Lanes<NR, i8, i8> for Avx2 {
             // SAFETY: `self` proves AVX2; `four` holds 4 numbers.
             unsafe { _mm256_cvtepu32_epi64(_mm_loadu_si128(four.as_ptr().cast())) }
         })
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32]) -> Scale {
+        let plane = |p| [0, 1].map(|half| load_half(params, p, half));
+        let (multiplier, shift) = (plane(ConvPlane::Multiplier), plane(ConvPlane::Shift));
+        // SAFETY: `self` proves AVX2; registers only.
+        let (even, odd) = unsafe {
+            let low = _mm256_set1_epi64x(0xffff_ffff);
+            let high = |x| _mm256_srli_epi64(x, 32);
+            let even = |i: usize| Quad::new(multiplier[i], _mm256_and_si256(shift[i], low));
+            let odd = |i: usize| Quad::new(high(multiplier[i]), high(shift[i]));
+            ([0, 1].map(even), [0, 1].map(odd))
+        };
+        Scale { even, odd, factor: plane(ConvPlane::Residual) }
     }
 
     #[inline(always)]
@@ -110,16 +163,13 @@ impl Lanes<NR, i8, i8> for Avx2 {
     fn finish(
         self,
         acc: [__m256i; 4],
-        params: &[i32],
+        scale: &Scale,
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
         let mut out = [0; NR];
         let (low_bytes, high_bytes) = out.split_at_mut(8);
         for (half, out) in [low_bytes, high_bytes].into_iter().enumerate() {
-            let multiplier = load_half(params, ConvPlane::Multiplier, half);
-            let shift = load_half(params, ConvPlane::Shift, half);
-            let factor = load_half(params, ConvPlane::Residual, half);
             // SAFETY: `self` proves AVX2; `r` and `out` are 8 bytes long.
             unsafe {
                 // Pairs become sums, in the order 0 1 4 5 | 2 3 6 7; put it right.
@@ -130,17 +180,13 @@ impl Lanes<NR, i8, i8> for Avx2 {
                     let r = _mm256_cvtepi8_epi32(_mm_loadl_epi64(r.as_ptr().cast()));
                     let r = _mm256_sub_epi32(r, _mm256_set1_epi32(finish.residual_zero_point));
                     let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
-                    let product = _mm256_add_epi32(_mm256_mullo_epi32(r, factor), rounding);
+                    let product =
+                        _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[half]), rounding);
                     let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
                     acc = _mm256_add_epi32(acc, _mm256_sra_epi32(product, count));
                 }
-                let low_half = _mm256_set1_epi64x(0xffff_ffff);
-                let even = scale(acc, multiplier, _mm256_and_si256(shift, low_half));
-                let odd = scale(
-                    _mm256_srli_epi64(acc, 32),
-                    _mm256_srli_epi64(multiplier, 32),
-                    _mm256_srli_epi64(shift, 32),
-                );
+                let even = scale.even[half].apply(acc);
+                let odd = scale.odd[half].apply(_mm256_srli_epi64(acc, 32));
                 let y = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0b1010_1010);
                 let y = _mm256_add_epi32(y, _mm256_set1_epi32(finish.zero_point));
                 let y = _mm256_max_epi32(y, _mm256_set1_epi32(finish.low));
@@ -193,6 +239,7 @@ impl Load8 for u16 {
 
 impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
     type Acc = [__m256; 2];
+    type Scale = ();
 
     #[inline(always)]
     fn start(self, params: &[f32]) -> [__m256; 2] {
@@ -202,6 +249,9 @@ impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
             unsafe { _mm256_loadu_ps(bias.as_ptr()) }
         })
     }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32]) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(
@@ -235,7 +285,7 @@ impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
     fn finish(
         self,
         acc: [__m256; 2],
-        _: &[f32],
+        (): &(),
         finish: &Finish,
         residual: Option<&[f32; NR]>,
     ) -> [f32; NR] {

@@ -48,8 +48,20 @@ fn load_plane(params: &[i32], p: ConvPlane) -> __m512i {
     unsafe { _mm512_loadu_si512(plane.as_ptr().cast()) }
 }
 
+/// A panel's requantization, the even and the odd outputs apart: their products have 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    multiplier: [__m512i; 2],
+    shift: [__m512i; 2],
+    /// `2^(shift−1)`.
+    half: [__m512i; 2],
+    /// Of the residual, all 16 in order.
+    factor: __m512i,
+}
+
 impl Lanes<NR, i8, i8> for Avx512Vnni {
     type Acc = __m512i;
+    type Scale = Scale;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> __m512i {
@@ -57,6 +69,26 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
             (load_plane(params, ConvPlane::Bias), load_plane(params, ConvPlane::WeightSum));
         // SAFETY: `self` proves AVX-512; registers only.
         unsafe { _mm512_sub_epi32(bias, _mm512_slli_epi32(sum, 7)) }
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32]) -> Scale {
+        let multiplier = load_plane(params, ConvPlane::Multiplier);
+        let shift = load_plane(params, ConvPlane::Shift);
+        // SAFETY: `self` proves AVX-512; registers only.
+        unsafe {
+            let one = _mm512_set1_epi64(1);
+            let shift = [
+                _mm512_and_si512(shift, _mm512_set1_epi64(0xffff_ffff)),
+                _mm512_srli_epi64(shift, 32),
+            ];
+            Scale {
+                multiplier: [multiplier, _mm512_srli_epi64(multiplier, 32)],
+                shift,
+                half: shift.map(|s| _mm512_sllv_epi64(one, _mm512_sub_epi64(s, one))),
+                factor: load_plane(params, ConvPlane::Residual),
+            }
+        }
     }
 
     #[inline(always)]
@@ -92,13 +124,10 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
     fn finish(
         self,
         acc: __m512i,
-        params: &[i32],
+        scale: &Scale,
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
-        let multiplier = load_plane(params, ConvPlane::Multiplier);
-        let shift = load_plane(params, ConvPlane::Shift);
-        let factor = load_plane(params, ConvPlane::Residual);
         let mut out = [0; NR];
         // SAFETY: `self` proves AVX-512; the residual and `out` are 16 bytes long.
         unsafe {
@@ -111,28 +140,21 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                     _mm512_set1_epi32(finish.residual_zero_point),
                 );
                 let half = _mm512_set1_epi32((1 << finish.residual_shift) >> 1);
-                let product = _mm512_add_epi32(_mm512_mullo_epi32(r, factor), half);
+                let product = _mm512_add_epi32(_mm512_mullo_epi32(r, scale.factor), half);
                 let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
                 acc = _mm512_add_epi32(acc, _mm512_sra_epi32(product, count));
             }
-            // Even and odd lanes as 64-bit products, rounded and shifted apart.
-            let one = _mm512_set1_epi64(1);
-            let scale = |acc, multiplier, shift| {
-                let half = _mm512_sllv_epi64(one, _mm512_sub_epi64(shift, one));
-                _mm512_srav_epi64(_mm512_add_epi64(_mm512_mul_epi32(acc, multiplier), half), shift)
+            let [even, odd] = [acc, _mm512_srli_epi64(acc, 32)];
+            let product = |lanes, i: usize| {
+                let product = _mm512_mul_epi32(lanes, scale.multiplier[i]);
+                _mm512_srav_epi64(_mm512_add_epi64(product, scale.half[i]), scale.shift[i])
             };
-            let low_half = _mm512_set1_epi64(0xffff_ffff);
-            let even = scale(acc, multiplier, _mm512_and_si512(shift, low_half));
-            let odd = scale(
-                _mm512_srli_epi64(acc, 32),
-                _mm512_srli_epi64(multiplier, 32),
-                _mm512_srli_epi64(shift, 32),
-            );
+            let (even, odd) = (product(even, 0), product(odd, 1));
             let y = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
             let y = _mm512_add_epi32(y, _mm512_set1_epi32(finish.zero_point));
             let y = _mm512_max_epi32(y, _mm512_set1_epi32(finish.low));
-            let y = _mm512_min_epi32(y, _mm512_set1_epi32(127));
-            let y = _mm_xor_si128(_mm512_cvtepi32_epi8(y), flip);
+            // Saturating, which is the clamp at 127.
+            let y = _mm_xor_si128(_mm512_cvtsepi32_epi8(y), flip);
             _mm_storeu_si128(out.as_mut_ptr().cast(), y);
         }
         out
@@ -201,6 +223,7 @@ impl Load16 for u16 {
 
 impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
     type Acc = __m512;
+    type Scale = ();
 
     #[inline(always)]
     fn start(self, params: &[f32]) -> __m512 {
@@ -208,6 +231,9 @@ impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
         // SAFETY: `self` proves AVX-512; `bias` holds 16 numbers.
         unsafe { _mm512_loadu_ps(bias.as_ptr()) }
     }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32]) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(
@@ -241,7 +267,7 @@ impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
     fn finish(
         self,
         acc: __m512,
-        _: &[f32],
+        (): &(),
         finish: &Finish,
         residual: Option<&[f32; NR]>,
     ) -> [f32; NR] {

@@ -5,7 +5,9 @@
 //! [`evaluate`] says what a graph means; every faster implementation is tested against it.
 
 use crate::checkpoint::Checkpoint;
-use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling};
+use crate::resnet::{
+    BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL, shortcut_pad,
+};
 use artifact::layout::{padding_fits, window_start};
 use artifact::{Padding, PoolKind, Shape, output_len};
 
@@ -430,7 +432,8 @@ impl Builder<'_> {
         for (i, spec) in block.convs.iter().enumerate() {
             let last = i + 1 == block.convs.len();
             if let (true, Some(projection)) = (last, &block.projection) {
-                shortcut = self.conv(projection, input)?;
+                shortcut = self.shortcut_pool(block, input)?;
+                shortcut = self.conv(projection, shortcut)?;
                 shortcut = self.batch_norm(format!("{}_0_bn", block.name), shortcut)?;
             }
             x = self.conv(spec, x)?;
@@ -441,6 +444,20 @@ impl Builder<'_> {
         }
         x = self.graph.push(format!("{}_add", block.name), NodeOp::Add, &[shortcut, x])?;
         self.relu(format!("{}_out", block.name), x)
+    }
+
+    /// The average pool of a vd shortcut, where the block has one.
+    fn shortcut_pool(&mut self, block: &BlockSpec, x: ValueId) -> Result<ValueId, GraphError> {
+        let Some(stride) = block.shortcut_pool else { return Ok(x) };
+        let map = self.graph.nodes[x].shape;
+        let pad = |size: u16| shortcut_pad(size.into(), stride) as u8;
+        let pool = NodeOp::Pool2d {
+            kind: PoolKind::Average,
+            filter: [SHORTCUT_POOL as u16; 2],
+            stride: [stride as u16; 2],
+            padding: Padding { bottom: pad(map.h), right: pad(map.w), ..Padding::default() },
+        };
+        self.graph.push(format!("{}_0_pool", block.name), pool, &[x])
     }
 
     fn block_v2(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {

@@ -11,6 +11,21 @@ pub enum BlockType {
     BasicBlock,
     /// 1×1, 3×3, 1×1 with four times the width.
     BottleneckBlock,
+    /// As [`Self::BasicBlock`]; a strided shortcut averages before it projects, and every
+    /// stack's first block projects.
+    BasicBlockVd,
+    /// As [`Self::BottleneckBlock`], with the same shortcut.
+    BottleneckBlockVd,
+}
+
+impl BlockType {
+    const fn is_basic(self) -> bool {
+        matches!(self, Self::BasicBlock | Self::BasicBlockVd)
+    }
+
+    const fn is_vd(self) -> bool {
+        matches!(self, Self::BasicBlockVd | Self::BottleneckBlockVd)
+    }
 }
 
 /// Pooling before the head.
@@ -84,6 +99,20 @@ pub struct BlockSpec {
     pub convs: Vec<ConvSpec>,
     /// Projection `_0_conv` (v1: with `_0_bn`; v2: without).
     pub projection: Option<ConvSpec>,
+    /// vd: the shortcut's average pool `_0_pool` before the projection, with
+    /// [`SHORTCUT_POOL`] and this stride.
+    pub shortcut_pool: Option<usize>,
+}
+
+/// Rows and columns of a vd shortcut's average pool. Padded as Keras' "same": pixels missing
+/// on the bottom and right are left out of the mean.
+pub const SHORTCUT_POOL: usize = 2;
+
+/// Pixels that "same" padding adds at the end of an axis, for the vd shortcut's pool: what the
+/// last of `⌈input/stride⌉` windows lacks.
+pub const fn shortcut_pad(input: usize, stride: usize) -> usize {
+    let last = input.div_ceil(stride).saturating_sub(1) * stride;
+    (last + SHORTCUT_POOL).saturating_sub(input)
 }
 
 impl ResNetConfig {
@@ -104,6 +133,14 @@ impl ResNetConfig {
         }
     }
 
+    fn vd(name: &str, block: BlockType, blocks: &[usize], classes: usize) -> Self {
+        Self {
+            input_conv_filters: vec![32, 32, 64],
+            input_conv_kernel_sizes: vec![3; 3],
+            ..Self::preset(name, block, blocks, false, classes)
+        }
+    }
+
     fn cifar(name: &str, blocks: usize, classes: usize) -> Self {
         Self {
             input_conv_filters: vec![16],
@@ -118,7 +155,7 @@ impl ResNetConfig {
     }
 
     /// Names that [`Self::by_name`] knows.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 16] = [
         "resnet_8_cifar",
         "resnet_20_cifar",
         "resnet_18",
@@ -128,12 +165,18 @@ impl ResNetConfig {
         "resnet_152",
         "resnet_v2_50",
         "resnet_v2_101",
+        "resnet_vd_18",
+        "resnet_vd_34",
+        "resnet_vd_50",
+        "resnet_vd_101",
+        "resnet_vd_152",
+        "resnet_vd_200",
         "resnet_18_cifar",
     ];
 
     /// A named architecture with a head of `classes`.
     pub fn by_name(name: &str, classes: usize) -> Option<Self> {
-        use BlockType::{BasicBlock, BottleneckBlock};
+        use BlockType::{BasicBlock, BasicBlockVd, BottleneckBlock, BottleneckBlockVd};
         let bottleneck =
             |blocks: &[usize], v2| Self::preset(name, BottleneckBlock, blocks, v2, classes);
         Some(match name {
@@ -152,6 +195,12 @@ impl ResNetConfig {
             "resnet_152" => bottleneck(&[3, 8, 36, 3], false),
             "resnet_v2_50" => bottleneck(&[3, 4, 6, 3], true),
             "resnet_v2_101" => bottleneck(&[3, 4, 23, 3], true),
+            "resnet_vd_18" => Self::vd(name, BasicBlockVd, &[2, 2, 2, 2], classes),
+            "resnet_vd_34" => Self::vd(name, BasicBlockVd, &[3, 4, 6, 3], classes),
+            "resnet_vd_50" => Self::vd(name, BottleneckBlockVd, &[3, 4, 6, 3], classes),
+            "resnet_vd_101" => Self::vd(name, BottleneckBlockVd, &[3, 4, 23, 3], classes),
+            "resnet_vd_152" => Self::vd(name, BottleneckBlockVd, &[3, 8, 36, 3], classes),
+            "resnet_vd_200" => Self::vd(name, BottleneckBlockVd, &[3, 12, 48, 3], classes),
             _ => return None,
         })
     }
@@ -208,6 +257,11 @@ impl ResNetConfig {
         if !(1..=65_535).contains(&self.classes) {
             return Err(format!("{} classes, expected 1..=65535", self.classes));
         }
+        if self.use_pre_activation && self.block_type.is_vd() {
+            return Err("vd blocks have no pre-activation form; use basic_block or \
+                        bottleneck_block"
+                .into());
+        }
         if self.block_type == BlockType::BasicBlock
             && (self.stackwise_num_strides[0] != 1
                 || self.input_conv_filters.last() != self.stackwise_num_filters.first())
@@ -249,24 +303,24 @@ impl ResNetConfig {
                     filter,
                     stride,
                 };
-                let (convs, c_out, projects) = match self.block_type {
-                    BlockType::BasicBlock => (
-                        vec![conv(1, c_in, width, 3, stride), conv(2, width, width, 3, 1)],
-                        width,
-                        j == 0 && i > 0,
-                    ),
-                    BlockType::BottleneckBlock => (
-                        vec![
-                            conv(1, c_in, width, 1, 1),
-                            conv(2, width, width, 3, stride),
-                            conv(3, width, 4 * width, 1, 1),
-                        ],
-                        4 * width,
-                        j == 0,
-                    ),
+                let (convs, c_out) = if self.block_type.is_basic() {
+                    let convs = vec![conv(1, c_in, width, 3, stride), conv(2, width, width, 3, 1)];
+                    (convs, width)
+                } else {
+                    let convs = vec![
+                        conv(1, c_in, width, 1, 1),
+                        conv(2, width, width, 3, stride),
+                        conv(3, width, 4 * width, 1, 1),
+                    ];
+                    (convs, 4 * width)
                 };
-                let projection = projects.then(|| conv(0, c_in, c_out, 1, stride));
-                blocks.push(BlockSpec { name, convs, projection });
+                let projects = j == 0 && (i > 0 || self.block_type != BlockType::BasicBlock);
+                // A vd shortcut strides in its pool.
+                let pools = projects && stride > 1 && self.block_type.is_vd();
+                let conv_stride = if pools { 1 } else { stride };
+                let projection = projects.then(|| conv(0, c_in, c_out, 1, conv_stride));
+                let shortcut_pool = pools.then_some(stride);
+                blocks.push(BlockSpec { name, convs, projection, shortcut_pool });
                 c_in = c_out;
             }
         }
@@ -276,10 +330,7 @@ impl ResNetConfig {
     /// Channels that reach the head.
     pub fn features(&self) -> usize {
         let width = *self.stackwise_num_filters.last().unwrap_or(&0);
-        match self.block_type {
-            BlockType::BasicBlock => width,
-            BlockType::BottleneckBlock => 4 * width,
-        }
+        if self.block_type.is_basic() { width } else { 4 * width }
     }
 
     /// Names and shapes of every tensor of a checkpoint.

@@ -160,3 +160,8 @@ fn v1_bottleneck() {
 fn v2_bottleneck() {
     matches_keras("v2_bottleneck");
 }
+
+#[test]
+fn vd_bottleneck() {
+    matches_keras("vd_bottleneck");
+}

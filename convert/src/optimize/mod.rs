@@ -96,8 +96,16 @@ mod tests {
 
     #[test]
     fn optimized_networks_compute_the_same() {
-        for block in [BlockType::BasicBlock, BlockType::BottleneckBlock] {
-            for v2 in [false, true] {
+        use BlockType::{BasicBlock, BasicBlockVd, BottleneckBlock, BottleneckBlockVd};
+        let (with_v2, without) = ([false, true], [false]);
+        let blocks = [
+            (BasicBlock, &with_v2[..]),
+            (BottleneckBlock, &with_v2),
+            (BasicBlockVd, &without),
+            (BottleneckBlockVd, &without),
+        ];
+        for (block, forms) in blocks {
+            for &v2 in forms {
                 for (pooling, h, w) in [(Pooling::Avg, 20, 20), (Pooling::Max, 19, 26)] {
                     let config = ResNetConfig { pooling, ..config(block, v2) };
                     let before = Graph::from_checkpoint(&checkpoint(config, h, w)).unwrap();

@@ -13,10 +13,10 @@ pub use layers::{BatchNorm, Conv, ConvBn, Dense, Role, Visitor};
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use burn::module::{Module, Param, RunningState};
-use burn::tensor::module::max_pool2d;
-use burn::tensor::ops::MaxPoolOptions;
+use burn::tensor::module::{avg_pool2d, max_pool2d};
+use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
-use convert::resnet::{BlockSpec, Pooling, ResNetConfig};
+use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL, shortcut_pad};
 
 /// One residual block.
 #[derive(Module, Debug)]
@@ -24,6 +24,8 @@ pub struct Block {
     /// Version 2: batch-norm and ReLU on the block's input.
     pre: Option<BatchNorm>,
     convs: Vec<ConvBn>,
+    /// Stride of a vd shortcut's average pool.
+    shortcut_pool: Option<usize>,
     projection: Option<ConvBn>,
 }
 
@@ -42,7 +44,7 @@ impl Block {
             let name = format!("{}_pre_activation_bn", spec.name);
             BatchNorm::new(name, spec.convs[0].c_in, device)
         });
-        Self { pre, convs: convs.collect(), projection }
+        Self { pre, convs: convs.collect(), shortcut_pool: spec.shortcut_pool, projection }
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
@@ -52,13 +54,29 @@ impl Block {
             None => x.clone(),
         };
         let shortcut = match &self.projection {
-            Some(projection) => projection.forward(pre.clone(), None, false),
+            Some(projection) => {
+                let x = match self.shortcut_pool {
+                    Some(stride) => shortcut_pool(pre.clone(), stride),
+                    None => pre.clone(),
+                };
+                projection.forward(x, None, false)
+            }
             None => x,
         };
         let Some((last, first)) = self.convs.split_last() else { return shortcut };
         let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true));
         last.forward(y, Some(shortcut), self.pre.is_none())
     }
+}
+
+/// Mean of the real pixels of each 2×2 window, the last one clipped at the map's end.
+fn shortcut_pool(x: Tensor<4>, stride: usize) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let mut options = AvgPoolOptions::new([SHORTCUT_POOL; 2]);
+    options.stride = [stride; 2];
+    options.padding = [(0, shortcut_pad(height, stride)), (0, shortcut_pad(width, stride))];
+    options.count_include_pad = false;
+    avg_pool2d(x, options)
 }
 
 /// A ResNet classifier.

@@ -143,7 +143,8 @@ fn int8_logits_are_the_same_bytes_everywhere() {
         std::fs::read(repository().join("models/resnet_8_cifar10.cortex-m.edge")).unwrap();
     let want = logits(&file, &pictures, count, Isa::SCALAR, &Inline);
     assert!(want.iter().any(|l| *l != want[0]));
-    let threads = Threads::new(2).unwrap();
+    // However small the work, so that there is something to compare.
+    let threads = Threads::new(2).unwrap().with_grain(0);
     for isa in Isa::available() {
         for workers in [&Inline as &dyn Workers, &threads] {
             let got = logits(&file, &pictures, count, isa, workers);
@@ -169,7 +170,7 @@ fn the_shipped_model_is_as_good_as_it_says() {
 }
 
 /// Of the shipped int8 model on CIFAR-10's 10,000 test pictures, see `models/README.md`.
-const ACCURACY: f64 = 0.80;
+const ACCURACY: f64 = 0.877;
 
 /// Runs a program in process and returns its output.
 fn program(run: impl FnOnce(Vec<String>, &mut Vec<u8>) -> u8, args: &[&str]) -> String {

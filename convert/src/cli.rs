@@ -115,10 +115,22 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         Ok(true) => 0,
         Ok(false) => 1,
         Err(e) => {
-            eprintln!("convert: {e:#}");
+            eprintln!("convert: {}", describe(&e));
             2
         }
     }
+}
+
+/// An error and its causes in one line, each said once: the texts of many errors hold those of
+/// their causes already.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
@@ -287,5 +299,19 @@ fn report_accuracy(
             Ok(false)
         }
         _ => Ok(true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = Err::<(), _>(anyhow!("no such file")).context("m.mpk: no such file");
+        assert_eq!(describe(&error.unwrap_err()), "m.mpk: no such file");
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot save").unwrap_err();
+        assert_eq!(describe(&error), "cannot save: disk full");
     }
 }

@@ -254,10 +254,10 @@ fn read(
         data.val.len()
     )?;
     for file in data.skipped.iter().take(10) {
-        writeln!(out, "skipped {file}")?;
+        writeln!(out, "skipped {}", file.escape_debug())?;
     }
-    if data.skipped.len() > 10 {
-        writeln!(out, "skipped {} files in all", data.skipped.len())?;
+    if !data.skipped.is_empty() {
+        writeln!(out, "skipped files: {}", data.skipped.len())?;
     }
     for [a, b] in data.case_twins() {
         writeln!(

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     match trainer::run(std::env::args_os(), &mut std::io::stdout()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("trainer: {}", convert::cli::describe(&error));
             ExitCode::from(2)
         }
     }

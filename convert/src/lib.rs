@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 pub mod emit;
 pub mod graph;
+pub mod import;
 pub mod inspect;
 pub mod optimize;
 pub mod pipeline;

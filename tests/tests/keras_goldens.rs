@@ -1,13 +1,17 @@
-//! The float graph computes what KerasHub computes; see `fixtures/keras/README.md`.
+//! Imported presets compute what KerasHub computes, and so do the trainer's networks; see `fixtures/keras/README.md`.
 
 use artifact::Preprocess;
-use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use burn::tensor::{Device, Tensor, TensorData};
+use convert::checkpoint::Checkpoint;
+use convert::data::fit;
 use convert::emit::edge::{Attributes, Format, to_edge};
 use convert::graph::{Graph, evaluate};
+use convert::import::{Head, layer_order, load};
 use convert::optimize::optimize;
+use convert::pipeline::normalize;
 use convert::resnet::{Pooling, ResNetConfig};
+use runtime::preprocess::RgbView;
 use runtime::{AlignedBuf, Isa, Model, Session};
-use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -35,61 +39,19 @@ fn npy(model: &str, file: &str) -> (Vec<usize>, Vec<f32>) {
     (shape, floats(&bytes[10 + header_len..]))
 }
 
-fn config(model: &str) -> ResNetConfig {
-    let preset: serde_json::Value = serde_json::from_slice(&read(model, "config.json")).unwrap();
-    let keras = &preset["config"];
-    let sizes = |key: &str| serde_json::from_value(keras[key].clone()).unwrap();
-    ResNetConfig {
-        name: model.into(),
-        input_conv_filters: sizes("input_conv_filters"),
-        input_conv_kernel_sizes: sizes("input_conv_kernel_sizes"),
-        stem_stride: 2,
-        stem_pool: true,
-        stackwise_num_filters: sizes("stackwise_num_filters"),
-        stackwise_num_blocks: sizes("stackwise_num_blocks"),
-        stackwise_num_strides: sizes("stackwise_num_strides"),
-        block_type: serde_json::from_value(keras["block_type"].clone()).unwrap(),
-        use_pre_activation: keras["use_pre_activation"].as_bool().unwrap(),
-        pooling: Pooling::Avg,
-        classes: 10,
-    }
+/// The model's preset directory.
+fn preset(model: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.join("fixtures/keras").join(model).join("preset")
 }
 
-/// Brings the output dimension of a kernel, its last one, to the front: HWIO becomes OHWI and
-/// (in, out) becomes (out, in).
-fn output_first(shape: &[usize], values: &[f32]) -> Tensor {
-    let (&outputs, rest) = shape.split_last().unwrap();
-    let weights: Vec<f32> =
-        (0..outputs).flat_map(|o| values.iter().skip(o).step_by(outputs).copied()).collect();
-    Tensor::from_f32(&[&[outputs], rest].concat(), &weights)
-}
-
+/// The preset, for inputs that are preprocessed already.
 fn checkpoint(model: &str, height: usize, width: usize) -> Checkpoint {
-    let bytes = read(model, "weights_keras_names.safetensors");
-    let mut tensors = BTreeMap::new();
-    for (name, view) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
-        let values = floats(view.data());
-        let (layer, part) = name.split_once('/').unwrap();
-        let (part, tensor) = match part {
-            "kernel" => ("weight", output_first(view.shape(), &values)),
-            other => {
-                let part = other.strip_prefix("moving_").unwrap_or(other);
-                (part, Tensor::from_f32(view.shape(), &values))
-            }
-        };
-        tensors.insert(format!("{layer}.{part}"), tensor);
-    }
-    let config = config(model);
     let (height, width) = (height.try_into().unwrap(), width.try_into().unwrap());
+    let checkpoint = load(&preset(model), Head::Required).unwrap();
     Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        labels: (0..config.classes).map(|i| format!("class {i}")).collect(),
         preprocess: Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]),
-        config,
-        tensors,
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
+        ..checkpoint
     }
 }
 
@@ -136,6 +98,8 @@ fn matches_keras(model: &str) {
         let device_file = device_file(&optimized, &checkpoint);
         let picture_len = shape[1..].iter().product();
         assert_eq!(pictures.len() / picture_len, shape[0]);
+        let burn = burn_logits(&checkpoint, &shape, &pictures);
+        assert_close("the trainer's network", &burn, &logits);
         for (picture, expected) in pictures.chunks_exact(picture_len).zip(logits.chunks_exact(10)) {
             assert_close(model, &evaluate(&graph, picture), expected);
             assert_close(model, &evaluate(&optimized, picture), expected);
@@ -143,6 +107,42 @@ fn matches_keras(model: &str) {
                 assert_close(isa.name(), &run(&device_file, picture, isa), expected);
             }
         }
+    }
+    raw_pictures_match_keras(model);
+}
+
+/// Logits of pictures `[N, H, W, 3]` from the trainer's network, in inference mode.
+fn burn_logits(checkpoint: &Checkpoint, shape: &[usize], pictures: &[f32]) -> Vec<f32> {
+    let device = Device::flex();
+    let x = Tensor::<1>::from_data(TensorData::new(pictures.to_vec(), [pictures.len()]), &device);
+    let x = x.reshape([shape[0], shape[1], shape[2], 3]).permute([0, 3, 1, 2]);
+    let net = trainer::train::network(checkpoint, &device).unwrap();
+    net.forward(x).into_data().iter::<f32>().collect()
+}
+
+/// From 8-bit pictures of another size: the preset's own preprocessing and `predict`.
+fn raw_pictures_match_keras(model: &str) {
+    let bytes = read(model, "raw_u8.npy");
+    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let (height, width) = (50, 41);
+    let pixels = &bytes[10 + header_len..];
+    assert_eq!(pixels.len(), 2 * height * width * 3);
+    let (_, inputs) = npy(model, "raw_preprocessed_from_u8.npy");
+    let (_, logits) = npy(model, "raw_predict_u8.npy");
+    let checkpoint = load(&preset(model), Head::Required).unwrap();
+    let p = checkpoint.preprocess;
+    let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+    optimize(&mut graph);
+    let device_file = device_file(&graph, &checkpoint);
+    for (i, picture) in pixels.chunks_exact(height * width * 3).enumerate() {
+        let view = RgbView::new(picture, width, height, width * 3).unwrap();
+        let input = normalize(&fit(view, &p).unwrap(), &p);
+        let expected = &inputs[i * input.len()..][..input.len()];
+        for (at, (a, b)) in input.iter().zip(expected).enumerate() {
+            assert!((a - b).abs() <= 1e-5, "{model}: input {at} is {a}, KerasHub has {b}");
+        }
+        let got = run(&device_file, &input, Isa::detect());
+        assert_close(model, &got, &logits[i * 10..][..10]);
     }
 }
 
@@ -164,4 +164,116 @@ fn v2_bottleneck() {
 #[test]
 fn vd_bottleneck() {
     matches_keras("vd_bottleneck");
+}
+
+/// bfloat16 weights are exact in f32; KerasHub computed with them in bfloat16, 3e-2 relative.
+#[test]
+fn bfloat16_weights() {
+    let checkpoint = Checkpoint {
+        preprocess: Preprocess::normalized(32, 32, [0.0; 3], [1.0; 3]),
+        ..load(&preset("v2_bottleneck_bfloat16"), Head::Required).unwrap()
+    };
+    let (shape, pictures) = npy("v2_bottleneck", "input.npy");
+    let (_, logits) = npy("v2_bottleneck_bfloat16", "logits.npy");
+    let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let got = burn_logits(&checkpoint, &shape, &pictures);
+    for (a, b) in got.iter().zip(&logits) {
+        assert!((a - b).abs() <= 0.03 * largest, "{a}, KerasHub has {b}");
+    }
+}
+
+/// For every preset there is: which layer is `conv2d_7`.
+#[test]
+fn layers_are_numbered_as_keras_does() {
+    let orders: BTreeMap<String, BTreeMap<String, Vec<String>>> =
+        serde_json::from_slice(&read("", "h5_index_orders.json")).unwrap();
+    for (name, classes) in orders {
+        let config = ResNetConfig::by_name(name.trim_end_matches("_imagenet"), 1000);
+        let ours = layer_order(&config.unwrap_or_else(|| panic!("{name} is not known")));
+        for (class, layers) in classes {
+            assert_eq!(ours[class.as_str()], layers, "{name}: {class}");
+        }
+    }
+}
+
+#[test]
+fn presets_say_what_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| {
+        for entry in std::fs::read_dir(preset("v1_basic")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let to = dir.path().join(&name);
+            match change(&name, std::fs::read(entry.path()).unwrap()) {
+                Some(bytes) => std::fs::write(to, bytes).unwrap(),
+                None => drop(std::fs::remove_file(to)),
+            }
+        }
+        load(dir.path(), Head::Required).map_err(|e| e.to_string())
+    };
+    let edited = |file: &'static str, from: &'static str, to: &'static str| {
+        move |name: &str, bytes: Vec<u8>| {
+            let text = String::from_utf8_lossy(&bytes).replace(from, to);
+            Some(if name == file { text.into_bytes() } else { bytes })
+        }
+    };
+    let error = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| copy(change).unwrap_err();
+
+    let loaded = copy(&|_, bytes| Some(bytes)).unwrap();
+    assert_eq!(loaded.labels[9], "class 9");
+    assert_eq!(loaded.preprocess.interpolation, artifact::Interpolation::Bicubic);
+    assert_eq!(loaded.config.pooling, Pooling::Avg);
+
+    let text = error(&edited("task.json", "\"num_classes\": 10", "\"num_classes\": 12"));
+    assert!(text.contains("`predictions.bias` has shape [10], not [12]"), "{text}");
+    // 64, 16 filters and 1, 2 blocks; a third block has no weights.
+    let blocks = "\"stackwise_num_blocks\": [\n            1,\n            2";
+    let text = error(&edited("config.json", blocks, "\"stackwise_num_blocks\": [1, 3"));
+    assert!(text.contains("`stack1_block2_1_conv.weight` [16, 3, 3, 16] is missing"), "{text}");
+    let text = error(&edited("config.json", blocks, "\"stackwise_num_blocks\": [1, 1"));
+    assert!(text.contains("layers/conv2d_6/vars/0` [3, 3, 16, 16] belongs to no layer"), "{text}");
+    let text = error(&edited("config.json", "ResNetBackbone", "ViTBackbone"));
+    assert!(text.contains("ViTBackbone") && text.contains("config.json"), "{text}");
+    let text = error(&edited("image_converter.json", "bicubic", "lanczos3"));
+    assert!(text.contains("lanczos3"), "{text}");
+    let text = error(&edited("image_converter.json", "{", "["));
+    assert!(text.contains("image_converter.json"), "{text}");
+    let text = error(&|name, bytes| (name != "task.json").then_some(bytes));
+    assert!(text.contains("backbone without a head"), "{text}");
+    let headless = load(dir.path(), Head::Optional).unwrap();
+    assert_eq!(headless.config.classes, 1);
+    let text = error(&|name, bytes| (name != "model.weights.h5").then_some(bytes));
+    assert!(text.contains("model.weights.h5"), "{text}");
+    for len in [0, 7, 8, 100, 5000, 300_000] {
+        let text = error(&|name, mut bytes| {
+            if name == "model.weights.h5" {
+                bytes.truncate(len);
+            }
+            Some(bytes)
+        });
+        assert!(text.contains("model.weights.h5"), "{len}: {text}");
+    }
+    let text = error(&|name, bytes| (name != "config.json").then_some(bytes));
+    assert!(text.contains("without config.json"), "{text}");
+}
+
+/// A backbone too large for one file is sharded, and names its files in an index.
+#[test]
+fn shards_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(preset("v1_basic")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let name = name.replace("model.weights.h5", "model_00000.weights.h5");
+        std::fs::copy(entry.path(), dir.path().join(name)).unwrap();
+    }
+    let index = |file: &str| {
+        let text = format!("{{\"weight_map\": {{\"/layers/conv2d/vars\": [\"{file}\"]}}}}");
+        std::fs::write(dir.path().join("model.weights.json"), text).unwrap();
+        load(dir.path(), Head::Required)
+    };
+    let whole = load(&preset("v1_basic"), Head::Required).unwrap();
+    assert!(index("model_00000.weights.h5").unwrap().tensors == whole.tensors);
+    let error = index("../model_00000.weights.h5").unwrap_err().to_string();
+    assert!(error.contains("outside of its folder"), "{error}");
 }

@@ -1,0 +1,126 @@
+//! Models that others have trained, as checkpoints.
+//!
+//! [`load`] tells what it is given by its contents. Every importer ends in [`assemble`], which
+//! compares what was found with what the architecture needs and lists all that differs.
+
+mod hdf5;
+pub mod imagenet;
+mod keras;
+
+pub use keras::layer_order;
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
+use crate::resnet::ResNetConfig;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Why a model cannot be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// Our own checkpoint, unusable.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or folder.
+        path: String,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A JSON file that is none, or has not the fields that it should.
+    #[error("{path}: {source}")]
+    Json {
+        /// File.
+        path: String,
+        /// Cause.
+        source: serde_json::Error,
+    },
+    /// Readable, but not something that is imported.
+    #[error("{path}: {what}")]
+    Unsupported {
+        /// File or folder.
+        path: String,
+        /// What was found, what was wanted and what to do.
+        what: String,
+    },
+    /// Tensors that do not fit the architecture.
+    #[error("{path}: the weights do not fit {config}:{differences}")]
+    Tensors {
+        /// File or folder.
+        path: String,
+        /// Architecture.
+        config: String,
+        /// One line for each tensor that is missing, of another shape, or too many.
+        differences: String,
+    },
+}
+
+impl ImportError {
+    fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.display().to_string(), what: what.into() }
+    }
+}
+
+/// Whether a model without a classification head will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// The model is to classify.
+    Required,
+    /// The model is to be fine-tuned, which makes a new head: where there is none, it is zero
+    /// and has one class.
+    Optional,
+}
+
+/// Loads a model: our `.mpk`, or a KerasHub preset directory.
+///
+/// # Errors
+/// Unreadable files, unknown kinds, and weights that do not fit their architecture.
+pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
+    if path.is_dir() {
+        return keras::preset(path, head);
+    }
+    Ok(Checkpoint::load(path)?)
+}
+
+/// Most differences named one by one.
+const MAX_LISTED: usize = 20;
+
+/// The tensors that `config` needs, from those `found` under canonical names; `extra` names
+/// what has no canonical name.
+fn assemble(
+    path: &Path,
+    config: &ResNetConfig,
+    mut found: BTreeMap<String, Tensor>,
+    extra: Vec<String>,
+) -> Result<BTreeMap<String, Tensor>, ImportError> {
+    let mut differences = Vec::new();
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in config.tensor_shapes() {
+        match found.remove(&name) {
+            Some(tensor) if tensor.shape == shape => {
+                tensors.insert(name, tensor);
+            }
+            Some(tensor) => {
+                differences.push(format!("`{name}` has shape {:?}, not {shape:?}", tensor.shape));
+            }
+            None => differences.push(format!("`{name}` {shape:?} is missing")),
+        }
+    }
+    let strange = found.into_iter().map(|(name, t)| format!("`{name}` {:?}", t.shape));
+    differences.extend(strange.chain(extra).map(|what| format!("{what} belongs to no layer")));
+    if differences.is_empty() {
+        return Ok(tensors);
+    }
+    let more = differences.len().saturating_sub(MAX_LISTED);
+    differences.truncate(MAX_LISTED);
+    if more > 0 {
+        differences.push(format!("and {more} more"));
+    }
+    Err(ImportError::Tensors {
+        path: path.display().to_string(),
+        config: config.name.clone(),
+        differences: differences.iter().map(|d| format!("\n  {d}")).collect(),
+    })
+}

@@ -4,11 +4,13 @@ use crate::accuracy::{Predictions, predict};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{Dataset, Pictures, ReadOptions};
 use crate::emit::onnx::to_onnx;
+use crate::import::{self, Head};
 use crate::inspect::{checkpoint_table, edge_table};
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
 use crate::quantize::Method;
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
+use artifact::meta::MAX_LABEL_BYTES;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -32,16 +34,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what is in a model file (.edge or .mpk)
+    /// Show what is in a model (.edge, or anything that is converted)
     Inspect {
-        /// The file
+        /// The model
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Checkpoint to convert (.mpk)
+    /// Model to convert: a checkpoint (.mpk), a KerasHub preset directory, or a PyTorch
+    /// state dict (.safetensors, .pt, .pth, .th)
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Number format of weights and activations
@@ -50,9 +53,13 @@ struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
-    /// Output: .edge, or .onnx for an f32 ONNX model; the input's name with .edge where left out
+    /// Output: .edge, .mpk for a checkpoint, or .onnx for an f32 ONNX model; the input's name
+    /// with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Class names in index order, one per line, for a model that brings none
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
     /// stored in the checkpoint where left out
     #[arg(long, value_name = "DIR")]
@@ -135,6 +142,10 @@ pub fn describe(error: &anyhow::Error) -> String {
 
 fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
+    if path.is_dir() {
+        write!(out, "{}", checkpoint_table(&import::load(path, Head::Optional)?))?;
+        return Ok(true);
+    }
     let bytes = std::fs::read(path).with_context(|| name.clone())?;
     if bytes.starts_with(&artifact::header::MAGIC) {
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
@@ -157,7 +168,10 @@ fn show_progress(done: usize, total: usize) {
 
 fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
-    let checkpoint = Checkpoint::load(path)?;
+    let mut checkpoint = import::load(path, Head::Required)?;
+    if let Some(file) = &args.labels {
+        checkpoint.labels = read_labels(file, checkpoint.config.classes)?;
+    }
     let output = args.output.clone().unwrap_or_else(|| path.with_extension("edge"));
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
@@ -180,6 +194,11 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     if output.extension().is_some_and(|e| e == "onnx") {
         return write_onnx(&checkpoint, &output, out);
     }
+    if output.extension().is_some_and(|e| e == "mpk") {
+        checkpoint.save(&output)?;
+        writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
+        return Ok(true);
+    }
     let calibration = calibration_pictures(args, &checkpoint, out)?;
     let converted = convert(&checkpoint, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
@@ -201,6 +220,20 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         Some(dir) => report_accuracy(args, dir, &checkpoint, &converted, out),
         None => Ok(true),
     }
+}
+
+/// Reads a file of class names; empty lines at the end do not count.
+fn read_labels(file: &Path, classes: usize) -> Result<Vec<String>> {
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(name)?;
+    let labels: Vec<String> = text.trim_end().lines().map(|l| l.trim().to_owned()).collect();
+    if labels.len() != classes {
+        bail!("{}: {} names, but the model has {classes} classes", name(), labels.len());
+    }
+    if let Some(at) = labels.iter().position(|l| l.is_empty() || l.len() > MAX_LABEL_BYTES) {
+        bail!("{}: line {} is empty or longer than {MAX_LABEL_BYTES} bytes", name(), at + 1);
+    }
+    Ok(labels)
 }
 
 fn write_onnx(checkpoint: &Checkpoint, output: &Path, out: &mut dyn Write) -> Result<bool> {

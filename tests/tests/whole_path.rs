@@ -218,3 +218,37 @@ fn the_built_in_model_names_the_cat() {
     let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(json[0]["classes"][0]["label"], "cat", "{answer}");
 }
+
+#[test]
+fn a_preset_says_the_same_in_the_trainer_and_on_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let preset = repository().join("tests/fixtures/keras/v2_bottleneck/preset");
+    let edge = dir.path().join("m.edge");
+    let args = ["convert", "--quantize", "none", text(&preset), "-o", text(&edge)];
+    program(|a, out| convert::cli::run(a, out), &args);
+    let photo = repository().join("samples/pictures/chelsea.png");
+    let parse = |answer: String| serde_json::from_str::<serde_json::Value>(&answer).unwrap();
+    let trained = parse(program(
+        |a, out| trainer::run(a, out).unwrap(),
+        &["trainer", "classify", "--preset", text(&preset), "--top", "10", "--json", text(&photo)],
+    ));
+    let device = parse(program(
+        |a, out| edge_classify::run(a, out, &mut Vec::new()),
+        &["edge-classify", "--model", text(&edge), "--top", "10", "--json", text(&photo)],
+    ));
+    let (trained, device) = (&trained[0]["classes"], &device[0]["classes"]);
+    assert_eq!(trained.as_array().unwrap().len(), 10);
+    for (a, b) in trained.as_array().unwrap().iter().zip(device.as_array().unwrap()) {
+        assert_eq!(a["name"], b["label"]);
+        let (a, b) = (a["probability"].as_f64().unwrap(), b["probability"].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-4, "{a} in the trainer, {b} on the device");
+    }
+    // Fine-tuning starts from a preset as from a checkpoint, with a new head.
+    let photos = repository().join("samples/fashion");
+    let tuned = dir.path().join("tuned.mpk");
+    let run = dir.path().join("run");
+    let args = ["trainer", "finetune", "--preset", text(&preset), "--epochs", "1", "--seed", "1"];
+    let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&tuned)];
+    program(|a, out| trainer::run(a, out).unwrap(), &[&args[..], &places].concat());
+    assert_eq!(Checkpoint::load(&tuned).unwrap().labels[0], "ankle-boot");
+}

@@ -1,5 +1,6 @@
 //! Command line of `trainer`.
 
+use crate::classify::{self, Classify};
 use crate::data::{Dataset, ReadOptions};
 use crate::train::{self, Recipe, Run, SgdConfig, duration};
 use anyhow::{Context, bail, ensure};
@@ -7,6 +8,7 @@ use artifact::Preprocess;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::Checkpoint;
+use convert::import::{self, Head};
 use convert::resnet::ResNetConfig;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::OsString;
@@ -39,6 +41,8 @@ enum Command {
     Finetune(Finetune),
     /// Measure a model on labelled pictures.
     Eval(Eval),
+    /// Say what a model sees in photos.
+    Classify(Classify),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -137,8 +141,9 @@ struct Train {
 
 #[derive(Debug, Args)]
 struct Finetune {
-    /// Trained model to start from (.mpk); the built-in ResNet-8 for CIFAR-10 where left out.
-    #[arg(long, value_name = "FILE")]
+    /// Trained model to start from: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch
+    /// state dict; the built-in ResNet-8 for CIFAR-10 where left out.
+    #[arg(long, alias = "preset", value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Part of the network that does not learn.
     #[arg(long, value_enum)]
@@ -154,8 +159,9 @@ struct Finetune {
 
 #[derive(Debug, Args)]
 struct Eval {
-    /// Model to measure.
-    #[arg(long, value_name = "FILE")]
+    /// Model to measure: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch state
+    /// dict.
+    #[arg(long, alias = "preset", value_name = "MODEL")]
     model: PathBuf,
     /// Print one JSON object.
     #[arg(long)]
@@ -172,7 +178,7 @@ struct Eval {
 
 /// Runs the program: `args` with the program's name first, answers to `out`.
 ///
-/// Returns the exit status: 0, an answer.
+/// Returns the exit status: 0, an answer; 2, some of several inputs failed.
 ///
 /// # Errors
 /// Everything that should end in exit status 2, with what to do about it.
@@ -197,6 +203,7 @@ where
         Command::Train(args) => train_command(&args, out)?,
         Command::Finetune(args) => finetune_command(&args, out)?,
         Command::Eval(args) => eval_command(&args, out)?,
+        Command::Classify(args) => return classify::run(&args, out),
     }
     Ok(0)
 }
@@ -329,7 +336,7 @@ fn train_command(args: &Train, out: &mut dyn Write) -> anyhow::Result<()> {
 
 fn finetune_command(args: &Finetune, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = match &args.model {
-        Some(path) => Checkpoint::load(path)?,
+        Some(path) => import::load(path, Head::Optional)?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     let mut preprocess = base.preprocess;
@@ -418,7 +425,7 @@ impl Job {
 }
 
 fn eval_command(args: &Eval, out: &mut dyn Write) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::load(&args.model)?;
+    let checkpoint = import::load(&args.model, Head::Required)?;
     let device = device(&args.common)?;
     let classes = checkpoint.labels.len();
     let mut notes = Vec::new();

@@ -17,6 +17,7 @@
 //! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
 
 pub mod accel;
+mod classify;
 mod cli;
 pub mod data;
 pub mod resnet;

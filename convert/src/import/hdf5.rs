@@ -1,6 +1,6 @@
 //! The arrays of an HDF5 file, by path.
 
-use super::ImportError;
+use super::{Array, ImportError};
 use core::panic::AssertUnwindSafe;
 use hdf5_pure::{DType, Dataset, File, Group};
 use std::collections::BTreeMap;
@@ -11,13 +11,6 @@ use std::path::Path;
 const MAX_DEPTH: usize = 12;
 /// Most arrays of a file.
 const MAX_ARRAYS: usize = 100_000;
-
-/// A numeric array.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Array {
-    pub(super) shape: Vec<usize>,
-    pub(super) values: Vec<f32>,
-}
 
 /// What a file holds.
 #[derive(Debug, Default)]

@@ -24,6 +24,14 @@ pub fn labels() -> Vec<String> {
     classes().map(label).collect()
 }
 
+/// Labels for a head that brings none: ImageNet's for a thousand classes, else numbers.
+pub fn labels_of(classes: usize) -> Vec<String> {
+    match classes {
+        1000 => labels(),
+        n => (0..n).map(|i| format!("class {i}")).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,8 +4,8 @@
 //! Keras numbers the layers of a class (`conv2d`, `conv2d_1`, …) in an order of its own, which
 //! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
 
-use super::hdf5::{self, Array};
-use super::{Head, ImportError, assemble, imagenet};
+use super::hdf5;
+use super::{Array, Head, ImportError, assemble, imagenet};
 use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use crate::resnet::{BlockType, Pooling, ResNetConfig};
 use artifact::{Fit, Interpolation, Preprocess};
@@ -205,10 +205,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
         }
     }
     let tensors = assemble(dir, &config, found, extra)?;
-    let labels = match config.classes {
-        1000 => imagenet::labels(),
-        n => (0..n).map(|i| format!("class {i}")).collect(),
-    };
+    let labels = imagenet::labels_of(config.classes);
     let training = TrainingRecord { dataset: config.name.clone(), ..TrainingRecord::default() };
     let checkpoint = Checkpoint {
         format: FORMAT.into(),

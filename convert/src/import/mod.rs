@@ -6,6 +6,9 @@
 mod hdf5;
 pub mod imagenet;
 mod keras;
+mod pickle;
+mod torch;
+mod torch_names;
 
 pub use keras::layer_order;
 
@@ -73,7 +76,14 @@ pub enum Head {
     Optional,
 }
 
-/// Loads a model: our `.mpk`, or a KerasHub preset directory.
+/// A numeric array as it lies in the source.
+#[derive(Debug, Clone, PartialEq)]
+struct Array {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Loads a model: our `.mpk`, a KerasHub preset directory, or a PyTorch state dict.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
@@ -81,7 +91,13 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     if path.is_dir() {
         return keras::preset(path, head);
     }
-    Ok(Checkpoint::load(path)?)
+    let name = path.display().to_string();
+    let bytes =
+        std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
+    if torch::is_one(&bytes) {
+        return torch::state_dict(path, &bytes);
+    }
+    Ok(Checkpoint::from_bytes(&bytes, &name)?)
 }
 
 /// Most differences named one by one.

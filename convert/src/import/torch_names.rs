@@ -1,0 +1,197 @@
+//! The names that PyTorch's ResNets give their tensors, and the architecture that follows from
+//! names and shapes.
+//!
+//! | ours | torchvision, timm | timm's v2 | CIFAR ResNets |
+//! |---|---|---|---|
+//! | `conv1_conv`, `conv1_bn` | `conv1`, `bn1` | `stem.conv` | `conv1`, `bn1` |
+//! | `conv2_conv` of a deep stem | `conv1.3` | | |
+//! | `stack0_block1_2_conv` | `layer1.1.conv2` | `stages.0.blocks.1.conv2` | `layer1.1.conv2` |
+//! | `stack0_block0_0_conv` | `layer1.0.downsample.0` (vd: `.1`) | `….downsample.conv` | (none) |
+//! | `…_pre_activation_bn`, `…_1_bn` | | `….norm1`, `….norm2` | |
+//! | `post_bn` | | `norm` | |
+//! | `predictions` | `fc` | `head.fc` | `linear` |
+
+use super::Array;
+use crate::checkpoint::Tensor;
+use crate::resnet::{BATCH_NORM_EPSILON, BlockType, Pooling, ResNetConfig};
+use std::collections::BTreeMap;
+
+/// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
+const DEEP_STEM: [(&str, &str); 5] = [
+    ("conv1.0", "conv1_conv"),
+    ("conv1.1", "conv1_bn"),
+    ("conv1.3", "conv2_conv"),
+    ("conv1.4", "conv2_bn"),
+    ("conv1.6", "conv3_conv"),
+];
+
+/// The architecture of a state dict.
+///
+/// # Errors
+/// Names of no ResNet that is known, as text.
+pub(super) fn architecture(
+    name: &str,
+    arrays: &BTreeMap<String, Array>,
+) -> Result<ResNetConfig, String> {
+    let shape = |tensor: &str| arrays.get(tensor).map(|a| a.shape.as_slice());
+    let unknown = || {
+        let names: Vec<String> = arrays.keys().take(5).cloned().collect();
+        format!(
+            "not a ResNet of torchvision, timm or the CIFAR kind; its tensors are {}, …",
+            names.join(", ").escape_debug()
+        )
+    };
+    let v2 = arrays.contains_key("stem.conv.weight");
+    let deep = arrays.contains_key("conv1.0.weight");
+    let stem: Vec<&str> = match (v2, deep) {
+        (true, _) => vec!["stem.conv.weight"],
+        (false, true) => vec!["conv1.0.weight", "conv1.3.weight", "conv1.6.weight"],
+        (false, false) => vec!["conv1.weight"],
+    };
+    let mut filters = Vec::new();
+    let mut kernels = Vec::new();
+    for conv in stem {
+        let [out, _, k, _] = shape(conv).ok_or_else(unknown)? else { return Err(unknown()) };
+        filters.push(*out);
+        kernels.push(*k);
+    }
+    let block = |stack: usize, block: usize| match v2 {
+        true => format!("stages.{stack}.blocks.{block}"),
+        false => format!("layer{}.{block}", stack + 1),
+    };
+    let conv = |s: usize, b: usize, n: usize| shape(&format!("{}.conv{n}.weight", block(s, b)));
+    let (mut widths, mut blocks) = (Vec::new(), Vec::new());
+    while let Some([width, ..]) = conv(widths.len(), 0, 1) {
+        let stack = widths.len();
+        widths.push(*width);
+        blocks.push((0..).take_while(|b| conv(stack, *b, 1).is_some()).count());
+    }
+    if widths.is_empty() {
+        return Err(unknown());
+    }
+    let head = ["fc.weight", "head.fc.weight", "linear.weight"].iter().find_map(|n| shape(n));
+    let classes = head.and_then(|s| s.first()).copied().ok_or("a backbone without a head")?;
+    let bottleneck = conv(0, 0, 3).is_some();
+    // Convolution after a pool: place 1 of the shortcut's sequence.
+    let vd = (0..widths.len()).any(|s| {
+        shape(&format!("{}.downsample.1.weight", block(s, 0))).is_some_and(|s| s.len() == 4)
+    });
+    // A 3×3 stem is a small picture's: it keeps the size and has no pool.
+    let small = kernels == [3];
+    let strides = |stack: usize| if stack == 0 { 1 } else { 2 };
+    Ok(ResNetConfig {
+        name: name.into(),
+        input_conv_filters: filters,
+        input_conv_kernel_sizes: kernels,
+        stem_stride: if small { 1 } else { 2 },
+        stem_pool: !small,
+        stackwise_num_strides: (0..widths.len()).map(strides).collect(),
+        stackwise_num_filters: widths,
+        stackwise_num_blocks: blocks,
+        block_type: match (bottleneck, vd) {
+            (false, false) => BlockType::BasicBlock,
+            (true, false) => BlockType::BottleneckBlock,
+            (false, true) => BlockType::BasicBlockVd,
+            (true, true) => BlockType::BottleneckBlockVd,
+        },
+        use_pre_activation: v2,
+        pooling: Pooling::Avg,
+        classes,
+    })
+}
+
+/// Our name of a tensor; `None` where there is none.
+pub(super) fn canonical(name: &str, config: &ResNetConfig) -> Option<String> {
+    let (layer, part) = name.rsplit_once('.')?;
+    let layer = layer_name(layer, config)?;
+    let part = match part {
+        "weight" if layer.ends_with("_bn") => "gamma",
+        "bias" if layer.ends_with("_bn") => "beta",
+        "running_mean" => "mean",
+        "running_var" => "variance",
+        other => other,
+    };
+    Some(format!("{layer}.{part}"))
+}
+
+fn layer_name(layer: &str, config: &ResNetConfig) -> Option<String> {
+    let stem = config.input_conv_filters.len();
+    if let Some((_, ours)) = DEEP_STEM.iter().find(|(theirs, _)| *theirs == layer && stem > 1) {
+        return Some((*ours).into());
+    }
+    match layer {
+        "conv1" | "stem.conv" => return Some("conv1_conv".into()),
+        "bn1" => return Some(format!("conv{stem}_bn")),
+        "norm" => return Some("post_bn".into()),
+        "fc" | "head.fc" | "linear" => return Some("predictions".into()),
+        _ => {}
+    }
+    let mut parts = layer.split('.');
+    let stack: usize = match parts.next()? {
+        "stages" => parts.next()?.parse().ok()?,
+        first => first.strip_prefix("layer")?.parse::<usize>().ok()?.checked_sub(1)?,
+    };
+    if config.use_pre_activation && parts.next()? != "blocks" {
+        return None;
+    }
+    let block: usize = parts.next()?.parse().ok()?;
+    let prefix = format!("stack{stack}_block{block}");
+    let rest: Vec<&str> = parts.collect();
+    let vd = matches!(config.block_type, BlockType::BasicBlockVd | BlockType::BottleneckBlockVd);
+    match rest[..] {
+        ["downsample", "conv"] => Some(format!("{prefix}_0_conv")),
+        // A vd sequence starts with its pool (or, unstrided, with nothing in its place).
+        ["downsample", place] => match place.parse::<usize>().ok()?.checked_sub(vd.into())? {
+            0 => Some(format!("{prefix}_0_conv")),
+            1 => Some(format!("{prefix}_0_bn")),
+            _ => None,
+        },
+        [last] => {
+            if let Some(n) = last.strip_prefix("conv") {
+                return Some(format!("{prefix}_{n}_conv"));
+            }
+            if let Some(n) = last.strip_prefix("bn") {
+                return Some(format!("{prefix}_{n}_bn"));
+            }
+            match last.strip_prefix("norm")?.parse::<usize>().ok()? {
+                1 => Some(format!("{prefix}_pre_activation_bn")),
+                n => Some(format!("{prefix}_{}_bn", n.checked_sub(1)?)),
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Puts a projection where the source has a shortcut without parameters and we have one with:
+///
+/// - CIFAR ResNets ("option A" of He et al. 2015) take every second pixel and add zero channels,
+///   as many before as after: a strided 1×1 convolution with ones;
+/// - timm's vd basic blocks leave the first stack's shortcut alone: the identity.
+pub(super) fn add_parameterless_shortcuts(
+    config: &ResNetConfig,
+    found: &mut BTreeMap<String, Tensor>,
+) {
+    for block in config.blocks() {
+        let Some(p) = &block.projection else { continue };
+        let name = format!("{}.weight", p.name);
+        let bn = format!("{}_0_bn", block.name);
+        if found.contains_key(&name) || found.contains_key(&format!("{bn}.gamma")) {
+            continue;
+        }
+        if config.use_pre_activation || p.c_out < p.c_in {
+            continue;
+        }
+        let before = (p.c_out - p.c_in) / 2;
+        let mut weight = vec![0.0; p.c_out * p.c_in];
+        for c in 0..p.c_in {
+            weight[(before + c) * p.c_in + c] = 1.0;
+        }
+        found.insert(name, Tensor::from_f32(&[p.c_out, 1, 1, p.c_in], &weight));
+        // A batch-norm that changes nothing: its ε is taken off the variance beforehand.
+        let parts = [("gamma", 1.0), ("beta", 0.0), ("mean", 0.0)];
+        for (part, value) in parts.into_iter().chain([("variance", 1.0 - BATCH_NORM_EPSILON)]) {
+            let values = vec![value as f32; p.c_out];
+            found.insert(format!("{bn}.{part}"), Tensor::from_f32(&[p.c_out], &values));
+        }
+    }
+}

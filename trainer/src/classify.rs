@@ -1,0 +1,128 @@
+//! `classify`: what a model says of photos, before any conversion.
+
+use crate::train;
+use anyhow::Context;
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Args;
+use convert::checkpoint::Checkpoint;
+use convert::cli::describe;
+use convert::import::{self, Head, imagenet};
+use runtime::classify::{Score, top_k};
+use runtime::preprocess::for_each_pixel;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Most classes printed for a picture.
+const MAX_TOP: usize = 100;
+
+#[derive(Debug, Args)]
+pub(crate) struct Classify {
+    /// Pictures.
+    #[arg(required = true, value_name = "PHOTO")]
+    photos: Vec<PathBuf>,
+    /// Model: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch state dict.
+    #[arg(long, alias = "model", value_name = "MODEL")]
+    preset: PathBuf,
+    /// Classes to print, likeliest first.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    top: u8,
+    /// Print one JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One class of one picture.
+#[derive(Debug, Serialize)]
+struct Class<'a> {
+    /// WordNet id, for ImageNet's classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wnid: Option<&'a str>,
+    name: &'a str,
+    /// The model's output.
+    score: f32,
+    /// Softmax of the scores.
+    probability: f32,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<Class<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Classifies the photos; status 2 where one of them cannot be read.
+pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
+    let checkpoint = import::load(&args.preset, Head::Required)?;
+    let device = Device::flex();
+    let net = train::network(&checkpoint, &device)?;
+    // The guide's `decode_predictions`: only ImageNet's labels have WordNet ids.
+    let known = checkpoint.labels == imagenet::labels();
+    let names: Vec<(Option<&str>, &str)> = match known {
+        true => imagenet::classes().map(|(wnid, name)| (Some(wnid), name)).collect(),
+        false => checkpoint.labels.iter().map(|name| (None, name.as_str())).collect(),
+    };
+    let mut answers = Vec::new();
+    for photo in &args.photos {
+        let file = photo.display().to_string();
+        let answer = scores(&checkpoint, &net, photo, args.top.into(), &device);
+        answers.push(match answer {
+            Ok(scores) => {
+                let class = |s: &Score| {
+                    let (wnid, name) = names.get(s.index).copied().unwrap_or((None, ""));
+                    Class { wnid, name, score: s.logit, probability: s.probability }
+                };
+                Answer { file, classes: Some(scores.iter().map(class).collect()), error: None }
+            }
+            Err(e) => Answer { file, classes: None, error: Some(describe(&e)) },
+        });
+    }
+    if args.json {
+        let text = serde_json::to_string_pretty(&answers).context("cannot write JSON")?;
+        writeln!(out, "{text}")?;
+    } else {
+        answers.iter().try_for_each(|answer| print(answer, out))?;
+    }
+    Ok(if answers.iter().any(|a| a.error.is_some()) { 2 } else { 0 })
+}
+
+fn scores(
+    checkpoint: &Checkpoint,
+    net: &crate::resnet::ResNet,
+    photo: &Path,
+    top: usize,
+    device: &Device,
+) -> anyhow::Result<heapless::Vec<Score, MAX_TOP>> {
+    let picture = picture::open(photo)?;
+    let p = &checkpoint.preprocess;
+    let (height, width) = (usize::from(p.height), usize::from(p.width));
+    let plane = height * width;
+    let mut x = vec![0.0; 3 * plane];
+    for_each_pixel(p, picture.view()?, |i, rgb| {
+        for (c, v) in rgb.into_iter().enumerate() {
+            x[c * plane + i] = v;
+        }
+    });
+    let x = Tensor::<4>::from_data(TensorData::new(x, [1, 3, height, width]), device);
+    let logits: Vec<f32> = net.forward(x).into_data().iter::<f32>().collect();
+    Ok(top_k(logits.into_iter(), top))
+}
+
+fn print(answer: &Answer<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    if let Some(error) = &answer.error {
+        return writeln!(out, "{}: {}", answer.file.escape_debug(), error.escape_debug());
+    }
+    writeln!(out, "{}", answer.file.escape_debug())?;
+    let classes = answer.classes.as_deref().unwrap_or_default();
+    let width = classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
+    for c in classes {
+        let wnid = c.wnid.map_or(String::new(), |w| format!("{w}  "));
+        let name = c.name.escape_debug();
+        let percent = 100.0 * c.probability;
+        writeln!(out, "  {wnid}{name:width$}  {:8.3}  {percent:5.1} %", c.score)?;
+    }
+    Ok(())
+}

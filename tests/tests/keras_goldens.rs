@@ -10,39 +10,22 @@ use convert::import::{Head, layer_order, load};
 use convert::optimize::optimize;
 use convert::pipeline::normalize;
 use convert::resnet::{Pooling, ResNetConfig};
+use edge_tests::{fixture, npy, read};
 use runtime::preprocess::RgbView;
 use runtime::{AlignedBuf, Isa, Model, Session};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Absolute, on logits of order 10.
 const TOLERANCE: f32 = 1e-4;
 
-fn read(model: &str, file: &str) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let path = path.join("fixtures/keras").join(model).join(file);
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-}
-
-/// Dimensions and values of a C-ordered f32 `.npy` file.
-fn npy(model: &str, file: &str) -> (Vec<usize>, Vec<f32>) {
-    let bytes = read(model, file);
-    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = str::from_utf8(&bytes[10..10 + header_len]).unwrap();
-    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split_once("'shape': (").unwrap().1.split_once(')').unwrap().0;
-    let shape = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
-    (shape, floats(&bytes[10 + header_len..]))
-}
-
 /// The model's preset directory.
 fn preset(model: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    path.join("fixtures/keras").join(model).join("preset")
+    fixture("keras").join(model).join("preset")
+}
+
+fn golden(model: &str, file: &str) -> (Vec<usize>, Vec<f32>) {
+    npy(Path::new("keras").join(model).join(file))
 }
 
 /// The preset, for inputs that are preprocessed already.
@@ -89,8 +72,8 @@ fn run(file: &[u8], picture: &[f32], isa: Isa) -> Vec<f32> {
 
 fn matches_keras(model: &str) {
     for suffix in ["", "_odd"] {
-        let (shape, pictures) = npy(model, &format!("input{suffix}.npy"));
-        let (_, logits) = npy(model, &format!("logits{suffix}.npy"));
+        let (shape, pictures) = golden(model, &format!("input{suffix}.npy"));
+        let (_, logits) = golden(model, &format!("logits{suffix}.npy"));
         let checkpoint = checkpoint(model, shape[1], shape[2]);
         let graph = Graph::from_checkpoint(&checkpoint).unwrap();
         let mut optimized = graph.clone();
@@ -122,13 +105,13 @@ fn burn_logits(checkpoint: &Checkpoint, shape: &[usize], pictures: &[f32]) -> Ve
 
 /// From 8-bit pictures of another size: the preset's own preprocessing and `predict`.
 fn raw_pictures_match_keras(model: &str) {
-    let bytes = read(model, "raw_u8.npy");
+    let bytes = read(Path::new("keras").join(model).join("raw_u8.npy"));
     let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let (height, width) = (50, 41);
     let pixels = &bytes[10 + header_len..];
     assert_eq!(pixels.len(), 2 * height * width * 3);
-    let (_, inputs) = npy(model, "raw_preprocessed_from_u8.npy");
-    let (_, logits) = npy(model, "raw_predict_u8.npy");
+    let (_, inputs) = golden(model, "raw_preprocessed_from_u8.npy");
+    let (_, logits) = golden(model, "raw_predict_u8.npy");
     let checkpoint = load(&preset(model), Head::Required).unwrap();
     let p = checkpoint.preprocess;
     let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
@@ -173,8 +156,8 @@ fn bfloat16_weights() {
         preprocess: Preprocess::normalized(32, 32, [0.0; 3], [1.0; 3]),
         ..load(&preset("v2_bottleneck_bfloat16"), Head::Required).unwrap()
     };
-    let (shape, pictures) = npy("v2_bottleneck", "input.npy");
-    let (_, logits) = npy("v2_bottleneck_bfloat16", "logits.npy");
+    let (shape, pictures) = golden("v2_bottleneck", "input.npy");
+    let (_, logits) = golden("v2_bottleneck_bfloat16", "logits.npy");
     let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
     let got = burn_logits(&checkpoint, &shape, &pictures);
     for (a, b) in got.iter().zip(&logits) {
@@ -186,7 +169,7 @@ fn bfloat16_weights() {
 #[test]
 fn layers_are_numbered_as_keras_does() {
     let orders: BTreeMap<String, BTreeMap<String, Vec<String>>> =
-        serde_json::from_slice(&read("", "h5_index_orders.json")).unwrap();
+        serde_json::from_slice(&read("keras/h5_index_orders.json")).unwrap();
     for (name, classes) in orders {
         let config = ResNetConfig::by_name(name.trim_end_matches("_imagenet"), 1000);
         let ours = layer_order(&config.unwrap_or_else(|| panic!("{name} is not known")));

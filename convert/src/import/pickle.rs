@@ -230,7 +230,8 @@ impl Machine<'_> {
                 let global = format!("{module}.{name}");
                 self.push(Kind::Global(global))?;
             }
-            b'R' => self.reduce()?,
+            // A call of a function, or of a class.
+            b'R' | 0x81 => self.reduce()?,
             // State of an OrderedDict: its `_metadata`, which is of no use here.
             b'b' => drop(self.pop()?),
             b'Q' => self.persistent()?,

@@ -47,6 +47,10 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     let mut found = BTreeMap::new();
     let mut extra = Vec::new();
     for (source, array) in arrays {
+        // A counter, which `.half()` turns into a number like all others.
+        if source.ends_with(".num_batches_tracked") {
+            continue;
+        }
         match canonical(&source, &config) {
             Some(name) => {
                 let mut tensor = tensor(array);

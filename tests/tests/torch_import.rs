@@ -1,0 +1,77 @@
+//! State dicts of PyTorch compute here what they compute there.
+
+use artifact::Preprocess;
+use convert::checkpoint::Checkpoint;
+use convert::graph::{Graph, evaluate};
+use convert::import::{Head, load};
+use convert::optimize::optimize;
+use convert::resnet::BlockType;
+use edge_tests::{fixture, npy, read};
+
+fn import(file: &str) -> Result<Checkpoint, String> {
+    load(&fixture(file), Head::Required).map_err(|e| e.to_string())
+}
+
+#[test]
+fn both_formats_of_torch_save_match_pytorch() {
+    let (_, picture) = npy("torch/input.npy");
+    let (_, logits) = npy("torch/logits.npy");
+    for (file, tolerance) in [("tiny.pt", 1e-5), ("tiny.th", 1e-5), ("tiny_half.pt", 0.02)] {
+        let checkpoint = import(&format!("torch/{file}")).unwrap();
+        assert_eq!(checkpoint.config.stackwise_num_blocks, [1, 2, 1]);
+        assert_eq!((checkpoint.preprocess.height, checkpoint.config.stem_pool), (32, false));
+        let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+        optimize(&mut graph);
+        for (a, b) in evaluate(&graph, &picture).iter().zip(&logits) {
+            assert!((a - b).abs() <= tolerance, "{file}: {a}, PyTorch has {b}");
+        }
+    }
+}
+
+/// The golden ResNets under timm's names are those under Keras' names.
+#[test]
+fn timm_names_are_known() {
+    for model in ["v1_basic", "v2_bottleneck", "vd_bottleneck"] {
+        let torch = import(&format!("keras/{model}/weights_timm_names.safetensors")).unwrap();
+        let keras = import(&format!("keras/{model}/preset")).unwrap();
+        assert!(torch.tensors == keras.tensors, "{model}: other tensors");
+        let (t, k) = (&torch.config, &keras.config);
+        assert_eq!((t.block_type, t.use_pre_activation), (k.block_type, k.use_pre_activation));
+        assert_eq!(t.stackwise_num_strides, k.stackwise_num_strides);
+        assert_eq!(
+            torch.preprocess,
+            Preprocess::normalized(224, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225],)
+        );
+    }
+    let vd = import("keras/vd_bottleneck/weights_timm_names.safetensors").unwrap();
+    assert_eq!(vd.config.block_type, BlockType::BottleneckBlockVd);
+}
+
+#[test]
+fn what_is_no_state_dict_is_refused() {
+    let error = import("torch/module.pt").unwrap_err();
+    assert!(error.contains("`torch.nn.modules.container.Sequential`"), "{error}");
+    assert!(error.contains("state_dict()") && error.contains("module.pt"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broken.bin");
+    for file in ["torch/tiny.pt", "torch/tiny.th", "keras/v1_basic/weights_timm_names.safetensors"]
+    {
+        let whole = read(file);
+        // Densely at the start, where the headers are, and then here and there.
+        let cuts = (0..2000).chain((2000..whole.len()).step_by(997));
+        for cut in cuts.filter(|c| *c < whole.len()) {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert!(load(&path, Head::Required).is_err(), "{file} cut to {cut} bytes");
+        }
+        for bit in (0..16_000).step_by(7).chain((16_000..whole.len() * 8).step_by(7919)) {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, damaged).unwrap();
+            // Weights may differ; what is accepted must be consistent.
+            if let Ok(checkpoint) = load(&path, Head::Required) {
+                checkpoint.check().unwrap();
+            }
+        }
+    }
+}

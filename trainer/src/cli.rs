@@ -96,6 +96,9 @@ struct Learning {
     /// Decoupled weight decay, multiplied by the learning rate.
     #[arg(long)]
     weight_decay: Option<f64>,
+    /// Decay batch-norms and biases, too, as Keras does.
+    #[arg(long)]
+    decay_all: bool,
     /// Share of each target spread over all classes.
     #[arg(long, default_value_t = 0.0)]
     label_smoothing: f64,
@@ -308,6 +311,7 @@ fn recipe(learning: &Learning, seed: u64, d: &Defaults) -> Recipe {
         sgd: SgdConfig {
             momentum: learning.momentum,
             weight_decay: learning.weight_decay.unwrap_or(d.weight_decay),
+            decay_all: learning.decay_all,
             backbone_rate: 1.0,
         },
         label_smoothing: learning.label_smoothing,

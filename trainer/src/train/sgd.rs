@@ -14,9 +14,11 @@ use std::collections::BTreeMap;
 pub struct SgdConfig {
     /// Share of the velocity that survives a step, μ.
     pub momentum: f64,
-    /// Decoupled weight decay of convolutions and the head; batch-norms and biases do not
-    /// decay, for pulling them to zero only costs accuracy.
+    /// Decoupled weight decay of convolutions and the head.
     pub weight_decay: f64,
+    /// Batch-norms and biases decay, too, as in Keras. Pulling them to zero regularizes
+    /// nothing and costs accuracy.
+    pub decay_all: bool,
     /// Factor on the rate of everything but the head.
     pub backbone_rate: f64,
 }
@@ -86,7 +88,7 @@ impl Visitor for Step<'_> {
         let rate = if is_head(name) { self.rate } else { self.rate * config.backbone_rate };
         let mut weight = weight.inner();
         let shape = weight.dims();
-        if role == Role::Weight && config.weight_decay != 0.0 {
+        if (role == Role::Weight || config.decay_all) && config.weight_decay != 0.0 {
             weight = weight.mul_scalar(1.0 - config.weight_decay * rate);
         }
         let pull = gradient.mul_scalar(-rate).reshape([-1]);

@@ -13,7 +13,7 @@ use artifact::Artifact;
 use artifact::meta::MAX_LABEL_BYTES;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Turns trained models into device files.
@@ -142,18 +142,18 @@ pub fn describe(error: &anyhow::Error) -> String {
 
 fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
-    if path.is_dir() {
-        write!(out, "{}", checkpoint_table(&import::load(path, Head::Optional)?))?;
-        return Ok(true);
-    }
-    let bytes = std::fs::read(path).with_context(|| name.clone())?;
-    if bytes.starts_with(&artifact::header::MAGIC) {
+    let mut start = [0; artifact::header::MAGIC.len()];
+    let is_edge = path.is_file()
+        && std::fs::File::open(path)
+            .and_then(|mut file| file.read_exact(&mut start))
+            .is_ok_and(|()| start == artifact::header::MAGIC);
+    // A damaged `.edge` file is one all the same, and is told so by its own reader.
+    if is_edge || path.extension().is_some_and(|e| e == "edge") {
+        let bytes = std::fs::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         write!(out, "{}", edge_table(&artifact, &[]))?;
-    } else if path.extension().is_some_and(|e| e == "edge") {
-        Artifact::parse(&bytes).with_context(|| name)?;
     } else {
-        write!(out, "{}", checkpoint_table(&Checkpoint::from_bytes(&bytes, &name)?))?;
+        write!(out, "{}", checkpoint_table(&import::load(path, Head::Optional)?))?;
     }
     Ok(true)
 }

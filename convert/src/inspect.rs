@@ -110,13 +110,15 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
     );
     let _ = writeln!(out, "labels: {}", c.labels.join(", ").escape_debug());
     let t = &c.training;
-    let _ = writeln!(
-        out,
-        "data set: {} (fingerprint {}), seed {}",
-        t.dataset.escape_debug(),
-        t.fingerprint,
-        t.seed
-    );
+    if !t.dataset.is_empty() {
+        let _ = writeln!(
+            out,
+            "data set: {} (fingerprint {}), seed {}",
+            t.dataset.escape_debug(),
+            t.fingerprint,
+            t.seed
+        );
+    }
     for (key, value) in &t.options {
         let _ = writeln!(out, "  --{key} {}", value.escape_debug());
     }

@@ -179,10 +179,13 @@ fn layers_are_numbered_as_keras_does() {
     }
 }
 
+/// Given a file's name and bytes: what it becomes, or `None` to leave it away.
+type Change<'a> = dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>> + 'a;
+
 #[test]
 fn presets_say_what_does_not_fit() {
     let dir = tempfile::tempdir().unwrap();
-    let copy = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| {
+    let copy = |change: &Change<'_>| {
         for entry in std::fs::read_dir(preset("v1_basic")).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
@@ -200,7 +203,7 @@ fn presets_say_what_does_not_fit() {
             Some(if name == file { text.into_bytes() } else { bytes })
         }
     };
-    let error = |change: &dyn Fn(&str, Vec<u8>) -> Option<Vec<u8>>| copy(change).unwrap_err();
+    let error = |change: &Change<'_>| copy(change).unwrap_err();
 
     let loaded = copy(&|_, bytes| Some(bytes)).unwrap();
     assert_eq!(loaded.labels[9], "class 9");
@@ -236,6 +239,9 @@ fn presets_say_what_does_not_fit() {
         });
         assert!(text.contains("model.weights.h5"), "{len}: {text}");
     }
+    let alone = load(&preset("v1_basic").join("model.weights.h5"), Head::Required);
+    let text = alone.unwrap_err().to_string();
+    assert!(text.contains("name the preset's folder"), "{text}");
     let text = error(&|name, bytes| (name != "config.json").then_some(bytes));
     assert!(text.contains("without config.json"), "{text}");
 }

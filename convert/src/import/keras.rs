@@ -206,7 +206,6 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     }
     let tensors = assemble(dir, &config, found, extra)?;
     let labels = imagenet::labels_of(config.classes);
-    let training = TrainingRecord { dataset: config.name.clone(), ..TrainingRecord::default() };
     let checkpoint = Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
@@ -215,7 +214,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
         preprocess,
         tensors,
         samples: Vec::new(),
-        training,
+        training: TrainingRecord::default(),
     };
     checkpoint.check().map_err(|what| ImportError::unsupported(dir, what))?;
     Ok(checkpoint)
@@ -369,5 +368,29 @@ fn tensor(array: Array) -> Tensor {
             Tensor::from_f32(&[&[outputs], rest].concat(), &first)
         }
         _ => Tensor::from_f32(&shape, &values),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keras before 3.6 writes no names: the numbers alone must lead to the same tensors.
+    #[test]
+    fn numbers_do_where_names_are_missing() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/keras");
+        for model in ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"] {
+            let dir = fixtures.join(model).join("preset");
+            let whole = preset(&dir, Head::Required).unwrap();
+            let order = layer_order(&whole.config);
+            let (mut found, mut extra) = (BTreeMap::new(), Vec::new());
+            for file in ["model.weights.h5", "task.weights.h5"] {
+                let mut contents = hdf5::read(&dir.join(file)).unwrap();
+                assert!(!contents.names.is_empty());
+                contents.names.clear();
+                collect(contents, &order, &mut found, &mut extra);
+            }
+            assert!(found == whole.tensors && extra.is_empty(), "{model}");
+        }
     }
 }

@@ -94,6 +94,12 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     let name = path.display().to_string();
     let bytes =
         std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
+    if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
+        return Err(ImportError::unsupported(
+            path,
+            "an HDF5 file alone does not say what network it belongs to; name the preset's folder",
+        ));
+    }
     if torch::is_one(&bytes) {
         return torch::state_dict(path, &bytes);
     }

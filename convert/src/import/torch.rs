@@ -74,7 +74,7 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
         preprocess: Preprocess::normalized(side, side, mean, std),
         tensors,
         samples: Vec::new(),
-        training: TrainingRecord { dataset: name, ..TrainingRecord::default() },
+        training: TrainingRecord::default(),
         config,
     };
     checkpoint.check().map_err(unsupported)?;

@@ -26,7 +26,7 @@ impl Noise {
     }
 }
 
-fn checkpoint(use_pre_activation: bool) -> Checkpoint {
+fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
     let config = ResNetConfig {
         name: "tiny".into(),
         input_conv_filters: vec![4],
@@ -36,7 +36,7 @@ fn checkpoint(use_pre_activation: bool) -> Checkpoint {
         stackwise_num_filters: vec![4, 6],
         stackwise_num_blocks: vec![1, 2],
         stackwise_num_strides: vec![1, 2],
-        block_type: BlockType::BottleneckBlock,
+        block_type,
         use_pre_activation,
         pooling: if use_pre_activation { Pooling::Max } else { Pooling::Avg },
         classes: 5,
@@ -96,8 +96,8 @@ fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
     }
 }
 
-fn exports(use_pre_activation: bool) {
-    let checkpoint = checkpoint(use_pre_activation);
+fn exports(block_type: BlockType, use_pre_activation: bool) {
+    let checkpoint = checkpoint(block_type, use_pre_activation);
     let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
     matches_tract(&graph, &checkpoint);
     optimize(&mut graph);
@@ -106,10 +106,16 @@ fn exports(use_pre_activation: bool) {
 
 #[test]
 fn v1() {
-    exports(false);
+    exports(BlockType::BottleneckBlock, false);
 }
 
 #[test]
 fn v2() {
-    exports(true);
+    exports(BlockType::BottleneckBlock, true);
+}
+
+/// The shortcut averages windows that reach over the map's edge.
+#[test]
+fn vd() {
+    exports(BlockType::BottleneckBlockVd, false);
 }

@@ -3,6 +3,7 @@
 use crate::accuracy::{Predictions, predict};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{Dataset, Pictures, ReadOptions};
+use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
 use crate::import::{self, Head};
 use crate::inspect::{checkpoint_table, edge_table};
@@ -57,6 +58,9 @@ struct ConvertArgs {
     /// with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write a KerasHub preset directory, named by --output
+    #[arg(long, requires = "output")]
+    keras_preset: bool,
     /// Class names in index order, one per line, for a model that brings none
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -175,6 +179,11 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let output = args.output.clone().unwrap_or_else(|| path.with_extension("edge"));
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
+    }
+    if args.keras_preset {
+        to_preset(&checkpoint, &output)?;
+        writeln!(out, "{} (KerasHub preset)", output.display())?;
+        return Ok(true);
     }
     let options = Options {
         quantize: match args.quantize {

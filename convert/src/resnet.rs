@@ -174,7 +174,8 @@ impl ResNetConfig {
         "resnet_18_cifar",
     ];
 
-    /// A named architecture with a head of `classes`.
+    /// A named architecture with a head of `classes`: one of [`Self::NAMES`], or a KerasHub
+    /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`.
     pub fn by_name(name: &str, classes: usize) -> Option<Self> {
         use BlockType::{BasicBlock, BasicBlockVd, BottleneckBlock, BottleneckBlockVd};
         let bottleneck =
@@ -201,7 +202,12 @@ impl ResNetConfig {
             "resnet_vd_101" => Self::vd(name, BottleneckBlockVd, &[3, 4, 23, 3], classes),
             "resnet_vd_152" => Self::vd(name, BottleneckBlockVd, &[3, 8, 36, 3], classes),
             "resnet_vd_200" => Self::vd(name, BottleneckBlockVd, &[3, 12, 48, 3], classes),
-            _ => return None,
+            _ => {
+                // Presets of one architecture differ in how they were trained.
+                let rest = name.strip_suffix("_imagenet")?;
+                let rest = rest.split_once("_ssld").map_or(rest, |(architecture, _)| architecture);
+                Self { name: name.into(), ..Self::by_name(rest, classes)? }
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the real programs with the real package, on full-size presets with random weights
 and batch-norm statistics: keras-hub saves a preset and computes logits, `convert` imports it,
-`edge-classify` runs it in f32.
+`edge-classify` runs it in f32; and back: `convert --keras-preset` exports, keras-hub opens it.
 
     pip install keras==3.15.1 keras-hub==0.32.0 "jax[cpu]==0.10.2" numpy
     cargo build --release && tests/packages/keras_agreement.py
@@ -80,7 +80,10 @@ for name, config in MODELS.items():
         out = run(BIN / "edge-classify", "--model", folder / "net.edge",
                   "--tensor", folder / "x.npy", "--logits")
         got = np.array(json.loads(out)["logits"][0])
-    error = np.abs(got - want).max() / np.abs(want).max()
-    failed |= not error <= TOLERANCE
-    print(f"{name:14} {error:.1e}", flush=True)
+        run(BIN / "convert", folder / name, "--keras-preset", "-o", folder / "back")
+        back = keras_hub.models.ImageClassifier.from_preset(str(folder / "back"))
+        returned = keras.ops.convert_to_numpy(back(x, training=False))[0]
+    errors = [np.abs(logits - want).max() / np.abs(want).max() for logits in (got, returned)]
+    failed |= not max(errors) <= TOLERANCE
+    print(f"{name:14} imported {errors[0]:.1e}  exported {errors[1]:.1e}", flush=True)
 sys.exit(failed)

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use convert::checkpoint::Checkpoint;
 use convert::data::fit;
 use convert::emit::edge::{Attributes, Format, to_edge};
+use convert::emit::keras::to_preset;
 use convert::graph::{Graph, evaluate};
 use convert::import::{Head, layer_order, load};
 use convert::optimize::optimize;
@@ -171,7 +172,7 @@ fn layers_are_numbered_as_keras_does() {
     let orders: BTreeMap<String, BTreeMap<String, Vec<String>>> =
         serde_json::from_slice(&read("keras/h5_index_orders.json")).unwrap();
     for (name, classes) in orders {
-        let config = ResNetConfig::by_name(name.trim_end_matches("_imagenet"), 1000);
+        let config = ResNetConfig::by_name(&name, 1000);
         let ours = layer_order(&config.unwrap_or_else(|| panic!("{name} is not known")));
         for (class, layers) in classes {
             assert_eq!(ours[class.as_str()], layers, "{name}: {class}");
@@ -265,4 +266,46 @@ fn shards_are_read() {
     assert!(index("model_00000.weights.h5").unwrap().tensors == whole.tensors);
     let error = index("../model_00000.weights.h5").unwrap_err().to_string();
     assert!(error.contains("outside of its folder"), "{error}");
+}
+
+/// All sixteen presets are known by name.
+#[test]
+fn presets_have_names() {
+    let presets: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&read("keras/presets.json")).unwrap();
+    assert_eq!(presets.len(), 16);
+    for (name, preset) in presets {
+        let ours = ResNetConfig::by_name(&name, 1000).unwrap_or_else(|| panic!("{name}"));
+        ours.check().unwrap();
+        let want = &preset["backbone"];
+        assert_eq!(serde_json::to_value(ours.block_type).unwrap(), want["block_type"], "{name}");
+        let same = |key: &str, list: &[usize]| {
+            assert_eq!(serde_json::to_value(list).unwrap(), want[key], "{name}: {key}");
+        };
+        same("input_conv_filters", &ours.input_conv_filters);
+        same("input_conv_kernel_sizes", &ours.input_conv_kernel_sizes);
+        same("stackwise_num_filters", &ours.stackwise_num_filters);
+        same("stackwise_num_blocks", &ours.stackwise_num_blocks);
+        same("stackwise_num_strides", &ours.stackwise_num_strides);
+    }
+    assert_eq!(ResNetConfig::by_name("resnet_19_imagenet", 10), None);
+}
+
+#[test]
+fn exported_presets_are_what_was_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    for model in ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"] {
+        let checkpoint = load(&preset(model), Head::Required).unwrap();
+        // Imports are named after their folder.
+        let out = dir.path().join(model).join("preset");
+        std::fs::create_dir(out.parent().unwrap()).unwrap();
+        to_preset(&checkpoint, &out).unwrap();
+        assert!(load(&out, Head::Required).unwrap() == checkpoint, "{model}");
+        let again = to_preset(&checkpoint, &out).unwrap_err().to_string();
+        assert!(again.contains("exists already"), "{again}");
+    }
+    let small = load(&fixture("torch/tiny.pt"), Head::Required).unwrap();
+    let error = to_preset(&small, &dir.path().join("small")).unwrap_err().to_string();
+    assert!(error.contains("keeps the picture's size"), "{error}");
+    assert!(!dir.path().join("small").exists());
 }

@@ -1,5 +1,6 @@
 //! Writers of model files.
 
 pub mod edge;
+pub mod keras;
 pub mod onnx;
 mod onnx_proto;

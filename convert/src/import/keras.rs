@@ -291,14 +291,12 @@ pub fn layer_order(config: &ResNetConfig) -> BTreeMap<&'static str, Vec<String>>
         .into()
 }
 
-/// Parts of a layer in the order of its variables.
-fn parts(class: &str) -> &'static [&'static str] {
-    match class {
-        "batch_normalization" => &["gamma", "beta", "mean", "variance"],
-        "conv2d" => &["weight"],
-        _ => &["weight", "bias"],
-    }
-}
+/// Keras' classes of layers with weights, each with its parts in the order of its variables.
+pub const LAYER_CLASSES: [(&str, &[&str]); 3] = [
+    ("conv2d", &["weight"]),
+    ("batch_normalization", &["gamma", "beta", "mean", "variance"]),
+    ("dense", &["weight", "bias"]),
+];
 
 /// Files a weight file's arrays under their canonical names; what is no weight of a layer, the
 /// optimizer's state apart, goes to `extra`.
@@ -334,9 +332,10 @@ fn canonical(
         .rsplit_once("layers/")
         .or_else(|| layer.rsplit_once("_layer_checkpoint_dependencies/"))?
         .1;
-    let (class, layers) =
-        order.iter().find(|(class, _)| layer.strip_prefix(**class).is_some_and(is_number))?;
-    let part = parts(class).get(variable.parse::<usize>().ok()?)?;
+    let (class, parts) =
+        LAYER_CLASSES.iter().find(|(class, _)| layer.strip_prefix(class).is_some_and(is_number))?;
+    let layers = order.get(class)?;
+    let part = parts.get(variable.parse::<usize>().ok()?)?;
     let name = match names.get(group) {
         Some(name) if layers.contains(name) => name,
         // A head has its own name in the file of a task, and another in a Sequential.

@@ -10,7 +10,7 @@ mod pickle;
 mod torch;
 mod torch_names;
 
-pub use keras::layer_order;
+pub use keras::{LAYER_CLASSES, layer_order};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
 use crate::resnet::ResNetConfig;

@@ -2,10 +2,10 @@
 //!
 //! A convolution is computed in *tiles*: MR output pixels × NP panels of NR output channels,
 //! whose accumulators stay in registers. [`conv`] walks pixels, panels and filter taps; an
-//! instruction set ([`Lanes`]) supplies the three steps that differ: start accumulators,
-//! multiply-add one tap, finish (requantize or clamp). Weights were packed in exactly this
-//! order, and taps outside the map read the activation's pad pixel, so nothing branches on
-//! borders inside the loops.
+//! instruction set ([`Lanes`]) supplies the steps that differ: start accumulators, prepare a
+//! panel's scales, multiply-add one tap, finish (requantize or clamp). Weights were packed in
+//! exactly this order, and taps outside the map read the activation's pad pixel, so nothing
+//! branches on borders inside the loops.
 
 pub(crate) mod conv;
 pub(crate) mod scalar;

@@ -1,5 +1,6 @@
 //! `classify`: what a model says of photos, before any conversion.
 
+use crate::data::to_planes;
 use crate::train;
 use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -8,7 +9,6 @@ use convert::checkpoint::Checkpoint;
 use convert::cli::describe;
 use convert::import::{self, Head, imagenet};
 use runtime::classify::{Score, top_k};
-use runtime::preprocess::for_each_pixel;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -99,13 +99,8 @@ fn scores(
     let picture = picture::open(photo)?;
     let p = &checkpoint.preprocess;
     let (height, width) = (usize::from(p.height), usize::from(p.width));
-    let plane = height * width;
-    let mut x = vec![0.0; 3 * plane];
-    for_each_pixel(p, picture.view()?, |i, rgb| {
-        for (c, v) in rgb.into_iter().enumerate() {
-            x[c * plane + i] = v;
-        }
-    });
+    let mut x = vec![0.0; 3 * height * width];
+    to_planes(p, picture.view()?, &mut x);
     let x = Tensor::<4>::from_data(TensorData::new(x, [1, 3, height, width]), device);
     let logits: Vec<f32> = net.forward(x).into_data().iter::<f32>().collect();
     Ok(top_k(logits.into_iter(), top))

@@ -101,9 +101,14 @@ fn assemble(pictures: &Pictures, p: &Preprocess, indices: &[usize], order: Order
 /// one function that devices use too.
 fn normalize(rgb: &[u8], p: &Preprocess, out: &mut [f32]) {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
-    let plane = height * width;
     // `Pictures` only holds pictures of the model's size, so the view always exists.
     let Ok(view) = RgbView::new(rgb, width, height, width * 3) else { return };
+    to_planes(p, view, out);
+}
+
+/// A picture of any size to preprocessed planes, `out: [3, p.height, p.width]`.
+pub(crate) fn to_planes(p: &Preprocess, view: RgbView<'_>, out: &mut [f32]) {
+    let plane = usize::from(p.height) * usize::from(p.width);
     for_each_pixel(p, view, |i, value| {
         for (c, v) in value.into_iter().enumerate() {
             out[c * plane + i] = v;

@@ -5,4 +5,5 @@ mod loader;
 
 pub use augment::Augment;
 pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
+pub(crate) use loader::to_planes;
 pub use loader::{Batch, Batches, Order, batch_count};

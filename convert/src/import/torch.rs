@@ -136,8 +136,7 @@ fn from_zip(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
     if member(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
         return Err("weights in big-endian order; save them on a little-endian machine".into());
     }
-    // Tied weights share a storage; it is read for each of them.
-    arrays(&value, |storage| member(&format!("{folder}data/{storage}")))
+    arrays(&value, bytes.len(), |storage| member(&format!("{folder}data/{storage}")))
 }
 
 /// What it wrote before: pickles of a magic number, a version, the machine's properties, the
@@ -169,7 +168,7 @@ fn from_legacy(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
         at += 8 + data.len();
         storages.insert(key.to_owned(), data);
     }
-    arrays(&value, |key| {
+    arrays(&value, bytes.len(), |key| {
         storages.get(key).map(|b| b.to_vec()).ok_or_else(|| "a tensor without numbers".into())
     })
 }
@@ -207,18 +206,32 @@ fn plain_name(name: &str) -> &str {
     name.strip_prefix("module.").unwrap_or(name)
 }
 
+/// The tensors' numbers, out of the storages of a file of `file_len` bytes.
 fn arrays(
     value: &Value,
+    file_len: usize,
     mut storage: impl FnMut(&str) -> Result<Vec<u8>, String>,
 ) -> Result<BTreeMap<String, Array>, String> {
     let mut arrays = BTreeMap::new();
+    // Tied weights share a storage, which is read once.
+    let mut storages: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let mut total = 0usize;
     for (name, view) in tensors(value)? {
         if matches!(view.storage.dtype.as_str(), "LongStorage" | "IntStorage") {
             continue; // counters
         }
         let bad = |what: &str| format!("tensor `{}`: {what}", name.escape_debug());
-        let numbers = numbers(&view.storage.dtype, &storage(&view.storage.key)?)?;
-        let values = gather(&view, &numbers).ok_or_else(|| bad("it leaves its storage"))?;
+        let key = &view.storage.key;
+        if !storages.contains_key(key) {
+            storages.insert(key.clone(), numbers(&view.storage.dtype, &storage(key)?)?);
+        }
+        let numbers = storages.get(key).map_or(&[][..], Vec::as_slice);
+        let values = gather(&view, numbers).ok_or_else(|| bad("it leaves its storage"))?;
+        // A small file must not unfold into a large model by sharing its numbers.
+        total = total.saturating_add(values.len());
+        if total > file_len {
+            return Err(bad("it and those before it share more numbers than the file has"));
+        }
         arrays.insert(name, Array { shape: view.shape, values });
     }
     Ok(arrays)

@@ -57,6 +57,25 @@ impl Preprocess {
         }
     }
 
+    /// Values 0..=255 as they are, as Keras feeds a model without a preprocessor; crop to
+    /// aspect, bilinear, not antialiased: Keras' defaults.
+    pub fn raw(height: u16, width: u16) -> Self {
+        Self {
+            height,
+            width,
+            fit: Fit::Crop,
+            interpolation: Interpolation::Bilinear,
+            antialias: false,
+            scale: [1.0; 3],
+            offset: [0.0; 3],
+        }
+    }
+
+    /// `v · scale + offset` of a pixel's red, green and blue, 0..=255.
+    pub fn normalize(&self, rgb: [f32; 3]) -> [f32; 3] {
+        core::array::from_fn(|c| rgb[c] * self.scale[c] + self.offset[c])
+    }
+
     /// Whether every number is finite, scales are not zero, and the size is not empty.
     pub fn is_valid(&self) -> bool {
         self.height > 0

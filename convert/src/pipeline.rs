@@ -94,7 +94,7 @@ pub enum ConvertError {
 
 /// `x · scale + offset` of RGB bytes, NHWC.
 pub fn normalize(rgb: &[u8], p: &Preprocess) -> Vec<f32> {
-    rgb.iter().enumerate().map(|(i, v)| f32::from(*v) * p.scale[i % 3] + p.offset[i % 3]).collect()
+    rgb.as_chunks().0.iter().flat_map(|pixel| p.normalize(pixel.map(f32::from))).collect()
 }
 
 /// The calibration inputs stored in a checkpoint, normalized.

@@ -39,7 +39,7 @@ pub enum Pooling {
 }
 
 /// Architecture of a ResNet classifier.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResNetConfig {
     /// Name for people, e.g. `resnet_18`.
     pub name: String,
@@ -63,6 +63,9 @@ pub struct ResNetConfig {
     pub use_pre_activation: bool,
     /// Pooling before the head.
     pub pooling: Pooling,
+    /// Share of the pooled features that training leaves out before the head, 0..1.
+    #[serde(default)]
+    pub dropout: f64,
     /// Classes of the head.
     pub classes: usize,
 }
@@ -129,6 +132,7 @@ impl ResNetConfig {
             block_type: block,
             use_pre_activation: v2,
             pooling: Pooling::Avg,
+            dropout: 0.0,
             classes,
         }
     }
@@ -155,7 +159,7 @@ impl ResNetConfig {
     }
 
     /// Names that [`Self::by_name`] knows.
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 17] = [
         "resnet_8_cifar",
         "resnet_20_cifar",
         "resnet_18",
@@ -172,6 +176,7 @@ impl ResNetConfig {
         "resnet_vd_152",
         "resnet_vd_200",
         "resnet_18_cifar",
+        "kerashub_guide",
     ];
 
     /// A named architecture with a head of `classes`: one of [`Self::NAMES`], or a KerasHub
@@ -188,6 +193,14 @@ impl ResNetConfig {
                 stem_stride: 1,
                 stem_pool: false,
                 ..Self::preset(name, BasicBlock, &[2, 2, 2, 2], false, classes)
+            },
+            // What the KerasHub guide trains from scratch.
+            "kerashub_guide" => Self {
+                stackwise_num_filters: vec![64; 3],
+                stackwise_num_strides: vec![1, 2, 2],
+                pooling: Pooling::Max,
+                dropout: 0.5,
+                ..Self::preset(name, BasicBlock, &[2, 2, 2], false, classes)
             },
             "resnet_18" => Self::preset(name, BasicBlock, &[2, 2, 2, 2], false, classes),
             "resnet_34" => Self::preset(name, BasicBlock, &[3, 4, 6, 3], false, classes),
@@ -262,6 +275,9 @@ impl ResNetConfig {
         }
         if !(1..=65_535).contains(&self.classes) {
             return Err(format!("{} classes, expected 1..=65535", self.classes));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(format!("dropout {} is not in 0..1", self.dropout));
         }
         if self.use_pre_activation && self.block_type.is_vd() {
             return Err("vd blocks have no pre-activation form; use basic_block or \

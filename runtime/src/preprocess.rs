@@ -212,10 +212,7 @@ impl<'a> RgbView<'a> {
 /// particular order; `rgb` is `v · scale + offset` of the 8-bit value that [`resize_rgb8`]
 /// gives.
 pub fn for_each_pixel(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [f32; 3])) {
-    resize(p, view, |index, rgb| {
-        let value = |c: usize| f32::from(rgb[c]) * p.scale[c] + p.offset[c];
-        sink(index, [value(0), value(1), value(2)]);
-    });
+    resize(p, view, |index, rgb| sink(index, p.normalize(rgb.map(f32::from))));
 }
 
 /// The fitted and resized picture before scale and offset, rounded (ties to even) and

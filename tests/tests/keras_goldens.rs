@@ -2,7 +2,7 @@
 
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
-use convert::checkpoint::Checkpoint;
+use convert::checkpoint::{self, Checkpoint};
 use convert::data::fit;
 use convert::emit::edge::{Attributes, Format, to_edge};
 use convert::emit::keras::to_preset;
@@ -93,15 +93,75 @@ fn matches_keras(model: &str) {
         }
     }
     raw_pictures_match_keras(model);
+    feature_maps_match_keras(model);
+    max_pooling_matches_keras(model);
+}
+
+/// The map behind each stack.
+fn feature_maps_match_keras(model: &str) {
+    let (shape, pictures) = golden(model, "input_odd.npy");
+    let checkpoint = checkpoint(model, shape[1], shape[2]);
+    let device = Device::flex();
+    let net = trainer::train::network(&checkpoint, &device).unwrap();
+    let maps = net.pyramid(planes(&shape, &pictures));
+    assert_eq!(maps.len(), checkpoint.config.stackwise_num_blocks.len());
+    for (i, map) in maps.into_iter().enumerate() {
+        let (shape, want) = golden(model, &format!("pyramid_P{}_odd.npy", i + 2));
+        let map = map.permute([0, 2, 3, 1]);
+        assert_eq!(map.dims().to_vec(), shape);
+        let got: Vec<f32> = map.into_data().iter::<f32>().collect();
+        // Relative to the largest value: these maps are not yet averaged.
+        let largest = want.iter().fold(1f32, |m, v| m.max(v.abs()));
+        for (at, (a, b)) in got.iter().zip(&want).enumerate() {
+            let close = (a - b).abs() <= 1e-5 * largest;
+            assert!(close, "{model}: P{}[{at}] is {a}, KerasHub has {b}", i + 2);
+        }
+    }
+}
+
+/// With a head that hands the pooled features through.
+fn max_pooling_matches_keras(model: &str) {
+    let (shape, pictures) = golden(model, "input_odd.npy");
+    let (_, pooled) = golden(model, "pooled_max_odd.npy");
+    let mut checkpoint = self::checkpoint(model, shape[1], shape[2]);
+    let features = checkpoint.config.features();
+    checkpoint.config.pooling = Pooling::Max;
+    checkpoint.config.classes = features;
+    checkpoint.labels = (0..features).map(|i| format!("feature {i}")).collect();
+    let mut identity = vec![0.0; features * features];
+    identity.iter_mut().step_by(features + 1).for_each(|v| *v = 1.0);
+    let head = [
+        ("weight", vec![features, features], identity),
+        ("bias", vec![features], vec![0.0; features]),
+    ];
+    for (part, shape, values) in head {
+        checkpoint
+            .tensors
+            .insert(format!("predictions.{part}"), checkpoint::Tensor::from_f32(&shape, &values));
+    }
+    assert_close("the trainer's network", &burn_logits(&checkpoint, &shape, &pictures), &pooled);
+    let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+    optimize(&mut graph);
+    let device_file = device_file(&graph, &checkpoint);
+    let picture_len = shape[1..].iter().product();
+    for (picture, want) in pictures.chunks_exact(picture_len).zip(pooled.chunks_exact(features)) {
+        for isa in Isa::available() {
+            assert_close(isa.name(), &run(&device_file, picture, isa), want);
+        }
+    }
+}
+
+/// Pictures `[N, H, W, 3]` as `[N, 3, H, W]`.
+fn planes(shape: &[usize], pictures: &[f32]) -> Tensor<4> {
+    let device = Device::flex();
+    let x = Tensor::<1>::from_data(TensorData::new(pictures.to_vec(), [pictures.len()]), &device);
+    x.reshape([shape[0], shape[1], shape[2], 3]).permute([0, 3, 1, 2])
 }
 
 /// Logits of pictures `[N, H, W, 3]` from the trainer's network, in inference mode.
 fn burn_logits(checkpoint: &Checkpoint, shape: &[usize], pictures: &[f32]) -> Vec<f32> {
-    let device = Device::flex();
-    let x = Tensor::<1>::from_data(TensorData::new(pictures.to_vec(), [pictures.len()]), &device);
-    let x = x.reshape([shape[0], shape[1], shape[2], 3]).permute([0, 3, 1, 2]);
-    let net = trainer::train::network(checkpoint, &device).unwrap();
-    net.forward(x).into_data().iter::<f32>().collect()
+    let net = trainer::train::network(checkpoint, &Device::flex()).unwrap();
+    net.forward(planes(shape, pictures)).into_data().iter::<f32>().collect()
 }
 
 /// From 8-bit pictures of another size: the preset's own preprocessing and `predict`.

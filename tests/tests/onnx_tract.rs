@@ -39,6 +39,7 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         block_type,
         use_pre_activation,
         pooling: if use_pre_activation { Pooling::Max } else { Pooling::Avg },
+        dropout: 0.0,
         classes: 5,
     };
     let mut noise = Noise(3);

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Most classes printed for a picture.
-const MAX_TOP: usize = 100;
+pub(crate) const MAX_TOP: usize = 100;
 
 #[derive(Debug, Args)]
 pub(crate) struct Classify {
@@ -57,19 +57,49 @@ struct Answer<'a> {
 /// Classifies the photos; status 2 where one of them cannot be read.
 pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
     let checkpoint = import::load(&args.preset, Head::Required)?;
-    let device = Device::flex();
-    let net = train::network(&checkpoint, &device)?;
-    // The guide's `decode_predictions`: only ImageNet's labels have WordNet ids.
-    let known = checkpoint.labels == imagenet::labels();
-    let names: Vec<(Option<&str>, &str)> = match known {
+    let names = names(&checkpoint);
+    let answers = answers(&checkpoint, &names, &args.photos, args.top.into())?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&answers).context("cannot write JSON")?;
+        writeln!(out, "{text}")?;
+    } else {
+        answers.iter().try_for_each(|answer| print(answer, out))?;
+    }
+    Ok(if answers.iter().any(|a| a.error.is_some()) { 2 } else { 0 })
+}
+
+/// Prints the `top` classes of each photo.
+pub(crate) fn photos(
+    checkpoint: &Checkpoint,
+    photos: &[PathBuf],
+    top: usize,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let names = names(checkpoint);
+    let answers = answers(checkpoint, &names, photos, top)?;
+    Ok(answers.iter().try_for_each(|answer| print(answer, out))?)
+}
+
+/// WordNet id, for ImageNet's classes, and name of each class: the guide's
+/// `decode_predictions`.
+fn names(checkpoint: &Checkpoint) -> Vec<(Option<&str>, &str)> {
+    match checkpoint.labels == imagenet::labels() {
         true => imagenet::classes().map(|(wnid, name)| (Some(wnid), name)).collect(),
         false => checkpoint.labels.iter().map(|name| (None, name.as_str())).collect(),
-    };
-    let mut answers = Vec::new();
-    for photo in &args.photos {
+    }
+}
+
+fn answers<'a>(
+    checkpoint: &Checkpoint,
+    names: &[(Option<&'a str>, &'a str)],
+    photos: &[PathBuf],
+    top: usize,
+) -> anyhow::Result<Vec<Answer<'a>>> {
+    let device = Device::flex();
+    let net = train::network(checkpoint, &device)?;
+    let answer = |photo: &PathBuf| {
         let file = photo.display().to_string();
-        let answer = scores(&checkpoint, &net, photo, args.top.into(), &device);
-        answers.push(match answer {
+        match scores(checkpoint, &net, photo, top, &device) {
             Ok(scores) => {
                 let class = |s: &Score| {
                     let (wnid, name) = names.get(s.index).copied().unwrap_or((None, ""));
@@ -78,15 +108,9 @@ pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
                 Answer { file, classes: Some(scores.iter().map(class).collect()), error: None }
             }
             Err(e) => Answer { file, classes: None, error: Some(describe(&e)) },
-        });
-    }
-    if args.json {
-        let text = serde_json::to_string_pretty(&answers).context("cannot write JSON")?;
-        writeln!(out, "{text}")?;
-    } else {
-        answers.iter().try_for_each(|answer| print(answer, out))?;
-    }
-    Ok(if answers.iter().any(|a| a.error.is_some()) { 2 } else { 0 })
+        }
+    };
+    Ok(photos.iter().map(answer).collect())
 }
 
 fn scores(

@@ -1,8 +1,9 @@
 //! Command line of `trainer`.
 
-use crate::classify::{self, Classify};
+use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{Dataset, ReadOptions};
-use crate::train::{self, Recipe, Run, SgdConfig, duration};
+use crate::learning::{Defaults, Learning, RecipeName};
+use crate::train::{self, Recipe, Run, duration};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
 use burn::tensor::Device;
@@ -80,62 +81,11 @@ struct Common {
 }
 
 #[derive(Debug, Args)]
-struct Learning {
-    /// Passes over the training pictures.
-    #[arg(long)]
-    epochs: Option<u32>,
-    /// Pictures per step.
-    #[arg(long)]
-    batch: Option<usize>,
-    /// Highest learning rate.
-    #[arg(long, value_name = "RATE")]
-    lr: Option<f64>,
-    /// Momentum of the optimizer.
-    #[arg(long, default_value_t = 0.9)]
-    momentum: f64,
-    /// Decoupled weight decay, multiplied by the learning rate.
-    #[arg(long)]
-    weight_decay: Option<f64>,
-    /// Decay batch-norms and biases, too, as Keras does.
-    #[arg(long)]
-    decay_all: bool,
-    /// Share of each target spread over all classes.
-    #[arg(long, default_value_t = 0.0)]
-    label_smoothing: f64,
-    /// Epochs of rising learning rate.
-    #[arg(long)]
-    warmup_epochs: Option<f64>,
-    /// Epochs at the highest learning rate.
-    #[arg(long, default_value_t = 0.0)]
-    hold_epochs: f64,
-    /// Leave out random flips and shifts.
-    #[arg(long)]
-    no_augment: bool,
-    /// Number of classes that the data must have.
-    #[arg(long)]
-    classes: Option<usize>,
-    /// Input side in pixels; the architecture's own where left out.
-    #[arg(long, value_name = "PIXELS")]
-    size: Option<u16>,
-    /// Folder of the run: best.mpk, last.mpk, state.mpk [default: runs/<arch>].
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// The finished model.
-    #[arg(short = 'o', long = "model-out", value_name = "FILE", default_value = "model.mpk")]
-    model_out: PathBuf,
-    /// Continue the run in --out after its last whole epoch.
-    #[arg(long)]
-    resume: bool,
-    /// Also report how often the class is among the K best.
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    top_k: usize,
-}
-
-#[derive(Debug, Args)]
 struct Train {
-    /// Architecture, such as resnet_8_cifar or resnet_18.
-    #[arg(long, default_value = "resnet_8_cifar")]
-    arch: String,
+    /// Architecture, such as resnet_8_cifar or resnet_18 [default: resnet_8_cifar; the guide's
+    /// recipe: kerashub_guide].
+    #[arg(long)]
+    arch: Option<String>,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
@@ -151,9 +101,12 @@ struct Finetune {
     /// Part of the network that does not learn.
     #[arg(long, value_enum)]
     freeze: Option<Freeze>,
-    /// Factor on the learning rate of the backbone.
-    #[arg(long, value_name = "FACTOR", default_value_t = 0.3)]
-    backbone_rate: f64,
+    /// Let it learn, too, after this many epochs; never where left out.
+    #[arg(long, value_name = "N", requires = "freeze")]
+    freeze_epochs: Option<u32>,
+    /// Factor on the learning rate of the backbone [default: 0.3; the guide's recipe: 1].
+    #[arg(long, value_name = "FACTOR")]
+    backbone_rate: Option<f64>,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
@@ -291,49 +244,25 @@ fn read(
     Ok(data)
 }
 
-/// Defaults that differ between training from scratch and fine-tuning.
-struct Defaults {
-    epochs: u32,
-    batch: usize,
-    rate: f64,
-    weight_decay: f64,
-    warmup_epochs: f64,
-}
-
-fn recipe(learning: &Learning, seed: u64, d: &Defaults) -> Recipe {
-    let epochs = learning.epochs.unwrap_or(d.epochs);
-    // A warm-up that is longer than a short run would never reach the rate.
-    let warmup = d.warmup_epochs.min(f64::from(epochs) / 5.0);
-    Recipe {
-        epochs,
-        batch: learning.batch.unwrap_or(d.batch),
-        rate: learning.lr.unwrap_or(d.rate),
-        sgd: SgdConfig {
-            momentum: learning.momentum,
-            weight_decay: learning.weight_decay.unwrap_or(d.weight_decay),
-            decay_all: learning.decay_all,
-            backbone_rate: 1.0,
-        },
-        label_smoothing: learning.label_smoothing,
-        warmup_epochs: learning.warmup_epochs.unwrap_or(warmup),
-        hold_epochs: learning.hold_epochs,
-        seed,
-        augment: !learning.no_augment,
-        freeze_backbone: false,
-    }
-}
-
 fn train_command(args: &Train, out: &mut dyn Write) -> anyhow::Result<()> {
-    let Some(config) = ResNetConfig::by_name(&args.arch, 1) else {
-        bail!("--arch {}: not known; use one of {}", args.arch, ResNetConfig::NAMES.join(", "));
+    let (arch, defaults) = match args.learning.recipe {
+        RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
+        RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
+    };
+    let arch = args.arch.as_deref().unwrap_or(arch);
+    let Some(config) = ResNetConfig::by_name(arch, 1) else {
+        bail!("--arch {arch}: not known; use one of {}", ResNetConfig::NAMES.join(", "));
     };
     let side = args.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
-    let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
-    let preprocess = Preprocess::normalized(side, side, mean, std);
-    let defaults =
-        Defaults { epochs: 30, batch: 128, rate: 0.1, weight_decay: 5e-4, warmup_epochs: 1.0 };
-    let recipe = recipe(&args.learning, args.common.seed, &defaults);
+    let preprocess = match args.learning.recipe {
+        RecipeName::KerashubGuide => Preprocess::raw(side, side),
+        RecipeName::Default => {
+            let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
+            Preprocess::normalized(side, side, mean, std)
+        }
+    };
+    let recipe = args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None };
     job.run(&args.common, &args.learning, out)
 }
@@ -348,16 +277,16 @@ fn finetune_command(args: &Finetune, out: &mut dyn Write) -> anyhow::Result<()> 
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let defaults =
-        Defaults { epochs: 30, batch: 32, rate: 0.02, weight_decay: 5e-4, warmup_epochs: 1.0 };
-    let mut recipe = recipe(&args.learning, args.common.seed, &defaults);
-    ensure!(
-        args.backbone_rate.is_finite() && args.backbone_rate >= 0.0,
-        "--backbone-rate {} is not a number of at least 0",
-        args.backbone_rate
-    );
-    recipe.sgd.backbone_rate = args.backbone_rate;
-    recipe.freeze_backbone = args.freeze.is_some();
+    let mut defaults = match args.learning.recipe {
+        RecipeName::Default => Defaults::FINETUNE,
+        RecipeName::KerashubGuide => Defaults::GUIDE_FINETUNE,
+    };
+    defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
+    let mut recipe =
+        args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
+    if args.freeze.is_some() {
+        recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
+    }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base) };
     job.run(&args.common, &args.learning, out)
 }
@@ -383,10 +312,15 @@ impl Job {
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
         self.recipe.check()?;
+        for photo in &learning.predict {
+            // Now, not after hours of training.
+            picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
+        }
         let device = device(common)?;
         let started = Instant::now();
         let data = read(common, self.preprocess, learning.classes, out)?;
         self.config.classes = data.labels.len();
+        self.config.dropout = learning.dropout.unwrap_or(self.config.dropout);
         let folder = learning.out.clone().unwrap_or_else(|| {
             let what = if self.base.is_some() { "finetune-" } else { "" };
             PathBuf::from("runs").join(format!("{what}{}", self.config.name))
@@ -424,6 +358,9 @@ impl Job {
             )?;
         }
         writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        if !learning.predict.is_empty() {
+            classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
+        }
         Ok(())
     }
 }

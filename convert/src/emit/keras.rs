@@ -183,7 +183,7 @@ fn task(c: &ResNetConfig, backbone: &Value, preprocessor: &Value) -> Value {
             Pooling::Max => "max",
         },
         "activation": null,
-        "dropout": 0.0,
+        "dropout": c.dropout,
     });
     object("resnet_image_classifier", "ResNetImageClassifier", config)
 }

@@ -41,6 +41,8 @@ struct Task {
     num_classes: usize,
     #[serde(default = "average")]
     pooling: Pooling,
+    #[serde(default)]
+    dropout: f64,
 }
 
 fn average() -> Pooling {
@@ -162,12 +164,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
         p.map_err(|what| ImportError::unsupported(&converter_path, what))?
     } else {
         // Without a converter, Keras feeds the model raw pixels.
-        Preprocess {
-            scale: [1.0; 3],
-            offset: [0.0; 3],
-            antialias: false,
-            ..Preprocess::normalized(DEFAULT_SIDE, DEFAULT_SIDE, [0.0; 3], [1.0; 3])
-        }
+        Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE)
     };
     let name = dir.canonicalize().ok();
     let name = name.as_deref().and_then(Path::file_name).unwrap_or_default();
@@ -184,6 +181,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
         block_type: b.block_type,
         use_pre_activation: b.use_pre_activation,
         pooling: task.as_ref().map_or(Pooling::Avg, |t| t.config.pooling),
+        dropout: task.as_ref().map_or(0.0, |t| t.config.dropout),
         classes: task.as_ref().map_or(1, |t| t.config.num_classes),
     };
     config.check().map_err(|what| ImportError::unsupported(&config_path, what))?;

@@ -96,6 +96,7 @@ pub(super) fn architecture(
         },
         use_pre_activation: v2,
         pooling: Pooling::Avg,
+        dropout: 0.0,
         classes,
     })
 }

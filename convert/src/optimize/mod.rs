@@ -83,6 +83,7 @@ mod tests {
             block_type,
             use_pre_activation,
             pooling: Pooling::Avg,
+            dropout: 0.0,
             classes: 7,
         }
     }

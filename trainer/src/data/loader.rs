@@ -1,8 +1,9 @@
 //! Batches, assembled one ahead of the training step on a thread of their own.
 
-use super::{Augment, Pictures};
+use super::Pictures;
+use super::augment::{Augment, Draws, Raster};
 use artifact::Preprocess;
-use convert::random::Rng;
+use convert::random::{Rng, fnv1a};
 use rayon::prelude::*;
 use runtime::preprocess::{RgbView, for_each_pixel};
 use std::sync::Arc;
@@ -17,10 +18,13 @@ pub struct Batch {
     pub shape: [usize; 4],
     /// Class of each picture.
     pub labels: Vec<u32>,
+    /// How much of each picture is its own; the rest is of its partner, the picture as far
+    /// from the batch's end. 1 where pictures are not mixed.
+    pub own: f32,
 }
 
 /// Which pictures come when.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Order {
     /// As stored, unchanged, the last batch smaller: for measuring.
     Sequential,
@@ -61,9 +65,9 @@ impl Batches {
                 Rng::keyed(&[seed, u64::from(epoch)]).shuffle(&mut indices);
             }
             let count = batch_count(indices.len(), size, shuffled);
-            for chunk in indices.chunks(size).take(count) {
+            for (i, chunk) in indices.chunks(size).take(count).enumerate() {
                 // The receiver is gone when the epoch was cut short.
-                if sender.send(assemble(&pictures, &p, chunk, order)).is_err() {
+                if sender.send(assemble(&pictures, &p, chunk, i, &order)).is_err() {
                     return;
                 }
             }
@@ -80,30 +84,46 @@ impl Iterator for Batches {
     }
 }
 
-fn assemble(pictures: &Pictures, p: &Preprocess, indices: &[usize], order: Order) -> Batch {
+fn assemble(
+    pictures: &Pictures,
+    p: &Preprocess,
+    indices: &[usize],
+    number: usize,
+    order: &Order,
+) -> Batch {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
+    let shape = [indices.len(), 3, height, width];
     let len = 3 * height * width;
     let mut pixels = vec![0.0; indices.len() * len];
-    pixels.par_chunks_mut(len).zip(indices).for_each(|(out, &i)| match order {
-        Order::Sequential => normalize(pictures.get(i), p, out),
+    let mut own = 1.0;
+    let raster = |i: usize| Raster::from_rgb8(pictures.get(i), height, width);
+    let places = pixels.par_chunks_mut(len).zip(indices);
+    match order {
+        Order::Sequential => places.for_each(|(out, &i)| normalize(&raster(i), p, out)),
         Order::Shuffled { seed, epoch, augment } => {
-            let mut rng = Rng::keyed(&[seed, u64::from(epoch), i as u64]);
-            let mut changed = vec![0; len];
-            augment.apply(pictures.get(i), height, width, &mut rng, &mut changed);
-            normalize(&changed, p, out);
+            let epoch = u64::from(*epoch);
+            let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
+            places.for_each(|(out, &i)| {
+                let picture = Rng::keyed(&[*seed, epoch, i as u64]);
+                let changed = augment.apply(raster(i), Draws { picture, batch: batch.clone() });
+                normalize(&changed.resize_cropped(height, width), p, out);
+            });
+            let mut rng = Rng::keyed(&[*seed, epoch, fnv1a(b"mix"), number as u64]);
+            own = augment.mix.apply(&mut pixels, shape, &mut rng);
         }
-    });
+    }
     let labels = indices.iter().map(|&i| pictures.labels[i]).collect();
-    Batch { pixels, shape: [indices.len(), 3, height, width], labels }
+    Batch { pixels, shape, labels, own }
 }
 
-/// RGB bytes `[height, width, 3]` to preprocessed planes `[3, height, width]`, through the
-/// one function that devices use too.
-fn normalize(rgb: &[u8], p: &Preprocess, out: &mut [f32]) {
-    let (height, width) = (usize::from(p.height), usize::from(p.width));
-    // `Pictures` only holds pictures of the model's size, so the view always exists.
-    let Ok(view) = RgbView::new(rgb, width, height, width * 3) else { return };
-    to_planes(p, view, out);
+/// A picture of the model's size to preprocessed planes `[3, height, width]`.
+fn normalize(raster: &Raster, p: &Preprocess, out: &mut [f32]) {
+    let plane = raster.height * raster.width;
+    for (i, pixel) in raster.pixels.as_chunks::<3>().0.iter().enumerate() {
+        for (c, v) in p.normalize(*pixel).into_iter().enumerate() {
+            out[c * plane + i] = v;
+        }
+    }
 }
 
 /// A picture of any size to preprocessed planes, `out: [3, p.height, p.width]`.

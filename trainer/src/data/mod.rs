@@ -1,6 +1,6 @@
 //! Batches of augmented pictures. Reading pictures is `convert::data`'s, re-exported here.
 
-mod augment;
+pub mod augment;
 mod loader;
 
 pub use augment::Augment;

@@ -26,10 +26,42 @@ pub trait Visitor {
     fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>);
 }
 
+/// What has tensors with names.
+pub trait Tensors {
+    /// Shows every tensor to `visitor`, in the order of the layers.
+    fn visit_tensors<V: Visitor>(&mut self, visitor: &mut V);
+}
+
 /// Replaces a parameter's value, keeping its identity and whether it trains.
 pub(crate) fn replace<const D: usize>(param: &mut Param<Tensor<D>>, value: Tensor<D>) {
     let trains = param.is_require_grad();
     *param = param.clone().map(|_| value.set_require_grad(trains));
+}
+
+/// How fresh weights are drawn; the head's are always Glorot's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitRule {
+    /// Normal over the fan-out, `σ = √(2 / (k²·O))`, which keeps the gradient's scale through
+    /// ReLU layers (He et al. 2015).
+    He,
+    /// Uniform, `±√(6 / (k²·(I + O)))` (Glorot and Bengio 2010): Keras' default.
+    Glorot,
+}
+
+/// Fresh weights: the same give the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Init {
+    /// Of convolutions.
+    pub rule: InitRule,
+    /// Of every draw.
+    pub seed: u64,
+}
+
+impl Init {
+    /// He's rule.
+    pub fn he(seed: u64) -> Self {
+        Self { rule: InitRule::He, seed }
+    }
 }
 
 /// A random tensor of `shape` with `draw` for each element, keyed by seed and name.
@@ -60,13 +92,21 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Fresh weights: He-normal over the fan-out, `σ = √(2 / (k²·O))`, which keeps the
-    /// gradient's scale through ReLU layers (He et al. 2015).
-    pub fn new(spec: &ConvSpec, seed: u64, device: &Device) -> Self {
+    /// Fresh weights.
+    pub fn new(spec: &ConvSpec, init: Init, device: &Device) -> Self {
         let name = format!("{}.weight", spec.name);
-        let sigma = (2.0 / (spec.filter * spec.filter * spec.c_out) as f64).sqrt();
+        let area = (spec.filter * spec.filter) as f64;
         let shape = [spec.c_out, spec.c_in, spec.filter, spec.filter];
-        let weight = random(&name, seed, shape, device, |rng| sigma * rng.normal());
+        let weight = match init.rule {
+            InitRule::He => {
+                let sigma = (2.0 / (area * spec.c_out as f64)).sqrt();
+                random(&name, init.seed, shape, device, |rng| sigma * rng.normal())
+            }
+            InitRule::Glorot => {
+                let limit = (6.0 / (area * (spec.c_in + spec.c_out) as f64)).sqrt();
+                random(&name, init.seed, shape, device, |rng| limit * (2.0 * rng.unit() - 1.0))
+            }
+        };
         Self { weight, name, stride: spec.stride, pad: (spec.filter - 1) / 2 }
     }
 
@@ -128,8 +168,8 @@ impl BatchNorm {
         ops::join(y, residual, relu)
     }
 
-    pub(super) fn freeze(&mut self) {
-        self.frozen = true;
+    pub(super) fn set_frozen(&mut self, frozen: bool) {
+        self.frozen = frozen;
     }
 
     pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
@@ -154,9 +194,9 @@ pub struct ConvBn {
 
 impl ConvBn {
     /// `bn` names the batch-norm layer.
-    pub fn new(spec: &ConvSpec, bn: Option<String>, seed: u64, device: &Device) -> Self {
+    pub fn new(spec: &ConvSpec, bn: Option<String>, init: Init, device: &Device) -> Self {
         Self {
-            conv: Conv::new(spec, seed, device),
+            conv: Conv::new(spec, init, device),
             bn: bn.map(|name| BatchNorm::new(name, spec.c_out, device)),
         }
     }
@@ -177,9 +217,9 @@ impl ConvBn {
         }
     }
 
-    pub(super) fn freeze(&mut self) {
+    pub(super) fn set_frozen(&mut self, frozen: bool) {
         if let Some(bn) = &mut self.bn {
-            bn.freeze();
+            bn.set_frozen(frozen);
         }
     }
 }

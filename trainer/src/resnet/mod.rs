@@ -9,7 +9,7 @@ mod ops;
 mod weights;
 
 pub(crate) use layers::replace;
-pub use layers::{BatchNorm, Conv, ConvBn, Dense, Role, Visitor};
+pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use burn::module::{Module, Param, RunningState};
@@ -30,15 +30,15 @@ pub struct Block {
 }
 
 impl Block {
-    fn new(spec: &BlockSpec, v2: bool, seed: u64, device: &Device) -> Self {
+    fn new(spec: &BlockSpec, v2: bool, init: Init, device: &Device) -> Self {
         let last = spec.convs.len() - 1;
         let convs = spec.convs.iter().enumerate().map(|(n, conv)| {
             let bn = (!v2 || n < last).then(|| format!("{}_{}_bn", spec.name, n + 1));
-            ConvBn::new(conv, bn, seed, device)
+            ConvBn::new(conv, bn, init, device)
         });
         let projection = spec.projection.as_ref().map(|conv| {
             let bn = (!v2).then(|| format!("{}_0_bn", spec.name));
-            ConvBn::new(conv, bn, seed, device)
+            ConvBn::new(conv, bn, init, device)
         });
         let pre = v2.then(|| {
             let name = format!("{}_pre_activation_bn", spec.name);
@@ -85,32 +85,37 @@ pub struct ResNet {
     stem: Vec<ConvBn>,
     stem_pool: bool,
     blocks: Vec<Block>,
+    /// Number of blocks up to the end of each stack.
+    stack_ends: Vec<usize>,
     post: Option<BatchNorm>,
     max_pooling: bool,
     head: Dense,
 }
 
 impl ResNet {
-    /// A network with fresh weights: the same seed gives the same weights.
+    /// A network with fresh weights.
     ///
     /// # Errors
     /// What [`ResNetConfig::check`] refuses.
-    pub fn new(config: &ResNetConfig, seed: u64, device: &Device) -> Result<Self, String> {
+    pub fn new(config: &ResNetConfig, init: Init, device: &Device) -> Result<Self, String> {
         config.check()?;
         let v2 = config.use_pre_activation;
         let stem = config.stem();
         let last = stem.len() - 1;
         let stem = stem.iter().enumerate().map(|(i, conv)| {
             let bn = (!v2 || i < last).then(|| format!("conv{}_bn", i + 1));
-            ConvBn::new(conv, bn, seed, device)
+            ConvBn::new(conv, bn, init, device)
         });
         Ok(Self {
             stem: stem.collect(),
             stem_pool: config.stem_pool,
-            blocks: config.blocks().iter().map(|b| Block::new(b, v2, seed, device)).collect(),
+            blocks: config.blocks().iter().map(|b| Block::new(b, v2, init, device)).collect(),
+            stack_ends: (1..=config.stackwise_num_blocks.len())
+                .map(|stacks| config.stackwise_num_blocks[..stacks].iter().sum())
+                .collect(),
             post: v2.then(|| BatchNorm::new("post_bn".into(), config.features(), device)),
             max_pooling: config.pooling == Pooling::Max,
-            head: Dense::new(config.features(), config.classes, seed, device),
+            head: Dense::new(config.features(), config.classes, init.seed, device),
         })
     }
 
@@ -119,11 +124,44 @@ impl ResNet {
     /// On an autodiff device batch-norms use and update batch statistics; elsewhere they use
     /// the running ones. `module.valid()` makes the evaluating copy.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        self.head.forward(self.features(x))
+        self.classify(self.features(x))
+    }
+
+    /// Pooled features `[N, features]` to logits `[N, classes]`.
+    pub fn classify(&self, features: Tensor<2>) -> Tensor<2> {
+        self.head.forward(features)
     }
 
     /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
-    pub fn features(&self, mut x: Tensor<4>) -> Tensor<2> {
+    pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
+        let mut x = self.stem(x);
+        for block in &self.blocks {
+            x = block.forward(x);
+        }
+        if let Some(bn) = &self.post {
+            x = bn.forward(x, None, true);
+        }
+        let [n, channels, height, width] = x.dims();
+        let flat = x.reshape([n, channels, height * width]);
+        let pooled = if self.max_pooling { flat.max_dim(2) } else { flat.mean_dim(2) };
+        pooled.reshape([n, channels])
+    }
+
+    /// The map behind each stack, KerasHub's pyramid P2, P3, …: of version 2 before the last
+    /// batch-norm.
+    pub fn pyramid(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut x = self.stem(x);
+        let mut maps = Vec::new();
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x);
+            if self.stack_ends.contains(&(i + 1)) {
+                maps.push(x.clone());
+            }
+        }
+        maps
+    }
+
+    fn stem(&self, mut x: Tensor<4>) -> Tensor<4> {
         for (i, conv) in self.stem.iter().enumerate() {
             // Version 2 leaves its last stem convolution bare.
             let relu = self.post.is_none() || i + 1 < self.stem.len();
@@ -137,20 +175,37 @@ impl ResNet {
             options.padding = [(1, 1), (1, 1)];
             x = max_pool2d(x, options);
         }
-        for block in &self.blocks {
-            x = block.forward(x);
-        }
-        if let Some(bn) = &self.post {
-            x = bn.forward(x, None, true);
-        }
-        let [n, channels, height, width] = x.dims();
-        let flat = x.reshape([n, channels, height * width]);
-        let pooled = if self.max_pooling { flat.max_dim(2) } else { flat.mean_dim(2) };
-        pooled.reshape([n, channels])
+        x
     }
 
-    /// Shows every tensor to `visitor`, in the order of the layers.
-    pub fn visit_tensors<V: Visitor>(&mut self, visitor: &mut V) {
+    /// Stops everything but the head from learning, batch-norms keeping their statistics; or
+    /// lets it learn again.
+    pub fn set_backbone_frozen(&mut self, frozen: bool) {
+        struct Freeze(bool);
+        impl Visitor for Freeze {
+            fn parameter<const D: usize>(
+                &mut self,
+                name: &str,
+                _: Role,
+                value: &mut Param<Tensor<D>>,
+            ) {
+                if !is_head(name) {
+                    *value = value.clone().set_require_grad(!self.0);
+                }
+            }
+            fn statistic(&mut self, _: &str, _: &RunningState<Tensor<1>>) {}
+        }
+        self.visit_tensors(&mut Freeze(frozen));
+        let convs =
+            self.blocks.iter_mut().flat_map(|b| b.convs.iter_mut().chain(&mut b.projection));
+        self.stem.iter_mut().chain(convs).for_each(|conv| conv.set_frozen(frozen));
+        let alone = self.blocks.iter_mut().filter_map(|b| b.pre.as_mut());
+        alone.chain(&mut self.post).for_each(|bn| bn.set_frozen(frozen));
+    }
+}
+
+impl Tensors for ResNet {
+    fn visit_tensors<V: Visitor>(&mut self, visitor: &mut V) {
         for conv in &mut self.stem {
             conv.show(visitor);
         }
@@ -166,30 +221,6 @@ impl ResNet {
             bn.show(visitor);
         }
         self.head.show(visitor);
-    }
-
-    /// Stops everything but the head from learning; batch-norms keep their statistics.
-    pub fn freeze_backbone(&mut self) {
-        struct Freeze;
-        impl Visitor for Freeze {
-            fn parameter<const D: usize>(
-                &mut self,
-                name: &str,
-                _: Role,
-                value: &mut Param<Tensor<D>>,
-            ) {
-                if !is_head(name) {
-                    *value = value.clone().set_require_grad(false);
-                }
-            }
-            fn statistic(&mut self, _: &str, _: &RunningState<Tensor<1>>) {}
-        }
-        self.visit_tensors(&mut Freeze);
-        let convs =
-            self.blocks.iter_mut().flat_map(|b| b.convs.iter_mut().chain(&mut b.projection));
-        self.stem.iter_mut().chain(convs).for_each(ConvBn::freeze);
-        let alone = self.blocks.iter_mut().filter_map(|b| b.pre.as_mut());
-        alone.chain(&mut self.post).for_each(BatchNorm::freeze);
     }
 }
 

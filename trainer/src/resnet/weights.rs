@@ -3,7 +3,7 @@
 //! The checkpoint stores filters OHWI, Burn computes with OIHW; dense weights are
 //! (out, in) in both.
 
-use super::{ResNet, Role, Visitor, is_head, replace};
+use super::{ResNet, Role, Tensors, Visitor, is_head, replace};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Tensor, TensorData};
 use convert::checkpoint;
@@ -124,6 +124,7 @@ fn stored_shape(dims: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resnet::Init;
     use burn::module::Module;
     use burn::tensor::Device;
     use convert::resnet::{BlockType, ResNetConfig};
@@ -149,12 +150,12 @@ mod tests {
                     continue;
                 }
                 let device = Device::flex();
-                let net = ResNet::new(&config, 1, &device).unwrap();
+                let net = ResNet::new(&config, Init::he(1), &device).unwrap();
                 let saved = save_tensors(&net);
                 let shapes: BTreeMap<_, _> =
                     saved.iter().map(|(n, t)| (n.clone(), t.shape.clone())).collect();
                 assert_eq!(shapes, config.tensor_shapes().into_iter().collect());
-                let mut other = ResNet::new(&config, 2, &device).unwrap();
+                let mut other = ResNet::new(&config, Init::he(2), &device).unwrap();
                 load_tensors(&mut other, &saved, false).unwrap();
                 assert_eq!(save_tensors(&other), saved);
                 let x = Tensor::<4>::ones([2, 3, 16, 16], &device);
@@ -168,7 +169,7 @@ mod tests {
     fn wrong_tensors_are_named() {
         let config = small(BlockType::BasicBlock, false);
         let device = Device::flex();
-        let mut net = ResNet::new(&config, 1, &device).unwrap();
+        let mut net = ResNet::new(&config, Init::he(1), &device).unwrap();
         let mut saved = save_tensors(&net);
         saved.remove("conv1_bn.mean");
         let missing = Err(LoadError::Missing("conv1_bn.mean".into()));

@@ -3,8 +3,12 @@
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Targets `[N, classes]` from labels, `y·(1 − ε) + ε/classes`.
-pub fn targets(labels: &[u32], classes: usize, smoothing: f64, device: &Device) -> Tensor<2> {
+/// Keras' `epsilon`.
+const CLIP: f64 = 1e-7;
+
+/// Targets `[N, classes]` of labels, flat: `y·(1 − ε) + ε/classes`. A label beyond the classes
+/// has no `y`, as Keras' one-hot makes of it.
+pub fn target_rows(labels: &[u32], classes: usize, smoothing: f64) -> Vec<f32> {
     let rest = (smoothing / classes as f64) as f32;
     let mut values = vec![rest; labels.len() * classes];
     for (row, label) in values.chunks_exact_mut(classes).zip(labels) {
@@ -12,13 +16,39 @@ pub fn targets(labels: &[u32], classes: usize, smoothing: f64, device: &Device) 
             *target += (1.0 - smoothing) as f32;
         }
     }
-    Tensor::from_data(TensorData::new(values, [labels.len(), classes]), device)
+    values
+}
+
+/// [`target_rows`] as a tensor.
+pub fn targets(labels: &[u32], classes: usize, smoothing: f64, device: &Device) -> Tensor<2> {
+    let rows = target_rows(labels, classes, smoothing);
+    Tensor::from_data(TensorData::new(rows, [labels.len(), classes]), device)
 }
 
 /// `−Σ y·ln softmax(z) / N`, a scalar in `[1]`.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     let count = logits.dims()[0];
     (log_softmax(logits, 1) * targets).sum().div_scalar(-(count as f64))
+}
+
+/// `−Σ y·ln p / N` of probabilities, as Keras computes it behind a softmax layer: rows are
+/// divided by their sum and clipped to `1e-7..=1 − 1e-7`.
+///
+/// Beyond the clip the gradient is zero, and a confident mistake teaches nothing; fed with
+/// logits it is nonsense without an error. Training takes [`cross_entropy`].
+pub fn cross_entropy_of_probabilities(scores: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let count = scores.dims()[0];
+    let p = scores.clone() / scores.sum_dim(1);
+    let p = p.clamp(CLIP, 1.0 - CLIP);
+    (p.log() * targets).sum().div_scalar(-(count as f64))
+}
+
+/// Weight of each class, `N / (classes · count)`: all classes weigh the same, a picture 1 on
+/// average. A class without pictures weighs 0.
+pub fn balanced_weights(counts: &[usize]) -> Vec<f32> {
+    let total: usize = counts.iter().sum();
+    let share = total as f64 / counts.len() as f64;
+    counts.iter().map(|n| if *n == 0 { 0.0 } else { (share / *n as f64) as f32 }).collect()
 }
 
 /// Place of the label among the scores: how many are strictly greater. 0 means right; ties
@@ -52,6 +82,14 @@ mod tests {
         assert_eq!(rank(&[f32::NAN, 0.4], 0), 2);
         assert_eq!(rank(&[0.4], 3), 1);
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
+    }
+
+    #[test]
+    fn balanced_classes_weigh_the_same() {
+        let counts = [10, 30, 0, 40];
+        let weights = balanced_weights(&counts);
+        assert_eq!(weights, [2.0, 2.0 / 3.0, 0.0, 0.5]);
+        assert_eq!(balanced_weights(&[7, 7]), [1.0, 1.0]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What `--resume` needs beside the checkpoint.
 
-use super::sgd::Velocity;
+use super::optimizer::Memory;
 use convert::checkpoint::{Checkpoint, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Newest version of the file, the one written.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The run after its last whole epoch. Network and optimizer are in one file, so that a
 /// crash between two files cannot pair one epoch's weights with another's velocities.
@@ -24,9 +24,11 @@ pub struct State {
     pub fingerprint: String,
     /// Best validation accuracy so far.
     pub best: Option<f64>,
+    /// Epoch that had it, from 1; the last one without validation pictures.
+    pub best_epoch: u32,
     /// Optimizer.
-    pub velocities: BTreeMap<String, Velocity>,
-    /// Network and figures after the epoch.
+    pub memory: Memory,
+    /// Network and figures after the epoch, the weights as they learn: not averaged.
     pub last: Checkpoint,
 }
 
@@ -53,8 +55,8 @@ pub enum StateError {
 }
 
 impl State {
-    /// The state after `epoch` epochs and `step` steps.
-    pub fn new(last: Checkpoint, velocities: BTreeMap<String, Velocity>) -> Self {
+    /// The state before the first epoch.
+    pub fn new(last: Checkpoint) -> Self {
         Self {
             version: VERSION,
             epoch: 0,
@@ -62,9 +64,18 @@ impl State {
             options: last.training.options.clone(),
             fingerprint: last.training.fingerprint.clone(),
             best: None,
-            velocities,
+            best_epoch: 0,
+            memory: Memory::default(),
             last,
         }
+    }
+
+    /// Whether the run that left this had no epoch to go.
+    pub fn done(&self) -> bool {
+        let option = |name: &str| self.options.get(name).and_then(|v| v.parse().ok());
+        let waited = self.epoch.saturating_sub(self.best_epoch);
+        option("epochs").is_none_or(|epochs: u32| self.epoch >= epochs)
+            || (self.best.is_some() && option("patience").is_some_and(|p: u32| waited >= p))
     }
 
     /// Writes the file, atomically.
@@ -92,10 +103,10 @@ impl State {
             return Err(format(format!("version {}, this build reads {VERSION}", state.version)));
         }
         state.last.check().map_err(format)?;
-        for (name, v) in &state.velocities {
-            let fits = v.fits(state.last.tensors.get(name).map(|t| t.shape.iter().product()));
-            if !fits {
-                return Err(format(format!("velocity `{name}` does not fit its tensor")));
+        for (name, values) in state.memory.slots.values().flatten() {
+            let tensor = state.last.tensors.get(name);
+            if !values.fits(tensor.map(|t| t.shape.iter().product())) {
+                return Err(format(format!("what was saved of `{name}` does not fit its tensor")));
             }
         }
         Ok(state)

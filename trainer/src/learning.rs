@@ -1,0 +1,255 @@
+//! The options that `train` and `finetune` share, and the recipes behind their defaults.
+
+use crate::data::augment::Augment;
+use crate::resnet::InitRule;
+use crate::train::{Average, Clip, OptimizerConfig, Recipe, Rule};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RecipeName {
+    /// What works best here.
+    Default,
+    /// What KerasHub's image classification guide does, value by value.
+    KerashubGuide,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OptimizerName {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Adam with decoupled weight decay.
+    Adamw,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum InitName {
+    /// Normal over the fan-out.
+    He,
+    /// Uniform over fan-in and fan-out, as Keras.
+    Glorot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClassWeights {
+    /// Every picture counts the same.
+    Equal,
+    /// Every class counts the same, however few pictures it has.
+    Balanced,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Learning {
+    /// Values behind the options that are left out.
+    #[arg(long, value_enum, default_value_t = RecipeName::Default)]
+    pub(crate) recipe: RecipeName,
+    /// Passes over the training pictures.
+    #[arg(long)]
+    pub(crate) epochs: Option<u32>,
+    /// Pictures per gradient.
+    #[arg(long)]
+    pub(crate) batch: Option<usize>,
+    /// Gradients per step: a batch as large as memory does not allow.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) accumulate: u32,
+    /// Highest learning rate.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) lr: Option<f64>,
+    /// What turns gradients into steps.
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    pub(crate) optimizer: OptimizerName,
+    /// Momentum of SGD.
+    #[arg(long)]
+    pub(crate) momentum: Option<f64>,
+    /// Nesterov's momentum.
+    #[arg(long)]
+    pub(crate) nesterov: bool,
+    /// Decoupled weight decay, multiplied by the learning rate.
+    #[arg(long)]
+    pub(crate) weight_decay: Option<f64>,
+    /// Decay batch-norms and biases, too, as Keras does.
+    #[arg(long)]
+    pub(crate) decay_all: bool,
+    /// Longest gradient, over all tensors.
+    #[arg(long, value_name = "NORM")]
+    pub(crate) clip_norm: Option<f64>,
+    /// Keep, and use, an average of the weights with this share surviving each step, such as
+    /// 0.999.
+    #[arg(long, value_name = "DECAY")]
+    pub(crate) ema: Option<f64>,
+    /// Share of each target spread over all classes.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) label_smoothing: Option<f64>,
+    /// Share of the features left out before the head.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) dropout: Option<f64>,
+    /// How much each class counts.
+    #[arg(long, value_enum, default_value_t = ClassWeights::Equal)]
+    pub(crate) class_weights: ClassWeights,
+    /// Epochs of rising learning rate.
+    #[arg(long)]
+    pub(crate) warmup_epochs: Option<f64>,
+    /// Epochs at the highest learning rate.
+    #[arg(long)]
+    pub(crate) hold_epochs: Option<f64>,
+    /// Random changes of training pictures: none, light, strong, kerashub-guide, or a list
+    /// such as `flip,crop=0.5,rotate=15,color=0.3,mixup=0.2`; a wrong name lists all.
+    #[arg(long, value_name = "STEPS", value_parser = str::parse::<Augment>)]
+    pub(crate) augment: Option<Augment>,
+    /// The same as --augment none.
+    #[arg(long, conflicts_with = "augment")]
+    pub(crate) no_augment: bool,
+    /// How fresh weights are drawn.
+    #[arg(long, value_enum)]
+    pub(crate) init: Option<InitName>,
+    /// Stop after this many epochs without a better validation accuracy.
+    #[arg(long, value_name = "EPOCHS")]
+    pub(crate) patience: Option<u32>,
+    /// Number of classes that the data must have.
+    #[arg(long)]
+    pub(crate) classes: Option<usize>,
+    /// Input side in pixels; the architecture's own where left out.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) size: Option<u16>,
+    /// Folder of the run: best.mpk, last.mpk, state.mpk [default: runs/<arch>].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The finished model.
+    #[arg(short = 'o', long = "model-out", value_name = "FILE", default_value = "model.mpk")]
+    pub(crate) model_out: PathBuf,
+    /// Continue the run in --out after its last whole epoch.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Also report how often the class is among the K best.
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    pub(crate) top_k: usize,
+    /// Classify this photo with the finished model.
+    #[arg(long, value_name = "PHOTO")]
+    pub(crate) predict: Vec<PathBuf>,
+}
+
+/// What a recipe says where the user says nothing.
+#[derive(Debug)]
+pub(crate) struct Defaults {
+    pub(crate) epochs: u32,
+    pub(crate) batch: usize,
+    pub(crate) rate: f64,
+    pub(crate) momentum: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) decay_all: bool,
+    pub(crate) label_smoothing: f64,
+    /// As a share of all epochs.
+    pub(crate) warmup: f64,
+    /// As a share of all epochs.
+    pub(crate) hold: f64,
+    /// Longest warm-up, in epochs.
+    pub(crate) most_warmup: f64,
+    pub(crate) augment: &'static str,
+    pub(crate) init: InitRule,
+    pub(crate) backbone_rate: f64,
+}
+
+impl Defaults {
+    /// Training from scratch.
+    pub(crate) const SCRATCH: Self = Self {
+        epochs: 30,
+        batch: 128,
+        rate: 0.1,
+        momentum: 0.9,
+        weight_decay: 5e-4,
+        decay_all: false,
+        label_smoothing: 0.0,
+        warmup: 0.2,
+        hold: 0.0,
+        most_warmup: 1.0,
+        augment: "light",
+        init: InitRule::He,
+        backbone_rate: 1.0,
+    };
+
+    /// Teaching a trained network other classes.
+    pub(crate) const FINETUNE: Self =
+        Self { batch: 32, rate: 0.02, backbone_rate: 0.3, ..Self::SCRATCH };
+
+    /// The guide's third section, "Train a classifier from scratch". It trains one epoch and
+    /// advises 100.
+    pub(crate) const GUIDE_SCRATCH: Self = Self {
+        epochs: 1,
+        batch: 32,
+        rate: 1e-2,
+        momentum: 0.9,
+        weight_decay: 5e-4,
+        decay_all: true,
+        label_smoothing: 0.1,
+        warmup: 0.1,
+        hold: 0.45,
+        most_warmup: f64::INFINITY,
+        augment: "kerashub-guide",
+        init: InitRule::Glorot,
+        backbone_rate: 1.0,
+    };
+
+    /// The guide's second section, "Fine tuning a pretrained classifier": SGD at 0.01 and
+    /// nothing else.
+    pub(crate) const GUIDE_FINETUNE: Self = Self {
+        momentum: 0.0,
+        weight_decay: 0.0,
+        decay_all: false,
+        label_smoothing: 0.0,
+        warmup: 0.0,
+        hold: 1.0,
+        augment: "none",
+        ..Self::GUIDE_SCRATCH
+    };
+}
+
+impl Learning {
+    /// The recipe: what the user said over what `d` says.
+    pub(crate) fn recipe(&self, seed: u64, d: &Defaults) -> Result<Recipe, String> {
+        let epochs = self.epochs.unwrap_or(d.epochs);
+        let share = |share: f64| f64::from(epochs) * share;
+        let momentum = self.momentum.unwrap_or(d.momentum);
+        let rule = match self.optimizer {
+            OptimizerName::Sgd => Rule::Sgd { momentum, nesterov: self.nesterov },
+            OptimizerName::Adamw => Rule::ADAM,
+        };
+        // Adam's steps are about as long as its rate, whatever the gradient.
+        let rate = match self.optimizer {
+            OptimizerName::Sgd => d.rate,
+            OptimizerName::Adamw => d.rate / 20.0,
+        };
+        let augment = match (&self.augment, self.no_augment) {
+            (Some(augment), _) => augment.clone(),
+            (None, true) => Augment::default(),
+            (None, false) => d.augment.parse()?,
+        };
+        Ok(Recipe {
+            epochs,
+            batch: self.batch.unwrap_or(d.batch),
+            rate: self.lr.unwrap_or(rate),
+            optimizer: OptimizerConfig {
+                rule,
+                weight_decay: self.weight_decay.unwrap_or(d.weight_decay),
+                decay_all: self.decay_all || d.decay_all,
+                backbone_rate: d.backbone_rate,
+                clip: self.clip_norm.map(Clip::GlobalNorm),
+                average: self.ema.map(|decay| Average { decay, overwrite: None }),
+                accumulate: self.accumulate,
+            },
+            init: match self.init {
+                Some(InitName::He) => InitRule::He,
+                Some(InitName::Glorot) => InitRule::Glorot,
+                None => d.init,
+            },
+            label_smoothing: self.label_smoothing.unwrap_or(d.label_smoothing),
+            balance: self.class_weights == ClassWeights::Balanced,
+            // A warm-up that is longer than a short run would never reach the rate.
+            warmup_epochs: self.warmup_epochs.unwrap_or(share(d.warmup).min(d.most_warmup)),
+            hold_epochs: self.hold_epochs.unwrap_or(share(d.hold)),
+            seed,
+            augment,
+            freeze_epochs: 0,
+            patience: self.patience,
+        })
+    }
+}

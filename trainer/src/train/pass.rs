@@ -1,0 +1,126 @@
+//! One epoch of training.
+
+use super::loss::{argmax, cross_entropy, target_rows};
+use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
+use crate::data::{Batch, Batches, Order, Pictures};
+use crate::resnet::ResNet;
+use anyhow::{bail, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use convert::random::{Rng, fnv1a};
+use core::sync::atomic::Ordering;
+use std::io::Write;
+use std::sync::Arc;
+
+/// One epoch.
+pub(super) struct Pass<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) schedule: Schedule,
+    /// Batches of the epoch.
+    pub(super) batches: usize,
+    /// From 0.
+    pub(super) epoch: u32,
+    /// Number of the first step.
+    pub(super) first: u64,
+    /// Weight of each class in the loss.
+    pub(super) weights: Vec<f32>,
+}
+
+impl Pass<'_> {
+    /// Trains; returns mean loss and accuracy, both before each step's update.
+    pub(super) fn run(
+        &self,
+        net: &mut ResNet,
+        optimizer: &mut Optimizer,
+        train: &Arc<Pictures>,
+        progress: &mut Progress,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<(f64, f64)> {
+        let (run, recipe) = (self.run, &self.run.recipe);
+        let classes = run.config.classes;
+        let device = run.device.clone().autodiff();
+        let augment = recipe.augment.clone();
+        let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment };
+        let (mut sum, mut right, mut seen) = (0.0, 0, 0);
+        let mut rate = 0.0;
+        let batches = Batches::start(train.clone(), run.preprocess, recipe.batch, order);
+        for (number, mut batch) in batches.enumerate() {
+            let count = batch.labels.len();
+            let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
+            let x = Tensor::<4>::from_data(pixels, &device);
+            let features = self.drop_out(net.features(x), number, &device);
+            let logits = net.classify(features);
+            let target = TensorData::new(self.targets(&batch), [count, classes]);
+            let cost = cross_entropy(logits.clone(), Tensor::from_data(target, &device));
+            let gradients = cost.backward();
+            rate = self
+                .schedule
+                .at(self.first + (number as u64) / u64::from(recipe.optimizer.accumulate));
+            optimizer.step(net, gradients, rate);
+            let cost = f64::from(cost.into_scalar::<f32>());
+            ensure!(cost.is_finite(), "epoch {}: the loss is {cost}; {DIVERGED}", self.epoch + 1);
+            let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
+            let pairs = scores.chunks_exact(classes).zip(&batch.labels);
+            right += pairs.filter(|(s, label)| argmax(s) == **label as usize).count();
+            sum += cost * count as f64;
+            seen += count;
+            let figures = Figures {
+                epoch: self.epoch + 1,
+                epochs: recipe.epochs,
+                step: number + 1,
+                steps: self.batches,
+                loss: sum / seen as f64,
+                accuracy: right as f64 / seen as f64,
+                pictures: seen,
+            };
+            progress.step(&figures, out)?;
+            if run.stop.load(Ordering::Relaxed) {
+                progress.line("", out)?;
+                bail!(
+                    "interrupted in epoch {} of {}; the same command with --resume continues \
+                     after epoch {}",
+                    self.epoch + 1,
+                    recipe.epochs,
+                    self.epoch
+                );
+            }
+        }
+        ensure!(seen > 0, "no training pictures");
+        optimizer.finish(net, rate);
+        Ok((sum / seen as f64, right as f64 / seen as f64))
+    }
+
+    /// Targets `[N, classes]`: smoothed, mixed as the pictures are, times the class's weight.
+    fn targets(&self, batch: &Batch) -> Vec<f32> {
+        let (classes, smoothing) = (self.run.config.classes, self.run.recipe.label_smoothing);
+        let mut rows = target_rows(&batch.labels, classes, smoothing);
+        for (row, label) in rows.chunks_exact_mut(classes).zip(&batch.labels) {
+            row.iter_mut().for_each(|v| *v *= self.weights[*label as usize]);
+        }
+        if batch.own < 1.0 {
+            let partners = rows.clone();
+            let partners = partners.chunks_exact(classes).rev();
+            for (row, partner) in rows.chunks_exact_mut(classes).zip(partners) {
+                for (a, b) in row.iter_mut().zip(partner) {
+                    *a = batch.own * *a + (1.0 - batch.own) * b;
+                }
+            }
+        }
+        rows
+    }
+
+    /// Zeroes the configured share of features and lifts the others by as much (inverted
+    /// dropout, Srivastava et al. 2014).
+    fn drop_out(&self, features: Tensor<2>, batch: usize, device: &Device) -> Tensor<2> {
+        let rate = self.run.config.dropout;
+        if rate == 0.0 {
+            return features;
+        }
+        let shape = features.dims();
+        let keys = [self.run.recipe.seed, u64::from(self.epoch), fnv1a(b"dropout"), batch as u64];
+        let mut rng = Rng::keyed(&keys);
+        let kept = (1.0 / (1.0 - rate)) as f32;
+        let draw = |()| if rng.unit() < rate { 0.0 } else { kept };
+        let mask: Vec<f32> = vec![(); shape[0] * shape[1]].into_iter().map(draw).collect();
+        features * Tensor::from_data(TensorData::new(mask, shape), device)
+    }
+}

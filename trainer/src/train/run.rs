@@ -1,0 +1,487 @@
+//! A whole training run: epochs, measuring, checkpoints, resuming.
+
+use super::loss::balanced_weights;
+use super::pass::Pass;
+use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration, evaluate};
+use crate::data::{Dataset, Pictures, batch_count};
+use crate::resnet::{self, Init, ResNet};
+use anyhow::{Context, bail, ensure};
+use artifact::Preprocess;
+use burn::module::Module;
+use burn::tensor::Device;
+use convert::checkpoint::{Checkpoint, EpochRecord, FORMAT, Sample, TrainingRecord, VERSION};
+use convert::resnet::ResNetConfig;
+use core::sync::atomic::AtomicBool;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Pictures kept in the checkpoint for calibration, at most.
+const MAX_SAMPLES: usize = 256;
+/// Bytes of those pictures, at most.
+const MAX_SAMPLE_BYTES: usize = 4 << 20;
+
+/// A training run.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Architecture with as many classes as the data.
+    pub config: ResNetConfig,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// How to train.
+    pub recipe: Recipe,
+    /// Backbone to start from; `None` trains from scratch.
+    pub base: Option<&'a Checkpoint>,
+    /// Folder for `best.mpk`, `last.mpk` and `state.mpk`.
+    pub dir: PathBuf,
+    /// Continue the run in `dir`.
+    pub resume: bool,
+    /// Plain device, without autodiff.
+    pub device: Device,
+    /// Whether progress may overwrite its line.
+    pub terminal: bool,
+    /// Set from outside to stop after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    /// Trains on `data` and returns the best checkpoint: by validation accuracy, or the last
+    /// one without validation pictures.
+    ///
+    /// # Errors
+    /// Wrong numbers in the recipe, unwritable folders, a state that does not belong to this
+    /// run, a loss that is no number any more, and interruption.
+    pub fn train(&self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
+        self.recipe.check()?;
+        std::fs::create_dir_all(&self.dir)
+            .with_context(|| format!("{}: cannot make this folder", self.dir.display()))?;
+        let recipe = &self.recipe;
+        let training = self.device.clone().autodiff();
+        let init = Init { rule: recipe.init, seed: recipe.seed };
+        let mut net = ResNet::new(&self.config, init, &training)
+            .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
+        let mut optimizer = Optimizer::new(recipe.optimizer);
+        let mut state = match self.resume_state(&data)? {
+            Some(mut state) => {
+                resnet::load_tensors(&mut net, &state.last.tensors, false)?;
+                optimizer.restore(core::mem::take(&mut state.memory), &self.device);
+                writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
+                state
+            }
+            None => {
+                if let Some(base) = self.base {
+                    resnet::load_tensors(&mut net, &base.tensors, true)?;
+                }
+                State::new(self.checkpoint(&data)?)
+            }
+        };
+        let classes = self.config.classes;
+        let weights = match recipe.balance {
+            true => balanced_weights(&data.train.counts(classes)),
+            false => vec![1.0; classes],
+        };
+        let (train, val) = (Arc::new(data.train), Arc::new(data.val));
+        let batches = batch_count(train.len(), recipe.batch, true);
+        let steps = recipe.steps(batches);
+        let schedule = recipe.schedule(steps);
+        let mut progress = Progress::new(self.terminal);
+        let began = std::time::Instant::now();
+        while !state.done() {
+            progress.start_epoch();
+            net.set_backbone_frozen(state.epoch < recipe.freeze_epochs);
+            let weights = weights.clone();
+            let (epoch, first) = (state.epoch, state.step);
+            let pass = Pass { run: self, schedule, batches, epoch, first, weights };
+            let (loss, accuracy) =
+                pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
+            // What learns goes on from the raw weights; what is used is their average.
+            let plain = net.valid();
+            let used = optimizer.averaged(net.valid()).unwrap_or_else(|| plain.clone());
+            let measured = self.measure(&used, &val);
+            state.epoch += 1;
+            state.step += steps as u64;
+            let seconds = progress.elapsed().as_secs_f64();
+            let record = EpochRecord {
+                epoch: state.epoch,
+                learning_rate: schedule.at(state.step - 1),
+                train_loss: loss,
+                train_accuracy: accuracy,
+                val_loss: measured.as_ref().map(|m| m.loss),
+                val_accuracy: measured.as_ref().map(|m| m.accuracy),
+                seconds,
+            };
+            progress
+                .line(&self.epoch_line(&record, train.len(), began.elapsed().as_secs_f64()), out)?;
+            state.last.training.epochs.push(record);
+            state.last.tensors = resnet::save_tensors(&plain);
+            state.last.check().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
+            let finished =
+                Checkpoint { tensors: resnet::save_tensors(&used), ..state.last.clone() };
+            let accuracy = measured.map(|m| m.accuracy);
+            if state.best.is_none() || accuracy.is_none() || accuracy > state.best {
+                (state.best, state.best_epoch) = (accuracy, state.epoch);
+                finished.save(&self.dir.join("best.mpk"))?;
+            }
+            finished.save(&self.dir.join("last.mpk"))?;
+            state.memory = optimizer.memory();
+            // Last: whatever was written before is written again by the repeated epoch.
+            state.save(&self.dir.join("state.mpk"))?;
+        }
+        if state.epoch < recipe.epochs {
+            writeln!(
+                out,
+                "stopped: no better accuracy than that of epoch {} in {} epochs",
+                state.best_epoch,
+                state.epoch - state.best_epoch
+            )?;
+        }
+        Ok(Checkpoint::load(&self.dir.join("best.mpk"))?)
+    }
+
+    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Option<super::Evaluation> {
+        let options = (self.recipe.batch.max(64), 1);
+        let classes = self.config.classes;
+        (!val.is_empty())
+            .then(|| evaluate(net, val, &self.preprocess, classes, options, &self.device))
+    }
+
+    /// The state to continue from, if this run is to be resumed.
+    fn resume_state(&self, data: &Dataset) -> anyhow::Result<Option<State>> {
+        let path = self.dir.join("state.mpk");
+        let dir = self.dir.display();
+        if !self.resume {
+            // An unreadable state is no run to protect.
+            if let Ok(state) = State::load(&path)
+                && !state.done()
+            {
+                bail!(
+                    "{dir} holds a run that stopped after epoch {}; pass --resume to continue it, \
+                     or --out with another folder",
+                    state.epoch
+                );
+            }
+            return Ok(None);
+        }
+        if !path.exists() {
+            bail!("{dir} holds no run to resume; leave --resume away or pass the run's --out");
+        }
+        let state = State::load(&path)?;
+        for (name, value) in self.recipe.options(&self.config) {
+            let before = state.options.get(&name).map_or("unset", String::as_str);
+            ensure!(
+                before == value,
+                "{dir} was trained with {name} {before}, not {value}; pass the same options to \
+                 resume, or --out with another folder"
+            );
+        }
+        ensure!(
+            state.fingerprint == data.fingerprint && state.last.config == self.config,
+            "{dir} was trained on other pictures or classes; restore them to resume, or pass \
+             --out with another folder"
+        );
+        Ok(Some(state))
+    }
+
+    /// A checkpoint of this run without tensors.
+    fn checkpoint(&self, data: &Dataset) -> anyhow::Result<Checkpoint> {
+        Ok(Checkpoint {
+            format: FORMAT.into(),
+            version: VERSION,
+            config: self.config.clone(),
+            labels: data.labels.clone(),
+            preprocess: self.preprocess,
+            tensors: BTreeMap::new(),
+            samples: samples(data, &self.preprocess, self.recipe.seed)?,
+            training: TrainingRecord {
+                dataset: data.name.clone(),
+                fingerprint: data.fingerprint.clone(),
+                seed: self.recipe.seed,
+                options: self.recipe.options(&self.config),
+                epochs: Vec::new(),
+            },
+        })
+    }
+
+    fn epoch_line(&self, r: &EpochRecord, pictures: usize, elapsed: f64) -> String {
+        let val = match (r.val_loss, r.val_accuracy) {
+            (Some(loss), Some(accuracy)) => {
+                format!(", val loss {loss:.4} acc {:.2} %", 100.0 * accuracy)
+            }
+            _ => String::new(),
+        };
+        format!(
+            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s, {} so far",
+            r.epoch,
+            self.recipe.epochs,
+            r.train_loss,
+            100.0 * r.train_accuracy,
+            r.learning_rate,
+            pictures as f64 / r.seconds.max(1e-9),
+            duration(elapsed)
+        )
+    }
+}
+
+/// Training pictures for calibration, the classes in turn.
+fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    let mut total = 0;
+    for i in data.train.stratified(MAX_SAMPLES, seed) {
+        let mut png = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut png);
+        let (width, height) = (u32::from(p.width), u32::from(p.height));
+        let color = image::ExtendedColorType::Rgb8;
+        image::ImageEncoder::write_image(encoder, data.train.get(i), width, height, color)
+            .context("cannot encode a picture for calibration")?;
+        total += png.len();
+        if total > MAX_SAMPLE_BYTES {
+            break;
+        }
+        samples.push(Sample { label: data.train.labels[i], png });
+    }
+    Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ReadOptions;
+    use crate::resnet::InitRule;
+    use crate::train::{Average, Clip, OptimizerConfig, Rule};
+    use convert::random::Rng;
+    use core::sync::atomic::Ordering;
+    use std::path::Path;
+
+    const SIDE: u16 = 16;
+
+    fn config() -> ResNetConfig {
+        let mut config = ResNetConfig::by_name("resnet_8_cifar", 2).unwrap();
+        config.input_conv_filters = vec![8];
+        config.stackwise_num_filters = vec![8, 8];
+        config.stackwise_num_blocks = vec![1, 1];
+        config.stackwise_num_strides = vec![1, 2];
+        config.dropout = 0.2;
+        config
+    }
+
+    fn preprocess() -> Preprocess {
+        Preprocess::normalized(SIDE, SIDE, [0.5; 3], [0.25; 3])
+    }
+
+    /// Bright and dark noise, which any network tells apart.
+    fn pictures(root: &Path) -> Dataset {
+        let mut rng = Rng::keyed(&[5]);
+        for (class, floor) in [("bright", 100), ("dark", 0)] {
+            std::fs::create_dir_all(root.join(class)).unwrap();
+            for i in 0..20 {
+                let side = u32::from(SIDE);
+                let pixel = |_, _| image::Rgb([(); 3].map(|()| floor + rng.below(150) as u8));
+                let path = root.join(class).join(format!("{i}.png"));
+                image::RgbImage::from_fn(side, side, pixel).save(path).unwrap();
+            }
+        }
+        let options =
+            ReadOptions { preprocess: preprocess(), val_split: 0.25, seed: 1, classes: None };
+        Dataset::read(root, &options).unwrap()
+    }
+
+    fn recipe(epochs: u32) -> Recipe {
+        Recipe {
+            epochs,
+            batch: 8,
+            rate: 0.05,
+            optimizer: OptimizerConfig {
+                weight_decay: 5e-4,
+                average: Some(Average { decay: 0.8, overwrite: None }),
+                accumulate: 2,
+                ..OptimizerConfig::plain(Rule::Sgd { momentum: 0.9, nesterov: true })
+            },
+            init: InitRule::He,
+            label_smoothing: 0.1,
+            balance: true,
+            warmup_epochs: 0.5,
+            hold_epochs: 0.0,
+            seed: 3,
+            augment: "strong".parse().unwrap(),
+            freeze_epochs: 0,
+            patience: None,
+        }
+    }
+
+    fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'a> {
+        Run {
+            config: config(),
+            preprocess: preprocess(),
+            recipe: recipe(epochs),
+            base: None,
+            dir: dir.into(),
+            resume,
+            device: Device::flex(),
+            terminal: false,
+            stop,
+        }
+    }
+
+    /// Stops the run when it reports an epoch.
+    struct StopAfter<'a>(&'static str, &'a AtomicBool);
+    impl Write for StopAfter<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if String::from_utf8_lossy(bytes).contains(self.0) {
+                self.1.store(true, Ordering::Relaxed);
+            }
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
+        checkpoint.training.epochs.iter_mut().for_each(|e| e.seconds = 0.0);
+        checkpoint
+    }
+
+    #[test]
+    fn a_resumed_run_equals_an_unbroken_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let whole = dir.path().join("whole");
+        run(&whole, 3, false, &never).train(data.clone(), &mut Vec::new()).unwrap();
+
+        let broken = dir.path().join("broken");
+        let stop = AtomicBool::new(false);
+        let error = run(&broken, 3, false, &stop)
+            .train(data.clone(), &mut StopAfter("epoch 1/3", &stop))
+            .unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+        let again = run(&broken, 3, false, &never).train(data.clone(), &mut Vec::new());
+        assert!(again.unwrap_err().to_string().contains("--resume"));
+        let other = run(&broken, 4, true, &never).train(data.clone(), &mut Vec::new());
+        assert!(other.unwrap_err().to_string().contains("epochs 3, not 4"));
+        run(&broken, 3, true, &never).train(data.clone(), &mut Vec::new()).unwrap();
+
+        for file in ["last.mpk", "best.mpk"] {
+            let load = |dir: &Path| without_times(Checkpoint::load(&dir.join(file)).unwrap());
+            assert!(load(&whole) == load(&broken), "{file} differs");
+        }
+        let last = Checkpoint::load(&whole.join("last.mpk")).unwrap();
+        assert_eq!(last.training.epochs.len(), 3);
+        assert!(!last.samples.is_empty());
+        assert!(last.training.epochs[2].train_loss < last.training.epochs[0].train_loss);
+    }
+
+    #[test]
+    fn a_frozen_backbone_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let base = run(&dir.path().join("base"), 1, false, &never)
+            .train(data.clone(), &mut Vec::new())
+            .unwrap();
+        let mut second = run(&dir.path().join("head"), 1, false, &never);
+        second.base = Some(&base);
+        second.recipe.freeze_epochs = 1;
+        let tuned = second.train(data, &mut Vec::new()).unwrap();
+        for (name, tensor) in &base.tensors {
+            let same = tuned.tensors[name] == *tensor;
+            assert_eq!(same, !resnet::is_head(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thawed_backbone_learns() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let mut first = run(&dir.path().join("thawed"), 2, false, &never);
+        first.recipe.freeze_epochs = 1;
+        first.recipe.augment = "none".parse().unwrap();
+        let path = first.dir.join("last.mpk");
+        first.train(data.clone(), &mut Vec::new()).unwrap();
+        let thawed = Checkpoint::load(&path).unwrap();
+        first = run(&dir.path().join("frozen"), 2, false, &never);
+        first.recipe.freeze_epochs = 2;
+        first.recipe.augment = "none".parse().unwrap();
+        let path = first.dir.join("last.mpk");
+        first.train(data, &mut Vec::new()).unwrap();
+        let frozen = Checkpoint::load(&path).unwrap();
+        for (name, tensor) in &frozen.tensors {
+            assert_ne!(&thawed.tensors[name], tensor, "{name}");
+        }
+    }
+
+    /// Pools of one and of three threads give the same bits, on the same pictures in any order
+    /// of work.
+    #[test]
+    fn threads_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let train = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let folder = dir.path().join(threads.to_string());
+            let checkpoint = pool
+                .install(|| run(&folder, 2, false, &never).train(data.clone(), &mut Vec::new()))
+                .unwrap();
+            without_times(checkpoint)
+        };
+        assert!(train(1) == train(3));
+    }
+
+    #[test]
+    fn patience_ends_a_run_that_does_not_get_better() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let mut patient = run(&dir.path().join("run"), 50, false, &never);
+        // Nothing changes at this rate, so the first epoch stays the best.
+        patient.recipe.rate = 1e-12;
+        patient.recipe.patience = Some(2);
+        patient.recipe.optimizer.average = None;
+        patient.recipe.augment = "none".parse().unwrap();
+        let mut log = Vec::new();
+        patient.train(data.clone(), &mut log).unwrap();
+        let state = State::load(&patient.dir.join("state.mpk")).unwrap();
+        assert_eq!(state.epoch, state.best_epoch + 2);
+        assert!(state.done());
+        assert!(String::from_utf8(log).unwrap().contains("stopped: no better accuracy"));
+        // A finished run is no run to protect.
+        patient.train(data, &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn averages_leave_the_network_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let averaged = run(&dir.path().join("averaged"), 2, false, &never);
+        let mut plain = run(&dir.path().join("plain"), 2, false, &never);
+        plain.recipe.optimizer.average = None;
+        averaged.train(data.clone(), &mut Vec::new()).unwrap();
+        plain.train(data, &mut Vec::new()).unwrap();
+        let state = |run: &Run<'_>| State::load(&run.dir.join("state.mpk")).unwrap();
+        let last = |run: &Run<'_>| Checkpoint::load(&run.dir.join("last.mpk")).unwrap();
+        assert!(state(&averaged).last.tensors == state(&plain).last.tensors);
+        assert!(last(&averaged).tensors != last(&plain).tensors);
+        assert!(last(&plain).tensors == state(&plain).last.tensors);
+    }
+
+    #[test]
+    fn bad_numbers_name_their_option() {
+        let check = |change: &dyn Fn(&mut Recipe)| {
+            let mut recipe = recipe(1);
+            change(&mut recipe);
+            recipe.check().unwrap_err().to_string()
+        };
+        assert!(check(&|r| r.epochs = 0).contains("--epochs"));
+        assert!(check(&|r| r.batch = 1).contains("--batch"));
+        assert!(check(&|r| r.rate = f64::NAN).contains("--lr"));
+        let sgd = |momentum| Rule::Sgd { momentum, nesterov: false };
+        assert!(check(&|r| r.optimizer.rule = sgd(1.0)).contains("--momentum"));
+        assert!(check(&|r| r.optimizer.accumulate = 0).contains("--accumulate"));
+        assert!(check(&|r| r.optimizer.clip = Some(Clip::GlobalNorm(0.0))).contains("--clip-norm"));
+        assert!(check(&|r| r.hold_epochs = -1.0).contains("--hold-epochs"));
+    }
+}

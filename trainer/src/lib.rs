@@ -20,6 +20,7 @@ pub mod accel;
 mod classify;
 mod cli;
 pub mod data;
+mod report;
 pub mod resnet;
 pub mod train;
 

@@ -21,7 +21,7 @@ impl Augment {
     }
 
     /// Writes a randomly changed copy of `src`, `[height, width, 3]`, to `dst`.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         self,
         src: &[u8],
         height: usize,

@@ -4,6 +4,7 @@
 //! state is saved after each whole epoch. A run that was killed repeats its broken epoch
 //! from there and ends with the same weights as one that was not.
 
+mod calibration;
 mod evaluate;
 mod loss;
 mod progress;
@@ -11,7 +12,8 @@ mod schedule;
 mod sgd;
 mod state;
 
-pub use evaluate::{Evaluation, evaluate};
+pub use calibration::{BINS, Bin, calibration, ece};
+pub use evaluate::{Answer, Evaluation, evaluate};
 pub use loss::{argmax, cross_entropy, rank, targets};
 pub(crate) use progress::duration;
 pub use progress::{Figures, Progress};
@@ -93,13 +95,11 @@ impl Recipe {
 
     /// The learning rates of a run with `steps` steps an epoch.
     pub fn schedule(&self, steps: usize) -> Schedule {
-        let at = |epochs: f64| (epochs * steps as f64).round() as u64;
-        Schedule {
-            target: self.rate,
-            warmup: at(self.warmup_epochs),
-            hold: at(self.hold_epochs),
-            total: at(f64::from(self.epochs)),
-        }
+        Schedule::over_epochs(
+            self.rate,
+            [self.warmup_epochs, self.hold_epochs, f64::from(self.epochs)],
+            steps,
+        )
     }
 
     /// The recipe as text, for the training record.

@@ -122,7 +122,7 @@ struct Learning {
     /// Input side in pixels; the architecture's own where left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<u16>,
-    /// Folder of the run: best.mpk, last.mpk, state.mpk [default: runs/<arch>].
+    /// Folder of the run: best.mpk, last.mpk, state.mpk, report.html [default: runs/<arch>].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The finished model.
@@ -432,6 +432,9 @@ impl Job {
 
 fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Result<()> {
     let started = Instant::now();
+    if let Some(page) = &args.report {
+        report::check_extension("--report", page, "html")?;
+    }
     let checkpoint = import::load(&args.model, Head::Required)?;
     let device = device(&args.common)?;
     let classes = checkpoint.labels.len();
@@ -467,6 +470,9 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
             seconds: started.elapsed().as_secs_f64(),
         };
         report.save(page)?;
+        if !args.json {
+            writeln!(out, "{}: the report", page.display())?;
+        }
     }
     if args.json {
         let value = serde_json::json!({

@@ -1,7 +1,8 @@
 //! Charts as SVG.
 //!
-//! The drawings have plain colors, so that each stands alone; in the dark the page's style sheet
-//! replaces [`INK`] and [`GRID`]. The colors of the lines can be read on both.
+//! The drawings have plain colors on white, so that each stands alone; a page's style sheet
+//! removes the white and, in the dark, replaces [`INK`] and [`GRID`]. The colors of the lines can
+//! be read on both.
 
 use crate::train::{BINS, Bin};
 use core::ops::Range;
@@ -17,7 +18,7 @@ pub(super) const BLUE: RGBColor = RGBColor(0x2f, 0x7e, 0xd8);
 pub(super) const ORANGE: RGBColor = RGBColor(0xe0, 0x7b, 0x00);
 
 /// Pixels of a chart at its natural size.
-const SIZE: (u32, u32) = (480, 300);
+const SIZE: (u32, u32) = (420, 270);
 /// Points of a series that are also marked, at most: more would run together.
 const MAX_MARKED: usize = 40;
 /// Numbers beyond this are no loss worth drawing, and would overflow the axis.
@@ -28,6 +29,8 @@ pub(super) struct Frame {
     pub(super) title: String,
     pub(super) x_name: &'static str,
     pub(super) x: Range<f64>,
+    /// Numbers on the x axis, at most.
+    pub(super) x_labels: usize,
     pub(super) y: Range<f64>,
     /// How the numbers of the y axis are written.
     pub(super) y_text: fn(f64) -> String,
@@ -68,13 +71,14 @@ pub(super) fn lines(frame: &Frame, series: &[Series]) -> anyhow::Result<String> 
     })
 }
 
-/// Share right over probability: a bar for each bin, and between it and the diagonal the gap
-/// that the calibration error averages.
+/// Share right over probability: a bar for each bin, whose light part is the gap that the
+/// calibration error averages: orange where the answers were surer than right, else blue.
 pub(super) fn reliability(bins: &[Bin; BINS]) -> anyhow::Result<String> {
     let frame = Frame {
         title: "Share right by probability".into(),
         x_name: "probability of the answer",
         x: 0.0..1.0,
+        x_labels: 6,
         y: 0.0..1.0,
         y_text: percent,
     };
@@ -83,11 +87,13 @@ pub(super) fn reliability(bins: &[Bin; BINS]) -> anyhow::Result<String> {
         for (i, bin) in filled {
             let (left, right) = (i as f64 / BINS as f64, (i + 1) as f64 / BINS as f64);
             let bar = |from, to, style| Rectangle::new([(left, from), (right, to)], style);
-            let gap = ORANGE.mix(0.35).filled();
+            let (low, high) = (bin.accuracy.min(bin.confidence), bin.accuracy.max(bin.confidence));
+            let too_sure = bin.confidence > bin.accuracy;
+            let gap = if too_sure { ORANGE } else { BLUE }.mix(0.4).filled();
             chart.draw_series([
-                bar(0.0, bin.accuracy, BLUE.mix(0.85).filled()),
-                bar(bin.accuracy, bin.confidence, gap),
-                bar(0.0, bin.accuracy, GRID.stroke_width(1)),
+                bar(0.0, low, BLUE.filled()),
+                bar(low, high, gap),
+                bar(0.0, high, GRID.stroke_width(1)),
             ])?;
         }
         chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], INK.stroke_width(1)))?;
@@ -109,6 +115,7 @@ fn draw(
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
         let text = |size: i32| ("sans-serif", size).into_font().color(&INK);
         let mut chart = ChartBuilder::on(&area)
             .caption(&frame.title, text(18))
@@ -126,7 +133,7 @@ fn draw(
             .label_style(text(15))
             .axis_desc_style(text(15))
             .x_desc(frame.x_name)
-            .x_labels(8)
+            .x_labels(frame.x_labels)
             .y_labels(6)
             .x_label_formatter(&|x| number(*x))
             .y_label_formatter(&|y| (frame.y_text)(*y))
@@ -163,6 +170,15 @@ mod tests {
         let texts = [0.06 + 1e-17, 1e-17, 12.0, 0.5, 0.0002].map(number);
         assert_eq!(texts, ["0.06", "0", "12", "0.5", "2e-4"]);
         assert_eq!(percent(0.2), "20 %");
+    }
+
+    #[test]
+    fn the_style_sheet_knows_the_colors() {
+        let css = include_str!("../../templates/style.css");
+        for RGBColor(r, g, b) in [INK, GRID, WHITE] {
+            let color = format!("=\"#{r:02X}{g:02X}{b:02X}\"]");
+            assert!(css.contains(&color), "{color}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a confusion matrix says of each class.
 
-use std::cmp::Reverse;
+use core::cmp::Reverse;
 
 /// Figures of one class.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -76,7 +76,7 @@ struct Column {
 
 /// Reads the data, says what is to be known of it and writes the page.
 pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
-    check_extension(&args.out, "html", "a gallery")?;
+    check_extension("-o", &args.out, "html")?;
     ensure!(args.count > 0, "--count 0 shows nothing; pass at least 1");
     ensure!(
         (0.0..1.0).contains(&args.val_split),

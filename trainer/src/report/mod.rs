@@ -16,7 +16,7 @@ mod view;
 mod tests;
 
 pub(crate) use gallery::{Show, run as show};
-pub(crate) use page::command_line;
+pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
 
 use crate::data::{Dataset, Pictures, extent, notes};

@@ -6,8 +6,8 @@
 use anyhow::Context;
 use askama::Template;
 use convert::checkpoint::write_atomic;
+use core::fmt::Write;
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::path::Path;
 
 /// The page as text.
@@ -41,12 +41,12 @@ pub(super) fn save(html: &str, path: &Path) -> anyhow::Result<()> {
     write_atomic(path, html.as_bytes()).with_context(cannot)
 }
 
-/// Checks that an output's name says what is written into it.
-pub(super) fn check_extension(path: &Path, extension: &str, what: &str) -> anyhow::Result<()> {
+/// Checks that the name of an output, given by `option`, says what is written into it.
+pub(crate) fn check_extension(option: &str, path: &Path, extension: &str) -> anyhow::Result<()> {
     let found = path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
     anyhow::ensure!(
         found,
-        "-o {}: {what} is written as {extension}; pass a name that ends in .{extension}",
+        "{option} {}: only {extension} can be written; pass a name that ends in .{extension}",
         path.display()
     );
     Ok(())

@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Points of the drawn curve, at most.
+/// Parts of the drawn curve.
 const POINTS: u64 = 400;
-/// Rows of the printed table, apart from the corners of the curve.
+/// Parts of the curve between the rows of the table.
 const ROWS: u64 = 8;
 
 #[derive(Debug, Args)]
@@ -66,51 +66,72 @@ pub(crate) fn run(args: &ScheduleArgs, out: &mut dyn Write) -> anyhow::Result<()
     }
     let epochs = [args.warmup_epochs, args.hold_epochs, f64::from(args.epochs)];
     let schedule = Schedule::over_epochs(args.lr, epochs, steps);
-    print(&schedule, steps, out)?;
     if let Some(path) = &args.out {
-        check_extension(path, "svg", "a curve")?;
+        check_extension("-o", path, "svg")?;
         let svg = curve(&schedule, steps)?;
         write_atomic(path, svg.as_bytes())
             .with_context(|| format!("{}: cannot write this drawing", path.display()))?;
         writeln!(out, "{}: the curve", path.display())?;
     }
+    print(&schedule, steps, out)?;
     Ok(())
 }
 
-/// The rates at the corners of the curve and at equal distances between.
+/// The rates at a few steps.
 fn print(schedule: &Schedule, steps: usize, out: &mut dyn Write) -> std::io::Result<()> {
-    let last = schedule.total - 1;
-    let corners = [schedule.warmup, schedule.warmup.saturating_add(schedule.hold)];
-    let mut rows: BTreeSet<u64> = (0..=ROWS).map(|i| at_share(last, i, ROWS)).collect();
-    rows.extend(corners.into_iter().filter(|t| *t < last));
     writeln!(out, "   epoch      step  learning rate")?;
-    for step in rows {
+    for step in sampled(schedule, ROWS) {
         let epoch = step as f64 / steps as f64;
         writeln!(out, "{epoch:8.2}  {step:8}  {:.6}", schedule.at(step))?;
     }
     Ok(())
 }
 
-/// Step `i/parts` of the way from 0 to `last`.
-fn at_share(last: u64, i: u64, parts: u64) -> u64 {
-    (u128::from(last) * u128::from(i) / u128::from(parts)) as u64
+/// The corners of the curve, and `parts + 1` steps at equal distances.
+fn sampled(schedule: &Schedule, parts: u64) -> BTreeSet<u64> {
+    let last = schedule.total - 1;
+    let step = |i| (u128::from(last) * u128::from(i) / u128::from(parts)) as u64;
+    let corners = [schedule.warmup, schedule.warmup.saturating_add(schedule.hold)];
+    let corners = corners.into_iter().filter(|t| *t < last);
+    (0..=parts).map(step).chain(corners).collect()
 }
 
 /// The curve as SVG.
 fn curve(schedule: &Schedule, steps: usize) -> anyhow::Result<String> {
-    let last = schedule.total - 1;
-    let corners = [schedule.warmup, schedule.warmup.saturating_add(schedule.hold)];
-    let mut drawn: BTreeSet<u64> = (0..=POINTS).map(|i| at_share(last, i, POINTS)).collect();
-    drawn.extend(corners.into_iter().filter(|t| *t < last));
     let epoch = |step: u64| step as f64 / steps as f64;
-    let points = drawn.into_iter().map(|step| (epoch(step), schedule.at(step)));
+    let points = sampled(schedule, POINTS).into_iter().map(|t| (epoch(t), schedule.at(t)));
     let series = Series::new(BLUE, points);
     let frame = Frame {
         title: "Learning rate".into(),
         x_name: "epoch",
         x: 0.0..epoch(schedule.total),
+        x_labels: 8,
         y: 0.0..schedule.target * 1.05,
         y_text: chart::number,
     };
     chart::lines(&frame, &[series])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_corners_and_both_ends() {
+        let schedule = Schedule::over_epochs(0.1, [1.0, 2.0, 10.0], 10);
+        let mut out = Vec::new();
+        print(&schedule, 10, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for row in ["0         0  0.000000", "10  0.100000", "30  0.100000", "99  0.000050"] {
+            assert!(text.contains(row), "{row}: {text}");
+        }
+    }
+
+    #[test]
+    fn short_schedules_can_be_drawn() {
+        for epochs in [[0.0, 0.0, 1.0], [5.0, 5.0, 1.0], [0.0, 1e300, 2.0]] {
+            let schedule = Schedule::over_epochs(1e-9, epochs, 1);
+            assert!(curve(&schedule, 1).unwrap().contains("<polyline"));
+        }
+    }
 }

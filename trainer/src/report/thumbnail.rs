@@ -57,7 +57,7 @@ mod tests {
 
     fn thumbnail(height: u16, width: u16) -> Thumbnail {
         let p = Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]);
-        let noise = |i: usize| (i * 2_654_435_761 >> 7) as u8;
+        let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
         let len = usize::from(height) * usize::from(width) * 3;
         Thumbnail::new(&(0..len).map(noise).collect::<Vec<_>>(), &p).unwrap()
     }

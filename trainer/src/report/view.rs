@@ -18,6 +18,8 @@ const MAX_MATRIX: usize = 30;
 const MAX_ROWS: usize = 30;
 /// Mistakes shown, at most.
 const MAX_MISTAKES: usize = 24;
+/// Numbers on the axis of epochs, at most: fewer where there would be fractions between.
+const MAX_LABELS: u32 = 8;
 /// Classes marked as the worst, at most.
 const MAX_WORST: usize = 3;
 
@@ -29,6 +31,8 @@ pub(super) struct Page {
     summary: Vec<[String; 2]>,
     notes: Vec<String>,
     curves: Vec<String>,
+    /// Whether the curves have a second line.
+    validated: bool,
     epochs: Vec<[String; 7]>,
     measured: Option<Measured>,
     command: String,
@@ -60,8 +64,9 @@ struct Cell {
     /// Empty for 0.
     count: String,
     right: bool,
-    /// Share of the row, 0..=1, as the opacity of the cell's color.
-    share: String,
+    /// Opacity of the cell's color, 0..=1: the root of the share of the row, for most wrong
+    /// answers are too few to be seen otherwise.
+    opacity: String,
     /// Whether the color is so strong that text on it must be white.
     strong: bool,
 }
@@ -98,6 +103,7 @@ impl Page {
             summary: summary(report),
             notes: report.data.notes.clone(),
             curves: curves(report.epochs)?,
+            validated: report.epochs.iter().any(|e| e.val_loss.is_some()),
             epochs: report.epochs.iter().map(epoch_row).collect(),
             measured,
             command: report.command.into(),
@@ -174,12 +180,12 @@ impl Matrix {
         let row = |(class, (label, counts)): (usize, (&String, &Vec<usize>))| {
             let all = counts.iter().sum::<usize>().max(1) as f64;
             let cell = |(answer, n): (usize, &usize)| {
-                let share = *n as f64 / all;
+                let opacity = (*n as f64 / all).sqrt();
                 Cell {
                     count: if *n == 0 { String::new() } else { n.to_string() },
                     right: answer == class,
-                    share: format!("{share:.2}"),
-                    strong: share > 0.55,
+                    opacity: format!("{opacity:.2}"),
+                    strong: opacity > 0.7,
                 }
             };
             (label.clone(), counts.iter().enumerate().map(cell).collect())
@@ -204,7 +210,7 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
     match report.measured {
         Some((m, _)) if m.pictures > 0 => {
             add("accuracy", percent(m.accuracy));
-            if m.top_k > 1 {
+            if (2..report.checkpoint.labels.len()).contains(&m.top_k) {
                 add(&format!("top-{}", m.top_k), percent(m.top_k_accuracy));
             }
             add("loss", format!("{:.3}", m.loss));
@@ -218,7 +224,7 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
         let seconds = report.epochs.iter().map(|e| e.seconds).sum();
         add("time to train", duration(seconds));
     }
-    add("time of this command", duration(report.seconds));
+    add("this command", duration(report.seconds));
     rows
 }
 
@@ -263,11 +269,16 @@ fn curves(epochs: &[EpochRecord]) -> anyhow::Result<Vec<String>> {
         let point = |e: &EpochRecord| Some((f64::from(e.epoch), value(e)?));
         Series::new(color, epochs.iter().filter_map(point))
     };
+    // An axis needs two ends, also after one epoch.
+    let (x, labels) = match last.epoch {
+        ..=1 => (0.0..2.0, 3),
+        epochs => (1.0..f64::from(epochs), epochs.min(MAX_LABELS)),
+    };
     let frame = |title: &str, y, y_text| Frame {
         title: title.into(),
         x_name: "epoch",
-        // An axis needs two ends, also after one epoch.
-        x: 1.0..f64::from(last.epoch.max(2)),
+        x: x.clone(),
+        x_labels: labels as usize,
         y,
         y_text,
     };

@@ -228,7 +228,7 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
     rows
 }
 
-/// The model's file without its folder, which is nobody's business but the user's.
+/// The model's file without its folder.
 fn model_name(report: &Report<'_>) -> String {
     report.model.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,8 +1,9 @@
 //! Command line of `trainer`.
 
 use crate::classify::{self, Classify, MAX_TOP};
-use crate::data::{Dataset, ReadOptions};
+use crate::data::{Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
+use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{self, Recipe, Run, duration};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
@@ -44,6 +45,10 @@ enum Command {
     Eval(Eval),
     /// Say what a model sees in photos.
     Classify(Classify),
+    /// Show the pictures of a data set, or what augmentation does to them.
+    Show(Show),
+    /// Print and draw the learning rate over a run.
+    Schedule(ScheduleArgs),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -128,6 +133,9 @@ struct Eval {
     /// Pictures per step.
     #[arg(long, default_value_t = 64)]
     batch: usize,
+    /// Also write a page with figures, charts and mistakes (.html).
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
@@ -143,6 +151,8 @@ where
     I: IntoIterator<Item = A>,
     A: Into<OsString> + Clone,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let command = command_line(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
@@ -156,10 +166,12 @@ where
         }
     };
     match cli.command {
-        Command::Train(args) => train_command(&args, out)?,
-        Command::Finetune(args) => finetune_command(&args, out)?,
-        Command::Eval(args) => eval_command(&args, out)?,
+        Command::Train(args) => train_command(&args, command, out)?,
+        Command::Finetune(args) => finetune_command(&args, command, out)?,
+        Command::Eval(args) => eval_command(&args, &command, out)?,
         Command::Classify(args) => return classify::run(&args, out),
+        Command::Show(args) => report::show(&args, out)?,
+        Command::Schedule(args) => report::schedule(&args, out)?,
     }
     Ok(0)
 }
@@ -208,43 +220,14 @@ fn read(
     let options =
         ReadOptions { preprocess, val_split: common.val_split, seed: common.seed, classes };
     let data = Dataset::read(&common.data, &options)?;
-    writeln!(
-        out,
-        "{}: {} classes, {} training and {} validation pictures",
-        common.data.display(),
-        data.labels.len(),
-        data.train.len(),
-        data.val.len()
-    )?;
-    for file in data.skipped.iter().take(10) {
-        writeln!(out, "skipped {}", file.escape_debug())?;
-    }
-    if !data.skipped.is_empty() {
-        writeln!(out, "skipped files: {}", data.skipped.len())?;
-    }
-    for [a, b] in data.case_twins() {
-        writeln!(
-            out,
-            "warning: the classes `{a}` and `{b}` differ only in case; if they are one class, \
-             put its pictures into one folder"
-        )?;
-    }
-    let leaked = data.leaked();
-    if leaked > 0 {
-        writeln!(
-            out,
-            "warning: {leaked} validation pictures are also training pictures; the accuracy \
-             will look better than it is"
-        )?;
-    }
-    let contradictions = data.contradictions();
-    if contradictions > 0 {
-        writeln!(out, "warning: {contradictions} pictures appear under more than one class")?;
+    writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
+    for note in notes(&data) {
+        writeln!(out, "{note}")?;
     }
     Ok(data)
 }
 
-fn train_command(args: &Train, out: &mut dyn Write) -> anyhow::Result<()> {
+fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let (arch, defaults) = match args.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
@@ -263,11 +246,11 @@ fn train_command(args: &Train, out: &mut dyn Write) -> anyhow::Result<()> {
         }
     };
     let recipe = args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
-    let job = Job { config, preprocess, recipe, base: None };
+    let job = Job { config, preprocess, recipe, base: None, command };
     job.run(&args.common, &args.learning, out)
 }
 
-fn finetune_command(args: &Finetune, out: &mut dyn Write) -> anyhow::Result<()> {
+fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = match &args.model {
         Some(path) => import::load(path, Head::Optional)?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
@@ -287,7 +270,7 @@ fn finetune_command(args: &Finetune, out: &mut dyn Write) -> anyhow::Result<()> 
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
-    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base) };
+    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
     job.run(&args.common, &args.learning, out)
 }
 
@@ -302,6 +285,8 @@ struct Job {
     preprocess: Preprocess,
     recipe: Recipe,
     base: Option<Checkpoint>,
+    /// As it was typed, for the report.
+    command: String,
 }
 
 impl Job {
@@ -327,12 +312,13 @@ impl Job {
         });
         stop_on_interrupt();
         let val = Arc::new(data.val.clone());
+        let facts = report::DataFacts::new(&data);
         let run = Run {
             config: self.config,
             preprocess: self.preprocess,
             recipe: self.recipe,
             base: self.base.as_ref(),
-            dir: folder,
+            dir: folder.clone(),
             resume: learning.resume,
             device: device.clone(),
             terminal: std::io::stdout().is_terminal(),
@@ -342,6 +328,7 @@ impl Job {
         train::save(&best, &learning.model_out)?;
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
+        let mut measured = None;
         if val.is_empty() {
             writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
         } else {
@@ -356,7 +343,22 @@ impl Job {
                 100.0 * m.top_k_accuracy,
                 m.pictures
             )?;
+            measured = Some(m);
         }
+        // The best model only knows the epochs up to its own.
+        let last = Checkpoint::load(&folder.join("last.mpk"))?;
+        let page = folder.join("report.html");
+        let report = Report {
+            model: &learning.model_out,
+            command: &self.command,
+            data: facts,
+            checkpoint: &best,
+            epochs: &last.training.epochs,
+            measured: measured.as_ref().map(|m| (m, &*val)),
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        report.save(&page)?;
+        writeln!(out, "{}: the report", page.display())?;
         writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
         if !learning.predict.is_empty() {
             classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
@@ -365,7 +367,11 @@ impl Job {
     }
 }
 
-fn eval_command(args: &Eval, out: &mut dyn Write) -> anyhow::Result<()> {
+fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if let Some(page) = &args.report {
+        report::check_extension("--report", page, "html")?;
+    }
     let checkpoint = import::load(&args.model, Head::Required)?;
     let device = device(&args.common)?;
     let classes = checkpoint.labels.len();
@@ -382,6 +388,7 @@ fn eval_command(args: &Eval, out: &mut dyn Write) -> anyhow::Result<()> {
     if !args.json {
         out.write_all(&notes)?;
     }
+    let facts = report::DataFacts::new(&data);
     let pictures = if data.val.is_empty() { data.train } else { data.val };
     let net = train::network(&checkpoint, &device)?;
     let top_k = args.top_k.clamp(1, classes);
@@ -389,6 +396,21 @@ fn eval_command(args: &Eval, out: &mut dyn Write) -> anyhow::Result<()> {
     let pictures = Arc::new(pictures);
     let p = &checkpoint.preprocess;
     let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device);
+    if let Some(page) = &args.report {
+        let report = Report {
+            model: &args.model,
+            command,
+            data: facts,
+            checkpoint: &checkpoint,
+            epochs: &checkpoint.training.epochs,
+            measured: Some((&m, &*pictures)),
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        report.save(page)?;
+        if !args.json {
+            writeln!(out, "{}: the report", page.display())?;
+        }
+    }
     if args.json {
         let value = serde_json::json!({
             "model": args.model.display().to_string(),

@@ -111,7 +111,7 @@ pub(crate) struct Learning {
     /// Input side in pixels; the architecture's own where left out.
     #[arg(long, value_name = "PIXELS")]
     pub(crate) size: Option<u16>,
-    /// Folder of the run: best.mpk, last.mpk, state.mpk [default: runs/<arch>].
+    /// Folder of the run: best.mpk, last.mpk, state.mpk, report.html [default: runs/<arch>].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// The finished model.

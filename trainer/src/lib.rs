@@ -11,6 +11,7 @@
 //! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
+//! | `report` | pages and charts of runs and data sets |
 //!
 //! | feature | adds |
 //! |---|---|
@@ -21,6 +22,7 @@ mod classify;
 mod cli;
 pub mod data;
 mod learning;
+mod report;
 pub mod resnet;
 pub mod train;
 

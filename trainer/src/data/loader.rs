@@ -84,6 +84,18 @@ impl Iterator for Batches {
     }
 }
 
+/// The planes of one augmented batch of the first epoch, flat.
+pub(crate) fn batch(
+    pictures: &Pictures,
+    p: &Preprocess,
+    indices: &[usize],
+    augment: &Augment,
+    seed: u64,
+) -> Vec<f32> {
+    let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone() };
+    assemble(pictures, p, indices, 0, &order).pixels
+}
+
 fn assemble(
     pictures: &Pictures,
     p: &Preprocess,

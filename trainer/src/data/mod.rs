@@ -2,8 +2,10 @@
 
 pub mod augment;
 mod loader;
+mod notes;
 
 pub use augment::Augment;
 pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
-pub(crate) use loader::to_planes;
 pub use loader::{Batch, Batches, Order, batch_count};
+pub(crate) use loader::{batch, to_planes};
+pub(crate) use notes::{extent, notes};

@@ -1,12 +1,31 @@
 //! Accuracy on pictures that the network does not learn from.
 
-use super::loss;
+use super::{calibration, loss};
 use crate::data::{Batches, Order, Pictures};
 use crate::resnet::ResNet;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
+use runtime::classify::top_k;
 use serde::Serialize;
 use std::sync::Arc;
+
+/// What a network says of one picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer {
+    /// Class of the picture.
+    pub label: u32,
+    /// Class that the network finds likeliest.
+    pub class: u32,
+    /// Softmax of that class, 0..=1.
+    pub probability: f32,
+}
+
+impl Answer {
+    /// Whether the network is right.
+    pub fn is_right(&self) -> bool {
+        self.label == self.class
+    }
+}
 
 /// Result of [`evaluate`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +42,11 @@ pub struct Evaluation {
     pub top_k_accuracy: f64,
     /// `confusion[class][answer]`: number of pictures.
     pub confusion: Vec<Vec<usize>>,
+    /// Expected calibration error, see [`calibration`](super::calibration()).
+    pub ece: f64,
+    /// One for each picture, in their order.
+    #[serde(skip)]
+    pub answers: Vec<Answer>,
 }
 
 /// Runs `net` over `pictures`; `device` must be without autodiff.
@@ -34,10 +58,11 @@ pub fn evaluate(
     options: (usize, usize),
     device: &Device,
 ) -> Evaluation {
-    let (batch, top_k) = options;
+    let (batch, k) = options;
     let mut sum = 0.0;
     let (mut right, mut near) = (0, 0);
     let mut confusion = vec![vec![0; classes]; classes];
+    let mut answers = Vec::with_capacity(pictures.len());
     for batch in Batches::start(pictures.clone(), *p, batch, Order::Sequential) {
         let count = batch.labels.len();
         let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), device);
@@ -49,10 +74,13 @@ pub fn evaluate(
         for (scores, label) in scores.chunks_exact(classes).zip(&batch.labels) {
             let answer = loss::argmax(scores);
             right += usize::from(answer == *label as usize);
-            near += usize::from(loss::rank(scores, *label) < top_k);
+            near += usize::from(loss::rank(scores, *label) < k);
             if let Some(row) = confusion.get_mut(*label as usize) {
                 row[answer] += 1;
             }
+            let best = top_k::<1>(scores.iter().copied(), 1);
+            let probability = best.first().map_or(0.0, |s| s.probability);
+            answers.push(Answer { label: *label, class: answer as u32, probability });
         }
     }
     let n = pictures.len().max(1) as f64;
@@ -60,8 +88,10 @@ pub fn evaluate(
         pictures: pictures.len(),
         loss: sum / n,
         accuracy: right as f64 / n,
-        top_k,
+        top_k: k,
         top_k_accuracy: near as f64 / n,
         confusion,
+        ece: calibration::ece(&calibration::calibration(&answers)),
+        answers,
     }
 }

@@ -4,6 +4,7 @@
 //! state is saved after each whole epoch. A run that was killed repeats its broken epoch
 //! from there and ends with the same weights as one that was not.
 
+mod calibration;
 mod evaluate;
 mod loss;
 mod optimizer;
@@ -14,7 +15,8 @@ mod run;
 mod schedule;
 mod state;
 
-pub use evaluate::{Evaluation, evaluate};
+pub use calibration::{BINS, Bin, calibration, ece};
+pub use evaluate::{Answer, Evaluation, evaluate};
 pub use loss::{
     argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
     targets,

@@ -94,13 +94,8 @@ impl Recipe {
 
     /// The learning rates of a run with `steps` steps an epoch.
     pub fn schedule(&self, steps: usize) -> Schedule {
-        let at = |epochs: f64| (epochs * steps as f64).round() as u64;
-        Schedule {
-            target: self.rate,
-            warmup: at(self.warmup_epochs),
-            hold: at(self.hold_epochs),
-            total: at(f64::from(self.epochs)),
-        }
+        let epochs = [self.warmup_epochs, self.hold_epochs, f64::from(self.epochs)];
+        Schedule::over_epochs(self.rate, epochs, steps)
     }
 
     /// The recipe as text, for the training record.

@@ -19,6 +19,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// A schedule whose `[warmup, hold, total]` are epochs of `steps` steps.
+    pub fn over_epochs(target: f64, epochs: [f64; 3], steps: usize) -> Self {
+        let [warmup, hold, total] = epochs.map(|e| (e * steps as f64).round() as u64);
+        Self { target, warmup, hold, total }
+    }
+
     /// Rate of step `t`, from 0.
     pub fn at(&self, t: u64) -> f64 {
         let flat = self.warmup.saturating_add(self.hold);

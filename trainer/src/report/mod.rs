@@ -1,0 +1,68 @@
+//! Pages and drawings for people: the report of a run, galleries, the learning-rate curve.
+//!
+//! A report is one HTML file without scripts that loads nothing: charts are SVG inside it,
+//! pictures are `data:` addresses. It reads well on paper, on a phone, in the light and in the
+//! dark.
+
+mod chart;
+mod classes;
+mod gallery;
+mod page;
+mod schedule;
+mod thumbnail;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use gallery::{Show, run as show};
+pub(crate) use page::{check_extension, command_line};
+pub(crate) use schedule::{ScheduleArgs, run as schedule};
+
+use crate::data::{Dataset, Pictures, extent, notes};
+use crate::train::Evaluation;
+use convert::checkpoint::{Checkpoint, EpochRecord};
+use std::path::Path;
+
+/// What a report says of the data set, which is gone by the time it is written.
+pub(crate) struct DataFacts {
+    name: String,
+    notes: Vec<String>,
+}
+
+impl DataFacts {
+    pub(crate) fn new(data: &Dataset) -> Self {
+        let notes = core::iter::once(extent(data)).chain(notes(data)).collect();
+        Self { name: data.name.clone(), notes }
+    }
+}
+
+/// What a report tells of.
+pub(crate) struct Report<'a> {
+    /// File of the model.
+    pub(crate) model: &'a Path,
+    /// The command that made it, or measured it.
+    pub(crate) command: &'a str,
+    /// The data that the command read.
+    pub(crate) data: DataFacts,
+    /// The model.
+    pub(crate) checkpoint: &'a Checkpoint,
+    /// The epochs to draw: all of the run, also those after the model's.
+    pub(crate) epochs: &'a [EpochRecord],
+    /// Figures, and the pictures that they come from; `None` without validation pictures.
+    pub(crate) measured: Option<(&'a Evaluation, &'a Pictures)>,
+    /// How long the command took.
+    pub(crate) seconds: f64,
+}
+
+impl Report<'_> {
+    /// The page.
+    pub(crate) fn html(&self) -> anyhow::Result<String> {
+        page::finish(&view::Page::new(self)?)
+    }
+
+    /// Writes the page to `path`.
+    pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
+        page::save(&self.html()?, path)
+    }
+}

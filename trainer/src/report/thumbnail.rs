@@ -1,0 +1,75 @@
+//! Small pictures inside a page.
+
+use anyhow::Context;
+use artifact::Preprocess;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{RgbImage, imageops};
+
+/// Longest side on the page.
+const SHOWN: u32 = 96;
+/// Up to this side, PNG is small enough to show every pixel as it is.
+const MAX_PNG: u32 = 48;
+/// Quality of larger pictures: about 4 KB each.
+const JPEG_QUALITY: u8 = 82;
+
+/// A picture to be placed on a page.
+#[derive(Debug)]
+pub(super) struct Thumbnail {
+    /// The file, as a `data:` address.
+    pub(super) uri: String,
+    /// Width on the page.
+    pub(super) width: u32,
+    /// Height on the page.
+    pub(super) height: u32,
+}
+
+impl Thumbnail {
+    /// Of `rgb`, a picture of the model's input size.
+    pub(super) fn new(rgb: &[u8], p: &Preprocess) -> anyhow::Result<Self> {
+        let (width, height) = (u32::from(p.width), u32::from(p.height));
+        let picture = RgbImage::from_raw(width, height, rgb.to_vec())
+            .context("a picture has not the model's input size; read the data set again")?;
+        let longest = width.max(height).max(1);
+        let scaled = |side: u32| (side * SHOWN / longest).max(1);
+        let (shown_width, shown_height) = (scaled(width), scaled(height));
+        let mut file = Vec::new();
+        let kind = if longest <= MAX_PNG {
+            picture.write_with_encoder(PngEncoder::new(&mut file))?;
+            "png"
+        } else {
+            let shrink = longest > SHOWN;
+            let small = shrink.then(|| imageops::thumbnail(&picture, shown_width, shown_height));
+            let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+            small.unwrap_or(picture).write_with_encoder(encoder)?;
+            "jpeg"
+        };
+        let uri = format!("data:image/{kind};base64,{}", STANDARD.encode(file));
+        Ok(Self { uri, width: shown_width, height: shown_height })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thumbnail(height: u16, width: u16) -> Thumbnail {
+        let p = Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]);
+        let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+        let len = usize::from(height) * usize::from(width) * 3;
+        Thumbnail::new(&(0..len).map(noise).collect::<Vec<_>>(), &p).unwrap()
+    }
+
+    #[test]
+    fn pictures_of_every_size_are_small_on_the_page() {
+        for (height, width, kind) in [(32, 32, "png"), (64, 64, "jpeg"), (224, 448, "jpeg")] {
+            let t = thumbnail(height, width);
+            assert!(t.uri.starts_with(&format!("data:image/{kind};base64,")), "{}", t.uri);
+            assert_eq!(t.width, 96);
+            assert_eq!(t.height, 96 * u32::from(height) / u32::from(width));
+            assert!(t.uri.len() < 20_000, "{height}x{width}: {}", t.uri.len());
+        }
+    }
+}

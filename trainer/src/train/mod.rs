@@ -11,9 +11,9 @@ mod schedule;
 mod sgd;
 mod state;
 
+pub(crate) use convert::progress::duration;
 pub use evaluate::{Evaluation, evaluate};
 pub use loss::{argmax, cross_entropy, rank, targets};
-pub(crate) use progress::duration;
 pub use progress::{Figures, Progress};
 pub use schedule::Schedule;
 pub use sgd::{Sgd, SgdConfig, Velocity};

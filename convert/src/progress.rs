@@ -17,6 +17,8 @@ const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 pub struct Progress<'a> {
     out: &'a mut dyn Write,
     terminal: bool,
+    /// A line on the terminal has no end yet.
+    open: bool,
     transfer: Transfer,
 }
 
@@ -43,11 +45,12 @@ impl<'a> Progress<'a> {
         let now = Instant::now();
         let name = String::new();
         let transfer = Transfer { name, before: 0, done: 0, total: None, started: now, shown: now };
-        Self { out, terminal, transfer }
+        Self { out, terminal, open: false, transfer }
     }
 
     /// Prints a line that stays.
     pub fn note(&mut self, text: &str) {
+        self.stop();
         let _ = writeln!(self.out, "{text}");
     }
 
@@ -67,6 +70,7 @@ impl<'a> Progress<'a> {
         }
         self.transfer.shown = Instant::now();
         let line = self.transfer.line();
+        self.open = self.terminal;
         let _ = match self.terminal {
             true => write!(self.out, "\r{line}\x1b[K"),
             false => writeln!(self.out, "{line}"),
@@ -74,13 +78,19 @@ impl<'a> Progress<'a> {
         let _ = self.out.flush();
     }
 
+    /// The file will not come: what is printed next starts on its own line.
+    pub fn stop(&mut self) {
+        if core::mem::take(&mut self.open) {
+            let _ = writeln!(self.out);
+        }
+    }
+
     /// The file is there.
     pub fn finish(&mut self) {
         let t = &self.transfer;
-        let start = if self.terminal { "\r" } else { "" };
-        let end = if self.terminal { "\x1b[K" } else { "" };
         let time = duration(t.started.elapsed().as_secs_f64());
-        let _ = writeln!(self.out, "{start}{}: {} in {time}{end}", t.name, size(t.done));
+        let erase = if core::mem::take(&mut self.open) { "\r\x1b[K" } else { "" };
+        let _ = writeln!(self.out, "{erase}{}: {} in {time}", t.name, size(t.done));
     }
 }
 
@@ -148,7 +158,7 @@ mod tests {
             assert_eq!(
                 text,
                 match terminal {
-                    true => format!("\r{line}\x1b[K\r{end}\x1b[K\n"),
+                    true => format!("\r{line}\x1b[K\r\x1b[K{end}\n"),
                     false => format!("{line}\n{end}\n"),
                 }
             );

@@ -7,6 +7,7 @@ use convert::checkpoint::Checkpoint;
 use convert::hub::{Authorization, Hub, Service};
 use convert::import::{Head, load, open_from};
 use convert::progress::Progress;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -137,10 +138,8 @@ fn a_preset_of_hugging_face_is_the_local_one() {
     let requests = server.requests();
     assert!(requests[0].path == "/keras/resnet_tiny/resolve/main/config.json");
     assert!(requests.iter().all(|r| r.headers["authorization"] == "Bearer secret"));
-    let got: Vec<&str> =
-        requests.iter().filter(|r| r.method == "GET").map(Request::file).collect();
-    let wanted =
-        ["config.json", "task.json", "image_converter.json", "task.weights.h5", WEIGHTS];
+    let got: Vec<&str> = requests.iter().filter(|r| r.method == "GET").map(Request::file).collect();
+    let wanted = ["config.json", "task.json", "image_converter.json", "task.weights.h5", WEIGHTS];
     assert_eq!(got, wanted);
     // The second time, only the branch's commit is asked for.
     assert_golden(&place.open(NAME).unwrap(), "resnet_tiny");
@@ -163,10 +162,7 @@ fn a_revision_may_be_a_branch_with_slashes() {
     let server = serve(preset());
     let place = Place::new(&server.address);
     place.open(&format!("{NAME}@refs/pr/1")).unwrap();
-    assert_eq!(
-        server.requests()[0].path,
-        "/keras/resnet_tiny/resolve/refs%2Fpr%2F1/config.json"
-    );
+    assert_eq!(server.requests()[0].path, "/keras/resnet_tiny/resolve/refs%2Fpr%2F1/config.json");
 }
 
 #[test]
@@ -259,10 +255,10 @@ fn a_server_that_never_answers_is_left() {
 
 #[test]
 fn a_server_without_ranges_starts_anew() {
-    let first = std::sync::atomic::AtomicBool::new(true);
+    let first = AtomicBool::new(true);
     let server = serve_but(move |request, mut reply| {
         if request.is("GET", WEIGHTS) {
-            if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            if first.swap(false, Ordering::Relaxed) {
                 reply.sent = Some(1000);
             } else {
                 reply = Reply::body(preset().remove(WEIGHTS).unwrap());
@@ -486,6 +482,22 @@ fn without_a_network_the_last_download_counts() {
     assert!(shown.contains("no answer") && shown.contains("the last download"), "{shown}");
 }
 
+#[test]
+fn a_broken_update_leaves_the_last_download() {
+    let mut place = Place::new(&serve(preset()).address);
+    place.open(NAME).unwrap();
+    let mut files = preset();
+    files.insert(WEIGHTS.into(), b"other weights".into());
+    let server = Server::start(move |request| match request.is("GET", WEIGHTS) {
+        true => Reply::status(500),
+        false => huggingface(&files, request).with("X-Repo-Commit", "f".repeat(40)),
+    });
+    place.hub.huggingface.endpoint = server.address.clone();
+    place.open(NAME).unwrap_err();
+    place.hub.offline = true;
+    assert_golden(&place.open(NAME).unwrap(), "resnet_tiny");
+}
+
 /// `huggingface_hub` lays its files out in the same way.
 #[test]
 fn what_python_has_downloaded_is_found() {
@@ -658,9 +670,12 @@ fn damaged_archives_are_found_out() {
 
 #[test]
 fn errors_of_kaggle_say_what_to_do() {
-    for (status, remedy) in
-        [(401, "KAGGLE_USERNAME and KAGGLE_KEY"), (403, "accept its terms"), (404, "name"), (502, "later")]
-    {
+    for (status, remedy) in [
+        (401, "KAGGLE_USERNAME and KAGGLE_KEY"),
+        (403, "accept its terms"),
+        (404, "name"),
+        (502, "later"),
+    ] {
         let server = Server::start(move |_| Reply::status(status));
         let place = Place::new(&server.address);
         let words = [&format!("answered {status}"), remedy];

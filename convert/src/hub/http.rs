@@ -178,7 +178,8 @@ impl Client {
             return Err(too_large(total));
         }
         progress.start(source.file, have, total);
-        self.copy(source, answer, (&mut file, partial), (have, total), progress)?;
+        let copied = self.copy(source, answer, (&mut file, partial), (have, total), progress);
+        copied.inspect_err(|_| progress.stop())?;
         file.sync_all().map_err(io)?;
         progress.finish();
         Ok(())

@@ -56,18 +56,19 @@ pub(super) fn fetch(
         Ok(commit) => repository.commit = commit,
         // Without a network, what was here yesterday is better than nothing.
         Err(error @ HubError::Unreachable { .. }) => {
-            let folder = cached(&repository.folder, model).map_err(|_| &error);
-            return match folder {
-                Ok(folder) => {
-                    progress.note(&format!("{error}; using the files of the last download"));
-                    Ok(folder)
-                }
-                Err(_) => Err(error),
-            };
+            let Ok(snapshot) = cached(&repository.folder, model) else { return Err(error) };
+            progress.note(&format!("{error}; using the files of the last download"));
+            return Ok(snapshot);
         }
         Err(error) => return Err(error),
     }
-    repository.fetch(progress)
+    let snapshot = repository.fetch(progress)?;
+    // Only now: a broken update must not hide what was here before.
+    if !is_commit(&model.revision) {
+        let path = repository.folder.join("refs").join(&model.revision);
+        repository.write(&path, repository.commit.as_bytes())?;
+    }
+    Ok(snapshot)
 }
 
 /// The folder of a model that the cache has whole, or the name of the file that it lacks.
@@ -130,8 +131,6 @@ impl Repository<'_> {
             let commit = commit.escape_debug();
             return Err(source.refuse(format!("says `{commit}` is its commit, not 40 hex digits")));
         }
-        let path = self.folder.join("refs").join(revision);
-        self.write(&path, commit.as_bytes())?;
         Ok(commit.to_owned())
     }
 
@@ -199,8 +198,11 @@ impl Repository<'_> {
         let source = Source { file: name, url: &url };
         match self.client.head(source) {
             Ok(answer) => self.download(source, &answer, &path, progress)?,
-            Err(HubError::Status { status: 404, .. }) => {
-                self.write(&missing, b"")?;
+            Err(HubError::Status { status: 404, code, .. }) => {
+                // Any other reason may pass.
+                if code.contains("EntryNotFound") {
+                    self.write(&missing, b"")?;
+                }
                 return Ok(false);
             }
             Err(error) => return Err(error),

@@ -309,4 +309,13 @@ mod tests {
         assert!(hub.offline && hub.huggingface.authorization.is_some());
         assert!(!format!("{hub:?}").contains("secret"));
     }
+
+    #[cfg(not(feature = "hub"))]
+    #[test]
+    fn a_build_that_cannot_download_says_so() {
+        let name = Path::new("hf://keras/resnet_18_imagenet");
+        let error = crate::import::open(name, crate::import::Head::Required).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("hf://keras/resnet_18_imagenet") && error.contains("local folder"));
+    }
 }

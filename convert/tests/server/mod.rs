@@ -1,72 +1,72 @@
 //! A hub on a loopback port, with whatever faults a test wants.
 
+use core::time::Duration;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// The commit that every repository is at.
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 #[derive(Debug, Clone)]
-pub struct Request {
-    pub method: String,
-    pub path: String,
-    pub headers: BTreeMap<String, String>,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Request {
     /// The file that is asked for.
-    pub fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         self.path.rsplit('/').next().unwrap()
     }
 
-    pub fn is(&self, method: &str, file: &str) -> bool {
+    pub(crate) fn is(&self, method: &str, file: &str) -> bool {
         self.method == method && self.file() == file
     }
 
     /// First byte that is wanted.
-    pub fn from(&self) -> Option<usize> {
+    pub(crate) fn from(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Bytes of the body that are sent.
-    pub sent: Option<usize>,
+    pub(crate) sent: Option<usize>,
     /// Fall silent afterwards instead of hanging up.
-    pub stall: bool,
+    pub(crate) stall: bool,
 }
 
 impl Reply {
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    pub fn body(body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(body: impl Into<Vec<u8>>) -> Self {
         Self { status: 200, body: body.into(), ..Self::default() }
     }
 
-    pub fn redirect(status: u16, location: impl Into<String>) -> Self {
+    pub(crate) fn redirect(status: u16, location: impl Into<String>) -> Self {
         Self::status(status).with("Location", location)
     }
 
     /// Adds a header, or replaces it.
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(n, _)| n != name);
         self.headers.push((name.into(), value.into()));
         self
     }
 
     /// The part that a request asks for.
-    pub fn part(mut self, request: &Request) -> Self {
+    pub(crate) fn part(mut self, request: &Request) -> Self {
         if let Some(from) = request.from() {
             let total = self.body.len();
             self.status = 206;
@@ -77,13 +77,13 @@ impl Reply {
     }
 }
 
-pub struct Server {
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -98,8 +98,8 @@ impl Server {
     }
 
     /// The requests since the last call.
-    pub fn requests(&self) -> Vec<Request> {
-        std::mem::take(&mut self.requests.lock().unwrap())
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        core::mem::take(&mut self.requests.lock().unwrap())
     }
 }
 
@@ -146,7 +146,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The hash that the hub knows a file by.
-pub fn hash(name: &str, bytes: &[u8]) -> String {
+pub(crate) fn hash(name: &str, bytes: &[u8]) -> String {
     match name.ends_with(".json") {
         true => hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len()))
             .chain_update(bytes)
@@ -156,7 +156,7 @@ pub fn hash(name: &str, bytes: &[u8]) -> String {
 }
 
 /// What Hugging Face answers for one of `files`.
-pub fn huggingface(files: &BTreeMap<String, Vec<u8>>, request: &Request) -> Reply {
+pub(crate) fn huggingface(files: &BTreeMap<String, Vec<u8>>, request: &Request) -> Reply {
     let name = request.file();
     let Some(bytes) = files.get(name) else {
         return Reply::status(404).with("X-Error-Code", "EntryNotFound");

@@ -99,7 +99,7 @@ impl Transfer {
     fn line(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         let rate = (self.done - self.before) as f64 / seconds;
-        let speed = size(rate as u64);
+        let speed = size(rate.round() as u64);
         match self.total {
             Some(total) => {
                 let percent = 100.0 * self.done as f64 / total.max(1) as f64;

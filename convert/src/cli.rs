@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{Dataset, Pictures, ReadOptions};
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
+use crate::hub::Reference;
 use crate::import::{self, Head};
 use crate::inspect::{checkpoint_table, edge_table};
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
@@ -44,8 +45,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), a KerasHub preset directory, or a PyTorch
-    /// state dict (.safetensors, .pt, .pth, .th)
+    /// Model to convert: a checkpoint (.mpk), a KerasHub preset (directory or name), a PyTorch
+    /// state dict (.safetensors, .pt, .pth, .th), hf://owner/name or
+    /// kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Number format of weights and activations
@@ -157,7 +159,7 @@ fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         write!(out, "{}", edge_table(&artifact, &[]))?;
     } else {
-        write!(out, "{}", checkpoint_table(&import::load(path, Head::Optional)?))?;
+        write!(out, "{}", checkpoint_table(&import::open(path, Head::Optional)?))?;
     }
     Ok(true)
 }
@@ -172,11 +174,11 @@ fn show_progress(done: usize, total: usize) {
 
 fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
-    let mut checkpoint = import::load(path, Head::Required)?;
+    let mut checkpoint = import::open(path, Head::Required)?;
     if let Some(file) = &args.labels {
         checkpoint.labels = read_labels(file, checkpoint.config.classes)?;
     }
-    let output = args.output.clone().unwrap_or_else(|| path.with_extension("edge"));
+    let output = args.output.clone().unwrap_or_else(|| default_output(path));
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
@@ -217,17 +219,22 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let artifact = Artifact::parse(edge)?;
     let names: Vec<&str> = converted.graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
     write!(out, "{}", edge_table(&artifact, &names))?;
-    let before = std::fs::metadata(path).map(|m| m.len()).unwrap_or_default();
-    writeln!(
-        out,
-        "{} ({before} bytes) → {} ({} bytes)",
-        path.display(),
-        output.display(),
-        edge.len()
-    )?;
+    let before = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+    let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
+    let (path, output) = (path.display(), output.display());
+    writeln!(out, "{path}{before} → {output} ({} bytes)", edge.len())?;
     match &args.eval {
         Some(dir) => report_accuracy(args, dir, &checkpoint, &converted, out),
         None => Ok(true),
+    }
+}
+
+/// The input's name with `.edge`; beside it where it is a file or folder, here where it is a
+/// hub's.
+fn default_output(input: &Path) -> PathBuf {
+    match Reference::of(input) {
+        Ok(Some(model)) => format!("{}.edge", model.model_name()).into(),
+        _ => input.with_extension("edge"),
     }
 }
 
@@ -346,8 +353,21 @@ fn report_accuracy(
 
 #[cfg(test)]
 mod tests {
-    use super::describe;
+    use super::{default_output, describe};
     use anyhow::{Context, anyhow};
+    use std::path::Path;
+
+    #[test]
+    fn models_of_hubs_are_converted_to_here() {
+        for (input, output) in [
+            ("runs/best.mpk", "runs/best.edge"),
+            ("hf://timm/resnet18.a1_in1k", "resnet18.a1_in1k.edge"),
+            ("kaggle://keras/resnet/keras/resnet_18_imagenet/2", "resnet_18_imagenet.edge"),
+            ("resnet_18_imagenet", "resnet_18_imagenet.edge"),
+        ] {
+            assert_eq!(default_output(Path::new(input)), Path::new(output));
+        }
+    }
 
     #[test]
     fn causes_are_said_once() {

@@ -21,7 +21,8 @@ pub(crate) struct Classify {
     /// Pictures.
     #[arg(required = true, value_name = "PHOTO")]
     photos: Vec<PathBuf>,
-    /// Model: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch state dict.
+    /// Model: a checkpoint (.mpk), a KerasHub preset (directory or name), a PyTorch state dict,
+    /// hf://owner/name or kaggle://owner/model/framework/variation.
     #[arg(long, alias = "model", value_name = "MODEL")]
     preset: PathBuf,
     /// Classes to print, likeliest first.
@@ -56,7 +57,7 @@ struct Answer<'a> {
 
 /// Classifies the photos; status 2 where one of them cannot be read.
 pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let checkpoint = import::load(&args.preset, Head::Required)?;
+    let checkpoint = import::open(&args.preset, Head::Required)?;
     let names = names(&checkpoint);
     let answers = answers(&checkpoint, &names, &args.photos, args.top.into())?;
     if args.json {

@@ -99,8 +99,9 @@ struct Train {
 
 #[derive(Debug, Args)]
 struct Finetune {
-    /// Trained model to start from: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch
-    /// state dict; the built-in ResNet-8 for CIFAR-10 where left out.
+    /// Trained model to start from: a checkpoint (.mpk), a KerasHub preset (directory or name), a
+    /// PyTorch state dict, hf://owner/name or kaggle://owner/model/framework/variation; the
+    /// built-in ResNet-8 for CIFAR-10 where left out.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Part of the network that does not learn.
@@ -120,8 +121,8 @@ struct Finetune {
 
 #[derive(Debug, Args)]
 struct Eval {
-    /// Model to measure: a checkpoint (.mpk), a KerasHub preset directory or a PyTorch state
-    /// dict.
+    /// Model to measure: a checkpoint (.mpk), a KerasHub preset (directory or name), a PyTorch
+    /// state dict, hf://owner/name or kaggle://owner/model/framework/variation.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: PathBuf,
     /// Print one JSON object.
@@ -252,7 +253,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = match &args.model {
-        Some(path) => import::load(path, Head::Optional)?,
+        Some(path) => import::open(path, Head::Optional)?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     let mut preprocess = base.preprocess;
@@ -372,7 +373,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     if let Some(page) = &args.report {
         report::check_extension("--report", page, "html")?;
     }
-    let checkpoint = import::load(&args.model, Head::Required)?;
+    let checkpoint = import::open(&args.model, Head::Required)?;
     let device = device(&args.common)?;
     let classes = checkpoint.labels.len();
     let mut notes = Vec::new();

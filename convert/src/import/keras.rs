@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Side of the input where a preset does not fix it.
 const DEFAULT_SIDE: u16 = 224;
 
+/// Most files that weights are split into; by default, Keras starts another after 10 GB.
+const MAX_SHARDS: usize = 64;
+
 /// Keras' way to write an object down.
 #[derive(Deserialize)]
 struct Object<T> {
@@ -218,7 +221,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     Ok(checkpoint)
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
+pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
     let name = path.display().to_string();
     let text =
         std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
@@ -227,6 +230,16 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
 
 /// The backbone's weight files: one, or the shards that `model.weights.json` names.
 fn weight_files(dir: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
+    let whole = dir.join("model.weights.h5");
+    let index = dir.join("model.weights.json");
+    if whole.is_file() || !index.is_file() {
+        return Ok([whole].into());
+    }
+    Ok(shards(&index)?.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// The weight files that an index names, all in its own folder.
+pub(crate) fn shards(index_path: &Path) -> Result<BTreeSet<String>, ImportError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, Files>,
@@ -237,26 +250,28 @@ fn weight_files(dir: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
         One(String),
         Several(Vec<String>),
     }
-    let whole = dir.join("model.weights.h5");
-    let index_path = dir.join("model.weights.json");
-    if whole.is_file() || !index_path.is_file() {
-        return Ok([whole].into());
-    }
-    let index: Index = json(&index_path)?;
+    let index: Index = json(index_path)?;
     let names = index.weight_map.into_values().flat_map(|files| match files {
         Files::One(name) => vec![name],
         Files::Several(names) => names,
     });
-    names
+    let names: BTreeSet<String> = names
         .map(|name| match Path::new(&name).file_name() {
             // The index may not lead out of the folder.
-            Some(file) if file == name.as_str() => Ok(dir.join(name)),
+            Some(file) if file == name.as_str() => Ok(name),
             _ => Err(ImportError::unsupported(
-                &index_path,
+                index_path,
                 format!("names the file `{}` outside of its folder", name.escape_debug()),
             )),
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    match names.len() {
+        0..=MAX_SHARDS => Ok(names),
+        n => {
+            let what = format!("names {n} files, but weights are split into at most {MAX_SHARDS}");
+            Err(ImportError::unsupported(index_path, what))
+        }
+    }
 }
 
 /// Layer names of each Keras class in the order of its numbering.

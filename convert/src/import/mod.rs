@@ -7,20 +7,29 @@ mod hdf5;
 pub mod imagenet;
 mod keras;
 mod pickle;
+mod timm;
 mod torch;
 mod torch_names;
 
+#[cfg(feature = "hub")]
+pub(crate) use keras::shards;
 pub use keras::{LAYER_CLASSES, layer_order};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
+use crate::hub::{Hub, HubError, Reference};
+use crate::progress::Progress;
 use crate::resnet::ResNetConfig;
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::path::Path;
 
 /// Why a model cannot be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
+    /// A model of a hub that cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// Our own checkpoint, unusable.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -83,13 +92,67 @@ struct Array {
     values: Vec<f32>,
 }
 
-/// Loads a model: our `.mpk`, a KerasHub preset directory, or a PyTorch state dict.
+/// What a folder with a `config.json` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A KerasHub preset of a ResNet.
+    Keras,
+    /// A model of timm.
+    Timm,
+}
+
+impl Kind {
+    /// The kind of a folder; `None` where it is of no kind that is imported.
+    pub(crate) fn of(dir: &Path) -> Option<Self> {
+        let config: serde_json::Value = keras::json(&dir.join("config.json")).ok()?;
+        match (config.get("class_name"), config.get("architecture")) {
+            (Some(class), _) => (class == "ResNetBackbone").then_some(Self::Keras),
+            (None, Some(_)) => Some(Self::Timm),
+            (None, None) => None,
+        }
+    }
+}
+
+/// Loads what a user calls a model: a path for [`load`], or a name that [`Reference`]
+/// knows, whose model is downloaded first, with progress on the standard error.
+///
+/// # Errors
+/// Those of [`load`], of downloads, and names that are nothing.
+pub fn open(name: &Path, head: Head) -> Result<Checkpoint, ImportError> {
+    let mut out = std::io::stderr();
+    let terminal = out.is_terminal();
+    open_from(&Hub::from_env(), name, head, &mut Progress::new(&mut out, terminal))
+}
+
+/// [`open`] with hubs and progress of choice.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_from(
+    hub: &Hub,
+    name: &Path,
+    head: Head,
+    progress: &mut Progress<'_>,
+) -> Result<Checkpoint, ImportError> {
+    let Some(reference) = Reference::of(name)? else { return load(name, head) };
+    let mut checkpoint = load(&hub.fetch(&reference, progress)?, head)?;
+    // The cache's folder has the name of a commit or a version.
+    checkpoint.config.name = reference.model_name().into();
+    Ok(checkpoint)
+}
+
+/// Loads a model: our `.mpk`, a KerasHub preset directory, a directory of timm, or a PyTorch
+/// state dict.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
 pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     if path.is_dir() {
-        return keras::preset(path, head);
+        return match Kind::of(path) {
+            Some(Kind::Timm) => timm::folder(path),
+            // What is of no kind is told what it lacks as a preset.
+            Some(Kind::Keras) | None => keras::preset(path, head),
+        };
     }
     let name = path.display().to_string();
     let bytes =

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
 /// How pictures come to the input size; what happens to their numbers is not shown.
 fn preprocess(args: &Show) -> anyhow::Result<Preprocess> {
     let mut p = match &args.model {
-        Some(path) => import::load(path, Head::Optional)?.preprocess,
+        Some(path) => import::open(path, Head::Optional)?.preprocess,
         None => Preprocess::normalized(DEFAULT_SIDE, DEFAULT_SIDE, [0.0; 3], [1.0; 3]),
     };
     if let Some(side) = args.size {

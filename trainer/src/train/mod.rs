@@ -16,13 +16,13 @@ mod schedule;
 mod state;
 
 pub use calibration::{BINS, Bin, calibration, ece};
+pub(crate) use convert::progress::duration;
 pub use evaluate::{Answer, Evaluation, evaluate};
 pub use loss::{
     argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
     targets,
 };
 pub use optimizer::{Average, Clip, Memory, Optimizer, OptimizerConfig, Rule, Slot, Values};
-pub(crate) use progress::duration;
 pub use progress::{Figures, Progress};
 pub use recipe::Recipe;
 pub use run::Run;

@@ -1,5 +1,6 @@
 //! What a waiting user sees: one line that changes on a terminal, few lines in a log.
 
+use convert::progress::duration;
 use core::time::Duration;
 use std::io::Write;
 use std::time::Instant;
@@ -97,27 +98,5 @@ impl Progress {
         }
         writeln!(out, "{text}")?;
         out.flush()
-    }
-}
-
-/// Seconds as `1 h 02 min`, `3 min 04 s` or `5 s`.
-pub(crate) fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration;
-
-    #[test]
-    fn durations_read_well() {
-        assert_eq!(duration(4.6), "5 s");
-        assert_eq!(duration(184.0), "3 min 04 s");
-        assert_eq!(duration(3720.0), "1 h 02 min");
     }
 }

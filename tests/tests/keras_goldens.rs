@@ -1,19 +1,19 @@
 //! Imported presets compute what KerasHub computes, and so do the trainer's networks; see `fixtures/keras/README.md`.
 
+mod engines;
+
 use artifact::Preprocess;
-use burn::tensor::{Device, Tensor, TensorData};
 use convert::checkpoint::Checkpoint;
 use convert::data::fit;
-use convert::emit::edge::{Attributes, Format, to_edge};
 use convert::emit::keras::to_preset;
-use convert::graph::{Graph, evaluate};
+use convert::graph::Graph;
 use convert::import::{Head, layer_order, load};
 use convert::optimize::optimize;
 use convert::pipeline::normalize;
 use convert::resnet::{Pooling, ResNetConfig};
 use edge_tests::{fixture, npy, read};
+use runtime::Isa;
 use runtime::preprocess::RgbView;
-use runtime::{AlignedBuf, Isa, Model, Session};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -46,62 +46,16 @@ fn assert_close(what: &str, logits: &[f32], expected: &[f32]) {
     }
 }
 
-/// The graph as an f32 device file.
-fn device_file(graph: &Graph, checkpoint: &Checkpoint) -> Vec<u8> {
-    let attributes = Attributes {
-        labels: &checkpoint.labels,
-        preprocess: checkpoint.preprocess,
-        dataset: "",
-        metrics: "",
-        nr: 16,
-    };
-    to_edge(graph, Format::F32, &attributes).unwrap().bytes
-}
-
-/// Logits of a device file, through the runtime.
-fn run(file: &[u8], picture: &[f32], isa: Isa) -> Vec<f32> {
-    let file = AlignedBuf::from_slice(file);
-    let model = Model::new(&file).unwrap();
-    let mut arena = AlignedBuf::zeroed(model.arena_len());
-    let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa);
-    let mut input = session.input_mut();
-    for (i, value) in picture.iter().enumerate() {
-        input.set(i, *value);
-    }
-    session.run().iter().collect()
-}
-
 fn matches_keras(model: &str) {
     for suffix in ["", "_odd"] {
         let (shape, pictures) = golden(model, &format!("input{suffix}.npy"));
         let (_, logits) = golden(model, &format!("logits{suffix}.npy"));
         let checkpoint = checkpoint(model, shape[1], shape[2]);
-        let graph = Graph::from_checkpoint(&checkpoint).unwrap();
-        let mut optimized = graph.clone();
-        optimize(&mut optimized);
-        let device_file = device_file(&optimized, &checkpoint);
-        let picture_len = shape[1..].iter().product();
-        assert_eq!(pictures.len() / picture_len, shape[0]);
-        let burn = burn_logits(&checkpoint, &shape, &pictures);
-        assert_close("the trainer's network", &burn, &logits);
-        for (picture, expected) in pictures.chunks_exact(picture_len).zip(logits.chunks_exact(10)) {
-            assert_close(model, &evaluate(&graph, picture), expected);
-            assert_close(model, &evaluate(&optimized, picture), expected);
-            for isa in Isa::available() {
-                assert_close(isa.name(), &run(&device_file, picture, isa), expected);
-            }
+        for (engine, got) in engines::logits(&checkpoint, &shape, &pictures) {
+            assert_close(engine, &got, &logits);
         }
     }
     raw_pictures_match_keras(model);
-}
-
-/// Logits of pictures `[N, H, W, 3]` from the trainer's network, in inference mode.
-fn burn_logits(checkpoint: &Checkpoint, shape: &[usize], pictures: &[f32]) -> Vec<f32> {
-    let device = Device::flex();
-    let x = Tensor::<1>::from_data(TensorData::new(pictures.to_vec(), [pictures.len()]), &device);
-    let x = x.reshape([shape[0], shape[1], shape[2], 3]).permute([0, 3, 1, 2]);
-    let net = trainer::train::network(checkpoint, &device).unwrap();
-    net.forward(x).into_data().iter::<f32>().collect()
 }
 
 /// From 8-bit pictures of another size: the preset's own preprocessing and `predict`.
@@ -117,7 +71,7 @@ fn raw_pictures_match_keras(model: &str) {
     let p = checkpoint.preprocess;
     let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
     optimize(&mut graph);
-    let device_file = device_file(&graph, &checkpoint);
+    let device_file = engines::device_file(&graph, &checkpoint);
     for (i, picture) in pixels.chunks_exact(height * width * 3).enumerate() {
         let view = RgbView::new(picture, width, height, width * 3).unwrap();
         let input = normalize(&fit(view, &p).unwrap(), &p);
@@ -125,7 +79,7 @@ fn raw_pictures_match_keras(model: &str) {
         for (at, (a, b)) in input.iter().zip(expected).enumerate() {
             assert!((a - b).abs() <= 1e-5, "{model}: input {at} is {a}, KerasHub has {b}");
         }
-        let got = run(&device_file, &input, Isa::detect());
+        let got = engines::run(&device_file, &input, Isa::detect());
         assert_close(model, &got, &logits[i * 10..][..10]);
     }
 }
@@ -160,7 +114,7 @@ fn bfloat16_weights() {
     let (shape, pictures) = golden("v2_bottleneck", "input.npy");
     let (_, logits) = golden("v2_bottleneck_bfloat16", "logits.npy");
     let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let got = burn_logits(&checkpoint, &shape, &pictures);
+    let got = engines::burn(&checkpoint, &shape, &pictures);
     for (a, b) in got.iter().zip(&logits) {
         assert!((a - b).abs() <= 0.03 * largest, "{a}, KerasHub has {b}");
     }

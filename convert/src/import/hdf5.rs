@@ -31,7 +31,11 @@ pub(super) fn read(path: &Path) -> Result<Contents, ImportError> {
     parse(bytes).map_err(|what| ImportError::unsupported(path, what))
 }
 
-fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
+/// Reads every numeric array of a file in memory.
+///
+/// # Errors
+/// As [`read`], as text.
+pub(super) fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
     let walk = || {
         let len = bytes.len();
         let file = File::from_bytes(bytes).map_err(|e| format!("not readable as HDF5 ({e})"))?;

@@ -3,6 +3,7 @@
 //! [`load`] tells what it is given by its contents. Every importer ends in [`assemble`], which
 //! compares what was found with what the architecture needs and lists all that differs.
 
+mod archive;
 mod hdf5;
 pub mod imagenet;
 mod keras;
@@ -83,7 +84,8 @@ struct Array {
     values: Vec<f32>,
 }
 
-/// Loads a model: our `.mpk`, a KerasHub preset directory, or a PyTorch state dict.
+/// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model, or a PyTorch
+/// state dict.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
@@ -99,6 +101,9 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
             path,
             "an HDF5 file alone does not say what network it belongs to; name the preset's folder",
         ));
+    }
+    if keras::is_saved(&bytes) {
+        return keras::saved(path, &bytes, head);
     }
     if torch::is_one(&bytes) {
         return torch::state_dict(path, &bytes);

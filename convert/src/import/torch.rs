@@ -1,6 +1,7 @@
 //! PyTorch state dicts: safetensors, zip archives (`.pt`, `.pth`) and the older plain pickles
 //! (`.th`, `.pth`), with the names of torchvision, timm or the CIFAR ResNets.
 
+use super::archive::{self, Archive};
 use super::pickle::{self, Kind, TensorView, Value};
 use super::torch_names::{add_parameterless_shortcuts, architecture, canonical};
 use super::{Array, ImportError, assemble, imagenet};
@@ -8,16 +9,14 @@ use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use artifact::Preprocess;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 use std::path::Path;
-use zip::ZipArchive;
 
 /// Mean and standard deviation of ImageNet's pixels, which the published models expect.
 const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// Whether a file looks like one of these.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04") || is_legacy(bytes) || is_safetensors(bytes)
+    bytes.starts_with(archive::MAGIC) || is_legacy(bytes) || is_safetensors(bytes)
 }
 
 fn is_legacy(bytes: &[u8]) -> bool {
@@ -118,25 +117,16 @@ fn from_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
 
 /// What `torch.save` writes since 1.6: a zip archive of a pickle and one file per storage.
 fn from_zip(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
-    let archive = |e| format!("not a PyTorch archive ({e})");
-    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(archive)?;
-    let pickled = zip.file_names().flatten().find(|n| n.ends_with("/data.pkl"));
-    let pickled = pickled.map(|n| n.into_owned());
+    let mut zip = Archive::open(bytes)
+        .map_err(|what| format!("not a readable archive of PyTorch or Keras ({what})"))?;
+    let pickled = zip.names().into_iter().find(|n| n.ends_with("/data.pkl"));
     let pickled = pickled.ok_or("a zip archive without data.pkl, which torch.save writes")?;
     let folder = pickled.trim_end_matches("data.pkl").to_owned();
-    let mut member = |name: &str| -> Result<Vec<u8>, String> {
-        let entry = zip.by_name(name).map_err(|e| format!("`{name}`: {e}"))?;
-        // Members are stored, not compressed: none is larger than the archive.
-        let mut out = Vec::new();
-        let limit = bytes.len() as u64;
-        entry.take(limit).read_to_end(&mut out).map_err(|e| format!("`{name}`: {e}"))?;
-        Ok(out)
-    };
-    let (value, _) = pickle::parse(&member(&pickled)?)?;
-    if member(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
+    let (value, _) = pickle::parse(&zip.member(&pickled)?)?;
+    if zip.member(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
         return Err("weights in big-endian order; save them on a little-endian machine".into());
     }
-    arrays(&value, bytes.len(), |storage| member(&format!("{folder}data/{storage}")))
+    arrays(&value, bytes.len(), |storage| zip.member(&format!("{folder}data/{storage}")))
 }
 
 /// What it wrote before: pickles of a magic number, a version, the machine's properties, the

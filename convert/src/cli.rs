@@ -45,7 +45,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConvertArgs {
     /// Model to convert: a checkpoint (.mpk), a KerasHub preset directory, a saved Keras model
-    /// (.keras), or a PyTorch state dict (.safetensors, .pt, .pth, .th)
+    /// (.keras, .h5), or a PyTorch state dict (.safetensors, .pt, .pth, .th)
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Number format of weights and activations

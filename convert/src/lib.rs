@@ -8,6 +8,7 @@ pub mod graph;
 pub mod import;
 pub mod inspect;
 pub mod optimize;
+pub mod padding;
 pub mod pipeline;
 pub mod plan;
 pub mod quantize;

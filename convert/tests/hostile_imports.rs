@@ -8,7 +8,7 @@ use convert::import::{Head, load};
 use std::path::{Path, PathBuf};
 
 /// One file of each kind, small enough to be read some hundred times.
-const FILES: [&str; 1] = ["keras/v2_bottleneck/classifier.keras"];
+const FILES: [&str; 2] = ["keras/v2_bottleneck/classifier.keras", "keras_legacy/odd.h5"];
 
 fn fixture(file: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);

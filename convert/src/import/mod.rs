@@ -14,7 +14,7 @@ mod torch_names;
 pub use keras::{LAYER_CLASSES, layer_order};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
-use crate::resnet::ResNetConfig;
+use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -84,8 +84,8 @@ struct Array {
     values: Vec<f32>,
 }
 
-/// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model, or a PyTorch
-/// state dict.
+/// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model (`.keras`,
+/// `.h5`), or a PyTorch state dict.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
@@ -96,11 +96,8 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     let name = path.display().to_string();
     let bytes =
         std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
-    if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return Err(ImportError::unsupported(
-            path,
-            "an HDF5 file alone does not say what network it belongs to; name the preset's folder",
-        ));
+    if bytes.starts_with(hdf5::MAGIC) {
+        return keras::legacy(path, bytes);
     }
     if keras::is_saved(&bytes) {
         return keras::saved(path, &bytes, head);
@@ -109,6 +106,19 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
         return torch::state_dict(path, &bytes);
     }
     Ok(Checkpoint::from_bytes(&bytes, &name)?)
+}
+
+/// Files a batch-norm that only adds `beta`: its ε is taken off the variance beforehand.
+fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &str, beta: &[f32]) {
+    let constant = |value| vec![value; beta.len()];
+    for (part, values) in [
+        ("gamma", constant(1.0)),
+        ("beta", beta.to_vec()),
+        ("mean", constant(0.0)),
+        ("variance", constant((1.0 - BATCH_NORM_EPSILON) as f32)),
+    ] {
+        found.insert(format!("{name}.{part}"), Tensor::from_f32(&[values.len()], &values));
+    }
 }
 
 /// Most differences named one by one.

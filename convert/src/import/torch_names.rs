@@ -11,9 +11,10 @@
 //! | `post_bn` | | `norm` | |
 //! | `predictions` | `fc` | `head.fc` | `linear` |
 
-use super::Array;
+use super::{Array, identity_batch_norm};
 use crate::checkpoint::Tensor;
-use crate::resnet::{BATCH_NORM_EPSILON, BlockType, Pooling, ResNetConfig};
+use crate::padding::ConvPadding;
+use crate::resnet::{BlockType, Pooling, ResNetConfig};
 use std::collections::BTreeMap;
 
 /// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
@@ -97,6 +98,7 @@ pub(super) fn architecture(
         use_pre_activation: v2,
         pooling: Pooling::Avg,
         classes,
+        padding: ConvPadding::Symmetric,
     })
 }
 
@@ -187,11 +189,6 @@ pub(super) fn add_parameterless_shortcuts(
             weight[(before + c) * p.c_in + c] = 1.0;
         }
         found.insert(name, Tensor::from_f32(&[p.c_out, 1, 1, p.c_in], &weight));
-        // A batch-norm that changes nothing: its ε is taken off the variance beforehand.
-        let parts = [("gamma", 1.0), ("beta", 0.0), ("mean", 0.0)];
-        for (part, value) in parts.into_iter().chain([("variance", 1.0 - BATCH_NORM_EPSILON)]) {
-            let values = vec![value as f32; p.c_out];
-            found.insert(format!("{bn}.{part}"), Tensor::from_f32(&[p.c_out], &values));
-        }
+        identity_batch_norm(found, &bn, &vec![0.0; p.c_out]);
     }
 }

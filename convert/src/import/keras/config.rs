@@ -1,5 +1,6 @@
 //! The JSON in which Keras writes networks down.
 
+use crate::padding::ConvPadding;
 use crate::resnet::{BlockType, Pooling, ResNetConfig};
 use artifact::{Fit, Interpolation, Preprocess};
 use serde::Deserialize;
@@ -50,6 +51,7 @@ impl Backbone {
             use_pre_activation: self.use_pre_activation,
             pooling: task.map_or(Pooling::Avg, |t| t.pooling),
             classes: task.map_or(1, |t| t.num_classes),
+            padding: ConvPadding::Symmetric,
         };
         config.check()?;
         Ok(config)

@@ -1,13 +1,17 @@
 //! Models of Keras: KerasHub preset directories (`config.json`, `task.json`,
-//! `image_converter.json` and HDF5 weights, whole or sharded) and saved models.
+//! `image_converter.json` and HDF5 weights, whole or sharded) and saved models (`.keras`, `.h5`).
 //!
 //! Keras numbers the layers of a class (`conv2d`, `conv2d_1`, …) in an order of its own, which
 //! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
 
 mod config;
+mod functional;
+mod legacy;
+mod matching;
 mod saved;
 mod weights;
 
+pub(super) use legacy::legacy;
 pub(super) use saved::{is_saved, saved};
 pub use weights::{LAYER_CLASSES, layer_order};
 

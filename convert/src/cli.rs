@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{Dataset, Pictures, ReadOptions};
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
+use crate::emit::torch::to_safetensors;
 use crate::import::{self, Head};
 use crate::inspect::{checkpoint_table, edge_table};
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
@@ -54,8 +55,8 @@ struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
-    /// Output: .edge, .mpk for a checkpoint, or .onnx for an f32 ONNX model; the input's name
-    /// with .edge where left out
+    /// Output: .edge, .mpk for a checkpoint, .onnx for an f32 ONNX model, or .safetensors for a
+    /// PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write a KerasHub preset directory, named by --output
@@ -202,6 +203,12 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     };
     if output.extension().is_some_and(|e| e == "onnx") {
         return write_onnx(&checkpoint, &output, out);
+    }
+    if output.extension().is_some_and(|e| e == "safetensors") {
+        let bytes = to_safetensors(&checkpoint)?;
+        write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
+        writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
+        return Ok(true);
     }
     if output.extension().is_some_and(|e| e == "mpk") {
         checkpoint.save(&output)?;

@@ -11,6 +11,8 @@ mod pickle;
 mod torch;
 mod torch_names;
 
+pub(crate) use torch_names::torch_name;
+
 pub use keras::{LAYER_CLASSES, layer_order};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};

@@ -6,6 +6,7 @@ use super::pickle::{self, Kind, TensorView, Value};
 use super::torch_names::{add_parameterless_shortcuts, architecture, canonical};
 use super::{Array, ImportError, assemble, imagenet};
 use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use crate::emit::torch::{METADATA, Travelling};
 use artifact::Preprocess;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
@@ -64,13 +65,18 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     }
     add_parameterless_shortcuts(&config, &mut found);
     let tensors = assemble(path, &config, found, extra)?;
-    let side = config.native_size();
-    let [mean, std] = IMAGENET_STATISTICS;
+    let Travelling { labels, preprocess } = travelling(bytes).unwrap_or_else(|| {
+        let (side, [mean, std]) = (config.native_size(), IMAGENET_STATISTICS);
+        Travelling {
+            labels: imagenet::labels_of(config.classes),
+            preprocess: Preprocess::normalized(side, side, mean, std),
+        }
+    });
     let checkpoint = Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
-        labels: imagenet::labels_of(config.classes),
-        preprocess: Preprocess::normalized(side, side, mean, std),
+        labels,
+        preprocess,
         tensors,
         samples: Vec::new(),
         training: TrainingRecord::default(),
@@ -78,6 +84,15 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     };
     checkpoint.check().map_err(unsupported)?;
     Ok(checkpoint)
+}
+
+/// Labels and preprocessing of a state dict that was written here.
+fn travelling(bytes: &[u8]) -> Option<Travelling> {
+    if !is_safetensors(bytes) {
+        return None;
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    serde_json::from_str(header.metadata().as_ref()?.get(METADATA)?).ok()
 }
 
 /// OIHW to OHWI; matrices and vectors stay.

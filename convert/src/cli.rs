@@ -46,7 +46,8 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConvertArgs {
     /// Model to convert: a checkpoint (.mpk), a KerasHub preset directory, a saved Keras model
-    /// (.keras, .h5), or a PyTorch state dict (.safetensors, .pt, .pth, .th)
+    /// (.keras, .h5), or a PyTorch state dict (.safetensors, .pt, .pth, .th,
+    /// or Burn's .bpk)
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Number format of weights and activations

@@ -8,7 +8,8 @@ use convert::import::{Head, load};
 use std::path::{Path, PathBuf};
 
 /// One file of each kind, small enough to be read some hundred times.
-const FILES: [&str; 2] = ["keras/v2_bottleneck/classifier.keras", "keras_legacy/odd.h5"];
+const FILES: [&str; 3] =
+    ["keras/v2_bottleneck/classifier.keras", "keras_legacy/odd.h5", "burn/tiny.bpk"];
 
 fn fixture(file: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);

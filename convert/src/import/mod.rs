@@ -4,6 +4,7 @@
 //! compares what was found with what the architecture needs and lists all that differs.
 
 mod archive;
+mod burnpack;
 mod hdf5;
 pub mod imagenet;
 mod keras;
@@ -87,7 +88,7 @@ struct Array {
 }
 
 /// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model (`.keras`,
-/// `.h5`), or a PyTorch state dict.
+/// `.h5`), a PyTorch state dict, or one in Burn's `.bpk`.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
@@ -100,6 +101,9 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
         std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
     if bytes.starts_with(hdf5::MAGIC) {
         return keras::legacy(path, bytes);
+    }
+    if bytes.starts_with(burnpack::MAGIC) {
+        return burnpack::burnpack(path, &bytes);
     }
     if keras::is_saved(&bytes) {
         return keras::saved(path, &bytes, head);

@@ -40,7 +40,16 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     } else {
         from_zip(bytes)
     };
-    let arrays = arrays.map_err(unsupported)?;
+    from_arrays(path, arrays.map_err(unsupported)?, travelling(bytes))
+}
+
+/// Imports what has PyTorch's names and layouts.
+pub(super) fn from_arrays(
+    path: &Path,
+    arrays: BTreeMap<String, Array>,
+    travelling: Option<Travelling>,
+) -> Result<Checkpoint, ImportError> {
+    let unsupported = |what: String| ImportError::unsupported(path, what);
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let config = architecture(&name, &arrays).map_err(unsupported)?;
     config.check().map_err(unsupported)?;
@@ -65,7 +74,7 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     }
     add_parameterless_shortcuts(&config, &mut found);
     let tensors = assemble(path, &config, found, extra)?;
-    let Travelling { labels, preprocess } = travelling(bytes).unwrap_or_else(|| {
+    let Travelling { labels, preprocess } = travelling.unwrap_or_else(|| {
         let (side, [mean, std]) = (config.native_size(), IMAGENET_STATISTICS);
         Travelling {
             labels: imagenet::labels_of(config.classes),
@@ -273,7 +282,8 @@ fn number_size(dtype: &str) -> Result<usize, String> {
     }
 }
 
-fn numbers(dtype: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
+/// Little-endian numbers of a type that PyTorch names so.
+pub(super) fn numbers(dtype: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let size = number_size(dtype)?;
     let number = |b: &[u8]| match (dtype, b) {
         ("FloatStorage", &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),

@@ -120,6 +120,31 @@ fn bfloat16_weights() {
     }
 }
 
+/// KerasHub rounds the head's inputs to 8 bits as well, which moves its logits by about 1 %.
+#[test]
+fn int8_heads() {
+    let dir = tempfile::tempdir().unwrap();
+    let backbone = preset("v2_bottleneck");
+    for (from, files) in [
+        (backbone, &["config.json", "task.json", "image_converter.json", "model.weights.h5"][..]),
+        (fixture("keras/v2_bottleneck_int8"), &["task.weights.h5"]),
+    ] {
+        for file in files {
+            std::fs::copy(from.join(file), dir.path().join(file)).unwrap();
+        }
+    }
+    let checkpoint = Checkpoint {
+        preprocess: Preprocess::normalized(32, 32, [0.0; 3], [1.0; 3]),
+        ..load(dir.path(), Head::Required).unwrap()
+    };
+    let (shape, pictures) = golden("v2_bottleneck", "input.npy");
+    let (_, logits) = golden("v2_bottleneck_int8", "logits.npy");
+    let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
+    for (a, b) in engines::burn(&checkpoint, &shape, &pictures).iter().zip(&logits) {
+        assert!((a - b).abs() <= 0.01 * largest, "{a}, KerasHub has {b}");
+    }
+}
+
 /// For every preset there is: which layer is `conv2d_7`.
 #[test]
 fn layers_are_numbered_as_keras_does() {

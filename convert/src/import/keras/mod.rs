@@ -99,6 +99,7 @@ impl Classifier {
         for contents in self.weights {
             weights::collect(contents, &order, &mut found, &mut extra);
         }
+        weights::dequantize_head(&mut found);
         if self.task.is_none() {
             for (name, shape) in [("weight", vec![1, config.features()]), ("bias", vec![1])] {
                 let zeros = vec![0.0; shape.iter().product()];

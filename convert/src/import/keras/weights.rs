@@ -40,7 +40,8 @@ pub fn layer_order(config: &ResNetConfig) -> BTreeMap<&'static str, Vec<String>>
 pub const LAYER_CLASSES: [(&str, &[&str]); 3] = [
     ("conv2d", &["weight"]),
     ("batch_normalization", &["gamma", "beta", "mean", "variance"]),
-    ("dense", &["weight", "bias"]),
+    // Quantized to int8, a dense layer also has a scale.
+    ("dense", &["weight", "bias", "scale"]),
 ];
 
 /// Files a weight file's arrays under their canonical names; what is no weight of a layer, the
@@ -62,6 +63,26 @@ pub(super) fn collect(
             None => extra.push(format!("`{path}` {:?}", array.shape)),
         }
     }
+}
+
+/// Turns a head of int8 weights, `round(weight · scale)` per class, into one of floats.
+pub(super) fn dequantize_head(found: &mut BTreeMap<String, Tensor>) {
+    let (Some(weight), Some(scale)) =
+        (found.get("predictions.weight"), found.get("predictions.scale"))
+    else {
+        return;
+    };
+    let scale = scale.to_f32();
+    let [outputs, inputs] = weight.shape[..] else { return };
+    // A scale that does not fit stays, and is listed with all else that does not.
+    if outputs != scale.len() {
+        return;
+    }
+    let rows = weight.to_f32();
+    let rows = rows.chunks(inputs.max(1)).zip(&scale);
+    let values: Vec<f32> = rows.flat_map(|(row, s)| row.iter().map(move |w| w / s)).collect();
+    found.insert("predictions.weight".into(), Tensor::from_f32(&[outputs, inputs], &values));
+    found.remove("predictions.scale");
 }
 
 /// The canonical name of `…/layers/<class>[_N]/vars/<i>`.

@@ -5,6 +5,7 @@ use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{Dataset, Pictures, ReadOptions};
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
+use crate::emit::torch::to_safetensors;
 use crate::hub::Reference;
 use crate::import::{self, Head};
 use crate::inspect::{checkpoint_table, edge_table};
@@ -45,9 +46,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), a KerasHub preset (directory or name), a PyTorch
-    /// state dict (.safetensors, .pt, .pth, .th), hf://owner/name or
-    /// kaggle://owner/model/framework/variation
+    /// Model to convert: a checkpoint (.mpk), a KerasHub preset (directory or name), a saved Keras
+    /// model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th, or Burn's .bpk),
+    /// hf://owner/name or kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Number format of weights and activations
@@ -56,8 +57,8 @@ struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
-    /// Output: .edge, .mpk for a checkpoint, or .onnx for an f32 ONNX model; the input's name
-    /// with .edge where left out
+    /// Output: .edge, .mpk for a checkpoint, .onnx for an f32 ONNX model, or .safetensors for a
+    /// PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write a KerasHub preset directory, named by --output
@@ -204,6 +205,12 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     };
     if output.extension().is_some_and(|e| e == "onnx") {
         return write_onnx(&checkpoint, &output, out);
+    }
+    if output.extension().is_some_and(|e| e == "safetensors") {
+        let bytes = to_safetensors(&checkpoint)?;
+        write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
+        writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
+        return Ok(true);
     }
     if output.extension().is_some_and(|e| e == "mpk") {
         checkpoint.save(&output)?;

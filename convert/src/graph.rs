@@ -5,9 +5,8 @@
 //! [`evaluate`] says what a graph means; every faster implementation is tested against it.
 
 use crate::checkpoint::Checkpoint;
-use crate::resnet::{
-    BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL, shortcut_pad,
-};
+use crate::padding::ConvPadding;
+use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL};
 use artifact::layout::{padding_fits, window_start};
 use artifact::{Padding, PoolKind, Shape, output_len};
 
@@ -333,7 +332,16 @@ impl Builder<'_> {
         }
     }
 
-    /// A convolution without bias, padded by `(filter − 1) / 2` on each side.
+    /// The padding of a window over value `x`.
+    fn padding(&self, padding: ConvPadding, x: ValueId, filter: usize, stride: usize) -> Padding {
+        let map = self.graph.nodes[x].shape;
+        // Filters have at most 31 rows.
+        let sides = |size: u16| padding.sides(size.into(), filter, stride);
+        let ((top, bottom), (left, right)) = (sides(map.h), sides(map.w));
+        Padding { top: top as u8, left: left as u8, bottom: bottom as u8, right: right as u8 }
+    }
+
+    /// A convolution without bias.
     fn conv(&mut self, spec: &ConvSpec, x: ValueId) -> Result<ValueId, GraphError> {
         let mismatch = || GraphError::Mismatch {
             node: spec.name.clone(),
@@ -341,13 +349,12 @@ impl Builder<'_> {
         };
         let filter = u16::try_from(spec.filter).map_err(|_| mismatch())?;
         let stride = u16::try_from(spec.stride).map_err(|_| mismatch())?;
-        let pad = u8::try_from(spec.filter.saturating_sub(1) / 2).map_err(|_| mismatch())?;
         let conv = Conv {
             weights: self.tensor(format!("{}.weight", spec.name))?,
             bias: vec![0.0; spec.c_out],
             filter: [filter; 2],
             stride: [stride; 2],
-            padding: Padding::same(pad),
+            padding: self.padding(spec.padding, x, spec.filter, spec.stride),
             relu: false,
             residual: false,
         };
@@ -389,7 +396,7 @@ impl Builder<'_> {
                 kind: PoolKind::Max,
                 filter: [3; 2],
                 stride: [2; 2],
-                padding: Padding::same(1),
+                padding: self.padding(config.padding, x, 3, 2),
             };
             x = self.graph.push("pool1_pool", pool, &[x])?;
         }
@@ -449,13 +456,11 @@ impl Builder<'_> {
     /// The average pool of a vd shortcut, where the block has one.
     fn shortcut_pool(&mut self, block: &BlockSpec, x: ValueId) -> Result<ValueId, GraphError> {
         let Some(stride) = block.shortcut_pool else { return Ok(x) };
-        let map = self.graph.nodes[x].shape;
-        let pad = |size: u16| shortcut_pad(size.into(), stride) as u8;
         let pool = NodeOp::Pool2d {
             kind: PoolKind::Average,
             filter: [SHORTCUT_POOL as u16; 2],
             stride: [stride as u16; 2],
-            padding: Padding { bottom: pad(map.h), right: pad(map.w), ..Padding::default() },
+            padding: self.padding(ConvPadding::Same, x, SHORTCUT_POOL, stride),
         };
         self.graph.push(format!("{}_0_pool", block.name), pool, &[x])
     }

@@ -9,6 +9,7 @@ pub mod hub;
 pub mod import;
 pub mod inspect;
 pub mod optimize;
+pub mod padding;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;

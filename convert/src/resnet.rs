@@ -1,6 +1,7 @@
 //! ResNet architectures with KerasHub's semantics: one description of the layers, from
 //! which the Graph, the trainer's modules and the checkpoint's tensor names all follow.
 
+use crate::padding::ConvPadding;
 use serde::{Deserialize, Serialize};
 
 /// Residual block.
@@ -68,6 +69,9 @@ pub struct ResNetConfig {
     pub dropout: f64,
     /// Classes of the head.
     pub classes: usize,
+    /// Padding of the convolutions.
+    #[serde(default)]
+    pub padding: ConvPadding,
 }
 
 /// Most stem convolutions, and most stacks.
@@ -87,8 +91,10 @@ pub struct ConvSpec {
     pub c_out: usize,
     /// Square filter size.
     pub filter: usize,
-    /// Stride; padding is always `(filter − 1) / 2` on each side.
+    /// Stride.
     pub stride: usize,
+    /// Padding.
+    pub padding: ConvPadding,
 }
 
 /// One residual block.
@@ -107,16 +113,9 @@ pub struct BlockSpec {
     pub shortcut_pool: Option<usize>,
 }
 
-/// Rows and columns of a vd shortcut's average pool. Padded as Keras' "same": pixels missing
-/// on the bottom and right are left out of the mean.
+/// Rows and columns of a vd shortcut's average pool, padded as
+/// [`same_padding`](crate::padding::same_padding): the pixels added are left out of the mean.
 pub const SHORTCUT_POOL: usize = 2;
-
-/// Pixels that "same" padding adds at the end of an axis, for the vd shortcut's pool: what the
-/// last of `⌈input/stride⌉` windows lacks.
-pub const fn shortcut_pad(input: usize, stride: usize) -> usize {
-    let last = input.div_ceil(stride).saturating_sub(1) * stride;
-    (last + SHORTCUT_POOL).saturating_sub(input)
-}
 
 impl ResNetConfig {
     fn preset(name: &str, block: BlockType, blocks: &[usize], v2: bool, classes: usize) -> Self {
@@ -134,6 +133,7 @@ impl ResNetConfig {
             pooling: Pooling::Avg,
             dropout: 0.0,
             classes,
+            padding: ConvPadding::Symmetric,
         }
     }
 
@@ -302,8 +302,8 @@ impl ResNetConfig {
             .enumerate()
             .map(|(i, (&c_out, &filter))| {
                 let stride = if i == 0 { self.stem_stride } else { 1 };
-                let spec =
-                    ConvSpec { name: format!("conv{}_conv", i + 1), c_in, c_out, filter, stride };
+                let name = format!("conv{}_conv", i + 1);
+                let spec = ConvSpec { name, c_in, c_out, filter, stride, padding: self.padding };
                 c_in = c_out;
                 spec
             })
@@ -324,6 +324,7 @@ impl ResNetConfig {
                     c_out,
                     filter,
                     stride,
+                    padding: self.padding,
                 };
                 let (convs, c_out) = if self.block_type.is_basic() {
                     let convs = vec![conv(1, c_in, width, 3, stride), conv(2, width, width, 3, 1)];

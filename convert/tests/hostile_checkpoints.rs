@@ -2,37 +2,11 @@
 //! more memory than the file's own size calls for.
 #![expect(unsafe_code, reason = "measuring allocations needs a global allocator")]
 
+mod counting;
+
 use artifact::Preprocess;
 use convert::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
 use convert::resnet::ResNetConfig;
-use core::alloc::{GlobalAlloc, Layout};
-use core::cell::Cell;
-use std::alloc::System;
-
-/// Counts what the current thread asks for, so that tests beside it do not matter.
-struct Counting;
-
-thread_local! {
-    static ASKED: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call is passed on to the system allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // The counter is gone while a thread ends; then nothing is measured.
-        let _ = ASKED.try_with(|n| n.set(n.get() + layout.size()));
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const PATH: &str = "models/forged.mpk";
 
@@ -87,9 +61,7 @@ fn tensor<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Tensor {
 
 /// Bytes allocated while reading, in all.
 fn allocated(bytes: &[u8]) -> usize {
-    let before = ASKED.get();
-    let _ = Checkpoint::from_bytes(bytes, PATH);
-    ASKED.get() - before
+    counting::allocated(|| Checkpoint::from_bytes(bytes, PATH)).0
 }
 
 #[test]
@@ -118,11 +90,10 @@ fn bit_flips_never_panic() {
     let limit = 64 * file.len() + (8 << 20);
     for bit in 0..file.len() * 8 {
         file[bit / 8] ^= 1 << (bit % 8);
-        let before = ASKED.get();
-        if let Err(error) = Checkpoint::from_bytes(&file, PATH) {
+        let (asked, result) = counting::allocated(|| Checkpoint::from_bytes(&file, PATH));
+        if let Err(error) = result {
             assert!(error.to_string().starts_with(PATH), "{error}");
         }
-        let asked = ASKED.get() - before;
         assert!(asked < limit, "bit {bit}: {asked} bytes");
         file[bit / 8] ^= 1 << (bit % 8);
     }

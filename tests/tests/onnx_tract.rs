@@ -5,6 +5,7 @@ use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use convert::emit::onnx::to_onnx;
 use convert::graph::{Graph, evaluate};
 use convert::optimize::optimize;
+use convert::padding::ConvPadding;
 use convert::resnet::{BlockType, Pooling, ResNetConfig};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
@@ -41,6 +42,7 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         pooling: if use_pre_activation { Pooling::Max } else { Pooling::Avg },
         dropout: 0.0,
         classes: 5,
+        padding: ConvPadding::Symmetric,
     };
     let mut noise = Noise(3);
     let tensors = config
@@ -98,11 +100,14 @@ fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
 }
 
 fn exports(block_type: BlockType, use_pre_activation: bool) {
-    let checkpoint = checkpoint(block_type, use_pre_activation);
-    let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
-    matches_tract(&graph, &checkpoint);
-    optimize(&mut graph);
-    matches_tract(&graph, &checkpoint);
+    let mut checkpoint = checkpoint(block_type, use_pre_activation);
+    for padding in [ConvPadding::Symmetric, ConvPadding::Same] {
+        checkpoint.config.padding = padding;
+        let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+        matches_tract(&graph, &checkpoint);
+        optimize(&mut graph);
+        matches_tract(&graph, &checkpoint);
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! State dicts of PyTorch compute here what they compute there.
 
 use artifact::Preprocess;
-use convert::checkpoint::Checkpoint;
+use convert::checkpoint::{Checkpoint, TrainingRecord};
+use convert::emit::torch::to_safetensors;
 use convert::graph::{Graph, evaluate};
 use convert::import::{Head, load};
 use convert::optimize::optimize;
@@ -45,6 +46,28 @@ fn timm_names_are_known() {
     }
     let vd = import("keras/vd_bottleneck/weights_timm_names.safetensors").unwrap();
     assert_eq!(vd.config.block_type, BlockType::BottleneckBlockVd);
+}
+
+/// What is written as a state dict is read again, with labels and preprocessing.
+#[test]
+fn state_dicts_come_back_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let back = dir.path().join("back.safetensors");
+    let ours = fixture("../../models/resnet_8_cifar10.mpk");
+    let presets = ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"];
+    let presets = presets.map(|model| fixture(format!("keras/{model}/preset")));
+    for path in presets.into_iter().chain([fixture("torch/tiny.pt"), ours]) {
+        let mut checkpoint = load(&path, Head::Required).unwrap();
+        // The rest is what a state dict does not hold.
+        checkpoint.config.name = "back".into();
+        checkpoint.samples.clear();
+        checkpoint.training = TrainingRecord::default();
+        std::fs::write(&back, to_safetensors(&checkpoint).unwrap()).unwrap();
+        assert!(load(&back, Head::Required).unwrap() == checkpoint, "{}", path.display());
+    }
+    let legacy = import("keras_legacy/even.h5").unwrap();
+    let error = to_safetensors(&legacy).unwrap_err().to_string();
+    assert!(error.contains("TensorFlow's padding"), "{error}");
 }
 
 #[test]

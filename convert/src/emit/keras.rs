@@ -3,6 +3,7 @@
 
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::import::{LAYER_CLASSES, layer_order};
+use crate::padding::ConvPadding;
 use crate::resnet::{Pooling, ResNetConfig};
 use artifact::{Fit, Interpolation, Preprocess};
 use hdf5_pure::{AttrValue, FileBuilder};
@@ -53,6 +54,9 @@ pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError>
     let architecture = |what| PresetError::Architecture { name: config.name.clone(), what };
     if config.stem_stride != 2 || !config.stem_pool {
         return Err(architecture("the stem keeps the picture's size"));
+    }
+    if config.padding != ConvPadding::Symmetric {
+        return Err(architecture("strided convolutions are padded as TensorFlow pads"));
     }
     if config.stackwise_num_filters[0] != 64 {
         return Err(architecture("the first stack is not 64 wide"));

@@ -4,3 +4,4 @@ pub mod edge;
 pub mod keras;
 pub mod onnx;
 mod onnx_proto;
+pub mod torch;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::path::Path;
 
+/// What every HDF5 file starts with.
+pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// Deepest nesting of groups: hard links can form cycles.
 const MAX_DEPTH: usize = 12;
 /// Most arrays of a file.
@@ -19,6 +21,8 @@ pub(super) struct Contents {
     pub(super) arrays: BTreeMap<String, Array>,
     /// Keras' `name` attribute of a layer's `vars` group, by the group's path.
     pub(super) names: BTreeMap<String, String>,
+    /// The network of a model that Keras wrote into one `.h5` file, as JSON.
+    pub(super) model_config: Option<String>,
 }
 
 /// Reads every numeric array of a file.
@@ -31,11 +35,18 @@ pub(super) fn read(path: &Path) -> Result<Contents, ImportError> {
     parse(bytes).map_err(|what| ImportError::unsupported(path, what))
 }
 
-fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
+/// Reads every numeric array of a file in memory.
+///
+/// # Errors
+/// As [`read`], as text.
+pub(super) fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
     let walk = || {
         let len = bytes.len();
         let file = File::from_bytes(bytes).map_err(|e| format!("not readable as HDF5 ({e})"))?;
-        let mut contents = Contents::default();
+        let attributes = file.root().attrs().map_err(|e| format!("damaged HDF5 ({e})"))?;
+        let config = attributes.get("model_config").and_then(|c| c.as_str());
+        let mut contents =
+            Contents { model_config: config.map(str::to_owned), ..Contents::default() };
         visit(&file.root(), "", 0, len, &mut contents)?;
         Ok(contents)
     };

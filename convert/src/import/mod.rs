@@ -3,6 +3,8 @@
 //! [`load`] tells what it is given by its contents. Every importer ends in [`assemble`], which
 //! compares what was found with what the architecture needs and lists all that differs.
 
+mod archive;
+mod burnpack;
 mod hdf5;
 pub mod imagenet;
 mod keras;
@@ -14,11 +16,12 @@ mod torch_names;
 #[cfg(feature = "hub")]
 pub(crate) use keras::shards;
 pub use keras::{LAYER_CLASSES, layer_order};
+pub(crate) use torch_names::torch_name;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
 use crate::hub::{Hub, HubError, Reference};
 use crate::progress::Progress;
-use crate::resnet::ResNetConfig;
+use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -141,8 +144,8 @@ pub fn open_from(
     Ok(checkpoint)
 }
 
-/// Loads a model: our `.mpk`, a KerasHub preset directory, a directory of timm, or a PyTorch
-/// state dict.
+/// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model (`.keras`,
+/// `.h5`), a directory of timm, a PyTorch state dict, or one in Burn's `.bpk`.
 ///
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
@@ -157,16 +160,32 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     let name = path.display().to_string();
     let bytes =
         std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
-    if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
-        return Err(ImportError::unsupported(
-            path,
-            "an HDF5 file alone does not say what network it belongs to; name the preset's folder",
-        ));
+    if bytes.starts_with(hdf5::MAGIC) {
+        return keras::legacy(path, bytes);
+    }
+    if bytes.starts_with(burnpack::MAGIC) {
+        return burnpack::burnpack(path, &bytes);
+    }
+    if keras::is_saved(&bytes) {
+        return keras::saved(path, &bytes, head);
     }
     if torch::is_one(&bytes) {
         return torch::state_dict(path, &bytes);
     }
     Ok(Checkpoint::from_bytes(&bytes, &name)?)
+}
+
+/// Files a batch-norm that only adds `beta`: its ε is taken off the variance beforehand.
+fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &str, beta: &[f32]) {
+    let constant = |value| vec![value; beta.len()];
+    for (part, values) in [
+        ("gamma", constant(1.0)),
+        ("beta", beta.to_vec()),
+        ("mean", constant(0.0)),
+        ("variance", constant((1.0 - BATCH_NORM_EPSILON) as f32)),
+    ] {
+        found.insert(format!("{name}.{part}"), Tensor::from_f32(&[values.len()], &values));
+    }
 }
 
 /// Most differences named one by one.

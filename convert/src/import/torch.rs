@@ -1,23 +1,23 @@
 //! PyTorch state dicts: safetensors, zip archives (`.pt`, `.pth`) and the older plain pickles
 //! (`.th`, `.pth`), with the names of torchvision, timm or the CIFAR ResNets.
 
+use super::archive::{self, Archive};
 use super::pickle::{self, Kind, TensorView, Value};
 use super::torch_names::{add_parameterless_shortcuts, architecture, canonical};
 use super::{Array, ImportError, assemble, imagenet};
 use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use crate::emit::torch::{METADATA, Travelling};
 use artifact::Preprocess;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 use std::path::Path;
-use zip::ZipArchive;
 
 /// Mean and standard deviation of ImageNet's pixels, which the published models expect.
 const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// Whether a file looks like one of these.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"PK\x03\x04") || is_legacy(bytes) || is_safetensors(bytes)
+    bytes.starts_with(archive::MAGIC) || is_legacy(bytes) || is_safetensors(bytes)
 }
 
 fn is_legacy(bytes: &[u8]) -> bool {
@@ -40,7 +40,16 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     } else {
         from_zip(bytes)
     };
-    let arrays = arrays.map_err(unsupported)?;
+    from_arrays(path, arrays.map_err(unsupported)?, travelling(bytes))
+}
+
+/// Imports what has PyTorch's names and layouts.
+pub(super) fn from_arrays(
+    path: &Path,
+    arrays: BTreeMap<String, Array>,
+    travelling: Option<Travelling>,
+) -> Result<Checkpoint, ImportError> {
+    let unsupported = |what: String| ImportError::unsupported(path, what);
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let config = architecture(&name, &arrays).map_err(unsupported)?;
     config.check().map_err(unsupported)?;
@@ -65,13 +74,18 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     }
     add_parameterless_shortcuts(&config, &mut found);
     let tensors = assemble(path, &config, found, extra)?;
-    let side = config.native_size();
-    let [mean, std] = IMAGENET_STATISTICS;
+    let Travelling { labels, preprocess } = travelling.unwrap_or_else(|| {
+        let (side, [mean, std]) = (config.native_size(), IMAGENET_STATISTICS);
+        Travelling {
+            labels: imagenet::labels_of(config.classes),
+            preprocess: Preprocess::normalized(side, side, mean, std),
+        }
+    });
     let checkpoint = Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
-        labels: imagenet::labels_of(config.classes),
-        preprocess: Preprocess::normalized(side, side, mean, std),
+        labels,
+        preprocess,
         tensors,
         samples: Vec::new(),
         training: TrainingRecord::default(),
@@ -79,6 +93,15 @@ pub(super) fn state_dict(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Import
     };
     checkpoint.check().map_err(unsupported)?;
     Ok(checkpoint)
+}
+
+/// Labels and preprocessing of a state dict that was written here.
+fn travelling(bytes: &[u8]) -> Option<Travelling> {
+    if !is_safetensors(bytes) {
+        return None;
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    serde_json::from_str(header.metadata().as_ref()?.get(METADATA)?).ok()
 }
 
 /// OIHW to OHWI; matrices and vectors stay.
@@ -118,25 +141,16 @@ fn from_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
 
 /// What `torch.save` writes since 1.6: a zip archive of a pickle and one file per storage.
 fn from_zip(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
-    let archive = |e| format!("not a PyTorch archive ({e})");
-    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(archive)?;
-    let pickled = zip.file_names().flatten().find(|n| n.ends_with("/data.pkl"));
-    let pickled = pickled.map(|n| n.into_owned());
+    let mut zip = Archive::open(bytes)
+        .map_err(|what| format!("not a readable archive of PyTorch or Keras ({what})"))?;
+    let pickled = zip.names().into_iter().find(|n| n.ends_with("/data.pkl"));
     let pickled = pickled.ok_or("a zip archive without data.pkl, which torch.save writes")?;
     let folder = pickled.trim_end_matches("data.pkl").to_owned();
-    let mut member = |name: &str| -> Result<Vec<u8>, String> {
-        let entry = zip.by_name(name).map_err(|e| format!("`{name}`: {e}"))?;
-        // Members are stored, not compressed: none is larger than the archive.
-        let mut out = Vec::new();
-        let limit = bytes.len() as u64;
-        entry.take(limit).read_to_end(&mut out).map_err(|e| format!("`{name}`: {e}"))?;
-        Ok(out)
-    };
-    let (value, _) = pickle::parse(&member(&pickled)?)?;
-    if member(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
+    let (value, _) = pickle::parse(&zip.member(&pickled)?)?;
+    if zip.member(&format!("{folder}byteorder")).is_ok_and(|order| order == b"big") {
         return Err("weights in big-endian order; save them on a little-endian machine".into());
     }
-    arrays(&value, bytes.len(), |storage| member(&format!("{folder}data/{storage}")))
+    arrays(&value, bytes.len(), |storage| zip.member(&format!("{folder}data/{storage}")))
 }
 
 /// What it wrote before: pickles of a magic number, a version, the machine's properties, the
@@ -268,7 +282,8 @@ fn number_size(dtype: &str) -> Result<usize, String> {
     }
 }
 
-fn numbers(dtype: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
+/// Little-endian numbers of a type that PyTorch names so.
+pub(super) fn numbers(dtype: &str, bytes: &[u8]) -> Result<Vec<f32>, String> {
     let size = number_size(dtype)?;
     let number = |b: &[u8]| match (dtype, b) {
         ("FloatStorage", &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),

@@ -6,14 +6,15 @@
 //! | `conv1_conv`, `conv1_bn` | `conv1`, `bn1` | `stem.conv` | `conv1`, `bn1` |
 //! | `conv2_conv` of a deep stem | `conv1.3` | | |
 //! | `stack0_block1_2_conv` | `layer1.1.conv2` | `stages.0.blocks.1.conv2` | `layer1.1.conv2` |
-//! | `stack0_block0_0_conv` | `layer1.0.downsample.0` (vd: `.1`) | `….downsample.conv` | (none) |
+//! | `stack0_block0_0_conv` | `layer1.0.downsample.0` (vd: `.1`) | `….downsample.conv` | `layer1.0.shortcut.0` or none |
 //! | `…_pre_activation_bn`, `…_1_bn` | | `….norm1`, `….norm2` | |
 //! | `post_bn` | | `norm` | |
 //! | `predictions` | `fc` | `head.fc` | `linear` |
 
-use super::Array;
+use super::{Array, identity_batch_norm};
 use crate::checkpoint::Tensor;
-use crate::resnet::{BATCH_NORM_EPSILON, BlockType, Pooling, ResNetConfig};
+use crate::padding::ConvPadding;
+use crate::resnet::{BlockType, Pooling, ResNetConfig};
 use std::collections::BTreeMap;
 
 /// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
@@ -73,9 +74,10 @@ pub(super) fn architecture(
     let classes = head.and_then(|s| s.first()).copied().ok_or("a backbone without a head")?;
     let bottleneck = conv(0, 0, 3).is_some();
     // Convolution after a pool: place 1 of the shortcut's sequence.
-    let vd = (0..widths.len()).any(|s| {
-        shape(&format!("{}.downsample.1.weight", block(s, 0))).is_some_and(|s| s.len() == 4)
-    });
+    let projects = |stack: usize, name: &str| {
+        shape(&format!("{}.{name}.1.weight", block(stack, 0))).is_some_and(|s| s.len() == 4)
+    };
+    let vd = (0..widths.len()).any(|s| projects(s, "downsample") || projects(s, "shortcut"));
     // A 3×3 stem is a small picture's: it keeps the size and has no pool.
     let small = kernels == [3];
     let strides = |stack: usize| if stack == 0 { 1 } else { 2 };
@@ -98,6 +100,7 @@ pub(super) fn architecture(
         pooling: Pooling::Avg,
         dropout: 0.0,
         classes,
+        padding: ConvPadding::Symmetric,
     })
 }
 
@@ -113,6 +116,59 @@ pub(super) fn canonical(name: &str, config: &ResNetConfig) -> Option<String> {
         other => other,
     };
     Some(format!("{layer}.{part}"))
+}
+
+/// The name in PyTorch's packages of one of our tensors; `None` where there is none.
+pub(crate) fn torch_name(name: &str, config: &ResNetConfig) -> Option<String> {
+    let (layer, part) = name.rsplit_once('.')?;
+    let part = match part {
+        "gamma" => "weight",
+        "beta" => "bias",
+        "mean" => "running_mean",
+        "variance" => "running_var",
+        other => other,
+    };
+    Some(format!("{}.{part}", torch_layer(layer, config)?))
+}
+
+fn torch_layer(layer: &str, config: &ResNetConfig) -> Option<String> {
+    let stem = config.input_conv_filters.len();
+    let (v2, small) = (config.use_pre_activation, config.input_conv_kernel_sizes == [3]);
+    if let Some((theirs, _)) = DEEP_STEM.iter().find(|(_, ours)| *ours == layer && stem > 1) {
+        return Some((*theirs).into());
+    }
+    if layer == format!("conv{stem}_bn") {
+        return Some("bn1".into());
+    }
+    match layer {
+        "conv1_conv" => return Some(if v2 { "stem.conv" } else { "conv1" }.into()),
+        "post_bn" => return Some("norm".into()),
+        "predictions" if v2 => return Some("head.fc".into()),
+        "predictions" => return Some(if small { "linear" } else { "fc" }.into()),
+        _ => {}
+    }
+    let (stack, rest) = layer.strip_prefix("stack")?.split_once("_block")?;
+    let (block, rest) = rest.split_once('_')?;
+    let (place, kind) = rest.rsplit_once('_')?;
+    if v2 {
+        let inner = match (place, kind) {
+            ("pre_activation", "bn") => "norm1".into(),
+            ("0", "conv") => "downsample.conv".into(),
+            (_, "bn") => format!("norm{}", place.parse::<usize>().ok()? + 1),
+            _ => format!("{kind}{place}"),
+        };
+        return Some(format!("stages.{stack}.blocks.{block}.{inner}"));
+    }
+    let inner = match place {
+        "0" => {
+            let vd =
+                matches!(config.block_type, BlockType::BasicBlockVd | BlockType::BottleneckBlockVd);
+            let place = usize::from(vd) + usize::from(kind == "bn");
+            format!("{}.{place}", if small { "shortcut" } else { "downsample" })
+        }
+        _ => format!("{kind}{place}"),
+    };
+    Some(format!("layer{}.{block}.{inner}", stack.parse::<usize>().ok()? + 1))
 }
 
 fn layer_name(layer: &str, config: &ResNetConfig) -> Option<String> {
@@ -142,11 +198,13 @@ fn layer_name(layer: &str, config: &ResNetConfig) -> Option<String> {
     match rest[..] {
         ["downsample", "conv"] => Some(format!("{prefix}_0_conv")),
         // A vd sequence starts with its pool (or, unstrided, with nothing in its place).
-        ["downsample", place] => match place.parse::<usize>().ok()?.checked_sub(vd.into())? {
-            0 => Some(format!("{prefix}_0_conv")),
-            1 => Some(format!("{prefix}_0_bn")),
-            _ => None,
-        },
+        ["downsample" | "shortcut", place] => {
+            match place.parse::<usize>().ok()?.checked_sub(vd.into())? {
+                0 => Some(format!("{prefix}_0_conv")),
+                1 => Some(format!("{prefix}_0_bn")),
+                _ => None,
+            }
+        }
         [last] => {
             if let Some(n) = last.strip_prefix("conv") {
                 return Some(format!("{prefix}_{n}_conv"));
@@ -188,11 +246,22 @@ pub(super) fn add_parameterless_shortcuts(
             weight[(before + c) * p.c_in + c] = 1.0;
         }
         found.insert(name, Tensor::from_f32(&[p.c_out, 1, 1, p.c_in], &weight));
-        // A batch-norm that changes nothing: its ε is taken off the variance beforehand.
-        let parts = [("gamma", 1.0), ("beta", 0.0), ("mean", 0.0)];
-        for (part, value) in parts.into_iter().chain([("variance", 1.0 - BATCH_NORM_EPSILON)]) {
-            let values = vec![value as f32; p.c_out];
-            found.insert(format!("{bn}.{part}"), Tensor::from_f32(&[p.c_out], &values));
+        identity_batch_norm(found, &bn, &vec![0.0; p.c_out]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_there_and_back() {
+        for architecture in ResNetConfig::NAMES {
+            let config = ResNetConfig::by_name(architecture, 10).unwrap();
+            for (name, _) in config.tensor_shapes() {
+                let theirs = torch_name(&name, &config).unwrap();
+                assert_eq!(canonical(&theirs, &config), Some(name), "{theirs}");
+            }
         }
     }
 }

@@ -24,6 +24,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
     use crate::graph::{Conv, NodeOp, evaluate, evaluate_all};
+    use crate::padding::ConvPadding;
     use crate::resnet::{BlockType, Pooling, ResNetConfig};
     use artifact::{Padding, PoolKind, Preprocess, Shape};
 
@@ -85,6 +86,7 @@ mod tests {
             pooling: Pooling::Avg,
             dropout: 0.0,
             classes: 7,
+            padding: ConvPadding::Symmetric,
         }
     }
 
@@ -107,8 +109,11 @@ mod tests {
         ];
         for (block, forms) in blocks {
             for &v2 in forms {
-                for (pooling, h, w) in [(Pooling::Avg, 20, 20), (Pooling::Max, 19, 26)] {
-                    let config = ResNetConfig { pooling, ..config(block, v2) };
+                for (pooling, padding, h, w) in [
+                    (Pooling::Avg, ConvPadding::Symmetric, 20, 20),
+                    (Pooling::Max, ConvPadding::Same, 19, 26),
+                ] {
+                    let config = ResNetConfig { pooling, padding, ..config(block, v2) };
                     let before = Graph::from_checkpoint(&checkpoint(config, h, w)).unwrap();
                     let mut after = before.clone();
                     optimize(&mut after);

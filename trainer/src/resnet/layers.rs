@@ -2,7 +2,9 @@
 
 use super::ops;
 use burn::module::{Module, Param, RunningState};
+use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor, TensorData};
+use convert::padding::ConvPadding;
 use convert::random::{Rng, fnv1a};
 use convert::resnet::{BATCH_NORM_EPSILON, ConvSpec};
 
@@ -81,14 +83,20 @@ fn constant(value: f32, len: usize, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(vec![value; len], [len]), device)
 }
 
-/// Convolution without bias, padding `(k − 1) / 2` on each side.
+/// The padding that a module remembers as a flag.
+pub(super) fn padding(same: bool) -> ConvPadding {
+    if same { ConvPadding::Same } else { ConvPadding::Symmetric }
+}
+
+/// Convolution without bias.
 #[derive(Module, Debug)]
 pub struct Conv {
     /// `[O, I, k, k]`.
     pub weight: Param<Tensor<4>>,
     name: String,
     stride: usize,
-    pad: usize,
+    /// Padded as TensorFlow's "same".
+    same: bool,
 }
 
 impl Conv {
@@ -107,12 +115,20 @@ impl Conv {
                 random(&name, init.seed, shape, device, |rng| limit * (2.0 * rng.unit() - 1.0))
             }
         };
-        Self { weight, name, stride: spec.stride, pad: (spec.filter - 1) / 2 }
+        Self { weight, name, stride: spec.stride, same: spec.padding == ConvPadding::Same }
     }
 
     /// `x: [N, I, H, W]` to `[N, O, H', W']`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::conv2d(x, self.weight.val(), self.stride, self.pad)
+        let weight = self.weight.val();
+        let ([_, _, height, width], [_, _, filter, _]) = (x.dims(), weight.dims());
+        let sides = |size| padding(self.same).sides(size, filter, self.stride);
+        let padding = [sides(height), sides(width)];
+        let pad = padding[0].0;
+        if padding == [(pad, pad); 2] {
+            return ops::conv2d(x, weight, self.stride, pad);
+        }
+        ops::conv2d(x.pad(padding, PadMode::Constant(0.0)), weight, self.stride, 0)
     }
 
     fn show<V: Visitor>(&mut self, visitor: &mut V) {

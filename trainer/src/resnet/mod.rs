@@ -16,7 +16,8 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::module::{avg_pool2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
-use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL, shortcut_pad};
+use convert::padding::{ConvPadding, same_padding};
+use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
 
 /// One residual block.
 #[derive(Module, Debug)]
@@ -74,7 +75,7 @@ fn shortcut_pool(x: Tensor<4>, stride: usize) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let mut options = AvgPoolOptions::new([SHORTCUT_POOL; 2]);
     options.stride = [stride; 2];
-    options.padding = [(0, shortcut_pad(height, stride)), (0, shortcut_pad(width, stride))];
+    options.padding = [height, width].map(|size| same_padding(size, SHORTCUT_POOL, stride));
     options.count_include_pad = false;
     avg_pool2d(x, options)
 }
@@ -84,6 +85,8 @@ fn shortcut_pool(x: Tensor<4>, stride: usize) -> Tensor<4> {
 pub struct ResNet {
     stem: Vec<ConvBn>,
     stem_pool: bool,
+    /// The stem's pool is padded as TensorFlow's "same".
+    same: bool,
     blocks: Vec<Block>,
     /// Number of blocks up to the end of each stack.
     stack_ends: Vec<usize>,
@@ -109,6 +112,7 @@ impl ResNet {
         Ok(Self {
             stem: stem.collect(),
             stem_pool: config.stem_pool,
+            same: config.padding == ConvPadding::Same,
             blocks: config.blocks().iter().map(|b| Block::new(b, v2, init, device)).collect(),
             stack_ends: (1..=config.stackwise_num_blocks.len())
                 .map(|stacks| config.stackwise_num_blocks[..stacks].iter().sum())
@@ -172,7 +176,9 @@ impl ResNet {
             // ReLU of version 1.
             let mut options = MaxPoolOptions::new([3, 3]);
             options.stride = [2, 2];
-            options.padding = [(1, 1), (1, 1)];
+            let [_, _, height, width] = x.dims();
+            let sides = |size| layers::padding(self.same).sides(size, 3, 2);
+            options.padding = [sides(height), sides(width)];
             x = max_pool2d(x, options);
         }
         x

@@ -1,0 +1,203 @@
+//! Models of Keras: KerasHub preset directories (`config.json`, `task.json`,
+//! `image_converter.json` and HDF5 weights, whole or sharded) and saved models (`.keras`, `.h5`).
+//!
+//! Keras numbers the layers of a class (`conv2d`, `conv2d_1`, …) in an order of its own, which
+//! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
+
+mod config;
+mod functional;
+mod legacy;
+mod matching;
+mod saved;
+mod weights;
+
+pub(super) use legacy::legacy;
+pub(super) use saved::{is_saved, saved};
+pub use weights::{LAYER_CLASSES, layer_order};
+
+use super::hdf5::{self, Contents};
+use super::{Head, ImportError, assemble, imagenet};
+use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use artifact::Preprocess;
+use config::{Backbone, Converter, DEFAULT_SIDE, Object, Task};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Reads a preset directory, as `save_to_preset` writes it and the hubs store it.
+pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> {
+    let config_path = dir.join("config.json");
+    if !config_path.is_file() {
+        return Err(ImportError::unsupported(
+            dir,
+            "a folder without config.json; a KerasHub preset has config.json and model.weights.h5",
+        ));
+    }
+    let kind: Object<serde_json::Value> = json(&config_path)?;
+    if kind.class_name != "ResNetBackbone" {
+        return Err(ImportError::unsupported(
+            &config_path,
+            format!("a {}, but only ResNetBackbone is imported", kind.class_name.escape_debug()),
+        ));
+    }
+    let backbone: Object<Backbone> = json(&config_path)?;
+    let task_path = dir.join("task.json");
+    let task: Option<Object<Task>> =
+        if task_path.is_file() { Some(json(&task_path)?) } else { None };
+    let converter_path = dir.join("image_converter.json");
+    let preprocess = if converter_path.is_file() {
+        let converter: Object<Converter> = json(&converter_path)?;
+        let p = converter.config.preprocess();
+        p.map_err(|what| ImportError::unsupported(&converter_path, what))?
+    } else {
+        Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE)
+    };
+    let mut weights = Vec::new();
+    for file in weight_files(dir)? {
+        weights.push(hdf5::read(&file)?);
+    }
+    let task_weights = dir.join("task.weights.h5");
+    if task.is_some() && task_weights.is_file() {
+        weights.push(hdf5::read(&task_weights)?);
+    }
+    let name = dir.canonicalize().ok();
+    let name = name.as_deref().and_then(Path::file_name).unwrap_or_default();
+    let classifier = Classifier {
+        name: name.to_string_lossy().into_owned(),
+        backbone: backbone.config,
+        task: task.map(|t| t.config),
+        preprocess,
+        weights,
+    };
+    classifier.checkpoint(dir, head)
+}
+
+/// Most files that weights are split into; by default, Keras starts another after 10 GB.
+const MAX_SHARDS: usize = 64;
+
+/// What a preset or a saved model says of a classifier.
+struct Classifier {
+    name: String,
+    backbone: Backbone,
+    /// The head, if there is one.
+    task: Option<Task>,
+    preprocess: Preprocess,
+    weights: Vec<Contents>,
+}
+
+impl Classifier {
+    fn checkpoint(self, path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
+        let unsupported = |what: String| ImportError::unsupported(path, what);
+        if self.task.is_none() && head == Head::Required {
+            return Err(unsupported(
+                "a backbone without a head (no task.json); fine-tune it to some classes first"
+                    .into(),
+            ));
+        }
+        let config = self.backbone.network(self.name, self.task.as_ref()).map_err(unsupported)?;
+        let order = layer_order(&config);
+        let mut found = BTreeMap::new();
+        let mut extra = Vec::new();
+        for contents in self.weights {
+            weights::collect(contents, &order, &mut found, &mut extra);
+        }
+        weights::dequantize_head(&mut found);
+        if self.task.is_none() {
+            for (name, shape) in [("weight", vec![1, config.features()]), ("bias", vec![1])] {
+                let zeros = vec![0.0; shape.iter().product()];
+                found.insert(format!("predictions.{name}"), Tensor::from_f32(&shape, &zeros));
+            }
+        }
+        let tensors = assemble(path, &config, found, extra)?;
+        let checkpoint = Checkpoint {
+            format: FORMAT.into(),
+            version: VERSION,
+            labels: imagenet::labels_of(config.classes),
+            config,
+            preprocess: self.preprocess,
+            tensors,
+            samples: Vec::new(),
+            training: TrainingRecord::default(),
+        };
+        checkpoint.check().map_err(unsupported)?;
+        Ok(checkpoint)
+    }
+}
+
+pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
+    let name = path.display().to_string();
+    let text =
+        std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
+    serde_json::from_slice(&text).map_err(|source| ImportError::Json { path: name, source })
+}
+
+/// The backbone's weight files: one, or the shards that `model.weights.json` names.
+fn weight_files(dir: &Path) -> Result<BTreeSet<PathBuf>, ImportError> {
+    let whole = dir.join("model.weights.h5");
+    let index = dir.join("model.weights.json");
+    if whole.is_file() || !index.is_file() {
+        return Ok([whole].into());
+    }
+    Ok(shards(&index)?.into_iter().map(|name| dir.join(name)).collect())
+}
+
+/// The weight files that an index names, all in its own folder.
+pub(crate) fn shards(index_path: &Path) -> Result<BTreeSet<String>, ImportError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, Files>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Files {
+        One(String),
+        Several(Vec<String>),
+    }
+    let index: Index = json(index_path)?;
+    let names = index.weight_map.into_values().flat_map(|files| match files {
+        Files::One(name) => vec![name],
+        Files::Several(names) => names,
+    });
+    let names: BTreeSet<String> = names
+        .map(|name| match Path::new(&name).file_name() {
+            // The index may not lead out of the folder.
+            Some(file) if file == name.as_str() => Ok(name),
+            _ => Err(ImportError::unsupported(
+                index_path,
+                format!("names the file `{}` outside of its folder", name.escape_debug()),
+            )),
+        })
+        .collect::<Result<_, _>>()?;
+    match names.len() {
+        0..=MAX_SHARDS => Ok(names),
+        n => {
+            let what = format!("names {n} files, but weights are split into at most {MAX_SHARDS}");
+            Err(ImportError::unsupported(index_path, what))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keras before 3.6 writes no names: the numbers alone must lead to the same tensors.
+    #[test]
+    fn numbers_do_where_names_are_missing() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/keras");
+        for model in ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"] {
+            let dir = fixtures.join(model).join("preset");
+            let whole = preset(&dir, Head::Required).unwrap();
+            let order = layer_order(&whole.config);
+            let (mut found, mut extra) = (BTreeMap::new(), Vec::new());
+            for file in ["model.weights.h5", "task.weights.h5"] {
+                let mut contents = hdf5::read(&dir.join(file)).unwrap();
+                assert!(!contents.names.is_empty());
+                contents.names.clear();
+                weights::collect(contents, &order, &mut found, &mut extra);
+            }
+            assert!(found == whole.tensors && extra.is_empty(), "{model}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Models of others that are cut, damaged or forged: a clear error with the path in it, and no
+//! more memory than the file's own size calls for.
+#![expect(unsafe_code, reason = "measuring allocations needs a global allocator")]
+
+mod counting;
+
+use convert::import::{Head, load};
+use std::path::{Path, PathBuf};
+
+/// One file of each kind, small enough to be read some hundred times.
+const FILES: [&str; 3] =
+    ["keras/v2_bottleneck/classifier.keras", "keras_legacy/odd.h5", "burn/tiny.bpk"];
+
+fn fixture(file: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A place for files of the extension that `file` has.
+fn place(file: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model").with_extension(Path::new(file).extension().unwrap());
+    (dir, path)
+}
+
+/// The error of these bytes, `None` where they are accepted; never a panic.
+fn error_of(path: &Path, bytes: &[u8]) -> Option<String> {
+    std::fs::write(path, bytes).unwrap();
+    let (asked, result) = counting::allocated(|| load(path, Head::Required));
+    assert!(asked < 64 * bytes.len() + (8 << 20), "{asked} bytes for a file of {}", bytes.len());
+    match result {
+        Ok(checkpoint) => {
+            checkpoint.check().unwrap();
+            None
+        }
+        Err(error) => {
+            let (error, path) = (error.to_string(), path.display().to_string());
+            assert!(error.starts_with(&path) && error.len() > path.len() + 8, "{error}");
+            Some(error)
+        }
+    }
+}
+
+#[test]
+fn cut_files_are_refused() {
+    for file in FILES {
+        let (whole, (_dir, path)) = (fixture(file), place(file));
+        let starts = (0..64).chain((64..4096).step_by(97));
+        let ends = whole.len() - 64..whole.len();
+        for len in starts.chain((4096..whole.len()).step_by(whole.len() / 200)).chain(ends) {
+            let error = error_of(&path, &whole[..len]);
+            assert!(error.is_some(), "{file} is accepted after {len} bytes");
+        }
+        assert_eq!(error_of(&path, &whole), None, "{file}");
+    }
+}
+
+#[test]
+fn bit_flips_never_panic() {
+    for file in FILES {
+        let (mut bytes, (_dir, path)) = (fixture(file), place(file));
+        let bits = bytes.len() * 8;
+        // Densely where headers are, at both ends, and here and there between.
+        let ends = (0..6000).step_by(37).chain((bits - 6000..bits).step_by(37));
+        for bit in ends.chain((6000..bits - 6000).step_by(bits / 300)) {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            error_of(&path, &bytes);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+}
+
+#[test]
+fn compressed_members_are_named() {
+    let file = FILES[0];
+    let (mut bytes, (_dir, path)) = (fixture(file), place(file));
+    // The method stands 10 bytes after the start of each entry of the directory.
+    let entries: Vec<usize> =
+        (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
+    for at in entries {
+        bytes[at + 10] = 8;
+    }
+    let error = error_of(&path, &bytes).unwrap();
+    assert!(error.contains("`config.json`: compressed"), "{error}");
+}
+
+#[test]
+fn sizes_in_the_directory_are_not_believed() {
+    let file = FILES[0];
+    let (mut bytes, (_dir, path)) = (fixture(file), place(file));
+    let entries: Vec<usize> =
+        (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
+    for at in entries {
+        // Compressed and plain size, 4 GiB less two bytes.
+        bytes[at + 20..at + 28].copy_from_slice(&[0xfe, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff]);
+    }
+    error_of(&path, &bytes).unwrap();
+}

@@ -1,7 +1,6 @@
 //! ResNets of plain Keras layers in `.h5` files; see `fixtures/keras_legacy/README.md`.
 
-mod engines;
-
+use crate::engines;
 use artifact::Preprocess;
 use convert::accuracy::predict;
 use convert::checkpoint::Checkpoint;

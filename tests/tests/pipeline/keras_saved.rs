@@ -1,7 +1,6 @@
 //! Saved Keras models compute here what they compute there; see `fixtures/keras/README.md`.
 
-mod engines;
-
+use crate::engines;
 use artifact::Preprocess;
 use convert::checkpoint::Checkpoint;
 use convert::import::{Head, load};

@@ -1,7 +1,6 @@
 //! Imported presets compute what KerasHub computes, and so do the trainer's networks; see `fixtures/keras/README.md`.
 
-mod engines;
-
+use crate::engines;
 use artifact::Preprocess;
 use burn::tensor::Device;
 use convert::checkpoint::{self, Checkpoint};

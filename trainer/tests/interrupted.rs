@@ -1,0 +1,81 @@
+//! What a killed process or a full disk leaves behind is a run that goes on.
+#![cfg(unix)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const EPOCHS: &str = "400";
+
+/// Noise of two brightnesses.
+fn pictures(root: &Path) {
+    for (class, floor) in [("bright", 100u32), ("dark", 0)] {
+        std::fs::create_dir_all(root.join(class)).unwrap();
+        for i in 0..12u32 {
+            let noise = |x: u32, y: u32| (x * 7919 + y * 104_729 + i * 1_299_709) % 150;
+            let pixel = |x, y| image::Rgb([(floor + noise(x, y)) as u8; 3]);
+            let path = root.join(class).join(format!("{i}.png"));
+            image::RgbImage::from_fn(16, 16, pixel).save(path).unwrap();
+        }
+    }
+}
+
+/// The command, in a shell that first does `limit`.
+fn train(root: &Path, limit: &str, more: &[&str]) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("{limit} exec \"$0\" \"$@\"")]);
+    command.arg(env!("CARGO_BIN_EXE_trainer"));
+    command.args(["train", "--epochs", EPOCHS, "--batch", "8", "--size", "16", "--threads", "1"]);
+    command.arg("--data").arg(root.join("data"));
+    command.arg("--out").arg(root.join("run")).arg("-o").arg(root.join("model.mpk"));
+    command.args(more);
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(&dir.path().join("data"));
+    let state = dir.path().join("run/state.mpk");
+    for kill in 0..6u64 {
+        let resume: &[&str] = if kill == 0 { &[] } else { &["--resume"] };
+        let mut child = train(dir.path(), "", resume).stdout(Stdio::null()).spawn().unwrap();
+        let known = std::fs::metadata(&state).and_then(|m| m.modified()).ok();
+        let written = || std::fs::metadata(&state).and_then(|m| m.modified()).ok() != known;
+        while !written() {
+            assert!(child.try_wait().unwrap().is_none(), "ended before its first epoch");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // At other moments of the epoch each time, writing among them.
+        std::thread::sleep(Duration::from_millis(kill * 3));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let before = std::fs::read(&state).unwrap();
+
+    // With the signal ignored, a file beyond the limit fails as on a full disk.
+    let full = train(dir.path(), "trap '' XFSZ; ulimit -f 20;", &["--resume"]).output().unwrap();
+    let said = text(&full);
+    assert_eq!(full.status.code(), Some(2), "{said}");
+    let named = ["best.mpk: ", "last.mpk: "].iter().any(|file| said.contains(file));
+    assert!(said.contains("resuming after epoch") && named, "{said}");
+    assert_eq!(std::fs::read(&state).unwrap(), before);
+    let names = std::fs::read_dir(dir.path().join("run")).unwrap();
+    let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    // A killed process may leave a temporary file, never one under another name.
+    let ours = |n: &String| n.ends_with(".mpk") || n.starts_with(".writing-");
+    assert!(names.iter().all(ours), "{names:?}");
+
+    let mut child = train(dir.path(), "", &["--resume"]).stdout(Stdio::piped()).spawn().unwrap();
+    while std::fs::read(&state).unwrap() == before {
+        assert!(child.try_wait().unwrap().is_none(), "did not resume");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
+}

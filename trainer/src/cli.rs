@@ -262,6 +262,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         (preprocess.height, preprocess.width) = (side, side);
     }
     let mut defaults = match args.learning.recipe {
+        RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
         RecipeName::KerashubGuide => Defaults::GUIDE_FINETUNE,
     };

@@ -167,9 +167,13 @@ impl Defaults {
         backbone_rate: 1.0,
     };
 
-    /// Teaching a trained network other classes.
+    /// Teaching a trained network other classes, at the guide's rate.
     pub(crate) const FINETUNE: Self =
-        Self { batch: 32, rate: 0.02, backbone_rate: 0.3, ..Self::SCRATCH };
+        Self { batch: 32, rate: 0.01, backbone_rate: 0.3, ..Self::SCRATCH };
+
+    /// The same for the built-in ResNet-8, which is small and bears more: on 600 photos of cats
+    /// and dogs 88.5 % instead of 87.0 % (means of two seeds).
+    pub(crate) const FINETUNE_BUILTIN: Self = Self { rate: 0.02, ..Self::FINETUNE };
 
     /// The guide's third section, "Train a classifier from scratch". It trains one epoch and
     /// advises 100.

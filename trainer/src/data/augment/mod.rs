@@ -290,6 +290,9 @@ impl fmt::Display for Step {
             Self::KerasFlip(FlipMode::Horizontal) => f.write_str("keras-flip=horizontal"),
             Self::KerasFlip(FlipMode::Vertical) => f.write_str("keras-flip=vertical"),
             Self::KerasCrop(v) => write!(f, "keras-crop={v}"),
+            Self::KerasRotate { factor, fill: Fill::Reflect, sampling: Sampling::Bilinear } => {
+                write!(f, "keras-rotate={factor}")
+            }
             Self::KerasRotate { factor, fill, sampling } => {
                 let fill = match fill {
                     Fill::Constant(_) => "constant",

@@ -98,6 +98,9 @@ pub struct EpochRecord {
     pub val_loss: Option<f64>,
     /// Share of validation pictures right, 0..=1.
     pub val_accuracy: Option<f64>,
+    /// Share of validation pictures whose class is among the best of the run's `--top-k`.
+    #[serde(default)]
+    pub val_top_k_accuracy: Option<f64>,
     /// Wall time in seconds.
     pub seconds: f64,
 }

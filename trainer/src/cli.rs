@@ -323,6 +323,8 @@ impl Job {
             dir: folder.clone(),
             resume: learning.resume,
             device: device.clone(),
+            // With as many classes as places, every answer would count.
+            top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
             terminal: std::io::stdout().is_terminal(),
             stop: &STOP,
         };

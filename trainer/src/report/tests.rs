@@ -22,6 +22,7 @@ fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
         train_accuracy: 0.5,
         val_loss: None,
         val_accuracy: None,
+        val_top_k_accuracy: None,
         seconds: 1.0,
     };
     Checkpoint {

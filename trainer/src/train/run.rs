@@ -39,6 +39,8 @@ pub struct Run<'a> {
     pub resume: bool,
     /// Plain device, without autodiff.
     pub device: Device,
+    /// Each epoch also reports how often the class is among this many best.
+    pub top_k: usize,
     /// Whether progress may overwrite its line.
     pub terminal: bool,
     /// Set from outside to stop after the current step.
@@ -109,6 +111,7 @@ impl Run<'_> {
                 train_accuracy: accuracy,
                 val_loss: measured.as_ref().map(|m| m.loss),
                 val_accuracy: measured.as_ref().map(|m| m.accuracy),
+                val_top_k_accuracy: measured.as_ref().map(|m| m.top_k_accuracy),
                 seconds,
             };
             progress
@@ -140,7 +143,7 @@ impl Run<'_> {
     }
 
     fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Option<super::Evaluation> {
-        let options = (self.recipe.batch.max(64), 1);
+        let options = (self.recipe.batch.max(64), self.top_k);
         let classes = self.config.classes;
         (!val.is_empty())
             .then(|| evaluate(net, val, &self.preprocess, classes, options, &self.device))
@@ -204,12 +207,14 @@ impl Run<'_> {
     }
 
     fn epoch_line(&self, r: &EpochRecord, pictures: usize, elapsed: f64) -> String {
-        let val = match (r.val_loss, r.val_accuracy) {
-            (Some(loss), Some(accuracy)) => {
-                format!(", val loss {loss:.4} acc {:.2} %", 100.0 * accuracy)
-            }
-            _ => String::new(),
-        };
+        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+        let mut val = String::new();
+        if let (Some(loss), Some(accuracy)) = (r.val_loss, r.val_accuracy) {
+            val = format!(", val loss {loss:.4} acc {}", percent(accuracy));
+        }
+        if let Some(near) = r.val_top_k_accuracy.filter(|_| self.top_k > 1) {
+            val += &format!(" top-{} {}", self.top_k, percent(near));
+        }
         format!(
             "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s, {} so far",
             r.epoch,
@@ -318,6 +323,7 @@ mod tests {
             dir: dir.into(),
             resume,
             device: Device::flex(),
+            top_k: 1,
             terminal: false,
             stop,
         }

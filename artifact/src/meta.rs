@@ -10,6 +10,9 @@ pub enum Fit {
     Crop,
     /// Resize both axes on their own.
     Stretch,
+    /// Borders of this value, 0..=255, as wide on both sides, up to the target's aspect ratio;
+    /// then resize.
+    Pad(u8),
 }
 
 /// Sampling of [`Preprocess`].
@@ -21,6 +24,10 @@ pub enum Interpolation {
     Bilinear,
     /// Keys' cubic, a = −0.5.
     Bicubic,
+    /// Windowed sinc over 3 pixels on either side.
+    Lanczos3,
+    /// Windowed sinc over 5 pixels on either side.
+    Lanczos5,
 }
 
 /// From an RGB picture to the model's input: fit, resize, then `x · scale + offset` per

@@ -54,7 +54,7 @@ fn files_that_may_not_be_read_are_named() {
     let dir = folder();
     let secret = dir.path().join("cat/secret.png");
     picture(&secret, 9);
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::File::open(&secret).is_ok() {
         println!("SKIPPED: this user may read everything");
         return;

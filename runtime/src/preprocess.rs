@@ -229,22 +229,50 @@ pub fn resize_rgb8(p: &Preprocess, view: RgbView<'_>, out: &mut [u8]) -> Result<
     Ok(())
 }
 
-/// The part of the source that is sampled: rows, then columns, as (start, length).
-fn crop_box(p: &Preprocess, view: &RgbView<'_>) -> [(usize, usize); 2] {
-    let (h, w) = (view.height, view.width);
-    match p.fit {
-        Fit::Stretch => [(0, h), (0, w)],
-        Fit::Crop => {
-            // In 64 bits: 65535 · 65535 leaves the 32 bits of a small target.
-            let scaled = |from: usize, to: u16, by: u16, most: usize| {
-                let side = from as u64 * u64::from(to) / u64::from(by);
-                side.clamp(1, most as u64) as usize
-            };
-            let crop_h = scaled(w, p.height, p.width, h);
-            let crop_w = scaled(h, p.width, p.height, w);
-            [((h - crop_h) / 2, crop_h), ((w - crop_w) / 2, crop_w)]
-        }
+/// What is sampled along one axis: pixels of the source with a border on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    /// First source pixel.
+    start: usize,
+    /// Source pixels.
+    len: usize,
+    /// Pixels of border before them, and after.
+    pad: usize,
+}
+
+impl Window {
+    /// Border included.
+    const fn padded(self) -> usize {
+        self.len + 2 * self.pad
     }
+
+    /// Those of the pixels `start..end` that are no border.
+    fn inside(self, start: usize, end: usize) -> (usize, usize) {
+        let from = start.max(self.pad).min(end);
+        (from, end.min(self.pad + self.len).max(from))
+    }
+}
+
+/// Rows, then columns, that are sampled.
+fn windows(p: &Preprocess, view: &RgbView<'_>) -> [Window; 2] {
+    let (h, w) = (view.height, view.width);
+    // In 64 bits: 65535 · 65535 leaves the 32 bits of a small target.
+    let scaled = |from: usize, to: u16, by: u16| from as u64 * u64::from(to) / u64::from(by);
+    let (fitting_h, fitting_w) = (scaled(w, p.height, p.width), scaled(h, p.width, p.height));
+    let axis = |len: usize, fitting: u64| match p.fit {
+        Fit::Stretch => Window { start: 0, len, pad: 0 },
+        Fit::Crop => {
+            let part = fitting.clamp(1, len as u64) as usize;
+            Window { start: (len - part) / 2, len: part, pad: 0 }
+        }
+        Fit::Pad(_) => {
+            // As wide on both sides, so that an odd pixel is missing. Bounded, for the integers
+            // of the taps: a line of pixels becomes no square.
+            let whole = fitting.clamp(len as u64, (MAX_SIDE as u64).max(len as u64)) as usize;
+            Window { start: 0, len, pad: (whole - len) / 2 }
+        }
+    };
+    [axis(h, fitting_h), axis(w, fitting_w)]
 }
 
 /// Fits and resizes, handing over each 8-bit pixel with its index.
@@ -253,9 +281,14 @@ fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RG
     if height == 0 || width == 0 {
         return;
     }
-    let [(top, rows), (left, columns)] = crop_box(p, &view);
-    let down = Axis::new(p, rows, height);
-    let across = Axis::new(p, columns, width);
+    let [rows, columns] = windows(p, &view);
+    let border = match p.fit {
+        Fit::Pad(value) => f32::from(value),
+        Fit::Crop | Fit::Stretch => 0.0,
+    };
+    let source = Source { view, rows, border };
+    let down = Axis::new(p, rows.padded(), height);
+    let across = Axis::new(p, columns.padded(), width);
     for x0 in (0..width).step_by(STRIPE) {
         let stripe_len = STRIPE.min(width - x0);
         let mut stripe = [Taps::default(); STRIPE];
@@ -273,7 +306,15 @@ fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RG
                 let len = CHUNK.min(end - start);
                 let mut chunk = [0.0f32; CHUNK * RGB];
                 let chunk = &mut chunk[..len * RGB];
-                sum_rows(&view, left + start, top, &down, row_taps, chunk);
+                let (from, to) = columns.inside(start, start + len);
+                for (i, value) in chunk.iter_mut().enumerate() {
+                    let column = start + i / RGB;
+                    *value = if (from..to).contains(&column) { 0.0 } else { border };
+                }
+                if from < to {
+                    let part = &mut chunk[(from - start) * RGB..(to - start) * RGB];
+                    source.sum_rows(columns.start + from - columns.pad, &down, row_taps, part);
+                }
                 for (taps, sum) in stripe.iter().zip(&mut sums) {
                     let from = taps.start.max(start);
                     let to = taps.end.min(start + len);
@@ -294,40 +335,64 @@ fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RG
     }
 }
 
-/// `chunk[i] = Σⱼ weight(j) · p(x + i, top + j)`, `chunk: [columns, 3]`.
-fn sum_rows(view: &RgbView<'_>, x: usize, top: usize, down: &Axis, taps: Taps, chunk: &mut [f32]) {
-    let columns = chunk.len() / RGB;
-    let side_by_side = view.dx == RGB as isize;
-    let mut start = taps.start;
-    while start < taps.end {
-        let len = CHUNK.min(taps.end - start);
-        let mut weights = [0.0f32; CHUNK];
-        for (i, weight) in weights[..len].iter_mut().enumerate() {
-            *weight = down.weight(&taps, start + i);
-        }
-        let weights = &weights[..len];
-        // Whichever loop is outside, a sum takes its rows in ascending order.
-        if side_by_side {
-            for (j, &weight) in weights.iter().enumerate() {
-                let bytes = view.run(x, top + start + j, columns);
-                for (sum, &byte) in chunk.iter_mut().zip(bytes) {
-                    *sum += weight * f32::from(byte);
-                }
+/// The rows that are sampled.
+struct Source<'a> {
+    view: RgbView<'a>,
+    rows: Window,
+    /// Value of the border.
+    border: f32,
+}
+
+impl Source<'_> {
+    /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, `chunk: [columns, 3]`, from zeros.
+    fn sum_rows(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [f32]) {
+        let (view, columns) = (&self.view, chunk.len() / RGB);
+        let side_by_side = view.dx == RGB as isize;
+        let mut start = taps.start;
+        while start < taps.end {
+            let len = CHUNK.min(taps.end - start);
+            let mut weights = [0.0f32; CHUNK];
+            for (i, weight) in weights[..len].iter_mut().enumerate() {
+                *weight = down.weight(&taps, start + i);
             }
-        } else {
-            // A turned view: walk along its columns, which are memory's rows.
-            for (i, sum) in chunk.as_chunks_mut::<RGB>().0.iter_mut().enumerate() {
-                let mut at = view.offset(x + i, top + start);
-                for &weight in weights {
-                    let pixel = &view.data[at..][..RGB];
-                    for (s, &byte) in sum.iter_mut().zip(pixel) {
-                        *s += weight * f32::from(byte);
+            let (from, to) = self.rows.inside(start, start + len);
+            let above = &weights[..from - start];
+            let weights_inside = &weights[from - start..to - start];
+            let below = &weights[to - start..len];
+            let top = self.rows.start + from - self.rows.pad.min(from);
+            // Whichever loop is outside, a sum takes its rows in ascending order.
+            if side_by_side {
+                self.add_border(above, chunk);
+                for (j, &weight) in weights_inside.iter().enumerate() {
+                    let bytes = view.run(x, top + j, columns);
+                    for (sum, &byte) in chunk.iter_mut().zip(bytes) {
+                        *sum += weight * f32::from(byte);
                     }
-                    at = at.wrapping_add_signed(view.dy);
+                }
+                self.add_border(below, chunk);
+            } else {
+                // A turned view: walk along its columns, which are memory's rows.
+                for (i, sum) in chunk.as_chunks_mut::<RGB>().0.iter_mut().enumerate() {
+                    self.add_border(above, sum);
+                    let mut at = view.offset(x + i, top);
+                    for &weight in weights_inside {
+                        let pixel = &view.data[at..][..RGB];
+                        for (s, &byte) in sum.iter_mut().zip(pixel) {
+                            *s += weight * f32::from(byte);
+                        }
+                        at = at.wrapping_add_signed(view.dy);
+                    }
+                    self.add_border(below, sum);
                 }
             }
+            start += len;
         }
-        start += len;
+    }
+
+    fn add_border(&self, weights: &[f32], sums: &mut [f32]) {
+        for weight in weights {
+            sums.iter_mut().for_each(|sum| *sum += weight * self.border);
+        }
     }
 }
 
@@ -364,6 +429,8 @@ impl Axis {
             Interpolation::Nearest => 0,
             Interpolation::Bilinear => 1,
             Interpolation::Bicubic => 2,
+            Interpolation::Lanczos3 => 3,
+            Interpolation::Lanczos5 => 5,
         };
         Self {
             source,
@@ -407,9 +474,34 @@ impl Axis {
             Interpolation::Bilinear => 1.0 - d,
             Interpolation::Bicubic if d < 1.0 => (1.5 * d - 2.5) * d * d + 1.0,
             Interpolation::Bicubic => ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0,
+            Interpolation::Lanczos3 => lanczos(d, 3.0),
+            Interpolation::Lanczos5 => lanczos(d, 5.0),
         };
         weight * taps.norm
     }
+}
+
+/// `sinc(d) · sinc(d / radius)` for `d` in `0..=radius`.
+fn lanczos(d: f32, radius: f32) -> f32 {
+    let angle = core::f32::consts::PI * d;
+    if d < 1e-3 {
+        return 1.0;
+    }
+    radius * sin_pi(d) * sin_pi(d / radius) / (angle * angle)
+}
+
+/// `sin(π·x)` for `x` of at least 0, within 1e-6: its Taylor series on a quarter turn.
+fn sin_pi(x: f32) -> f32 {
+    let half_turns = x as u32;
+    let rest = x - half_turns as f32;
+    let angle = core::f32::consts::PI * if rest > 0.5 { 1.0 - rest } else { rest };
+    let t = angle * angle;
+    let mut sum = 1.0;
+    // 1 − t/(2·3)·(1 − t/(4·5)·(1 − …))
+    for n in [110.0, 72.0, 42.0, 20.0, 6.0] {
+        sum = 1.0 - t / n * sum;
+    }
+    if half_turns.is_multiple_of(2) { angle * sum } else { -angle * sum }
 }
 
 /// Nearest integer, ties to even, clamped to 0..=255 (`f32::round_ties_even` needs std).
@@ -483,9 +575,10 @@ mod tests {
         ] {
             let view = RgbView::new(&DATA, w, h, w * 3).unwrap();
             let p = Preprocess::normalized(to_h, to_w, [0.5; 3], [0.5; 3]);
-            assert_eq!(crop_box(&p, &view), crop, "{h}x{w} to {to_h}x{to_w}");
-            let whole = [(0, h), (0, w)];
-            assert_eq!(crop_box(&Preprocess { fit: Fit::Stretch, ..p }, &view), whole);
+            let sampled = |p| windows(p, &view).map(|w| (w.start, w.len, w.pad));
+            assert_eq!(sampled(&p), crop.map(|(start, len)| (start, len, 0)), "{h}x{w}");
+            let whole = [(0, h, 0), (0, w, 0)];
+            assert_eq!(sampled(&Preprocess { fit: Fit::Stretch, ..p }), whole);
         }
     }
 

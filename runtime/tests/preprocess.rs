@@ -44,8 +44,12 @@ fn equals_keras() {
         ("nearest", Interpolation::Nearest),
         ("bilinear", Interpolation::Bilinear),
         ("bicubic", Interpolation::Bicubic),
+        ("lanczos3", Interpolation::Lanczos3),
+        ("lanczos5", Interpolation::Lanczos5),
     ] {
-        for (fit_name, fit) in [("stretch", Fit::Stretch), ("crop", Fit::Crop)] {
+        for (fit_name, fit) in
+            [("stretch", Fit::Stretch), ("crop", Fit::Crop), ("pad", Fit::Pad(9))]
+        {
             for antialias in [false, true] {
                 for [h, w] in [[24, 24], [64, 48]] {
                     let name = format!("{filter}/aa{}/{fit_name}/{h}x{w}", u8::from(antialias));
@@ -111,8 +115,9 @@ fn turned_and_padded_views_give_the_same_bytes() {
             }
         }
         let copied = RgbView::new(&copied, turned.width(), turned.height(), turned.width() * 3);
-        for size in [[7, 40], [24, 24], [80, 5]] {
-            let p = settings(Fit::Crop, Interpolation::Bicubic, true, size);
+        let sizes = [[7, 40], [24, 24], [80, 5]];
+        for (size, fit) in sizes.into_iter().flat_map(|s| [(s, Fit::Crop), (s, Fit::Pad(77))]) {
+            let p = settings(fit, Interpolation::Bicubic, true, size);
             let want = resized(&p, copied.unwrap());
             assert!(resized(&p, turned) == want, "orientation {exif}");
             assert!(resized(&p, padded.oriented(exif)) == want, "orientation {exif}");
@@ -125,15 +130,34 @@ fn one_color_stays() {
     for (h, w) in [(1, 1), (1, 65_535), (65_535, 1), (3, 500)] {
         let data = [10u8, 128, 255].repeat(h * w);
         let view = RgbView::new(&data, w, h, w * 3).unwrap();
-        for interpolation in
-            [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic]
-        {
+        for interpolation in [
+            Interpolation::Nearest,
+            Interpolation::Bilinear,
+            Interpolation::Bicubic,
+            Interpolation::Lanczos3,
+            Interpolation::Lanczos5,
+        ] {
             for fit in [Fit::Crop, Fit::Stretch] {
                 for antialias in [false, true] {
                     let got = resized(&settings(fit, interpolation, antialias, [5, 21]), view);
                     assert!(got.chunks(3).all(|p| p == [10, 128, 255]), "{h}x{w}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn borders_are_as_wide_on_both_sides() {
+    // As long as the picture, or as a line of pixels may be.
+    for (h, w, inside) in [(10, 20, 2..6), (20, 10, 2..6), (1, 65_535, 0..0), (65_535, 1, 0..0)] {
+        let data = vec![200u8; h * w * 3];
+        let view = RgbView::new(&data, w, h, w * 3).unwrap();
+        let got = resized(&settings(Fit::Pad(7), Interpolation::Nearest, false, [8, 8]), view);
+        for (i, pixel) in got.chunks(3).enumerate() {
+            let across = if w > h { i / 8 } else { i % 8 };
+            let want = if inside.contains(&across) { 200 } else { 7 };
+            assert_eq!(pixel, [want; 3], "{h}x{w}, pixel {i}");
         }
     }
 }

@@ -155,10 +155,12 @@ fn converter(p: &Preprocess) -> Value {
             Interpolation::Nearest => "nearest",
             Interpolation::Bilinear => "bilinear",
             Interpolation::Bicubic => "bicubic",
+            Interpolation::Lanczos3 => "lanczos3",
+            Interpolation::Lanczos5 => "lanczos5",
         },
         "antialias": p.antialias,
         "crop_to_aspect_ratio": p.fit == Fit::Crop,
-        "pad_to_aspect_ratio": false,
+        "pad_to_aspect_ratio": matches!(p.fit, Fit::Pad(_)),
         "bounding_box_format": "yxyx",
     });
     object("resnet_image_converter", "ResNetImageConverter", config)

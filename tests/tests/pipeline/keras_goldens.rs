@@ -244,8 +244,8 @@ fn presets_say_what_does_not_fit() {
     assert!(text.contains("layers/conv2d_6/vars/0` [3, 3, 16, 16] belongs to no layer"), "{text}");
     let text = error(&edited("config.json", "ResNetBackbone", "ViTBackbone"));
     assert!(text.contains("ViTBackbone") && text.contains("config.json"), "{text}");
-    let text = error(&edited("image_converter.json", "bicubic", "lanczos3"));
-    assert!(text.contains("lanczos3"), "{text}");
+    let text = error(&edited("image_converter.json", "bicubic", "area"));
+    assert!(text.contains("`area`") && text.contains("lanczos3"), "{text}");
     let text = error(&edited("image_converter.json", "{", "["));
     assert!(text.contains("image_converter.json"), "{text}");
     let text = error(&|name, bytes| (name != "task.json").then_some(bytes));

@@ -142,9 +142,17 @@ fn yes() -> bool {
 impl Converter {
     /// The same as our preprocessing, or what has no counterpart.
     pub(super) fn preprocess(&self) -> Result<Preprocess, String> {
-        if self.pad_to_aspect_ratio {
-            return Err("pad_to_aspect_ratio is not supported; set crop_to_aspect_ratio".into());
-        }
+        let fit = match (self.crop_to_aspect_ratio, self.pad_to_aspect_ratio) {
+            (true, false) => Fit::Crop,
+            (false, false) => Fit::Stretch,
+            // KerasHub's border is black.
+            (false, true) => Fit::Pad(0),
+            (true, true) => {
+                return Err("crop_to_aspect_ratio and pad_to_aspect_ratio are both set; \
+                            Keras takes one"
+                    .into());
+            }
+        };
         let [height, width] = self
             .image_size
             .unwrap_or_else(|| [self.height, self.width].map(|side| side.unwrap_or(DEFAULT_SIDE)));
@@ -157,16 +165,19 @@ impl Converter {
             None | Some("bilinear") => Interpolation::Bilinear,
             Some("bicubic") => Interpolation::Bicubic,
             Some("nearest") => Interpolation::Nearest,
+            Some("lanczos3") => Interpolation::Lanczos3,
+            Some("lanczos5") => Interpolation::Lanczos5,
             Some(other) => {
                 return Err(format!(
-                    "interpolation `{other}` is not supported; use nearest, bilinear or bicubic"
+                    "interpolation `{other}` is not supported; use nearest, bilinear, bicubic, \
+                     lanczos3 or lanczos5"
                 ));
             }
         };
         let p = Preprocess {
             height,
             width,
-            fit: if self.crop_to_aspect_ratio { Fit::Crop } else { Fit::Stretch },
+            fit,
             interpolation,
             antialias: self.antialias,
             scale: core::array::from_fn(|c| (scale[c] / variance[c].sqrt()) as f32),

@@ -1,9 +1,9 @@
 //! What a killed process or a full disk leaves behind is a run that goes on.
 #![cfg(unix)]
 
+use core::time::Duration;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 const EPOCHS: &str = "400";
 

@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const EPOCHS: &str = "400";
+/// More than any machine gets through before it is stopped.
+const EPOCHS: &str = "100000";
 
 /// Noise of two brightnesses.
 fn pictures(root: &Path) {

@@ -18,10 +18,11 @@ pub(crate) use keras::shards;
 pub use keras::{LAYER_CLASSES, layer_order};
 pub(crate) use torch_names::torch_name;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Tensor};
+use crate::checkpoint::{Checkpoint, CheckpointError, FORMAT, Tensor, TrainingRecord, VERSION};
 use crate::hub::{Hub, HubError, Reference};
 use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
+use artifact::Preprocess;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::Path;
@@ -186,6 +187,28 @@ fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &str, beta: &
     ] {
         found.insert(format!("{name}.{part}"), Tensor::from_f32(&[values.len()], &values));
     }
+}
+
+/// The checkpoint of a model that was trained elsewhere.
+fn checkpoint(
+    path: &Path,
+    config: ResNetConfig,
+    labels: Vec<String>,
+    preprocess: Preprocess,
+    tensors: BTreeMap<String, Tensor>,
+) -> Result<Checkpoint, ImportError> {
+    let checkpoint = Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        config,
+        labels,
+        preprocess,
+        tensors,
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
+    };
+    checkpoint.check().map_err(|what| ImportError::unsupported(path, what))?;
+    Ok(checkpoint)
 }
 
 /// Most differences named one by one.

@@ -4,8 +4,8 @@
 use super::archive::{self, Archive};
 use super::pickle::{self, Kind, TensorView, Value};
 use super::torch_names::{add_parameterless_shortcuts, architecture, canonical};
-use super::{Array, ImportError, assemble, imagenet};
-use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use super::{Array, ImportError, assemble, checkpoint, imagenet};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::emit::torch::{METADATA, Travelling};
 use artifact::Preprocess;
 use safetensors::{Dtype, SafeTensors};
@@ -81,18 +81,7 @@ pub(super) fn from_arrays(
             preprocess: Preprocess::normalized(side, side, mean, std),
         }
     });
-    let checkpoint = Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        labels,
-        preprocess,
-        tensors,
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-        config,
-    };
-    checkpoint.check().map_err(unsupported)?;
-    Ok(checkpoint)
+    checkpoint(path, config, labels, preprocess, tensors)
 }
 
 /// Labels and preprocessing of a state dict that was written here.

@@ -5,12 +5,12 @@
 //! statistics: `mean − bias`, `variance + ε − ours`.
 
 use super::super::hdf5::{self, Contents};
-use super::super::{Array, ImportError, assemble, identity_batch_norm, imagenet};
+use super::super::{Array, ImportError, assemble, checkpoint, identity_batch_norm, imagenet};
 use super::config::Object;
 use super::functional::Network;
 use super::matching::{Matched, Unit, recognize};
 use super::weights::tensor;
-use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use crate::checkpoint::{Checkpoint, Tensor};
 use crate::resnet::BATCH_NORM_EPSILON;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,18 +33,8 @@ pub(in super::super) fn legacy(path: &Path, bytes: Vec<u8>) -> Result<Checkpoint
     let matched = recognize(name, &network).map_err(unsupported)?;
     let (found, extra) = tensors(&matched, Weights::new(contents)).map_err(unsupported)?;
     let tensors = assemble(path, &matched.config, found, extra)?;
-    let checkpoint = Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        labels: imagenet::labels_of(matched.config.classes),
-        config: matched.config,
-        preprocess: matched.preprocess,
-        tensors,
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-    };
-    checkpoint.check().map_err(unsupported)?;
-    Ok(checkpoint)
+    let labels = imagenet::labels_of(matched.config.classes);
+    checkpoint(path, matched.config, labels, matched.preprocess, tensors)
 }
 
 /// Arrays by layer and variable, such as `conv2d_1` and `kernel`.

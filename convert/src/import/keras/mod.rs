@@ -16,8 +16,8 @@ pub(super) use saved::{is_saved, saved};
 pub use weights::{LAYER_CLASSES, layer_order};
 
 use super::hdf5::{self, Contents};
-use super::{Head, ImportError, assemble, imagenet};
-use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use super::{Head, ImportError, assemble, checkpoint, imagenet};
+use crate::checkpoint::{Checkpoint, Tensor};
 use artifact::Preprocess;
 use config::{Backbone, Converter, DEFAULT_SIDE, Object, Task};
 use serde::Deserialize;
@@ -110,18 +110,8 @@ impl Classifier {
             }
         }
         let tensors = assemble(path, &config, found, extra)?;
-        let checkpoint = Checkpoint {
-            format: FORMAT.into(),
-            version: VERSION,
-            labels: imagenet::labels_of(config.classes),
-            config,
-            preprocess: self.preprocess,
-            tensors,
-            samples: Vec::new(),
-            training: TrainingRecord::default(),
-        };
-        checkpoint.check().map_err(unsupported)?;
-        Ok(checkpoint)
+        let labels = imagenet::labels_of(config.classes);
+        checkpoint(path, config, labels, self.preprocess, tensors)
     }
 }
 

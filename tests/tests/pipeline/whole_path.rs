@@ -39,7 +39,7 @@ fn sample_pictures(checkpoint: &Checkpoint) -> Pictures {
 }
 
 /// CIFAR-10's test pictures, where the data set is at hand.
-fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, Pictures)> {
+pub(crate) fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, Pictures)> {
     let archive = repository().join("../shared/data/cifar-10-batches-bin.tar.xz");
     if !archive.is_file() {
         println!("SKIPPED on CIFAR-10: {} is not there", archive.display());

@@ -1,5 +1,5 @@
-//! What a user sees while waiting for downloads: one line that changes on a terminal, few lines
-//! in a log.
+//! What a user sees while waiting, for downloads above all: one line that changes on a terminal,
+//! few lines in a log.
 
 use core::fmt;
 use core::time::Duration;
@@ -10,6 +10,11 @@ use std::time::Instant;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two changes of the line on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Least time between two reports of progress: on a terminal, where one line changes, or in a log.
+pub fn interval(terminal: bool) -> Duration {
+    if terminal { TERMINAL_INTERVAL } else { LOG_INTERVAL }
+}
 
 /// Prints how far a download is.
 ///
@@ -64,8 +69,7 @@ impl<'a> Progress<'a> {
     /// More bytes have come; shows it if it is time to.
     pub fn advance(&mut self, bytes: u64) {
         self.transfer.done += bytes;
-        let interval = if self.terminal { TERMINAL_INTERVAL } else { LOG_INTERVAL };
-        if self.transfer.shown.elapsed() < interval {
+        if self.transfer.shown.elapsed() < interval(self.terminal) {
             return;
         }
         self.transfer.shown = Instant::now();

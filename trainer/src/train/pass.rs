@@ -22,7 +22,7 @@ pub(super) struct Pass<'a> {
     /// Number of the first step.
     pub(super) first: u64,
     /// Weight of each class in the loss.
-    pub(super) weights: Vec<f32>,
+    pub(super) weights: &'a [f32],
 }
 
 impl Pass<'_> {
@@ -119,8 +119,8 @@ impl Pass<'_> {
         let keys = [self.run.recipe.seed, u64::from(self.epoch), fnv1a(b"dropout"), batch as u64];
         let mut rng = Rng::keyed(&keys);
         let kept = (1.0 / (1.0 - rate)) as f32;
-        let draw = |()| if rng.unit() < rate { 0.0 } else { kept };
-        let mask: Vec<f32> = vec![(); shape[0] * shape[1]].into_iter().map(draw).collect();
+        let draw = |_| if rng.unit() < rate { 0.0 } else { kept };
+        let mask: Vec<f32> = (0..shape[0] * shape[1]).map(draw).collect();
         features * Tensor::from_data(TensorData::new(mask, shape), device)
     }
 }

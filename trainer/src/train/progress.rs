@@ -1,14 +1,9 @@
 //! What a waiting user sees: one line that changes on a terminal, few lines in a log.
 
-use convert::progress::duration;
+use convert::progress::{duration, interval};
 use core::time::Duration;
 use std::io::Write;
 use std::time::Instant;
-
-/// Between two lines in a log.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two changes of the line on a terminal.
-const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Figures of the epoch so far.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +55,7 @@ impl Progress {
     /// # Errors
     /// A closed output.
     pub fn step(&mut self, f: &Figures, out: &mut dyn Write) -> std::io::Result<()> {
-        let interval = if self.terminal { TERMINAL_INTERVAL } else { LOG_INTERVAL };
-        if self.shown.elapsed() < interval {
+        if self.shown.elapsed() < interval(self.terminal) {
             return Ok(());
         }
         self.shown = Instant::now();

@@ -92,9 +92,8 @@ impl Run<'_> {
         while !state.done() {
             progress.start_epoch();
             net.set_backbone_frozen(state.epoch < recipe.freeze_epochs);
-            let weights = weights.clone();
             let (epoch, first) = (state.epoch, state.step);
-            let pass = Pass { run: self, schedule, batches, epoch, first, weights };
+            let pass = Pass { run: self, schedule, batches, epoch, first, weights: &weights };
             let (loss, accuracy) =
                 pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
             // What learns goes on from the raw weights; what is used is their average.

@@ -22,6 +22,7 @@ mod classify;
 mod cli;
 pub mod data;
 mod learning;
+mod options;
 mod report;
 pub mod resnet;
 pub mod train;

@@ -3,6 +3,7 @@
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
+use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{self, Recipe, Run, duration};
@@ -328,7 +329,11 @@ impl Job {
         };
         report.save(&page)?;
         writeln!(out, "{}: the report", page.display())?;
-        writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        write!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        if let Some(mb) = peak_mb() {
+            write!(out, ", peak memory {mb:.0} MB")?;
+        }
+        writeln!(out)?;
         if !learning.predict.is_empty() {
             classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
         }

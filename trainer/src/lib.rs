@@ -22,6 +22,7 @@ mod classify;
 mod cli;
 pub mod data;
 mod learning;
+mod memory;
 mod options;
 mod report;
 pub mod resnet;

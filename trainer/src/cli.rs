@@ -1,5 +1,6 @@
 //! Command line of `trainer`.
 
+use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
@@ -50,6 +51,8 @@ enum Command {
     Show(Show),
     /// Print and draw the learning rate over a run.
     Schedule(ScheduleArgs),
+    /// Measure the speed and the memory of training steps.
+    Bench(Bench),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -162,6 +165,7 @@ where
         Command::Classify(args) => return classify::run(&args, out),
         Command::Show(args) => report::show(&args, out)?,
         Command::Schedule(args) => report::schedule(&args, out)?,
+        Command::Bench(args) => bench::run(&args, out)?,
     }
     Ok(0)
 }

@@ -18,6 +18,7 @@
 //! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
 
 pub mod accel;
+mod bench;
 mod classify;
 mod cli;
 pub mod data;

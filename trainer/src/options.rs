@@ -4,13 +4,25 @@ use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use convert::resnet::ResNetConfig;
+use core::fmt::{Display, Formatter};
+use serde::Serialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Backend {
     /// Burn's fast CPU backend.
     Flex,
     /// Burn's portable CPU backend.
     Ndarray,
+}
+
+impl Display for Backend {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Flex => "flex",
+            Self::Ndarray => "ndarray",
+        })
+    }
 }
 
 /// How to compute.

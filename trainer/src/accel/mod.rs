@@ -13,11 +13,24 @@ mod tests;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Device, FloatDType, Tensor};
+use core::sync::atomic::{AtomicBool, Ordering};
 use extension::Accelerated;
 
+/// Set by [`disable`].
+static DISABLED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves everything to the backend's own operations from now on, in the whole process, so that
+/// they can be compared with: [`supports`] accepts no device any more.
+pub fn disable() {
+    DISABLED.store(true, Ordering::Relaxed);
+}
+
 /// Whether [`conv2d`] and [`batch_norm_relu`] run on this device: Flex, plain or with
-/// autodiff, with f32 as its float type.
+/// autodiff, with f32 as its float type; none after [`disable`].
 pub fn supports(device: &Device) -> bool {
+    if DISABLED.load(Ordering::Relaxed) {
+        return false;
+    }
     let plain = device.clone().without_autodiff();
     plain == Device::flex() && matches!(device.settings().float_dtype, FloatDType::F32)
 }

@@ -1,13 +1,15 @@
 //! Command line of `trainer`.
 
+use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
+use crate::memory::peak_mb;
+use crate::options::{Machine, architecture, check_size};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{self, Recipe, Run, duration};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
-use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::Checkpoint;
 use convert::import::{self, Head};
@@ -49,14 +51,8 @@ enum Command {
     Show(Show),
     /// Print and draw the learning rate over a run.
     Schedule(ScheduleArgs),
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Backend {
-    /// Burn's fast CPU backend.
-    Flex,
-    /// Burn's portable CPU backend.
-    Ndarray,
+    /// Measure the speed and the memory of training steps.
+    Bench(Bench),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,12 +73,8 @@ struct Common {
     /// Seed of weights, order, augmentation and split: the same seed gives the same model.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// CPU threads; all cores where left out.
-    #[arg(long)]
-    threads: Option<usize>,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    backend: Backend,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +165,7 @@ where
         Command::Classify(args) => return classify::run(&args, out),
         Command::Show(args) => report::show(&args, out)?,
         Command::Schedule(args) => report::schedule(&args, out)?,
+        Command::Bench(args) => bench::run(&args, out)?,
     }
     Ok(0)
 }
@@ -189,22 +182,6 @@ fn stop_on_interrupt() {
         }
         eprintln!("\nstopping after this step; Ctrl-C again stops at once");
     });
-}
-
-fn device(common: &Common) -> anyhow::Result<Device> {
-    if let Some(threads) = common.threads {
-        ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
-        // The pool of this process is made once; a second run in it keeps the first's.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    match common.backend {
-        Backend::Flex => Ok(Device::flex()),
-        #[cfg(feature = "ndarray")]
-        #[expect(deprecated, reason = "the only second opinion on flex's arithmetic")]
-        Backend::Ndarray => Ok(Device::ndarray()),
-        #[cfg(not(feature = "ndarray"))]
-        Backend::Ndarray => bail!("built without the ndarray backend; use --backend flex"),
-    }
 }
 
 fn read(
@@ -234,9 +211,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
         RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
-    let Some(config) = ResNetConfig::by_name(arch, 1) else {
-        bail!("--arch {arch}: not known; use one of {}", ResNetConfig::NAMES.join(", "));
-    };
+    let config = architecture(arch)?;
     let side = args.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
     let preprocess = match args.learning.recipe {
@@ -276,11 +251,6 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     job.run(&args.common, &args.learning, out)
 }
 
-fn check_size(side: u16) -> anyhow::Result<()> {
-    ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
-    Ok(())
-}
-
 /// What `train` and `finetune` share.
 struct Job {
     config: ResNetConfig,
@@ -303,7 +273,7 @@ impl Job {
             // Now, not after hours of training.
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
-        let device = device(common)?;
+        let device = common.machine.device()?;
         let started = Instant::now();
         let data = read(common, self.preprocess, learning.classes, out)?;
         self.config.classes = data.labels.len();
@@ -363,7 +333,11 @@ impl Job {
         };
         report.save(&page)?;
         writeln!(out, "{}: the report", page.display())?;
-        writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        write!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        if let Some(mb) = peak_mb() {
+            write!(out, ", peak memory {mb:.0} MB")?;
+        }
+        writeln!(out)?;
         if !learning.predict.is_empty() {
             classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
         }
@@ -377,7 +351,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         report::check_extension("--report", page, "html")?;
     }
     let checkpoint = import::open(&args.model, Head::Required)?;
-    let device = device(&args.common)?;
+    let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();
     let mut notes = Vec::new();
     let data = read(&args.common, checkpoint.preprocess, None, &mut notes)?;

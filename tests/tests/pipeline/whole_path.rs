@@ -193,7 +193,8 @@ fn photos_become_a_classifier() {
     let run = dir.path().join("run");
     let train = ["trainer", "finetune", "--classes", "10", "--epochs", "4", "--seed", "3"];
     let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&mpk)];
-    program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    let log = program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    assert_eq!(log.contains(" in all, peak memory "), cfg!(target_os = "linux"), "{log}");
     let table = program(
         |a, out| convert::cli::run(a, out),
         &["convert", text(&mpk), "-o", text(&edge), "--eval", text(&photos)],

@@ -124,10 +124,7 @@ fn even_strip(all: usize, fit: usize, reach: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Source<'a, E> {
     /// A feature map `[N, blocks, H, W, LANES]`.
-    Map {
-        values: &'a [E],
-        transform: Option<Transform<'a>>,
-    },
+    Map { values: &'a [E], transform: Option<Transform<'a>> },
     /// Pictures `[N, C, H, W]`.
     Pictures(&'a [f32]),
 }
@@ -284,8 +281,7 @@ pub(super) fn input_gradient<E: Element, P: Send>(
         level.run(Fill { frame, planes, picture, first, transform: None, out });
     };
     let direct = |image| pointwise.then(|| operands(picture(image).as_flattened())).flatten();
-    let correlation =
-        Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
+    let correlation = Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
     correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
     dx
 }
@@ -385,7 +381,8 @@ impl Correlation {
         let per_block = taps.len() * E::STEPS;
         for group in (0..blocks).step_by(most.blocks) {
             let together = most.blocks.min(blocks - group);
-            let weights = &pass.weights[group * per_block * LANES..][..together * per_block * LANES];
+            let weights =
+                &pass.weights[group * per_block * LANES..][..together * per_block * LANES];
             let weights: &[Line<E::Operand>] = weights.as_chunks().0;
             let mut col = 0;
             while col < pass.cols {

@@ -85,8 +85,10 @@ pub(super) trait Accelerated: Backend {
     ) -> FloatTensor<Self>;
 
     /// Mean and biased variance, without gradients.
-    fn accel_moments(x: FloatTensor<Self>, channels: usize)
-    -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn accel_moments(
+        x: FloatTensor<Self>,
+        channels: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Mean over the pixels, f32 `[N, C]`.
     fn accel_mean(x: FloatTensor<Self>, channels: usize) -> FloatTensor<Self>;

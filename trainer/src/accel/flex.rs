@@ -211,8 +211,7 @@ impl Accelerated for Flex {
     fn accel_to_blocks(x: FlexTensor, bf16: bool) -> FlexTensor {
         let x = x.to_contiguous();
         let shape = x.shape();
-        let planes =
-            Planes { blocks: shape[1].div_ceil(LANES), height: shape[2], width: shape[3] };
+        let planes = Planes { blocks: shape[1].div_ceil(LANES), height: shape[2], width: shape[3] };
         let extent = Extent { images: shape[0], channels: shape[1], planes };
         if bf16 {
             map(planar::to_blocks::<half::bf16>(&extent, values(&x)), shape[0], planes)
@@ -260,11 +259,7 @@ fn map_gradient<E: Element>(
 impl Kernels for Flex {
     type Places = Vec<u8>;
 
-    fn input_gradient(
-        shape: &Geometry,
-        w: FlexTensor,
-        dy: FlexTensor,
-    ) -> FlexTensor {
+    fn input_gradient(shape: &Geometry, w: FlexTensor, dy: FlexTensor) -> FlexTensor {
         let (w, dy) = (w.to_contiguous(), dy.to_contiguous());
         let level = Level::detect();
         let mut none = vec![(); shape.images];

@@ -130,7 +130,8 @@ impl<E: Element> Kernel for Fill<'_, E> {
             };
             let start = pad[1].saturating_sub(across).div_ceil(stride).min(pitch);
             let col = (start * stride + across).saturating_sub(pad[1]).min(planes.width);
-            let source = &picture[(block * planes.height + row) * planes.width..][col..planes.width];
+            let source =
+                &picture[(block * planes.height + row) * planes.width..][col..planes.width];
             let count = source.len().div_ceil(stride).min(pitch - start);
             out[..start].fill([E::default(); LANES]);
             out[start + count..].fill([E::default(); LANES]);
@@ -182,7 +183,8 @@ impl<E: Element> Kernel for FillWindows<'_, E> {
             for (row, cells) in block.chunks_exact_mut(frame.pitch).enumerate() {
                 let row = ((first + row) * stride + down).checked_sub(pad[0]);
                 let source = row.filter(|row| tap < taps && *row < height);
-                let source = source.map(|row| &picture[(channel * height + row) * width..][..width]);
+                let source =
+                    source.map(|row| &picture[(channel * height + row) * width..][..width]);
                 for (col, cell) in cells.iter_mut().enumerate() {
                     let col = (col * stride + across).wrapping_sub(pad[1]);
                     let value = source.and_then(|s| s.get(col)).copied().unwrap_or(0.0);

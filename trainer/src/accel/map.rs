@@ -106,7 +106,8 @@ impl Map {
         let [images, channels, height, width] = x.dims();
         let shape = geometry(images, channels, [height, width], &w, window, true);
         let task = Task { shape, moments, bf16: precision == Precision::Bf16 };
-        let found = <Dispatch as Accelerated>::accel_conv(x.into_dispatch(), w.into_dispatch(), task);
+        let found =
+            <Dispatch as Accelerated>::accel_conv(x.into_dispatch(), w.into_dispatch(), task);
         Self::with_moments(found, &task)
     }
 
@@ -238,9 +239,13 @@ impl Map {
             None => self.values + residual,
             Some(n) => {
                 let (rule, x) = (n.rule(), self.values.into_dispatch());
-                let [mean, variance, gamma, beta, residual] =
-                    [n.mean.into_dispatch(), n.variance.into_dispatch(), n.gamma.into_dispatch(),
-                     n.beta.into_dispatch(), residual.into_dispatch()];
+                let [mean, variance, gamma, beta, residual] = [
+                    n.mean.into_dispatch(),
+                    n.variance.into_dispatch(),
+                    n.gamma.into_dispatch(),
+                    n.beta.into_dispatch(),
+                    residual.into_dispatch(),
+                ];
                 Tensor::from_dispatch(<Dispatch as Accelerated>::accel_norm_add(
                     x, mean, variance, gamma, beta, residual, rule,
                 ))
@@ -264,9 +269,8 @@ impl Map {
         let (rule, x) = (n.rule(), self.values.into_dispatch());
         let [mean, variance, gamma, beta] =
             [n.mean, n.variance, n.gamma, n.beta].map(Tensor::into_dispatch);
-        let y = <Dispatch as Accelerated>::accel_norm_max(
-            x, mean, variance, gamma, beta, rule, window,
-        );
+        let y =
+            <Dispatch as Accelerated>::accel_norm_max(x, mean, variance, gamma, beta, rule, window);
         Some(Self { values: Tensor::from_dispatch(y), moments: None, norm: None, ..self })
     }
 

@@ -30,11 +30,24 @@ pub use map::{Map, Normalization, Precision, Sides, Window};
 pub use reduce::{AllReduce, synchronize};
 
 use burn::tensor::{Device, FloatDType};
+use core::sync::atomic::{AtomicBool, Ordering};
 use dispatch::Level;
 
+/// Set by [`disable`].
+static DISABLED: AtomicBool = AtomicBool::new(false);
+
+/// Leaves everything to the backend's own operations from now on, in the whole process, so that
+/// they can be compared with: [`supports`] accepts no device any more.
+pub fn disable() {
+    DISABLED.store(true, Ordering::Relaxed);
+}
+
 /// Whether [`Map`]s can be on this device: Flex, plain or with autodiff, with f32 as its float
-/// type.
+/// type; none after [`disable`].
 pub fn supports(device: &Device) -> bool {
+    if DISABLED.load(Ordering::Relaxed) {
+        return false;
+    }
     let plain = device.clone().without_autodiff();
     plain == Device::flex() && matches!(device.settings().float_dtype, FloatDType::F32)
 }

@@ -53,7 +53,12 @@ pub(super) fn weight_gradient<E: Element>(
         let mut parts = parts.into_iter();
         let mut sums = parts.next().unwrap_or_default();
         for part in parts {
-            for (sum, value) in sums.as_flattened_mut().as_flattened_mut().iter_mut().zip(part.as_flattened().as_flattened()) {
+            for (sum, value) in sums
+                .as_flattened_mut()
+                .as_flattened_mut()
+                .iter_mut()
+                .zip(part.as_flattened().as_flattened())
+            {
                 *sum += value;
             }
         }
@@ -113,7 +118,8 @@ impl<'a, E: Element> Job<'a, E> {
         let bytes = blocks * frame.block() * LANES * size_of::<E>();
         let most = (2 * FRAME_BYTES / bytes.max(1)).max(1);
         let wanted = PIXELS.div_ceil(strip * g.out[1]);
-        let together = if strip < g.out[0] { 1 } else { wanted.min(most) }.next_multiple_of(E::DEPTH);
+        let together =
+            if strip < g.out[0] { 1 } else { wanted.min(most) }.next_multiple_of(E::DEPTH);
         let taps = (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect();
         Self { level, g, source, dy, blocks, taps, frame, strip, together }
     }

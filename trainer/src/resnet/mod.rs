@@ -8,9 +8,9 @@ mod layers;
 mod ops;
 mod weights;
 
-use ops::Map;
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
+use ops::Map;
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use crate::accel::{Precision, Window};

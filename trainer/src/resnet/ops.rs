@@ -116,8 +116,15 @@ impl Map {
                 Self::Stock(join(x * a.reshape(shape) + b.reshape(shape), residual, rectify))
             }
             Self::Fast(x) => {
-                let norm =
-                    Normalization { mean, variance, gamma, beta, relu: rectify, epsilon, fixed: true };
+                let norm = Normalization {
+                    mean,
+                    variance,
+                    gamma,
+                    beta,
+                    relu: rectify,
+                    epsilon,
+                    fixed: true,
+                };
                 Self::Fast(plus(x.normalized(norm), residual))
             }
         }

@@ -4,14 +4,14 @@
 //! momentum; pictures are neither read nor augmented. Every step learns the same made-up batch,
 //! so the loss must fall; where it does not, something is wrong and no time is reported.
 
-use crate::accel;
+use crate::accel::{self, Precision};
 use crate::memory::peak_mb;
 use crate::options::{Backend, Machine, architecture, check_size};
 use crate::resnet::{Init, ResNet};
 use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
 use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use convert::random::{Rng, fnv1a};
 use convert::resnet::ResNetConfig;
 use core::fmt::{Display, Formatter};
@@ -29,21 +29,6 @@ const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
 const SEED: u64 = 0;
 /// Classes of ImageNet, and of CIFAR-10.
 const CLASSES: [usize; 2] = [1000, 10];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Precision {
-    /// Single precision throughout.
-    F32,
-}
-
-impl Display for Precision {
-    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-        })
-    }
-}
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -142,6 +127,7 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         accel::disable();
     }
     let device = args.machine.device()?;
+    accel::check_precision(args.precision, &device)?;
     let mut ms = measure(&config, args, size, &device)?;
     ms.sort_by(f64::total_cmp);
     let step_ms = StepMs { median: ms[ms.len() / 2], min: ms[0] };
@@ -175,6 +161,7 @@ fn measure(
 ) -> anyhow::Result<Vec<f64>> {
     let device = device.clone().autodiff();
     let mut net = ResNet::new(config, Init::he(SEED), &device).map_err(anyhow::Error::msg)?;
+    net.set_precision(args.precision);
     let mut optimizer = Optimizer::new(OptimizerConfig::plain(RULE));
     // As normalized pictures: mean 0, variance 1.
     let mut rng = Rng::keyed(&[SEED, fnv1a(b"bench")]);

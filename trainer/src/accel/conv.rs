@@ -9,25 +9,12 @@
 //! Work is split by shape alone, never by thread count, and sums are added in a fixed order:
 //! results are the same bits on any number of threads.
 
-use super::dispatch::{Kernel, Level, Simd};
-use super::element::{Element, LANES, Line, lines_mut, operand_buffer, operands};
+use super::dispatch::{Kernel, Level, Simd, unroll};
+use super::element::{Element, LANES, Line, as_cells, lines_mut};
 use super::frame::{Fill, FillWindows, Frame, Planes, Transform};
 use super::recycle;
+use bytemuck::Zeroable;
 use rayon::prelude::*;
-
-/// Repeats a statement for each `m` below `M ≤ 14`. A loop would do the same, but not every
-/// loop of this size is unrolled by the compiler, and only then do sums stay in registers.
-macro_rules! unroll {
-    ($m:ident < $M:expr, $body:block) => {
-        unroll!(@ $m ($M) $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13)
-    };
-    (@ $m:ident ($M:expr) $body:block $($n:literal)*) => {
-        $(if $n < $M {
-            let $m = $n;
-            $body
-        })*
-    };
-}
 
 /// Bytes of a frame: a good part of a core's second-level cache, leaving room for weights.
 pub(super) const FRAME_BYTES: usize = 256 << 10;
@@ -100,7 +87,7 @@ impl Geometry {
     pub(super) fn strip<E: Element>(&self) -> usize {
         let (blocks, taps) = self.window();
         let frame = self.frame(1);
-        let row = blocks * frame.block() / frame.rows * E::STEPS * size_of::<E::Operand>();
+        let row = blocks * frame.block() / frame.rows * size_of::<E::Cell>();
         even_strip(self.out[0], FRAME_BYTES / row.max(1), (taps - 1) / frame.stride)
     }
 
@@ -135,12 +122,12 @@ impl<E: Element> Source<'_, E> {
         matches!(self, Self::Map { transform: None, .. }) && g.is_pointwise()
     }
 
-    /// Picture `image` as the operands of a frame, unless their alignment forbids it.
-    fn direct(&self, g: &Geometry, image: usize) -> Option<&[E::Operand]> {
+    /// Picture `image` as a frame, unless its alignment forbids it.
+    fn direct(&self, g: &Geometry, image: usize) -> Option<&[E::Cell]> {
         match self {
             Self::Map { values, .. } => {
                 let len = g.input().lines() * LANES;
-                operands(&values[image * len..][..len])
+                as_cells::<E>(values[image * len..][..len].as_chunks().0)
             }
             Self::Pictures(_) => None,
         }
@@ -280,7 +267,7 @@ pub(super) fn input_gradient<E: Element, P: Send>(
         let (frame, planes, picture) = (&frame, source, picture(image));
         level.run(Fill { frame, planes, picture, first, transform: None, out });
     };
-    let direct = |image| pointwise.then(|| operands(picture(image).as_flattened())).flatten();
+    let direct = |image| pointwise.then(|| as_cells::<E>(picture(image))).flatten();
     let correlation = Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
     correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
     dx
@@ -320,7 +307,7 @@ impl Correlation {
         level: Level,
         passes: &[Pass<E>],
         (direct, read): (
-            impl Fn(usize) -> Option<&'a [E::Operand]> + Sync,
+            impl Fn(usize) -> Option<&'a [E::Cell]> + Sync,
             impl Fn(usize, usize, &mut [Line<E>]) + Sync,
         ),
         (y, parts): (&mut [E], &mut [P]),
@@ -338,11 +325,11 @@ impl Correlation {
                 blocks.flat_map(|b| pass.taps.iter().map(move |t| b * block + t)).collect()
             })
             .collect();
-        let buffer = || operand_buffer::<E>(0);
+        let buffer = Vec::<E::Cell>::new;
         pictures.zip(parts).enumerate().for_each_init(buffer, |buffer, (image, (y, parts))| {
             let whole = direct(image);
             if whole.is_none() && buffer.is_empty() {
-                *buffer = operand_buffer::<E>(self.blocks * block);
+                *buffer = vec![E::Cell::zeroed(); self.blocks * block];
             }
             let strip = if whole.is_some() { self.rows } else { self.strip };
             for first in (0..self.rows).step_by(strip) {
@@ -367,7 +354,7 @@ impl Correlation {
         &self,
         level: Level,
         (pass, taps): (&Pass<E>, &[usize]),
-        frame: &[E::Operand],
+        frame: &[E::Cell],
         [first, from, to]: [usize; 3],
         y: &mut [Line<E>],
     ) {
@@ -458,7 +445,7 @@ fn pack<E: Element>(
 
 /// A column of tiles, `P` pixels wide and `B` blocks deep.
 struct Tiles<'a, E: Element> {
-    frame: &'a [E::Operand],
+    frame: &'a [E::Cell],
     /// Of every block of the source.
     taps: &'a [usize],
     weights: &'a [Line<E::Operand>],
@@ -500,18 +487,20 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
         for row in 0..rows {
             let mut sums = [[[0.0; LANES]; B]; P];
             let start = from + row * pitch;
-            for (weights, tap) in weights.chunks_exact(E::STEPS * B).zip(taps) {
-                let x = &frame[(start + tap) * E::STEPS..][..P * E::STEPS];
-                for (i, w) in weights.chunks_exact(B).enumerate() {
+            for (weights, tap) in weights.as_chunks::<B>().0.chunks_exact(E::STEPS).zip(taps) {
+                let Some(x) = frame[start + tap..].first_chunk::<P>() else {
+                    panic!("a tile at {start} overruns a frame of {} cells", frame.len())
+                };
+                for (i, w) in weights.iter().enumerate().take(E::STEPS) {
                     unroll!(p < P, {
-                        let x = x[p * E::STEPS + i];
+                        let x = x[p][i];
                         unroll!(b < B, { E::dot(simd, &mut sums[p][b], x, &w[b]) });
                     });
                 }
             }
             let to = to + row * step * width;
             unroll!(b < B, {
-                unroll!(p < P, { y[to + b * plane + p * step] = E::narrow(&sums[p][b]) });
+                unroll!(p < P, { y[to + b * plane + p * step] = E::narrow(simd, &sums[p][b]) });
             });
         }
     }

@@ -5,6 +5,23 @@
 #![expect(unsafe_code, reason = "calling a function that enables instructions is unsafe")]
 
 use super::element::{LANES, Line};
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+/// Repeats a statement for each `m` below `M ≤ 16`. A loop would do the same, but not every
+/// loop of this size is unrolled by the compiler, and only then do sums stay in registers.
+macro_rules! unroll {
+    ($m:ident < $M:expr, $body:block) => {
+        unroll!(@ $m ($M) $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $m:ident ($M:expr) $body:block $($n:literal)*) => {
+        $(if $n < $M {
+            let $m = $n;
+            $body
+        })*
+    };
+}
+pub(super) use unroll;
 
 /// A loop nest to be compiled for each instruction set.
 ///
@@ -31,11 +48,34 @@ pub(super) trait Simd: Copy {
         }
     }
 
+    /// bf16 numbers, as their bits, to f32.
+    #[inline(always)]
+    fn widen(self, bits: &Line<u16>) -> Line {
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    /// The bits of the nearest bf16 numbers, of equally near ones the even.
+    #[inline(always)]
+    fn narrow(self, line: &Line) -> Line<u16> {
+        line.map(to_bf16)
+    }
+
     /// `a·b + c`, fused where that is one instruction.
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         if Self::FMA { a.mul_add(b, c) } else { a * b + c }
     }
+}
+
+/// The bits of the nearest bf16 number, of equally near ones the even. `half`'s own conversion is
+/// the same, but not made of vector instructions.
+#[inline(always)]
+pub(super) fn to_bf16(v: f32) -> u16 {
+    let bits = v.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // A NaN whose payload is all ones would be carried over to zero.
+    let quiet = bits >> 16 | 0x40;
+    (if v.is_nan() { quiet } else { nearest }) as u16
 }
 
 /// An instruction set that this processor has; only detection makes one.
@@ -176,18 +216,36 @@ impl Simd for Pairs {
 
     #[inline(always)]
     fn dot_pairs(self, sum: &mut Line, x: u32, w: &[u32; LANES]) {
-        use core::arch::x86_64::{
-            __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-            _mm512_set1_epi32, _mm512_storeu_ps,
-        };
         // SAFETY: `self` proves the features; both arrays hold the 16 values of a register, and
         // `__m512i` and `__m512bh` are names of the same 64 bytes.
         unsafe {
-            let [x, w] =
-                [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
-                    .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
+            let [x, w] = [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
+                .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
             let total = _mm512_dpbf16_ps(_mm512_loadu_ps(sum.as_ptr()), x, w);
             _mm512_storeu_ps(sum.as_mut_ptr(), total);
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self, bits: &Line<u16>) -> Line {
+        let mut line = [0.0; LANES];
+        // SAFETY: `self` proves the features; the arrays hold the 16 values of a register.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));
+            let wide = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            _mm512_storeu_ps(line.as_mut_ptr(), wide);
+        }
+        line
+    }
+
+    /// Numbers below the smallest normal one become zero.
+    #[inline(always)]
+    fn narrow(self, line: &Line) -> Line<u16> {
+        // SAFETY: `self` proves the features; the array holds the 16 values of a register, and
+        // `__m256bh` is 32 bytes of any value.
+        unsafe {
+            let bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(line.as_ptr()));
+            core::mem::transmute::<__m256bh, Line<u16>>(bits)
         }
     }
 }

@@ -4,9 +4,10 @@
 //! block is a [`Line`]. Convolutions broadcast one operand of a line and multiply it with a line
 //! of weights, one for each output channel. An operand is a number, or two bf16 numbers.
 
-use super::dispatch::Simd;
+use super::dispatch::{Simd, to_bf16};
 use burn::tensor::{DType, Element as BurnElement};
 use bytemuck::Pod;
+use core::ops::Index;
 use half::bf16;
 
 /// Channels of a block: a vector of f32 of AVX-512, whole vectors of smaller ones.
@@ -19,6 +20,8 @@ pub(super) type Line<E = f32> = [E; LANES];
 pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {
     /// What a multiplication takes.
     type Operand: Pod + Default + Send + Sync;
+    /// The operands of a line.
+    type Cell: Pod + Send + Sync + Index<usize, Output = Self::Operand>;
     /// Numbers in an operand.
     const DEPTH: usize;
     /// Operands in a line.
@@ -38,15 +41,19 @@ pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {
     /// The nearest number.
     fn number(v: f32) -> Self;
 
-    /// To f32.
-    fn widen(line: &Line<Self>) -> Line;
+    /// Its value.
+    fn value(self) -> f32;
 
-    /// From f32, to the nearest number, of equally near ones to the even.
-    fn narrow(line: &Line) -> Line<Self>;
+    /// To f32.
+    fn widen<S: Simd>(simd: S, line: &Line<Self>) -> Line;
+
+    /// From f32, to the nearest numbers, of equally near ones to the even.
+    fn narrow<S: Simd>(simd: S, line: &Line) -> Line<Self>;
 }
 
 impl Element for f32 {
     type Operand = Self;
+    type Cell = [Self; LANES];
     const DEPTH: usize = 1;
     const DTYPE: DType = DType::F32;
 
@@ -73,18 +80,24 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn widen(line: &Line) -> Line {
+    fn value(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn widen<S: Simd>(_: S, line: &Line) -> Line {
         *line
     }
 
     #[inline(always)]
-    fn narrow(line: &Line) -> Line {
+    fn narrow<S: Simd>(_: S, line: &Line) -> Line {
         *line
     }
 }
 
 impl Element for bf16 {
     type Operand = u32;
+    type Cell = [u32; LANES / 2];
     const DEPTH: usize = 2;
     const DTYPE: DType = DType::BF16;
 
@@ -95,7 +108,7 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn operand([low, high]: [f32; 2]) -> u32 {
-        u32::from(round(low)) | u32::from(round(high)) << 16
+        u32::from(to_bf16(low)) | u32::from(to_bf16(high)) << 16
     }
 
     #[inline(always)]
@@ -109,44 +122,33 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn number(v: f32) -> Self {
-        Self::from_bits(round(v))
+        Self::from_bits(to_bf16(v))
     }
 
     #[inline(always)]
-    fn widen(line: &Line<Self>) -> Line {
-        line.map(|v| f32::from_bits(u32::from(v.to_bits()) << 16))
+    fn value(self) -> f32 {
+        self.to_f32()
     }
 
     #[inline(always)]
-    fn narrow(line: &Line) -> Line<Self> {
-        line.map(|v| Self::from_bits(round(v)))
+    fn widen<S: Simd>(simd: S, line: &Line<Self>) -> Line {
+        simd.widen(bytemuck::cast_ref(line))
+    }
+
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, line: &Line) -> Line<Self> {
+        bytemuck::cast(simd.narrow(line))
     }
 }
 
-/// The bits of the nearest bf16. `half`'s own conversion is the same, but not made of vector
-/// instructions.
-#[inline(always)]
-fn round(v: f32) -> u16 {
-    let bits = v.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    // A NaN whose payload is all ones would be carried over to zero.
-    let quiet = bits >> 16 | 0x40;
-    (if v.is_nan() { quiet } else { nearest }) as u16
+/// Lines as cells of a frame, unless their alignment forbids it.
+pub(super) fn as_cells<E: Element>(lines: &[Line<E>]) -> Option<&[E::Cell]> {
+    bytemuck::try_cast_slice(lines).ok()
 }
 
-/// The numbers as operands; an operand's numbers lie side by side.
-pub(super) fn operands<E: Element>(numbers: &[E]) -> Option<&[E::Operand]> {
-    bytemuck::try_cast_slice(numbers).ok()
-}
-
-/// A buffer of `lines` lines that is aligned for operands.
-pub(super) fn operand_buffer<E: Element>(lines: usize) -> Vec<E::Operand> {
-    vec![E::Operand::default(); lines * E::STEPS]
-}
-
-/// The operands as lines.
-pub(super) fn lines_mut<E: Element>(operands: &mut [E::Operand]) -> &mut [Line<E>] {
-    bytemuck::cast_slice_mut(operands)
+/// Cells as lines.
+pub(super) fn lines_mut<E: Element>(cells: &mut [E::Cell]) -> &mut [Line<E>] {
+    bytemuck::cast_slice_mut(cells)
 }
 
 #[cfg(test)]
@@ -158,10 +160,10 @@ mod tests {
         let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE];
         let many = (0..2_000_000_u32).map(|i| f32::from_bits(i.wrapping_mul(2_654_435_761)));
         for v in special.into_iter().chain(many).filter(|v| !v.is_nan()) {
-            assert_eq!(round(v), bf16::from_f32(v).to_bits(), "{v:e}");
+            assert_eq!(to_bf16(v), bf16::from_f32(v).to_bits(), "{v:e}");
         }
         for bits in [0x7fff_ffff, 0xffff_ffff, 0x7f80_0001, 0x7fc0_0000] {
-            assert!(bf16::from_bits(round(f32::from_bits(bits))).is_nan(), "{bits:x}");
+            assert!(bf16::from_bits(to_bf16(f32::from_bits(bits))).is_nan(), "{bits:x}");
         }
     }
 }

@@ -145,8 +145,8 @@ impl<E: Element> Kernel for Fill<'_, E> {
                 Some(Transform { affine, relu }) => {
                     let (affine, floor) = (&affine[block], floor(relu));
                     for (out, x) in out.iter_mut().zip(source.iter().step_by(stride)) {
-                        let y = affine.apply(simd, &E::widen(x));
-                        *out = E::narrow(&at_least(floor, &y));
+                        let y = affine.apply(simd, &E::widen(simd, x));
+                        *out = E::narrow(simd, &at_least(floor, &y));
                     }
                 }
             }

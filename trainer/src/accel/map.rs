@@ -6,16 +6,29 @@ use super::extension::{Accelerated, Rule, Task};
 use super::pool;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
+use clap::ValueEnum;
+use core::fmt::{Display, Formatter};
+use serde::Serialize;
 
 /// Number type of feature maps and their gradients; weights, statistics and sums are always f32.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 24 bits of precision.
     #[default]
     F32,
-    /// 8 bits of precision and half the memory; twice as fast where the processor multiplies
-    /// them (AVX-512 BF16).
+    /// 8 bits of precision and half the memory; fast where the processor multiplies them
+    /// (AVX-512 BF16).
     Bf16,
+}
+
+impl Display for Precision {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// Pixels of padding before and after an axis.

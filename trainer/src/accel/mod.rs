@@ -52,7 +52,19 @@ pub fn supports(device: &Device) -> bool {
     plain == Device::flex() && matches!(device.settings().float_dtype, FloatDType::F32)
 }
 
-/// Whether this processor multiplies bf16 numbers faster than f32 ones.
-pub fn has_fast_bf16() -> bool {
-    Level::detect().has_bf16()
+/// Checks that maps of this precision can be on the device.
+///
+/// # Errors
+/// bf16 where there are no fast maps, with what to do.
+pub fn check_precision(precision: Precision, device: &Device) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        precision == Precision::F32 || supports(device),
+        "--precision {precision} needs the fast operators of --backend flex; pass --precision f32"
+    );
+    Ok(())
+}
+
+/// Whether this processor multiplies numbers of this precision at its full rate.
+pub fn is_fast(precision: Precision) -> bool {
+    precision == Precision::F32 || Level::detect().has_bf16()
 }

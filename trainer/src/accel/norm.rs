@@ -68,21 +68,21 @@ impl<E: Element> Kernel for PictureMoments<'_, E> {
             let mut sums = [[0.0; LANES]; APART];
             for quad in quads {
                 for (sum, x) in sums.iter_mut().zip(quad) {
-                    add(sum, &E::widen(x));
+                    add(sum, &E::widen(simd, x));
                 }
             }
             for x in rest {
-                add(&mut sums[0], &E::widen(x));
+                add(&mut sums[0], &E::widen(simd, x));
             }
             let mean = joined(sums).map(|sum| sum / self.pixels as f32);
             let mut sums = [[0.0; LANES]; APART];
             for quad in quads {
                 for (sum, x) in sums.iter_mut().zip(quad) {
-                    add_square(simd, sum, &E::widen(x), &mean);
+                    add_square(simd, sum, &E::widen(simd, x), &mean);
                 }
             }
             for x in rest {
-                add_square(simd, &mut sums[0], &E::widen(x), &mean);
+                add_square(simd, &mut sums[0], &E::widen(simd, x), &mean);
             }
             *part = [mean, joined(sums)];
         }
@@ -303,15 +303,15 @@ impl<E: Element> Kernel for Apply<'_, E> {
                 Some(residual) => {
                     let residual = &residual[block * pixels..][..pixels];
                     for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
-                        let mut sum = affine.apply(simd, &E::widen(x));
-                        add(&mut sum, &E::widen(residual));
-                        *y = E::narrow(&at_least(floor, &sum));
+                        let mut sum = affine.apply(simd, &E::widen(simd, x));
+                        add(&mut sum, &E::widen(simd, residual));
+                        *y = E::narrow(simd, &at_least(floor, &sum));
                     }
                 }
                 None => {
                     for (y, x) in y.iter_mut().zip(x) {
-                        let value = affine.apply(simd, &E::widen(x));
-                        *y = E::narrow(&at_least(floor, &value));
+                        let value = affine.apply(simd, &E::widen(simd, x));
+                        *y = E::narrow(simd, &at_least(floor, &value));
                     }
                 }
             }
@@ -352,7 +352,7 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
                 Mask::None => *part = sums(simd, dy, x, center, |_, d, _| d),
                 Mask::Output(y) => {
                     let y = &y[block * pixels..][..pixels];
-                    *part = sums(simd, dy, x, center, |i, d, _| passed(d, &E::widen(&y[i])));
+                    *part = sums(simd, dy, x, center, |i, d, _| passed(d, &E::widen(simd, &y[i])));
                 }
                 Mask::Input(affine) => {
                     let affine = &affine[block];
@@ -385,9 +385,9 @@ fn sums<E: Element, S: Simd>(
     let mut plain = [[0.0; LANES]; APART];
     let mut centered = [[0.0; LANES]; APART];
     for (i, (dy, x)) in dy.iter_mut().zip(x).enumerate() {
-        let x = E::widen(x);
-        *dy = E::narrow(&change(i, E::widen(dy), &x));
-        let d = E::widen(dy);
+        let x = E::widen(simd, x);
+        *dy = E::narrow(simd, &change(i, E::widen(simd, dy), &x));
+        let d = E::widen(simd, dy);
         add(&mut plain[i % APART], &d);
         add_centered(simd, &mut centered[i % APART], &d, &x, center);
     }
@@ -483,13 +483,13 @@ impl<E: Element> Kernel for InputSlopes<'_, E> {
     fn run<S: Simd>(self, simd: S) {
         let Self { x, dy, slopes, pixels, dx } = self;
         let slope = |slope: &Slope, dy: &Line<E>, x: &Line<E>| {
-            let (dy, x) = (E::widen(dy), E::widen(x));
+            let (dy, x) = (E::widen(simd, dy), E::widen(simd, x));
             let mut dx = [0.0; LANES];
             for l in 0..LANES {
                 let rest = simd.mul_add(x[l] - slope.center[l], slope.x[l], slope.constant[l]);
                 dx[l] = simd.mul_add(dy[l], slope.dy[l], rest);
             }
-            E::narrow(&dx)
+            E::narrow(simd, &dx)
         };
         let blocks = dx.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(slopes);
         for (block, ((dx, x), own)) in blocks.enumerate() {

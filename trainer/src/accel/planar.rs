@@ -39,7 +39,7 @@ pub(super) fn from_blocks<E: Element>(extent: &Extent, x: &[E]) -> Vec<f32> {
         for (channel, y) in y.chunks_exact_mut(pixels).enumerate() {
             let block = &x[channel / LANES * pixels..][..pixels];
             for (y, line) in y.iter_mut().zip(block) {
-                *y = E::widen(line)[channel % LANES];
+                *y = line[channel % LANES].value();
             }
         }
     });

@@ -85,7 +85,7 @@ impl<E: Element> Kernel for Max<'_, E> {
         let results = results.zip(places.chunks_exact_mut(height * width));
         for ((x, affine), (y, places)) in x.chunks_exact(planes.pixels()).zip(affine).zip(results) {
             for (value, x) in scratch.iter_mut().zip(x) {
-                *value = at_least(0.0, &affine.apply(simd, &E::widen(x)));
+                *value = at_least(0.0, &affine.apply(simd, &E::widen(simd, x)));
             }
             for (i, (y, place)) in y.iter_mut().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
@@ -97,14 +97,14 @@ impl<E: Element> Kernel for Max<'_, E> {
                     for (c, value) in values.iter().enumerate() {
                         let tap = ((top + r) * window.filter + left + c) as u32;
                         for l in 0..LANES {
-                            // NaN is the largest, so that it cannot be lost.
-                            let larger = !(value[l] <= best[l]);
+                            // Nothing is larger than NaN, so that it cannot be lost.
+                            let larger = value[l] > best[l] || value[l].is_nan();
                             best[l] = if larger { value[l] } else { best[l] };
                             found[l] = if larger { tap } else { found[l] };
                         }
                     }
                 }
-                *y = E::narrow(&best);
+                *y = E::narrow(simd, &best);
                 *place = found.map(|tap| tap as u8);
             }
         }
@@ -124,7 +124,7 @@ pub(super) struct MaxGradient<'a, E: Element> {
 
 impl<E: Element> Kernel for MaxGradient<'_, E> {
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, simd: S) {
         let Self { window, planes, dy, places, scratch, dx } = self;
         let [height, width] = window.out;
         let gradients = dy.chunks_exact(height * width).zip(places.chunks_exact(height * width));
@@ -133,7 +133,7 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
             for (i, (dy, place)) in dy.iter().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let (dy, place) = (E::widen(dy), place.map(u32::from));
+                let (dy, place) = (E::widen(simd, dy), place.map(u32::from));
                 for r in 0..rows {
                     let sums = &mut scratch[(row + r) * planes.width + col..][..cols];
                     for (c, sum) in sums.iter_mut().enumerate() {
@@ -145,7 +145,7 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
                 }
             }
             for (dx, sum) in dx.iter_mut().zip(&*scratch) {
-                *dx = E::narrow(sum);
+                *dx = E::narrow(simd, sum);
             }
         }
     }
@@ -163,8 +163,8 @@ pub(super) fn mean<E: Element>(extent: &Extent, x: &[E]) -> Vec<f32> {
         for (y, block) in y.chunks_mut(LANES).zip(picture.chunks_exact(pixels)) {
             let mut sum = [0.0_f32; LANES];
             for x in block {
-                for (sum, x) in sum.iter_mut().zip(E::widen(x)) {
-                    *sum += x;
+                for (sum, x) in sum.iter_mut().zip(x) {
+                    *sum += x.value();
                 }
             }
             for (y, sum) in y.iter_mut().zip(sum) {
@@ -189,7 +189,7 @@ pub(super) fn mean_gradient<E: Element>(extent: &Extent, dy: &[f32]) -> Vec<E> {
             for (share, dy) in share.iter_mut().zip(dy) {
                 *share = dy / pixels as f32;
             }
-            block.fill(E::narrow(&share));
+            block.fill(share.map(E::number));
         }
     });
     dx

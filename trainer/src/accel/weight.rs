@@ -5,7 +5,7 @@
 //! so there two pictures are taken together.
 
 use super::conv::{FRAME_BYTES, Geometry, Source};
-use super::dispatch::{Kernel, Level, Simd};
+use super::dispatch::{Kernel, Level, Simd, unroll};
 use super::element::{Element, LANES, Line};
 use super::frame::{Fill, Frame, Planes};
 use core::ops::Range;
@@ -263,9 +263,7 @@ impl<E: Element> Kernel for Products<'_, E> {
                 let x = &x[segment.x + tap..][..segment.len];
                 let d = &d[segment.d..][..segment.len];
                 for (x, d) in x.iter().zip(d) {
-                    for i in 0..LANES {
-                        E::dot(simd, &mut block[i], x[i], d);
-                    }
+                    unroll!(i < LANES, { E::dot(simd, &mut block[i], x[i], d) });
                 }
             }
             *sums = block;

@@ -3,6 +3,7 @@
 use super::loss::balanced_weights;
 use super::pass::Pass;
 use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration, evaluate};
+use crate::accel::{self, Precision};
 use crate::data::{Dataset, Pictures, batch_count};
 use crate::resnet::{self, Init, ResNet};
 use anyhow::{Context, bail, ensure};
@@ -63,6 +64,15 @@ impl Run<'_> {
         let init = Init { rule: recipe.init, seed: recipe.seed };
         let mut net = ResNet::new(&self.config, init, &training)
             .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
+        accel::check_precision(recipe.precision, &self.device)?;
+        if !accel::is_fast(recipe.precision) {
+            writeln!(
+                out,
+                "this processor has no instructions for {}; f32 is faster here",
+                recipe.precision
+            )?;
+        }
+        net.set_precision(recipe.precision);
         let mut optimizer = Optimizer::new(recipe.optimizer);
         let mut state = match self.resume_state(&data)? {
             Some(mut state) => {
@@ -97,8 +107,9 @@ impl Run<'_> {
             let (loss, accuracy) =
                 pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
             // What learns goes on from the raw weights; what is used is their average.
-            let plain = net.valid();
-            let used = optimizer.averaged(net.valid()).unwrap_or_else(|| plain.clone());
+            let mut plain = net.valid();
+            plain.set_precision(Precision::F32);
+            let used = optimizer.averaged(plain.clone()).unwrap_or_else(|| plain.clone());
             let measured = self.measure(&used, &val);
             state.epoch += 1;
             state.step += steps as u64;
@@ -304,6 +315,7 @@ mod tests {
             init: InitRule::He,
             label_smoothing: 0.1,
             balance: true,
+            precision: Precision::F32,
             warmup_epochs: 0.5,
             hold_epochs: 0.0,
             seed: 3,

@@ -12,7 +12,7 @@
 use super::dispatch::{Kernel, Level, Simd, unroll};
 use super::element::{Element, LANES, Line, as_cells, lines_mut};
 use super::frame::{Fill, FillWindows, Frame, Planes, Transform};
-use super::recycle;
+use super::recycle::{self, Numbers};
 use bytemuck::Zeroable;
 use rayon::prelude::*;
 
@@ -168,7 +168,7 @@ pub(super) fn forward<E: Element, P: Send>(
     w: &[f32],
     parts: &mut [P],
     after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
-) -> Vec<E> {
+) -> Numbers<E> {
     let result = g.output();
     let mut y = recycle::take(g.images * result.lines() * LANES);
     if g.is_empty() {
@@ -212,7 +212,7 @@ pub(super) fn input_gradient<E: Element, P: Send>(
     dy: &[E],
     parts: &mut [P],
     after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
-) -> Vec<E> {
+) -> Numbers<E> {
     let (source, result) = (g.output(), g.input());
     let mut dx = recycle::take(g.images * result.lines() * LANES);
     let (k, s, pad) = (g.filter, g.stride, g.pad);

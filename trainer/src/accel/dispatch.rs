@@ -219,8 +219,9 @@ impl Simd for Pairs {
         // SAFETY: `self` proves the features; both arrays hold the 16 values of a register, and
         // `__m512i` and `__m512bh` are names of the same 64 bytes.
         unsafe {
-            let [x, w] = [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
-                .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
+            let [x, w] =
+                [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
+                    .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
             let total = _mm512_dpbf16_ps(_mm512_loadu_ps(sum.as_ptr()), x, w);
             _mm512_storeu_ps(sum.as_mut_ptr(), total);
         }

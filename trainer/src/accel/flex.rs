@@ -8,9 +8,10 @@ use super::frame::{Planes, Transform};
 use super::gradient::{Kernels, MapGradient, Normalized};
 use super::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use super::pool::{self, MaxGradient, Window};
-use super::{planar, recycle, weight};
+use super::recycle::{self, Numbers};
+use super::{planar, weight};
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use half::bf16;
 use rayon::prelude::*;
@@ -31,13 +32,18 @@ macro_rules! with_element {
     };
 }
 
-fn tensor<E: Element>(values: Vec<E>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(recycle::bytes(values), Layout::contiguous(shape.into()), E::DTYPE)
+fn tensor<E: Element>(numbers: Numbers<E>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(numbers.into_bytes(), Layout::contiguous(shape.into()), E::DTYPE)
+}
+
+/// A tensor that is not a map.
+fn plain(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
 }
 
 /// A map of these pictures.
-fn map<E: Element>(values: Vec<E>, images: usize, planes: Planes) -> FlexTensor {
-    tensor(values, [images, planes.blocks, planes.height, planes.width, LANES])
+fn map<E: Element>(numbers: Numbers<E>, images: usize, planes: Planes) -> FlexTensor {
+    tensor(numbers, [images, planes.blocks, planes.height, planes.width, LANES])
 }
 
 /// The values of a contiguous tensor.
@@ -55,7 +61,7 @@ fn into_values<E: Element>(map: FlexTensor) -> FlexTensor {
     if map.is_unique() && map.bytes().len() == whole {
         return map;
     }
-    let mut copy = recycle::take(map.shape().num_elements());
+    let mut copy = recycle::take::<E>(map.shape().num_elements());
     copy.copy_from_slice(values::<E>(&map));
     tensor(copy, map.shape())
 }
@@ -78,7 +84,7 @@ fn norm([mean, variance, gamma, beta]: &[FlexTensor; 4], rule: Rule) -> Norm<'_>
 fn statistics(moments: Moments) -> [FlexTensor; 2] {
     [moments.mean, moments.variance].map(|values| {
         let len = values.len();
-        tensor(values, [len])
+        plain(values, [len])
     })
 }
 
@@ -205,7 +211,7 @@ impl Accelerated for Flex {
         let x = x.to_contiguous();
         let extent = extent(&x.shape(), channels);
         let y = with_element!(x, E => pool::mean(&extent, values::<E>(&x)));
-        tensor(y, [extent.images, channels])
+        plain(y, [extent.images, channels])
     }
 
     fn accel_to_blocks(x: FlexTensor, bf16: bool) -> FlexTensor {
@@ -225,7 +231,7 @@ impl Accelerated for Flex {
         let extent = extent(&x.shape(), channels);
         let Planes { height, width, .. } = extent.planes;
         let y = with_element!(x, E => planar::from_blocks(&extent, values::<E>(&x)));
-        tensor(y, [extent.images, channels, height, width])
+        plain(y, [extent.images, channels, height, width])
     }
 }
 
@@ -250,8 +256,8 @@ fn map_gradient<E: Element>(
     let channels = [extent.channels];
     MapGradient {
         x,
-        gamma: tensor(slopes.dgamma, channels),
-        beta: tensor(slopes.dbeta, channels),
+        gamma: plain(slopes.dgamma, channels),
+        beta: plain(slopes.dbeta, channels),
         residual,
     }
 }
@@ -269,7 +275,7 @@ impl Kernels for Flex {
             if shape.planar {
                 let [height, width] = shape.size;
                 let dx = planar::from_blocks(&extent, &dx);
-                tensor(dx, [shape.images, shape.c_in, height, width])
+                plain(dx, [shape.images, shape.c_in, height, width])
             } else {
                 map(dx, shape.images, shape.input())
             }
@@ -295,7 +301,7 @@ impl Kernels for Flex {
             };
             weight::weight_gradient(level, shape, source, values::<E>(&dy))
         });
-        tensor(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
+        plain(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
     }
 
     fn norm_conv_gradient(

@@ -182,13 +182,19 @@ impl<E: Element> Kernel for FillWindows<'_, E> {
             let block = &mut out[tap / LANES * frame.block()..][..frame.block()];
             for (row, cells) in block.chunks_exact_mut(frame.pitch).enumerate() {
                 let row = ((first + row) * stride + down).checked_sub(pad[0]);
-                let source = row.filter(|row| tap < taps && *row < height);
-                let source =
-                    source.map(|row| &picture[(channel * height + row) * width..][..width]);
-                for (col, cell) in cells.iter_mut().enumerate() {
-                    let col = (col * stride + across).wrapping_sub(pad[1]);
-                    let value = source.and_then(|s| s.get(col)).copied().unwrap_or(0.0);
-                    cell[tap % LANES] = E::number(value);
+                let Some(row) = row.filter(|row| tap < taps && *row < height) else {
+                    cells.iter_mut().for_each(|cell| cell[tap % LANES] = E::default());
+                    continue;
+                };
+                let start = pad[1].saturating_sub(across).div_ceil(stride).min(cells.len());
+                let col = (start * stride + across).saturating_sub(pad[1]).min(width);
+                let source = &picture[(channel * height + row) * width..][col..width];
+                let count = source.len().div_ceil(stride).min(cells.len() - start);
+                let (before, cells) = cells.split_at_mut(start);
+                let (cells, after) = cells.split_at_mut(count);
+                before.iter_mut().chain(after).for_each(|cell| cell[tap % LANES] = E::default());
+                for (cell, value) in cells.iter_mut().zip(source.iter().step_by(stride)) {
+                    cell[tap % LANES] = E::number(*value);
                 }
             }
         }

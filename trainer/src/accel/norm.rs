@@ -6,7 +6,7 @@
 use super::dispatch::{Kernel, Level, Simd};
 use super::element::{Element, LANES, Line};
 use super::frame::{Affine, Planes, at_least, floor};
-use super::recycle;
+use super::recycle::{self, Numbers};
 use super::reduce;
 use rayon::prelude::*;
 
@@ -246,6 +246,19 @@ pub(super) struct Slope {
     constant: Line,
 }
 
+impl Slope {
+    #[inline(always)]
+    fn apply<E: Element, S: Simd>(&self, simd: S, dy: &Line<E>, x: &Line<E>) -> Line<E> {
+        let (dy, x) = (E::widen(simd, dy), E::widen(simd, x));
+        let mut dx = [0.0; LANES];
+        for l in 0..LANES {
+            let rest = simd.mul_add(x[l] - self.center[l], self.x[l], self.constant[l]);
+            dx[l] = simd.mul_add(dy[l], self.dy[l], rest);
+        }
+        E::narrow(simd, &dx)
+    }
+}
+
 /// Gradients of the parameters, and the way to the input's.
 #[derive(Debug)]
 pub(super) struct Slopes {
@@ -264,7 +277,7 @@ pub(super) fn apply<E: Element>(
     x: &[E],
     residual: Option<&[E]>,
     relu: bool,
-) -> Vec<E> {
+) -> Numbers<E> {
     let mut y = recycle::take(x.len());
     let len = extent.picture();
     if !extent.is_empty() {
@@ -348,19 +361,50 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
         let blocks = dy.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
         for (block, (((dy, x), center), part)) in blocks.zip(centers).zip(parts).enumerate() {
             let center = &center.center;
+            *part = [[0.0; LANES]; 2];
+            // Every loop calls functions that are always inlined, not a closure, which would be
+            // compiled for the baseline where the compiler does not inline it.
             match mask {
-                Mask::None => *part = sums(simd, dy, x, center, |_, d, _| d),
+                Mask::None => {
+                    for (dy, x) in dy.iter_mut().zip(x) {
+                        let d = E::widen(simd, dy);
+                        keep(simd, d, &E::widen(simd, x), center, dy, part);
+                    }
+                }
                 Mask::Output(y) => {
                     let y = &y[block * pixels..][..pixels];
-                    *part = sums(simd, dy, x, center, |i, d, _| passed(d, &E::widen(simd, &y[i])));
+                    for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
+                        let d = passed(E::widen(simd, dy), &E::widen(simd, y));
+                        keep(simd, d, &E::widen(simd, x), center, dy, part);
+                    }
                 }
                 Mask::Input(affine) => {
                     let affine = &affine[block];
-                    *part = sums(simd, dy, x, center, |_, d, x| passed(d, &affine.apply(simd, x)));
+                    for (dy, x) in dy.iter_mut().zip(x) {
+                        let x = E::widen(simd, x);
+                        let d = passed(E::widen(simd, dy), &affine.apply(simd, &x));
+                        keep(simd, d, &x, center, dy, part);
+                    }
                 }
             }
         }
     }
+}
+
+/// Stores `d` in `dy` and adds what was stored, plain and times the centered `x`, to `sums`.
+#[inline(always)]
+fn keep<E: Element, S: Simd>(
+    simd: S,
+    d: Line,
+    x: &Line,
+    center: &Line,
+    dy: &mut Line<E>,
+    [plain, centered]: &mut Part,
+) {
+    *dy = E::narrow(simd, &d);
+    let d = E::widen(simd, dy);
+    add(plain, &d);
+    add_centered(simd, centered, &d, x, center);
 }
 
 /// Values of `d` where `y` is above zero.
@@ -371,27 +415,6 @@ fn passed(d: Line, y: &Line) -> Line {
         kept[l] = if y[l] > 0.0 { d[l] } else { 0.0 };
     }
     kept
-}
-
-/// Changes `dy` by `change(pixel, dy, x)`; returns its sum and its product with the centered `x`.
-#[inline(always)]
-fn sums<E: Element, S: Simd>(
-    simd: S,
-    dy: &mut [Line<E>],
-    x: &[Line<E>],
-    center: &Line,
-    change: impl Fn(usize, Line, &Line) -> Line,
-) -> Part {
-    let mut plain = [[0.0; LANES]; APART];
-    let mut centered = [[0.0; LANES]; APART];
-    for (i, (dy, x)) in dy.iter_mut().zip(x).enumerate() {
-        let x = E::widen(simd, x);
-        *dy = E::narrow(simd, &change(i, E::widen(simd, dy), &x));
-        let d = E::widen(simd, dy);
-        add(&mut plain[i % APART], &d);
-        add_centered(simd, &mut centered[i % APART], &d, &x, center);
-    }
-    [joined(plain), joined(centered)]
 }
 
 /// [`MaskedSums`] of all pictures.
@@ -435,7 +458,7 @@ pub(super) fn input_slopes<E: Element>(
     slopes: &Slopes,
     x: &[E],
     dy: &[E],
-) -> Vec<E> {
+) -> Numbers<E> {
     let mut dx = recycle::take(x.len());
     if !extent.is_empty() {
         let len = extent.picture();
@@ -482,27 +505,18 @@ impl<E: Element> Kernel for InputSlopes<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { x, dy, slopes, pixels, dx } = self;
-        let slope = |slope: &Slope, dy: &Line<E>, x: &Line<E>| {
-            let (dy, x) = (E::widen(simd, dy), E::widen(simd, x));
-            let mut dx = [0.0; LANES];
-            for l in 0..LANES {
-                let rest = simd.mul_add(x[l] - slope.center[l], slope.x[l], slope.constant[l]);
-                dx[l] = simd.mul_add(dy[l], slope.dy[l], rest);
-            }
-            E::narrow(simd, &dx)
-        };
         let blocks = dx.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(slopes);
         for (block, ((dx, x), own)) in blocks.enumerate() {
             match dy {
                 Some(dy) => {
                     let dy = &dy[block * pixels..][..pixels];
                     for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                        *dx = slope(own, dy, x);
+                        *dx = own.apply(simd, dy, x);
                     }
                 }
                 None => {
                     for (dx, x) in dx.iter_mut().zip(x) {
-                        *dx = slope(own, dx, x);
+                        *dx = own.apply(simd, dx, x);
                     }
                 }
             }

@@ -2,11 +2,11 @@
 
 use super::element::{Element, LANES, Line};
 use super::norm::Extent;
-use super::recycle;
+use super::recycle::{self, Numbers};
 use rayon::prelude::*;
 
 /// `[N, C, H, W]` to `[N, blocks, H, W, LANES]`; lanes without a channel are zero.
-pub(super) fn to_blocks<E: Element>(extent: &Extent, x: &[f32]) -> Vec<E> {
+pub(super) fn to_blocks<E: Element>(extent: &Extent, x: &[f32]) -> Numbers<E> {
     let (pixels, lines) = (extent.planes.pixels(), extent.planes.lines());
     let mut y = recycle::take(extent.images * lines * LANES);
     if extent.is_empty() {

@@ -4,7 +4,7 @@ use super::dispatch::{Kernel, Level, Simd};
 use super::element::{Element, LANES, Line};
 use super::frame::{Affine, Planes, at_least};
 use super::norm::Extent;
-use super::recycle;
+use super::recycle::{self, Numbers};
 use rayon::prelude::*;
 
 /// A window that slides over a map; what lies outside of the map is never the largest.
@@ -42,7 +42,7 @@ pub(super) fn max<E: Element>(
     window: &Window,
     affine: &[Affine],
     x: &[E],
-) -> (Vec<E>, Vec<u8>) {
+) -> (Numbers<E>, Vec<u8>) {
     let (input, output) = (extent.planes, window.planes(&extent.planes));
     let (len, out_len) = (input.lines() * LANES, output.lines() * LANES);
     let mut y = recycle::take(extent.images * out_len);
@@ -176,7 +176,7 @@ pub(super) fn mean<E: Element>(extent: &Extent, x: &[E]) -> Vec<f32> {
 }
 
 /// Gradient of [`mean`].
-pub(super) fn mean_gradient<E: Element>(extent: &Extent, dy: &[f32]) -> Vec<E> {
+pub(super) fn mean_gradient<E: Element>(extent: &Extent, dy: &[f32]) -> Numbers<E> {
     let (pixels, lines) = (extent.planes.pixels(), extent.planes.lines());
     let mut dx = recycle::take(extent.images * lines * LANES);
     if extent.is_empty() {

@@ -1,7 +1,7 @@
 //! Batches, assembled one ahead of the training step on a thread of their own.
 
-use super::Pictures;
 use super::augment::{Augment, Draws, Raster};
+use super::{DataError, Pictures};
 use artifact::Preprocess;
 use convert::random::{Rng, fnv1a};
 use rayon::prelude::*;
@@ -43,7 +43,7 @@ pub enum Order {
 /// The batches of one pass over the pictures.
 #[derive(Debug)]
 pub struct Batches {
-    receiver: Receiver<Batch>,
+    receiver: Receiver<Result<Batch, DataError>>,
 }
 
 /// Number of batches in one pass over `count` pictures in batches of `size`.
@@ -77,23 +77,26 @@ impl Batches {
 }
 
 impl Iterator for Batches {
-    type Item = Batch;
+    type Item = Result<Batch, DataError>;
 
-    fn next(&mut self) -> Option<Batch> {
+    fn next(&mut self) -> Option<Self::Item> {
         self.receiver.recv().ok()
     }
 }
 
 /// The planes of one augmented batch of the first epoch, flat.
+///
+/// # Errors
+/// Pictures that cannot be read again.
 pub(crate) fn batch(
     pictures: &Pictures,
     p: &Preprocess,
     indices: &[usize],
     augment: &Augment,
     seed: u64,
-) -> Vec<f32> {
+) -> Result<Vec<f32>, DataError> {
     let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone() };
-    assemble(pictures, p, indices, 0, &order).pixels
+    Ok(assemble(pictures, p, indices, 0, &order)?.pixels)
 }
 
 fn assemble(
@@ -102,30 +105,34 @@ fn assemble(
     indices: &[usize],
     number: usize,
     order: &Order,
-) -> Batch {
+) -> Result<Batch, DataError> {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
     let shape = [indices.len(), 3, height, width];
     let len = 3 * height * width;
     let mut pixels = vec![0.0; indices.len() * len];
     let mut own = 1.0;
-    let raster = |i: usize| Raster::from_rgb8(pictures.get(i), height, width);
+    let raster = |i: usize| Ok(Raster::from_rgb8(&pictures.get(i)?, height, width));
     let places = pixels.par_chunks_mut(len).zip(indices);
     match order {
-        Order::Sequential => places.for_each(|(out, &i)| normalize(&raster(i), p, out)),
+        Order::Sequential => places.try_for_each(|(out, &i)| {
+            normalize(&raster(i)?, p, out);
+            Ok(())
+        })?,
         Order::Shuffled { seed, epoch, augment } => {
             let epoch = u64::from(*epoch);
             let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
-            places.for_each(|(out, &i)| {
+            places.try_for_each(|(out, &i)| {
                 let picture = Rng::keyed(&[*seed, epoch, i as u64]);
-                let changed = augment.apply(raster(i), Draws { picture, batch: batch.clone() });
+                let changed = augment.apply(raster(i)?, Draws { picture, batch: batch.clone() });
                 normalize(&changed.resize_cropped(height, width), p, out);
-            });
+                Ok(())
+            })?;
             let mut rng = Rng::keyed(&[*seed, epoch, fnv1a(b"mix"), number as u64]);
             own = augment.mix.apply(&mut pixels, shape, &mut rng);
         }
     }
     let labels = indices.iter().map(|&i| pictures.labels[i]).collect();
-    Batch { pixels, shape, labels, own }
+    Ok(Batch { pixels, shape, labels, own })
 }
 
 /// A picture of the model's size to preprocessed planes `[3, height, width]`.

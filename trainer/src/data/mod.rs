@@ -5,7 +5,7 @@ mod loader;
 mod notes;
 
 pub use augment::Augment;
-pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
+pub use convert::data::{CacheSize, DataError, Dataset, Pictures, ReadOptions, list};
 pub use loader::{Batch, Batches, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub(crate) use notes::{extent, notes};

@@ -143,7 +143,7 @@ impl Measured {
         let mistake = |&i: &usize| {
             let Answer { label, class, probability } = evaluation.answers[i];
             Ok(Mistake {
-                thumbnail: Thumbnail::new(pictures.get(i), p)?,
+                thumbnail: Thumbnail::new(&pictures.get(i)?, p)?,
                 label: name(label as usize),
                 answer: name(class as usize),
                 probability: percent(f64::from(probability)),

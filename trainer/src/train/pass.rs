@@ -4,7 +4,7 @@ use super::loss::{argmax, cross_entropy, target_rows};
 use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
 use crate::data::{Batch, Batches, Order, Pictures};
 use crate::resnet::ResNet;
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use convert::random::{Rng, fnv1a};
 use core::sync::atomic::Ordering;
@@ -43,7 +43,8 @@ impl Pass<'_> {
         let (mut sum, mut right, mut seen) = (0.0, 0, 0);
         let mut rate = 0.0;
         let batches = Batches::start(train.clone(), run.preprocess, recipe.batch, order);
-        for (number, mut batch) in batches.enumerate() {
+        for (number, batch) in batches.enumerate() {
+            let mut batch = batch.with_context(|| format!("epoch {}", self.epoch + 1))?;
             let count = batch.labels.len();
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
             let x = Tensor::<4>::from_data(pixels, &device);

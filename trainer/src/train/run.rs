@@ -2,8 +2,8 @@
 
 use super::loss::balanced_weights;
 use super::pass::Pass;
-use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration, evaluate};
-use crate::data::{Dataset, Pictures, batch_count};
+use super::{DIVERGED, Evaluation, Optimizer, Progress, Recipe, State, duration, evaluate};
+use crate::data::{DataError, Dataset, Pictures, batch_count};
 use crate::resnet::{self, Init, ResNet};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
@@ -53,7 +53,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Wrong numbers in the recipe, unwritable folders, a state that does not belong to this
-    /// run, a loss that is no number any more, and interruption.
+    /// run, pictures that cannot be read again, a loss that is no number any more, and interruption.
     pub fn train(&self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
         self.recipe.check()?;
         std::fs::create_dir_all(&self.dir)
@@ -99,7 +99,7 @@ impl Run<'_> {
             // What learns goes on from the raw weights; what is used is their average.
             let plain = net.valid();
             let used = optimizer.averaged(net.valid()).unwrap_or_else(|| plain.clone());
-            let measured = self.measure(&used, &val);
+            let measured = self.measure(&used, &val)?;
             state.epoch += 1;
             state.step += steps as u64;
             let seconds = progress.elapsed().as_secs_f64();
@@ -141,11 +141,12 @@ impl Run<'_> {
         Ok(Checkpoint::load(&self.dir.join("best.mpk"))?)
     }
 
-    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Option<super::Evaluation> {
+    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Result<Option<Evaluation>, DataError> {
         let options = (self.recipe.batch.max(64), self.top_k);
         let classes = self.config.classes;
         (!val.is_empty())
             .then(|| evaluate(net, val, &self.preprocess, classes, options, &self.device))
+            .transpose()
     }
 
     /// The state to continue from, if this run is to be resumed.
@@ -236,7 +237,7 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
         let encoder = image::codecs::png::PngEncoder::new(&mut png);
         let (width, height) = (u32::from(p.width), u32::from(p.height));
         let color = image::ExtendedColorType::Rgb8;
-        image::ImageEncoder::write_image(encoder, data.train.get(i), width, height, color)
+        image::ImageEncoder::write_image(encoder, &data.train.get(i)?, width, height, color)
             .context("cannot encode a picture for calibration")?;
         total += png.len();
         if total > MAX_SAMPLE_BYTES {
@@ -250,7 +251,7 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ReadOptions;
+    use crate::data::{CacheSize, ReadOptions};
     use crate::resnet::InitRule;
     use crate::train::{Average, Clip, OptimizerConfig, Rule};
     use convert::random::Rng;
@@ -285,8 +286,13 @@ mod tests {
                 image::RgbImage::from_fn(side, side, pixel).save(path).unwrap();
             }
         }
-        let options =
-            ReadOptions { preprocess: preprocess(), val_split: 0.25, seed: 1, classes: None };
+        let options = ReadOptions {
+            preprocess: preprocess(),
+            val_split: 0.25,
+            seed: 1,
+            classes: None,
+            cache: CacheSize::Auto,
+        };
         Dataset::read(root, &options).unwrap()
     }
 

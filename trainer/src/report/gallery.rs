@@ -11,6 +11,7 @@ use clap::Args;
 use convert::import::{self, Head};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Input side where neither a model nor a size is named: that of the built-in model.
 const DEFAULT_SIDE: u16 = 32;
@@ -174,7 +175,8 @@ impl Gallery {
         args: &Show,
     ) -> anyhow::Result<()> {
         let chosen = data.train.stratified(args.count, args.seed);
-        let columns = augmented(&data.train, &chosen, p, augment, args.seed)?;
+        let pictures = Arc::new(data.train.clone());
+        let columns = augmented(&pictures, &chosen, p, augment, args.seed)?;
         self.columns = columns.iter().map(|c| c.title.clone()).collect();
         for (row, i) in chosen.iter().enumerate() {
             let label = data.labels.get(data.train.labels[*i] as usize).cloned();
@@ -193,7 +195,7 @@ impl Gallery {
 /// What each step of the augmentation makes of the `chosen` pictures, as one batch of a run's
 /// first epoch.
 fn augmented(
-    pictures: &Pictures,
+    pictures: &Arc<Pictures>,
     chosen: &[usize],
     p: &Preprocess,
     augment: &Augment,

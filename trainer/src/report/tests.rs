@@ -24,6 +24,7 @@ fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
         val_accuracy: None,
         val_top_k_accuracy: None,
         seconds: 1.0,
+        wait_seconds: 0.25,
     };
     Checkpoint {
         format: FORMAT.into(),
@@ -132,6 +133,7 @@ fn short_and_unmeasured_runs_have_a_page() {
         let page = html(&checkpoint, None);
         check(&page);
         assert!(page.contains("there are no validation pictures"));
+        assert_eq!(page.contains("waiting for pictures"), epochs > 0);
         assert_eq!(page.contains("<polyline"), epochs > 0);
         check(&html(&checkpoint, Some(&measured(2, 0))));
         check(&html(&checkpoint, Some(&measured(2, 1))));

@@ -221,8 +221,13 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
     }
     add("classes", report.checkpoint.labels.len().to_string());
     if !report.epochs.is_empty() {
-        let seconds = report.epochs.iter().map(|e| e.seconds).sum();
+        let seconds: f64 = report.epochs.iter().map(|e| e.seconds).sum();
         add("time to train", duration(seconds));
+        let waiting: f64 = report.epochs.iter().map(|e| e.wait_seconds).sum();
+        let share = waiting / seconds.max(1e-9);
+        if share >= 0.01 {
+            add("of it, waiting for pictures", percent(share));
+        }
     }
     add("this command", duration(report.seconds));
     rows

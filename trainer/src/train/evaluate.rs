@@ -1,7 +1,7 @@
 //! Accuracy on pictures that the network does not learn from.
 
 use super::{calibration, loss};
-use crate::data::{Batches, DataError, Order, Pictures};
+use crate::data::{Batches, DataError, Loading, Order, Pictures};
 use crate::resnet::ResNet;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -66,7 +66,8 @@ pub fn evaluate(
     let (mut right, mut near) = (0, 0);
     let mut confusion = vec![vec![0; classes]; classes];
     let mut answers = Vec::with_capacity(pictures.len());
-    for batch in Batches::start(pictures.clone(), *p, batch, Order::Sequential) {
+    let loading = Loading { preprocess: *p, batch, side: None, order: Order::Sequential };
+    for batch in Batches::start(pictures.clone(), loading) {
         let batch = batch?;
         let count = batch.labels.len();
         let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), device);

@@ -2,7 +2,7 @@
 
 use super::loss::{argmax, cross_entropy, target_rows};
 use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
-use crate::data::{Batch, Batches, Order, Pictures};
+use crate::data::{Batch, Batches, Loading, Order, Pictures};
 use crate::resnet::ResNet;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -42,8 +42,10 @@ impl Pass<'_> {
         let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment };
         let (mut sum, mut right, mut seen) = (0.0, 0, 0);
         let mut rate = 0.0;
-        let batches = Batches::start(train.clone(), run.preprocess, recipe.batch, order);
-        for (number, batch) in batches.enumerate() {
+        let (preprocess, batch) = (run.preprocess, recipe.batch);
+        let loading = Loading { preprocess, batch, side: None, order };
+        let mut batches = Batches::start(train.clone(), loading);
+        for (number, batch) in batches.by_ref().enumerate() {
             let mut batch = batch.with_context(|| format!("epoch {}", self.epoch + 1))?;
             let count = batch.labels.len();
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
@@ -87,6 +89,7 @@ impl Pass<'_> {
         }
         ensure!(seen > 0, "no training pictures");
         optimizer.finish(net, rate);
+        progress.add_waiting(batches.waited());
         Ok((sum / seen as f64, right as f64 / seen as f64))
     }
 

@@ -112,6 +112,7 @@ impl Run<'_> {
                 val_accuracy: measured.as_ref().map(|m| m.accuracy),
                 val_top_k_accuracy: measured.as_ref().map(|m| m.top_k_accuracy),
                 seconds,
+                wait_seconds: progress.waited().as_secs_f64(),
             };
             progress
                 .line(&self.epoch_line(&record, train.len(), began.elapsed().as_secs_f64()), out)?;
@@ -215,14 +216,20 @@ impl Run<'_> {
         if let Some(near) = r.val_top_k_accuracy.filter(|_| self.top_k > 1) {
             val += &format!(" top-{} {}", self.top_k, percent(near));
         }
+        let seconds = r.seconds.max(1e-9);
+        let waiting = 100.0 * r.wait_seconds / seconds;
+        let waiting = match waiting >= 1.0 {
+            true => format!(", {waiting:.0} % waiting for pictures"),
+            false => String::new(),
+        };
         format!(
-            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s, {} so far",
+            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s{waiting}, {} so far",
             r.epoch,
             self.recipe.epochs,
             r.train_loss,
             100.0 * r.train_accuracy,
             r.learning_rate,
-            pictures as f64 / r.seconds.max(1e-9),
+            pictures as f64 / seconds,
             duration(elapsed)
         )
     }
@@ -349,7 +356,11 @@ mod tests {
     }
 
     fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
-        checkpoint.training.epochs.iter_mut().for_each(|e| e.seconds = 0.0);
+        checkpoint
+            .training
+            .epochs
+            .iter_mut()
+            .for_each(|e| (e.seconds, e.wait_seconds) = (0.0, 0.0));
         checkpoint
     }
 

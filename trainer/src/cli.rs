@@ -196,7 +196,18 @@ fn stop_on_interrupt() {
     });
 }
 
+/// Lets glibc keep the memory of freed tensors for the next step.
+///
+/// What it gives back to the system comes again page by page, zeroed: a quarter of the time of
+/// small networks. It keeps up to twice the largest block freed so far, of at most 32 MiB; this
+/// frees such a block, of which no byte is ever touched.
+fn keep_freed_memory() {
+    const LARGEST: usize = (32 << 20) - (64 << 10);
+    drop(core::hint::black_box(Vec::<u8>::with_capacity(LARGEST)));
+}
+
 fn device(common: &Common) -> anyhow::Result<Device> {
+    keep_freed_memory();
     if let Some(threads) = common.threads {
         ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
         // The pool of this process is made once; a second run in it keeps the first's.

@@ -2,7 +2,7 @@
 
 use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
-use crate::data::{Dataset, ReadOptions, extent, notes};
+use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
 use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size};
@@ -75,6 +75,11 @@ struct Common {
     seed: u64,
     #[command(flatten)]
     machine: Machine,
+    /// Memory for decoded pictures: such as 512M or 2G, all, 0, or auto for a quarter of what is
+    /// free (1G where the system does not tell). The others are decoded again for each epoch, with
+    /// the same result.
+    #[arg(long, value_name = "SIZE", default_value_t = CacheSize::Auto)]
+    cache: CacheSize,
 }
 
 #[derive(Debug, Args)]
@@ -195,12 +200,21 @@ fn read(
         "--val-split {} is not in 0..1; pass a share such as 0.2",
         common.val_split
     );
-    let options =
-        ReadOptions { preprocess, val_split: common.val_split, seed: common.seed, classes };
+    let options = ReadOptions {
+        preprocess,
+        val_split: common.val_split,
+        seed: common.seed,
+        classes,
+        cache: common.cache,
+    };
     let data = Dataset::read(&common.data, &options)?;
     writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
     for note in notes(&data) {
         writeln!(out, "{note}")?;
+    }
+    let (kept, all) = (data.in_memory(), data.train.len() + data.val.len());
+    if kept < all {
+        writeln!(out, "in memory: {kept} of {all} pictures (--cache {})", common.cache)?;
     }
     Ok(data)
 }
@@ -309,7 +323,7 @@ impl Job {
             let net = train::network(&best, &device)?;
             let classes = best.labels.len();
             let top_k = learning.top_k.clamp(1, classes);
-            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device);
+            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device)?;
             writeln!(
                 out,
                 "{path}: epoch {epoch}, accuracy {:.2} %, top-{top_k} {:.2} % on {} validation pictures",
@@ -373,7 +387,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     let batch = args.batch.max(1);
     let pictures = Arc::new(pictures);
     let p = &checkpoint.preprocess;
-    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device);
+    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device)?;
     if let Some(page) = &args.report {
         let report = Report {
             model: &args.model,

@@ -48,8 +48,7 @@ pub(super) trait Accelerated: Backend {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        rule: Rule,
-        task: Task,
+        how: (Rule, Task),
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// The normalized map.

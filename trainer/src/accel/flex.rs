@@ -148,8 +148,7 @@ impl Accelerated for Flex {
         gamma: FlexTensor,
         beta: FlexTensor,
         w: FlexTensor,
-        rule: Rule,
-        task: Task,
+        (rule, task): (Rule, Task),
     ) -> WithMoments<Self> {
         let (x, w) = (x.to_contiguous(), w.to_contiguous());
         let parameters = contiguous(&Normalized { mean, variance, gamma, beta, rule });

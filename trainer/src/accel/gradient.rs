@@ -264,8 +264,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        rule: Rule,
-        task: Task,
+        (rule, task): (Rule, Task),
     ) -> WithMoments<Self> {
         let nodes = [x.node(), gamma.node(), beta.node(), w.node()];
         let operation = NormConv.prepare::<C>(nodes).compute_bound().stateful();
@@ -274,7 +273,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         let n = Normalized::<B> { mean, variance, gamma, beta, rule };
         let Normalized { mean, variance, gamma, beta, .. } = n.clone();
         let (y, own_mean, own_variance) =
-            B::accel_norm_conv(x.clone(), mean, variance, gamma, beta, w.clone(), rule, task);
+            B::accel_norm_conv(x.clone(), mean, variance, gamma, beta, w.clone(), (rule, task));
         let y = track(operation, y, || (x, n, w, task.shape));
         (y, Self::from_inner(own_mean), Self::from_inner(own_variance))
     }

@@ -141,7 +141,13 @@ impl Map {
                 let [mean, variance, gamma, beta] =
                     [n.mean, n.variance, n.gamma, n.beta].map(Tensor::into_dispatch);
                 <Dispatch as Accelerated>::accel_norm_conv(
-                    x, mean, variance, gamma, beta, w, rule, task,
+                    x,
+                    mean,
+                    variance,
+                    gamma,
+                    beta,
+                    w,
+                    (rule, task),
                 )
             }
         };

@@ -7,6 +7,7 @@ use burn::tensor::{Tensor, module};
 
 /// A feature map.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is in a list")]
 pub(super) enum Map {
     /// `[N, C, H, W]`.
     Stock(Tensor<4>),

@@ -2,6 +2,7 @@
 
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{Dataset, ReadOptions, extent, notes};
+use crate::distributed::{self, world};
 use crate::learning::{Defaults, Learning, RecipeName};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{self, Recipe, Run, duration};
@@ -77,7 +78,7 @@ struct Common {
     /// Seed of weights, order, augmentation and split: the same seed gives the same model.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// CPU threads; all cores where left out.
+    /// CPU threads; all cores where left out, in several processes this one's share of them.
     #[arg(long)]
     threads: Option<usize>,
     /// What computes.
@@ -192,7 +193,7 @@ fn stop_on_interrupt() {
 }
 
 fn device(common: &Common) -> anyhow::Result<Device> {
-    if let Some(threads) = common.threads {
+    if let Some(threads) = common.threads.or_else(|| world().threads()) {
         ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
         // The pool of this process is made once; a second run in it keeps the first's.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -253,7 +254,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = match &args.model {
-        Some(path) => import::open(path, Head::Optional)?,
+        Some(path) => distributed::from_first(|| Ok(import::open(path, Head::Optional)?))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     let mut preprocess = base.preprocess;
@@ -304,6 +305,10 @@ impl Job {
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
         let device = device(common)?;
+        if world().processes() > 1 {
+            let threads = rayon::current_num_threads();
+            writeln!(out, "{} processes, {threads} threads each", world().processes())?;
+        }
         let started = Instant::now();
         let data = read(common, self.preprocess, learning.classes, out)?;
         self.config.classes = data.labels.len();
@@ -325,10 +330,14 @@ impl Job {
             device: device.clone(),
             // With as many classes as places, every answer would count.
             top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
-            terminal: std::io::stdout().is_terminal(),
+            // A launcher may show its processes a terminal and write to a file.
+            terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
             stop: &STOP,
         };
         let best = run.train(data, out)?;
+        if world().rank() > 0 {
+            return Ok(());
+        }
         train::save(&best, &learning.model_out)?;
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);

@@ -10,6 +10,7 @@
 //! | [`accel`] | fast convolution and batch-norm for Burn's Flex backend |
 //! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
+//! | [`distributed`] | several processes that train together |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
 //! | `report` | pages and charts of runs and data sets |
 //!
@@ -21,6 +22,7 @@ pub mod accel;
 mod classify;
 mod cli;
 pub mod data;
+pub mod distributed;
 mod learning;
 mod report;
 pub mod resnet;

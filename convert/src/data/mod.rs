@@ -46,7 +46,7 @@ impl Pictures {
     }
 
     /// The pictures at `indices`, in that order.
-    fn select(&self, indices: &[usize]) -> Self {
+    pub fn select(&self, indices: &[usize]) -> Self {
         let mut out = Self { picture_len: self.picture_len, ..Self::default() };
         for &i in indices {
             out.push(self.get(i), self.labels[i], self.digests[i]);

@@ -1,7 +1,7 @@
 //! Batches, assembled one ahead of the training step on a thread of their own.
 
-use super::Pictures;
 use super::augment::{Augment, Draws, Raster};
+use super::{Pictures, Share};
 use artifact::Preprocess;
 use convert::random::{Rng, fnv1a};
 use rayon::prelude::*;
@@ -37,7 +37,18 @@ pub enum Order {
         epoch: u32,
         /// Random changes.
         augment: Augment,
+        /// The pictures of each batch that are wanted.
+        share: Share,
     },
+}
+
+impl Order {
+    fn share(&self) -> Share {
+        match self {
+            Self::Sequential => Share::WHOLE,
+            Self::Shuffled { share, .. } => *share,
+        }
+    }
 }
 
 /// The batches of one pass over the pictures.
@@ -66,8 +77,10 @@ impl Batches {
             }
             let count = batch_count(indices.len(), size, shuffled);
             for (i, chunk) in indices.chunks(size).take(count).enumerate() {
+                let places = order.share().places(chunk.len());
+                let own: Vec<usize> = places.into_iter().map(|place| chunk[place]).collect();
                 // The receiver is gone when the epoch was cut short.
-                if sender.send(assemble(&pictures, &p, chunk, i, &order)).is_err() {
+                if sender.send(assemble(&pictures, &p, &own, i, &order)).is_err() {
                     return;
                 }
             }
@@ -92,7 +105,7 @@ pub(crate) fn batch(
     augment: &Augment,
     seed: u64,
 ) -> Vec<f32> {
-    let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone() };
+    let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone(), share: Share::WHOLE };
     assemble(pictures, p, indices, 0, &order).pixels
 }
 
@@ -112,7 +125,7 @@ fn assemble(
     let places = pixels.par_chunks_mut(len).zip(indices);
     match order {
         Order::Sequential => places.for_each(|(out, &i)| normalize(&raster(i), p, out)),
-        Order::Shuffled { seed, epoch, augment } => {
+        Order::Shuffled { seed, epoch, augment, .. } => {
             let epoch = u64::from(*epoch);
             let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
             places.for_each(|(out, &i)| {

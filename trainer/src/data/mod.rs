@@ -3,9 +3,11 @@
 pub mod augment;
 mod loader;
 mod notes;
+mod share;
 
 pub use augment::Augment;
 pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
 pub use loader::{Batch, Batches, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub(crate) use notes::{extent, notes};
+pub use share::Share;

@@ -14,6 +14,7 @@
 //!
 //! The rate is inside SGD's velocity and the decay outside of it; both differ from PyTorch.
 
+use crate::distributed;
 use crate::resnet::{Role, Tensors, Visitor, is_head, replace};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -197,6 +198,7 @@ impl Optimizer {
             return;
         }
         let mut gradients = core::mem::take(&mut self.pending);
+        distributed::sum_gradients(&mut gradients);
         if self.pending_count > 1 {
             let count = f64::from(self.pending_count);
             gradients = gradients.into_iter().map(|(n, g)| (n, g.div_scalar(count))).collect();

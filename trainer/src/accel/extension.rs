@@ -3,6 +3,7 @@
 use super::conv::{self, Geometry};
 use super::dispatch::Level;
 use super::norm::{self, Extent, Settings};
+use crate::distributed;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -115,12 +116,16 @@ fn extent(x: &Shape) -> Extent {
     Extent { images: x[0], channels: x[1], pixels: x[2] * x[3] }
 }
 
+fn settings(relu: bool, epsilon: f64) -> Settings<'static> {
+    Settings { relu, epsilon, others: distributed::others() }
+}
+
 fn normalize(
     x: &FlexTensor,
     gamma: &FlexTensor,
     beta: &FlexTensor,
     residual: Option<&FlexTensor>,
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> Normalized<Flex> {
     let shape = x.shape();
     let [x, gamma, beta] = [x, gamma, beta].map(FlexTensor::to_contiguous);
@@ -153,7 +158,7 @@ impl Accelerated for Flex {
         relu: bool,
         epsilon: f64,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        normalize(&x, &gamma, &beta, None, Settings { relu, epsilon })
+        normalize(&x, &gamma, &beta, None, settings(relu, epsilon))
     }
 
     fn accel_norm_add(
@@ -164,7 +169,7 @@ impl Accelerated for Flex {
         relu: bool,
         epsilon: f64,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        normalize(&x, &gamma, &beta, Some(&residual), Settings { relu, epsilon })
+        normalize(&x, &gamma, &beta, Some(&residual), settings(relu, epsilon))
     }
 }
 
@@ -202,7 +207,7 @@ impl Kernels for Flex {
         let gradients = norm::backward(
             Level::detect(),
             &extent(&shape),
-            saved.epsilon,
+            settings(y.is_some(), saved.epsilon),
             values(&x),
             y.as_ref().map(values),
             dy.storage_mut(),

@@ -4,6 +4,8 @@
 //! in f64 in the order of the images, so that results do not depend on threads.
 
 use super::dispatch::{Kernel, Level, accumulate, mul_add, total};
+use crate::distributed::AllReduce;
+use crate::distributed::statistics::{join_moments, join_sums};
 use rayon::prelude::*;
 
 /// Sizes of the input: `pixels` is height times width.
@@ -19,7 +21,7 @@ impl Extent {
         self.channels * self.pixels
     }
 
-    /// Values that share a mean.
+    /// Values of this process that share a mean.
     fn population(&self) -> f64 {
         (self.images * self.pixels) as f64
     }
@@ -29,22 +31,29 @@ impl Extent {
     }
 }
 
-/// What follows the normalization, and the ε under the root.
+/// What follows the normalization, the ε under the root, and the processes whose pictures share
+/// a mean with this one's; `None` where it has the whole batch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct Settings<'a> {
     pub(super) relu: bool,
     pub(super) epsilon: f64,
+    pub(super) others: Option<&'a dyn AllReduce>,
 }
 
 /// `(mean, biased variance)` of every channel.
-fn moments(level: Level, extent: &Extent, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+fn moments(
+    level: Level,
+    extent: &Extent,
+    others: Option<&dyn AllReduce>,
+    x: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
     let Extent { channels, pixels, .. } = *extent;
     let mut parts = vec![[0.0; 2]; extent.images * channels];
     x.par_chunks(extent.image()).zip(parts.par_chunks_mut(channels)).for_each(|(x, parts)| {
         level.run(PlaneMoments { x, pixels, parts });
     });
     let planes = pixels as f64;
-    (0..channels)
+    let (mut mean, mut squares): (Vec<f64>, Vec<f64>) = (0..channels)
         .map(|channel| {
             let own = || parts.iter().skip(channel).step_by(channels);
             let mean = own().map(|[mean, _]| f64::from(*mean)).sum::<f64>() / extent.images as f64;
@@ -54,16 +63,22 @@ fn moments(level: Level, extent: &Extent, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
                     f64::from(*squares) + planes * (f64::from(*own) - mean).powi(2)
                 })
                 .sum();
-            (mean as f32, (squares / extent.population()) as f32)
+            (mean, squares)
         })
-        .unzip()
+        .unzip();
+    let mut population = extent.population();
+    if let Some(others) = others {
+        population = join_moments(others, population, &mut mean, &mut squares);
+    }
+    let rounded = |(mean, squares): (&f64, &f64)| (*mean as f32, (squares / population) as f32);
+    mean.iter().zip(&squares).map(rounded).unzip()
 }
 
 /// `(y, mean, biased variance)` of `y = act(γ·(x − mean)/√(variance + ε) + β [+ residual])`.
 pub(super) fn forward(
     level: Level,
     extent: &Extent,
-    settings: Settings,
+    settings: Settings<'_>,
     x: &[f32],
     [gamma, beta]: [&[f32]; 2],
     residual: Option<&[f32]>,
@@ -72,7 +87,7 @@ pub(super) fn forward(
     if extent.is_empty() {
         return (y, vec![0.0; extent.channels], vec![0.0; extent.channels]);
     }
-    let (mean, variance) = moments(level, extent, x);
+    let (mean, variance) = moments(level, extent, settings.others, x);
     let scales: Vec<Affine> = gamma
         .iter()
         .zip(beta)
@@ -100,13 +115,14 @@ pub(super) struct Gradients {
     pub(super) dbeta: Vec<f32>,
 }
 
-/// Gradients of [`forward`]; `y` is its output, needed where a ReLU follows.
+/// Gradients of [`forward`]; `y` is its output, needed where a ReLU follows. Those of γ and β are
+/// sums over this process's pictures alone.
 ///
 /// `dy` becomes its part that passed the ReLU, which is the gradient of the residual.
 pub(super) fn backward(
     level: Level,
     extent: &Extent,
-    epsilon: f64,
+    settings: Settings<'_>,
     x: &[f32],
     y: Option<&[f32]>,
     dy: &mut [f32],
@@ -131,21 +147,30 @@ pub(super) fn backward(
     let mut dgamma = Vec::with_capacity(channels);
     let mut dbeta = Vec::with_capacity(channels);
     let mut slopes = Vec::with_capacity(channels);
+    let inverse = |c: usize| 1.0 / (f64::from(variance[c]) + settings.epsilon).sqrt();
+    let mut sums = Vec::with_capacity(2 * channels + 1);
     for c in 0..channels {
         let own = || parts.iter().skip(c).step_by(channels);
         let plain: f64 = own().map(|[plain, _]| f64::from(*plain)).sum();
         let centered: f64 = own().map(|[_, centered]| f64::from(*centered)).sum();
-        let inverse = 1.0 / (f64::from(variance[c]) + epsilon).sqrt();
+        dgamma.push((centered * inverse(c)) as f32);
+        dbeta.push(plain as f32);
+        sums.extend([plain, centered]);
+    }
+    let mut population = extent.population();
+    if let Some(others) = settings.others {
+        population = join_sums(others, population, &mut sums);
+    }
+    for (c, [plain, centered]) in sums.as_chunks::<2>().0.iter().enumerate() {
+        let inverse = inverse(c);
         let scale = f64::from(gamma[c]) * inverse;
         // dx = γ/σ·(dy − mean(dy) − x̂·mean(dy·x̂)) with x̂ = (x − mean)/σ.
         slopes.push(Slope {
             center: mean[c],
             dy: scale as f32,
-            x: (-scale * inverse * inverse * centered / extent.population()) as f32,
-            constant: (-scale * plain / extent.population()) as f32,
+            x: (-scale * inverse * inverse * centered / population) as f32,
+            constant: (-scale * plain / population) as f32,
         });
-        dgamma.push((centered * inverse) as f32);
-        dbeta.push(plain as f32);
     }
     let dy = &*dy;
     dx.par_chunks_mut(image)

@@ -2,10 +2,13 @@
 
 use super::conv::{self, Geometry};
 use super::dispatch::Level;
+use super::norm::{self, Extent, Settings};
 use super::{batch_norm_relu, conv2d, supports};
+use crate::distributed::AllReduce;
 use burn::tensor::activation::relu;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, module};
+use std::sync::{Barrier, Mutex};
 
 /// Deterministic values in −1..1.
 fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -199,6 +202,74 @@ fn batch_norm_and_gradients_match_the_stock_operations() {
                 assert_close(&name, found, expected);
             }
         }
+    }
+}
+
+/// A thread that sums with others as a process does.
+#[derive(Debug)]
+struct Peer<'a> {
+    rank: usize,
+    /// What each one brings.
+    values: &'a Mutex<Vec<Vec<f64>>>,
+    barrier: &'a Barrier,
+}
+
+impl AllReduce for Peer<'_> {
+    fn sum(&self, values: &mut [f64]) {
+        self.values.lock().unwrap()[self.rank] = values.to_vec();
+        self.barrier.wait();
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = self.values.lock().unwrap().iter().map(|v| v[i]).sum();
+        }
+        self.barrier.wait();
+    }
+
+    fn processes(&self) -> usize {
+        self.values.lock().unwrap().len()
+    }
+}
+
+#[test]
+fn a_shared_batch_is_normalized_as_a_whole() {
+    let (channels, pixels) = (5, 63);
+    let image = channels * pixels;
+    let x: Vec<f32> = noise(7 * image, 1).iter().map(|v| v * 3.0 + 50.0).collect();
+    let dy = noise(7 * image, 2);
+    let [gamma, beta] = [3, 4].map(|seed| noise(channels, seed));
+    // Images first..last; returns y, mean, variance, dx, dγ, dβ.
+    let run = |[first, last]: [usize; 2], others: Option<&dyn AllReduce>| {
+        let extent = Extent { images: last - first, channels, pixels };
+        let settings = Settings { relu: true, epsilon: 1e-3, others };
+        let own = first * image..last * image;
+        let x = &x[own.clone()];
+        let level = Level::detect();
+        let (y, mean, variance) = norm::forward(level, &extent, settings, x, [&gamma, &beta], None);
+        let mut dy = dy[own].to_vec();
+        let saved = [&gamma[..], &mean, &variance];
+        let g = norm::backward(level, &extent, settings, x, Some(&y), &mut dy, saved);
+        [y, mean, variance, g.dx, g.dgamma, g.dbeta]
+    };
+    let shares = [[0, 3], [3, 4], [4, 7]];
+    let (values, barrier) = (Mutex::new(vec![Vec::new(); 3]), Barrier::new(3));
+    let peer = |rank| Peer { rank, values: &values, barrier: &barrier };
+    let parts = std::thread::scope(|scope| {
+        let start = |rank: usize| {
+            let peer = peer(rank);
+            scope.spawn(move || run(shares[rank], Some(&peer)))
+        };
+        [0, 1, 2].map(start).map(|thread| thread.join().unwrap())
+    });
+    let whole = run([0, 7], None);
+    for (i, name) in ["y", "mean", "variance", "dx", "dgamma", "dbeta"].iter().enumerate() {
+        let found: Vec<f32> = match i {
+            0 | 3 => parts.iter().flat_map(|part| part[i].clone()).collect(),
+            1 | 2 => {
+                assert!(parts.iter().all(|part| part[i] == parts[0][i]), "{name}");
+                parts[0][i].clone()
+            }
+            _ => (0..channels).map(|c| parts.iter().map(|part| part[i][c]).sum()).collect(),
+        };
+        assert_close(name, &found, &whole[i]);
     }
 }
 

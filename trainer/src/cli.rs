@@ -168,8 +168,10 @@ where
         }
     };
     match cli.command {
-        Command::Train(args) => train_command(&args, command, out)?,
-        Command::Finetune(args) => finetune_command(&args, command, out)?,
+        Command::Train(args) => distributed::run(out, |out| train_command(&args, command, out))?,
+        Command::Finetune(args) => {
+            distributed::run(out, |out| finetune_command(&args, command, out))?;
+        }
         Command::Eval(args) => eval_command(&args, &command, out)?,
         Command::Classify(args) => return classify::run(&args, out),
         Command::Show(args) => report::show(&args, out)?,

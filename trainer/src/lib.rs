@@ -17,6 +17,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
+//! | `mpi` | training in several processes, started by `mpirun` |
 
 pub mod accel;
 mod classify;

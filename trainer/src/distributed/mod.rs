@@ -5,8 +5,12 @@
 //! in the order of their numbers, so that all get the same bits and repeated runs, too. Process
 //! 0 alone prints and writes; what it read from files the others receive ([`from_first`]).
 //!
-//! [`Processes`] is what training knows of the others; [`Alone`] stands for a single process.
+//! [`Processes`] is what training knows of the others; `mpi` (feature `mpi`) implements it,
+//! [`Alone`] stands for a single process. A process that fails ends all of them ([`run`]), for
+//! the others wait for its numbers.
 
+#[cfg(feature = "mpi")]
+mod mpi;
 pub mod statistics;
 
 use crate::data::Share;
@@ -14,6 +18,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::OnceLock;
 
 /// Sums over all processes.
@@ -65,7 +70,7 @@ impl Processes for Alone {
 
 static WORLD: OnceLock<Box<dyn Processes>> = OnceLock::new();
 
-/// The processes of this run: [`Alone`] unless it has others.
+/// The processes of this run: [`Alone`] unless [`run`] found others.
 pub fn world() -> &'static dyn Processes {
     WORLD.get().map_or(&Alone, |world| &**world)
 }
@@ -79,6 +84,48 @@ pub fn others() -> Option<&'static dyn AllReduce> {
 /// This process's share of every batch.
 pub fn share() -> Share {
     Share { rank: world().rank(), processes: world().processes() }
+}
+
+/// Runs `job` together with the processes that were started with this one, if any: process 0
+/// answers to `out`, the others are silent.
+///
+/// # Errors
+/// Those of `job`. With others, an error is printed and ends all processes instead, with exit
+/// status 2.
+#[cfg(feature = "mpi")]
+pub(crate) fn run(
+    out: &mut dyn Write,
+    job: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(session) = mpi::Session::join()? else { return job(out) };
+    WORLD.get_or_init(|| Box::new(session.world()));
+    let result = match world().rank() {
+        0 => job(out),
+        _ => job(&mut std::io::sink()),
+    };
+    session.end(result)
+}
+
+/// Runs `job`.
+///
+/// # Errors
+/// Those of `job`, and a start as one of several processes: they would all do the same and
+/// write to the same files.
+#[cfg(not(feature = "mpi"))]
+pub(crate) fn run(
+    out: &mut dyn Write,
+    job: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // What Open MPI's and MPICH's launchers set.
+    for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+        let count = std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+        anyhow::ensure!(
+            count <= 1,
+            "started as one of {count} processes, but built without MPI; build trainer with \
+             `--features mpi`, or start it without mpirun"
+        );
+    }
+    job(out)
 }
 
 /// What `make` returns in process 0, in every process; the others do not call it.

@@ -107,9 +107,8 @@ impl Run<'_> {
             let (loss, accuracy) =
                 pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
             // What learns goes on from the raw weights; what is used is their average.
-            let mut plain = net.valid();
-            plain.set_precision(Precision::F32);
-            let used = optimizer.averaged(plain.clone()).unwrap_or_else(|| plain.clone());
+            let plain = measurable(&net);
+            let used = optimizer.averaged(measurable(&net)).unwrap_or_else(|| plain.clone());
             let measured = self.measure(&used, &val)?;
             state.epoch += 1;
             state.step += steps as u64;
@@ -264,6 +263,13 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
         samples.push(Sample { label: data.train.labels[i], png });
     }
     Ok(samples)
+}
+
+/// A copy to measure with, whose running statistics are its own: a clone would share them.
+fn measurable(net: &ResNet) -> ResNet {
+    let mut copy = net.valid();
+    copy.set_precision(Precision::F32);
+    copy
 }
 
 #[cfg(test)]

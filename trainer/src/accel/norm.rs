@@ -57,34 +57,44 @@ pub(super) struct PictureMoments<'a, E: Element> {
     pub(super) parts: &'a mut [Part],
 }
 
-/// Sums keep this many vectors apart, to hide the latency of an addition.
-const APART: usize = 4;
+/// Pixels summed before their sum is added to the others: long chains of additions lose bits.
+const RUN: usize = 64;
 
 impl<E: Element> Kernel for PictureMoments<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for (block, part) in self.picture.chunks_exact(self.pixels).zip(self.parts) {
-            let (quads, rest) = block.as_chunks::<APART>();
-            let mut sums = [[0.0; LANES]; APART];
-            for quad in quads {
-                for (sum, x) in sums.iter_mut().zip(quad) {
-                    add(sum, &E::widen(simd, x));
+            let mut total = [0.0; LANES];
+            for run in block.chunks(RUN) {
+                // Two sums, to hide the latency of an addition.
+                let mut sums = [[0.0; LANES]; 2];
+                let (pairs, rest) = run.as_chunks::<2>();
+                for [first, second] in pairs {
+                    add(&mut sums[0], &E::widen(simd, first));
+                    add(&mut sums[1], &E::widen(simd, second));
                 }
-            }
-            for x in rest {
-                add(&mut sums[0], &E::widen(simd, x));
-            }
-            let mean = joined(sums).map(|sum| sum / self.pixels as f32);
-            let mut sums = [[0.0; LANES]; APART];
-            for quad in quads {
-                for (sum, x) in sums.iter_mut().zip(quad) {
-                    add_square(simd, sum, &E::widen(simd, x), &mean);
+                for x in rest {
+                    add(&mut sums[0], &E::widen(simd, x));
                 }
+                add(&mut total, &sums[0]);
+                add(&mut total, &sums[1]);
             }
-            for x in rest {
-                add_square(simd, &mut sums[0], &E::widen(simd, x), &mean);
+            let mean = total.map(|sum| sum / self.pixels as f32);
+            let mut total = [0.0; LANES];
+            for run in block.chunks(RUN) {
+                let mut sums = [[0.0; LANES]; 2];
+                let (pairs, rest) = run.as_chunks::<2>();
+                for [first, second] in pairs {
+                    add_square(simd, &mut sums[0], &E::widen(simd, first), &mean);
+                    add_square(simd, &mut sums[1], &E::widen(simd, second), &mean);
+                }
+                for x in rest {
+                    add_square(simd, &mut sums[0], &E::widen(simd, x), &mean);
+                }
+                add(&mut total, &sums[0]);
+                add(&mut total, &sums[1]);
             }
-            *part = [mean, joined(sums)];
+            *part = [mean, total];
         }
     }
 }
@@ -110,14 +120,6 @@ fn add_square<S: Simd>(simd: S, sum: &mut Line, x: &Line, center: &Line) {
         let d = x[l] - center[l];
         sum[l] = simd.mul_add(d, d, sum[l]);
     }
-}
-
-#[inline(always)]
-fn joined([mut a, b, c, d]: [Line; APART]) -> Line {
-    for l in 0..LANES {
-        a[l] = (a[l] + b[l]) + (c[l] + d[l]);
-    }
-    a
 }
 
 /// The parts of one channel, picture by picture.
@@ -364,28 +366,33 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
             *part = [[0.0; LANES]; 2];
             // Every loop calls functions that are always inlined, not a closure, which would be
             // compiled for the baseline where the compiler does not inline it.
-            match mask {
-                Mask::None => {
-                    for (dy, x) in dy.iter_mut().zip(x) {
-                        let d = E::widen(simd, dy);
-                        keep(simd, d, &E::widen(simd, x), center, dy, part);
+            for (run, (dy, x)) in dy.chunks_mut(RUN).zip(x.chunks(RUN)).enumerate() {
+                let mut sums = [[0.0; LANES]; 2];
+                match mask {
+                    Mask::None => {
+                        for (dy, x) in dy.iter_mut().zip(x) {
+                            let d = E::widen(simd, dy);
+                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                        }
+                    }
+                    Mask::Output(y) => {
+                        let y = &y[block * pixels + run * RUN..][..dy.len()];
+                        for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
+                            let d = passed(E::widen(simd, dy), &E::widen(simd, y));
+                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                        }
+                    }
+                    Mask::Input(affine) => {
+                        let affine = &affine[block];
+                        for (dy, x) in dy.iter_mut().zip(x) {
+                            let x = E::widen(simd, x);
+                            let d = passed(E::widen(simd, dy), &affine.apply(simd, &x));
+                            keep(simd, d, &x, center, dy, &mut sums);
+                        }
                     }
                 }
-                Mask::Output(y) => {
-                    let y = &y[block * pixels..][..pixels];
-                    for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
-                        let d = passed(E::widen(simd, dy), &E::widen(simd, y));
-                        keep(simd, d, &E::widen(simd, x), center, dy, part);
-                    }
-                }
-                Mask::Input(affine) => {
-                    let affine = &affine[block];
-                    for (dy, x) in dy.iter_mut().zip(x) {
-                        let x = E::widen(simd, x);
-                        let d = passed(E::widen(simd, dy), &affine.apply(simd, &x));
-                        keep(simd, d, &x, center, dy, part);
-                    }
-                }
+                add(&mut part[0], &sums[0]);
+                add(&mut part[1], &sums[1]);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Accuracy of a device file on labelled pictures, through the runtime.
 
-use crate::data::Pictures;
+use crate::data::{DataError, Pictures};
 use crate::pipeline::normalize;
 use crate::quantize::set_input;
 use artifact::ArtifactError;
@@ -38,12 +38,15 @@ pub enum AccuracyError {
     /// It does not run.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A picture is not there any more.
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// Runs a device file on every picture.
 ///
 /// # Errors
-/// A file that is not a model.
+/// A file that is not a model, and pictures that cannot be read again.
 pub fn predict(edge: &[u8], pictures: &Pictures) -> Result<Predictions, AccuracyError> {
     let file = AlignedBuf::from_slice(edge);
     let model = Model::new(&file)?;
@@ -52,7 +55,7 @@ pub fn predict(edge: &[u8], pictures: &Pictures) -> Result<Predictions, Accuracy
     let mut session = Session::new(&model, &mut arena)?;
     let mut out = Predictions { classes: Vec::new(), logits: Vec::new() };
     for i in 0..pictures.len() {
-        set_input(&mut session, &normalize(pictures.get(i), &preprocess));
+        set_input(&mut session, &normalize(&pictures.get(i)?, &preprocess));
         let logits = session.run();
         let mut best = (0, f32::NEG_INFINITY);
         for (class, logit) in logits.iter().enumerate() {

@@ -103,6 +103,9 @@ pub struct EpochRecord {
     pub val_top_k_accuracy: Option<f64>,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// Of these, the seconds in which training waited for pictures; 0 in older files.
+    #[serde(default)]
+    pub wait_seconds: f64,
 }
 
 /// How the weights came to be.

@@ -2,7 +2,7 @@
 
 use crate::accuracy::{Predictions, predict};
 use crate::checkpoint::{Checkpoint, write_atomic};
-use crate::data::{Dataset, Pictures, ReadOptions};
+use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
 use crate::emit::torch::to_safetensors;
@@ -274,6 +274,7 @@ fn read_data(dir: &Path, checkpoint: &Checkpoint, out: &mut dyn Write) -> Result
         val_split: 0.0,
         seed: checkpoint.training.seed,
         classes: None,
+        cache: CacheSize::Auto,
     };
     let data = Dataset::read(dir, &options)?;
     for file in &data.skipped {
@@ -297,7 +298,8 @@ fn calibration_pictures(
     };
     let data = read_data(dir, checkpoint, out)?;
     let chosen = data.train.stratified(args.calibration_pictures, checkpoint.training.seed);
-    Ok(chosen.iter().map(|i| normalize(data.train.get(*i), &checkpoint.preprocess)).collect())
+    let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &checkpoint.preprocess));
+    chosen.iter().map(picture).collect()
 }
 
 /// Labels of `--eval` must be the model's, in whatever order the folder has them.

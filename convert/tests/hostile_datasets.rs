@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use artifact::Preprocess;
-use convert::data::{Dataset, ReadOptions};
+use convert::data::{CacheSize, Dataset, ReadOptions};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -24,8 +24,12 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn read(root: &Path) -> Result<Dataset, String> {
+    read_with(root, CacheSize::Auto)
+}
+
+fn read_with(root: &Path, cache: CacheSize) -> Result<Dataset, String> {
     let preprocess = Preprocess::raw(8, 8);
-    let options = ReadOptions { preprocess, val_split: 0.0, seed: 1, classes: None };
+    let options = ReadOptions { preprocess, val_split: 0.0, seed: 1, classes: None, cache };
     Dataset::read(root, &options).map_err(|e| e.to_string())
 }
 
@@ -46,6 +50,39 @@ fn files_that_vanish_are_named() {
     let data = read(dir.path()).unwrap();
     assert_eq!(data.train.len(), 4);
     assert!(data.skipped[0].contains("link.png: "), "{:?}", data.skipped);
+}
+
+/// What was decoded once and is needed again.
+#[test]
+fn files_that_are_no_longer_what_they_were() {
+    let dir = folder();
+    let file = dir.path().join("cat/1.png");
+    let data = read_with(dir.path(), CacheSize::Bytes(0)).unwrap();
+    let (before, stored) = (data.train.get(1).unwrap(), std::fs::read(&file).unwrap());
+    let error = |what: &str| {
+        let error = data.train.get(1).unwrap_err().to_string();
+        assert!(error.contains("cat/1.png") && error.contains("restore it"), "{error}");
+        assert!(error.contains(what), "{error}");
+    };
+    // Another picture, as large and as old.
+    let time = std::fs::metadata(&file).unwrap().modified().unwrap();
+    picture(&file, 77);
+    std::fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
+    error("changed");
+    std::fs::write(&file, &stored[..stored.len() / 2]).unwrap();
+    error("changed");
+    std::fs::remove_file(&file).unwrap();
+    error("No such file");
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    error("no regular file");
+    std::fs::remove_file(&file).unwrap();
+    // The same bytes are the same picture, whenever they were written.
+    std::fs::write(&file, stored).unwrap();
+    assert_eq!(data.train.get(1).unwrap(), before);
+    // In memory nothing is lost.
+    let data = read_with(dir.path(), CacheSize::All).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(data.train.get(1).unwrap(), before);
 }
 
 #[test]

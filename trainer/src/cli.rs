@@ -1,13 +1,15 @@
 //! Command line of `trainer`.
 
+use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
-use crate::data::{Dataset, ReadOptions, extent, notes};
+use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
 use crate::learning::{Defaults, Learning, RecipeName};
+use crate::memory::peak_mb;
+use crate::options::{Machine, architecture, check_size};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{self, Recipe, Run, duration};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
-use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::Checkpoint;
 use convert::import::{self, Head};
@@ -49,14 +51,8 @@ enum Command {
     Show(Show),
     /// Print and draw the learning rate over a run.
     Schedule(ScheduleArgs),
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Backend {
-    /// Burn's fast CPU backend.
-    Flex,
-    /// Burn's portable CPU backend.
-    Ndarray,
+    /// Measure the speed and the memory of training steps.
+    Bench(Bench),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -77,12 +73,13 @@ struct Common {
     /// Seed of weights, order, augmentation and split: the same seed gives the same model.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// CPU threads; all cores where left out.
-    #[arg(long)]
-    threads: Option<usize>,
-    /// What computes.
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    backend: Backend,
+    #[command(flatten)]
+    machine: Machine,
+    /// Memory for decoded pictures: such as 512M or 2G, all, 0, or auto for a quarter of what is
+    /// free (1G where the system does not tell). The others are decoded again for each epoch, with
+    /// the same result.
+    #[arg(long, value_name = "SIZE", default_value_t = CacheSize::Auto)]
+    cache: CacheSize,
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +170,7 @@ where
         Command::Classify(args) => return classify::run(&args, out),
         Command::Show(args) => report::show(&args, out)?,
         Command::Schedule(args) => report::schedule(&args, out)?,
+        Command::Bench(args) => bench::run(&args, out)?,
     }
     Ok(0)
 }
@@ -191,22 +189,6 @@ fn stop_on_interrupt() {
     });
 }
 
-fn device(common: &Common) -> anyhow::Result<Device> {
-    if let Some(threads) = common.threads {
-        ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
-        // The pool of this process is made once; a second run in it keeps the first's.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
-    match common.backend {
-        Backend::Flex => Ok(Device::flex()),
-        #[cfg(feature = "ndarray")]
-        #[expect(deprecated, reason = "the only second opinion on flex's arithmetic")]
-        Backend::Ndarray => Ok(Device::ndarray()),
-        #[cfg(not(feature = "ndarray"))]
-        Backend::Ndarray => bail!("built without the ndarray backend; use --backend flex"),
-    }
-}
-
 fn read(
     common: &Common,
     preprocess: Preprocess,
@@ -218,12 +200,21 @@ fn read(
         "--val-split {} is not in 0..1; pass a share such as 0.2",
         common.val_split
     );
-    let options =
-        ReadOptions { preprocess, val_split: common.val_split, seed: common.seed, classes };
+    let options = ReadOptions {
+        preprocess,
+        val_split: common.val_split,
+        seed: common.seed,
+        classes,
+        cache: common.cache,
+    };
     let data = Dataset::read(&common.data, &options)?;
     writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
     for note in notes(&data) {
         writeln!(out, "{note}")?;
+    }
+    let (kept, all) = (data.in_memory(), data.train.len() + data.val.len());
+    if kept < all {
+        writeln!(out, "in memory: {kept} of {all} pictures (--cache {})", common.cache)?;
     }
     Ok(data)
 }
@@ -234,9 +225,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
         RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
-    let Some(config) = ResNetConfig::by_name(arch, 1) else {
-        bail!("--arch {arch}: not known; use one of {}", ResNetConfig::NAMES.join(", "));
-    };
+    let config = architecture(arch)?;
     let side = args.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
     let preprocess = match args.learning.recipe {
@@ -276,11 +265,6 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     job.run(&args.common, &args.learning, out)
 }
 
-fn check_size(side: u16) -> anyhow::Result<()> {
-    ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
-    Ok(())
-}
-
 /// What `train` and `finetune` share.
 struct Job {
     config: ResNetConfig,
@@ -303,7 +287,7 @@ impl Job {
             // Now, not after hours of training.
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
-        let device = device(common)?;
+        let device = common.machine.device()?;
         let started = Instant::now();
         let data = read(common, self.preprocess, learning.classes, out)?;
         self.config.classes = data.labels.len();
@@ -339,7 +323,7 @@ impl Job {
             let net = train::network(&best, &device)?;
             let classes = best.labels.len();
             let top_k = learning.top_k.clamp(1, classes);
-            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device);
+            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device)?;
             writeln!(
                 out,
                 "{path}: epoch {epoch}, accuracy {:.2} %, top-{top_k} {:.2} % on {} validation pictures",
@@ -363,7 +347,11 @@ impl Job {
         };
         report.save(&page)?;
         writeln!(out, "{}: the report", page.display())?;
-        writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        write!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
+        if let Some(mb) = peak_mb() {
+            write!(out, ", peak memory {mb:.0} MB")?;
+        }
+        writeln!(out)?;
         if !learning.predict.is_empty() {
             classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
         }
@@ -377,7 +365,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         report::check_extension("--report", page, "html")?;
     }
     let checkpoint = import::open(&args.model, Head::Required)?;
-    let device = device(&args.common)?;
+    let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();
     let mut notes = Vec::new();
     let data = read(&args.common, checkpoint.preprocess, None, &mut notes)?;
@@ -399,7 +387,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     let batch = args.batch.max(1);
     let pictures = Arc::new(pictures);
     let p = &checkpoint.preprocess;
-    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device);
+    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device)?;
     if let Some(page) = &args.report {
         let report = Report {
             model: &args.model,

@@ -1,5 +1,6 @@
 //! The options that `train` and `finetune` share, and the recipes behind their defaults.
 
+use crate::accel::Precision;
 use crate::data::augment::Augment;
 use crate::resnet::InitRule;
 use crate::train::{Average, Clip, OptimizerConfig, Recipe, Rule};
@@ -92,6 +93,9 @@ pub(crate) struct Learning {
     /// Epochs at the highest learning rate.
     #[arg(long)]
     pub(crate) hold_epochs: Option<f64>,
+    /// Numbers that training computes with; weights and measuring stay in f32.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
     /// Random changes of training pictures: none, light, strong, kerashub-guide, or a list
     /// such as `flip,crop=0.5,rotate=15,color=0.3,mixup=0.2`; a wrong name lists all.
     #[arg(long, value_name = "STEPS", value_parser = str::parse::<Augment>)]
@@ -250,6 +254,7 @@ impl Learning {
             // A warm-up that is longer than a short run would never reach the rate.
             warmup_epochs: self.warmup_epochs.unwrap_or(share(d.warmup).min(d.most_warmup)),
             hold_epochs: self.hold_epochs.unwrap_or(share(d.hold)),
+            precision: self.precision,
             seed,
             augment,
             freeze_epochs: 0,

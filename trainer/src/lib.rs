@@ -18,10 +18,13 @@
 //! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
 
 pub mod accel;
+mod bench;
 mod classify;
 mod cli;
 pub mod data;
 mod learning;
+mod memory;
+mod options;
 mod report;
 pub mod resnet;
 pub mod train;

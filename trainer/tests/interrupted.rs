@@ -80,3 +80,42 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     let output = child.wait_with_output().unwrap();
     assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
 }
+
+/// Without memory for pictures, each epoch needs the files.
+#[test]
+fn a_lost_picture_ends_a_run_that_resumes_once_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(&dir.path().join("data"));
+    let (state, picture) = (dir.path().join("run/state.mpk"), dir.path().join("data/dark/3.png"));
+    let mut child = train(dir.path(), "", &["--cache", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !state.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its first epoch");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let bytes = std::fs::read(&picture).unwrap();
+    std::fs::remove_file(&picture).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("dark/3.png: ") && said.contains("restore it"), "{said}");
+    assert!(said.contains("in memory: 0 of 24 pictures (--cache 0)"), "{said}");
+
+    let before = std::fs::read(&state).unwrap();
+    let other = train(dir.path(), "", &["--resume"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(2), "{}", text(&other));
+    assert!(text(&other).contains("other pictures"), "{}", text(&other));
+    std::fs::write(&picture, bytes).unwrap();
+    // How much memory there is changes no picture, and need not stay the same.
+    let mut child = train(dir.path(), "", &["--resume"]).stdout(Stdio::piped()).spawn().unwrap();
+    while std::fs::read(&state).unwrap() == before {
+        assert!(child.try_wait().unwrap().is_none(), "did not resume");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
+}

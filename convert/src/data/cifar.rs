@@ -1,13 +1,20 @@
 //! CIFAR-10's binary files: records of one label byte and 32×32 pixels, plane by plane.
 
+use super::pictures::Reader;
+use super::stored::Stored;
 use super::{DataError, Dataset, Pictures, ReadOptions, fit};
-use crate::random::fnv1a;
-use runtime::preprocess::RgbView;
+use artifact::Preprocess;
+use runtime::preprocess::{FrameError, RgbView};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
-const RECORD: usize = 1 + 3 * PLANE;
+/// Bytes of a record's pixels.
+pub(super) const PLANES: usize = 3 * PLANE;
+const RECORD: usize = 1 + PLANES;
 
 /// Class names where `batches.meta.txt` is missing.
 const NAMES: [&str; 10] =
@@ -38,53 +45,66 @@ pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataEr
         })
         .collect();
     batches.sort();
-    let train = read_batches(&batches, labels.len(), options)?;
+    let reader = Reader::new(options);
+    let train = read_batches(&batches, labels.len(), &reader)?;
     let test = root.join("test_batch.bin");
     let val = if test.is_file() {
-        read_batches(&[test], labels.len(), options)?
+        read_batches(&[test], labels.len(), &reader)?
     } else {
-        read_batches(&[], labels.len(), options)?
+        reader.pictures()
     };
     let name = "cifar-10".into();
     Ok(Dataset { name, labels, train, val, skipped: Vec::new(), fingerprint: String::new() })
 }
 
-fn read_batches(
-    files: &[PathBuf],
-    classes: usize,
-    options: &ReadOptions,
-) -> Result<Pictures, DataError> {
-    let p = &options.preprocess;
-    let picture_len = usize::from(p.height) * usize::from(p.width) * 3;
-    let mut out = Pictures { picture_len, ..Pictures::default() };
-    for file in files {
-        let bytes = std::fs::read(file).map_err(|e| DataError::io(file, e))?;
-        if bytes.is_empty() || bytes.len() % RECORD != 0 {
-            let len = bytes.len();
+fn read_batches(files: &[PathBuf], classes: usize, reader: &Reader) -> Result<Pictures, DataError> {
+    let mut out = reader.pictures();
+    for path in files {
+        let io = |e| DataError::io(path, e);
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        if len == 0 || len % RECORD as u64 != 0 {
             return Err(DataError::layout(
-                file,
+                path,
                 format!("{len} bytes, expected a multiple of {RECORD}; unpack the archive again"),
             ));
         }
-        let mut rgb = vec![0; 3 * PLANE];
-        for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
+        let mut file = BufReader::new(file);
+        let path: Arc<Path> = path.as_path().into();
+        let mut record = [0; RECORD];
+        for number in 0..len / RECORD as u64 {
+            file.read_exact(&mut record).map_err(io)?;
             let (label, planes) = (usize::from(record[0]), &record[1..]);
             if label >= classes {
                 return Err(DataError::layout(
-                    file,
-                    format!("record {i} has label {label}, but there are {classes} classes"),
+                    &path,
+                    format!("record {number} has label {label}, but there are {classes} classes"),
                 ));
             }
-            for (pixel, out) in rgb.chunks_exact_mut(3).enumerate() {
-                for (channel, value) in out.iter_mut().enumerate() {
-                    *value = planes[channel * PLANE + pixel];
-                }
-            }
-            let fitted = RgbView::new(&rgb, SIDE, SIDE, SIDE * 3)
-                .and_then(|view| fit(view, p))
-                .map_err(|e| DataError::layout(file, e.to_string()))?;
-            out.push(&fitted, label as u32, fnv1a(planes));
+            let picture = reader
+                .decode(planes, Stored::Record(path.clone(), number))
+                .map_err(|e| DataError::layout(&path, e))?;
+            out.push_read(picture, label as u32);
         }
     }
     Ok(out)
+}
+
+/// Where the pixels of a record start in its file.
+pub(super) const fn offset(record: u64) -> u64 {
+    record * RECORD as u64 + 1
+}
+
+/// Fits a record's pixels, plane by plane, to the model's input size.
+///
+/// # Errors
+/// Fewer than [`PLANES`] bytes.
+pub(super) fn decode(planes: &[u8], p: &Preprocess) -> Result<Vec<u8>, FrameError> {
+    let mut rgb = vec![0; planes.len()];
+    for (pixel, out) in rgb.chunks_exact_mut(3).enumerate() {
+        for (channel, value) in out.iter_mut().enumerate() {
+            *value = planes[channel * planes.len() / 3 + pixel];
+        }
+    }
+    fit(RgbView::new(&rgb, SIDE, SIDE, SIDE * 3)?, p)
 }

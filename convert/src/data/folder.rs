@@ -1,9 +1,9 @@
 //! One folder of pictures per class, optionally below `train/` and `val/`.
 
-use super::{DataError, Dataset, Pictures, ReadOptions, fit, list};
-use crate::random::fnv1a;
+use super::pictures::Reader;
+use super::stored::Stored;
+use super::{DataError, Dataset, Pictures, ReadOptions, list};
 use rayon::prelude::*;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold training pictures.
@@ -39,7 +39,8 @@ pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataEr
         ));
     }
     let mut skipped = Vec::new();
-    let train = read_classes(&train_dir, &labels, options, &mut skipped)?;
+    let reader = Reader::new(options);
+    let train = read_classes(&train_dir, &labels, &reader, &mut skipped)?;
     let val = match &val_dir {
         Some(dir) => {
             let found: Vec<String> = self::folders(dir)?.into_iter().map(|(n, _)| n).collect();
@@ -53,9 +54,9 @@ pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataEr
                     ),
                 ));
             }
-            read_classes(dir, &labels, options, &mut skipped)?
+            read_classes(dir, &labels, &reader, &mut skipped)?
         }
-        None => Pictures { picture_len: train.picture_len, ..Pictures::default() },
+        None => reader.pictures(),
     };
     let name = root
         .canonicalize()
@@ -123,22 +124,21 @@ fn files(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), DataErr
 fn read_classes(
     dir: &Path,
     labels: &[String],
-    options: &ReadOptions,
+    reader: &Reader,
     skipped: &mut Vec<String>,
 ) -> Result<Pictures, DataError> {
-    let p = &options.preprocess;
-    let picture_len = usize::from(p.height) * usize::from(p.width) * 3;
-    let mut out = Pictures { picture_len, ..Pictures::default() };
+    let mut out = reader.pictures();
     for (index, label) in labels.iter().enumerate() {
         let class = dir.join(label);
         let mut paths = Vec::new();
         if class.is_dir() {
             files(&class, 0, &mut paths)?;
         }
-        let read: Vec<_> = paths.par_iter().map(|path| read_picture(path, options)).collect();
+        let read = |path: &PathBuf| reader.read(Stored::File(path.as_path().into()));
+        let read: Vec<_> = paths.par_iter().map(read).collect();
         for (path, result) in paths.iter().zip(read) {
             match result {
-                Ok((pixels, digest)) => out.push(&pixels, index as u32, digest),
+                Ok(picture) => out.push_read(picture, index as u32),
                 Err(why) => skipped.push(format!("{}: {why}", path.display())),
             }
         }
@@ -146,21 +146,9 @@ fn read_classes(
     Ok(out)
 }
 
-fn read_picture(path: &Path, options: &ReadOptions) -> Result<(Vec<u8>, u64), String> {
-    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if meta.len() > picture::MAX_BYTES {
-        return Err(picture::PictureError::TooLong.to_string());
-    }
-    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    let picture = picture::decode(Cursor::new(&bytes)).map_err(|e| e.to_string())?;
-    let view = picture.view().map_err(|e| e.to_string())?;
-    let pixels = fit(view, &options.preprocess).map_err(|e| e.to_string())?;
-    Ok((pixels, fnv1a(&bytes)))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Dataset, ReadOptions};
+    use super::super::{CacheSize, Dataset, ReadOptions};
     use artifact::Preprocess;
     use std::fs;
     use std::path::Path;
@@ -172,7 +160,8 @@ mod tests {
 
     fn read(root: &Path, classes: Option<usize>) -> Result<Dataset, String> {
         let preprocess = Preprocess::normalized(8, 8, [0.5; 3], [0.5; 3]);
-        let options = ReadOptions { preprocess, val_split: 0.25, seed: 1, classes };
+        let options =
+            ReadOptions { preprocess, val_split: 0.25, seed: 1, classes, cache: CacheSize::Auto };
         Dataset::read(root, &options).map_err(|e| e.to_string())
     }
 
@@ -199,7 +188,7 @@ mod tests {
         assert_eq!(data.labels, ["cat", "dog"]);
         assert_eq!(data.train.counts(2), [6, 6]);
         assert_eq!(data.val.counts(2), [2, 2]);
-        assert_eq!(data.train.picture_len, 8 * 8 * 3);
+        assert_eq!(data.train.picture_len(), 8 * 8 * 3);
         assert_eq!((data.leaked(), data.contradictions()), (0, 0));
         assert_eq!(data.skipped.len(), 2);
         assert!(data.skipped[0].contains("broken.jpg"), "{:?}", data.skipped);

@@ -1,7 +1,14 @@
 //! Labelled pictures from folders and CIFAR-10's binary files.
 
+mod cache;
 mod cifar;
 mod folder;
+mod memory;
+mod pictures;
+mod stored;
+
+pub use cache::{CacheSize, CacheSizeError};
+pub use pictures::Pictures;
 
 use crate::random::{Rng, fnv1a};
 use artifact::Preprocess;
@@ -9,85 +16,7 @@ use runtime::preprocess::{FrameError, RgbView, resize_rgb8};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Pictures at the model's input size, RGB, not normalized, with their classes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pictures {
-    /// `[N, height, width, 3]`.
-    pub pixels: Vec<u8>,
-    /// Class index of each picture.
-    pub labels: Vec<u32>,
-    /// Hash of each picture's bytes as stored, for finding duplicates.
-    pub digests: Vec<u64>,
-    /// Bytes of one picture, `height · width · 3`.
-    pub picture_len: usize,
-}
-
-impl Pictures {
-    /// Number of pictures.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// True without pictures.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Pixels of picture `i`, `[height, width, 3]`.
-    pub fn get(&self, i: usize) -> &[u8] {
-        &self.pixels[i * self.picture_len..][..self.picture_len]
-    }
-
-    /// Adds a picture of `picture_len` bytes.
-    fn push(&mut self, pixels: &[u8], label: u32, digest: u64) {
-        self.pixels.extend_from_slice(pixels);
-        self.labels.push(label);
-        self.digests.push(digest);
-    }
-
-    /// The pictures at `indices`, in that order.
-    fn select(&self, indices: &[usize]) -> Self {
-        let mut out = Self { picture_len: self.picture_len, ..Self::default() };
-        for &i in indices {
-            out.push(self.get(i), self.labels[i], self.digests[i]);
-        }
-        out
-    }
-
-    /// Number of pictures of each of `classes`.
-    pub fn counts(&self, classes: usize) -> Vec<usize> {
-        let mut counts = vec![0; classes];
-        for label in &self.labels {
-            if let Some(count) = counts.get_mut(*label as usize) {
-                *count += 1;
-            }
-        }
-        counts
-    }
-
-    /// Picture indices of each class, shuffled by `rng`.
-    fn by_class(&self, rng: &mut Rng) -> Vec<Vec<usize>> {
-        let classes = self.labels.iter().map(|l| *l as usize + 1).max().unwrap_or(0);
-        let mut groups = vec![Vec::new(); classes];
-        for (i, label) in self.labels.iter().enumerate() {
-            groups[*label as usize].push(i);
-        }
-        groups.iter_mut().for_each(|g| rng.shuffle(g));
-        groups
-    }
-
-    /// Up to `count` picture indices, the classes in turn, chosen by `seed`.
-    pub fn stratified(&self, count: usize, seed: u64) -> Vec<usize> {
-        let groups = self.by_class(&mut Rng::keyed(&[seed, fnv1a(b"samples")]));
-        let deepest = groups.iter().map(Vec::len).max().unwrap_or(0);
-        (0..deepest)
-            .flat_map(|depth| groups.iter().filter_map(move |g| g.get(depth).copied()))
-            .take(count)
-            .collect()
-    }
-}
-
-/// A data set in memory.
+/// A data set that has been read; its pictures are in memory as far as they fit.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Last part of the path, for the training record.
@@ -115,6 +44,8 @@ pub struct ReadOptions {
     pub seed: u64,
     /// Number of classes the user expects.
     pub classes: Option<usize>,
+    /// Memory for decoded pictures; the others are decoded again whenever they are needed.
+    pub cache: CacheSize,
 }
 
 /// Why a data set cannot be used.
@@ -136,6 +67,19 @@ pub enum DataError {
         path: PathBuf,
         /// What was found, what was wanted and what to do.
         what: String,
+    },
+    /// A picture was readable when the data set was read, and is not, or another, when it is
+    /// needed again.
+    #[error(
+        "{}: {why}, but it was readable at first; restore it (--resume then continues a training \
+         run) or start again",
+        path.display()
+    )]
+    Lost {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it now.
+        why: String,
     },
 }
 
@@ -224,6 +168,11 @@ impl Dataset {
         val.sort_unstable();
         self.val = self.train.select(&val);
         self.train = self.train.select(&train);
+    }
+
+    /// Number of pictures whose pixels are in memory.
+    pub fn in_memory(&self) -> usize {
+        self.train.in_memory() + self.val.in_memory()
     }
 
     /// Pictures of `val` whose stored bytes also lie in `train`.

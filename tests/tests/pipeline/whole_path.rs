@@ -3,7 +3,7 @@
 use artifact::Artifact;
 use convert::accuracy::predict;
 use convert::checkpoint::Checkpoint;
-use convert::data::{Dataset, Pictures, ReadOptions, fit};
+use convert::data::{CacheSize, Dataset, Pictures, ReadOptions, fit};
 use convert::graph::evaluate;
 use convert::pipeline::{Options, Quantize, Target, convert, normalize, stored_samples};
 use runtime::workers::{Inline, Threads, Workers};
@@ -25,15 +25,10 @@ fn shipped_edge() -> Vec<u8> {
 /// The samples stored in the shipped checkpoint: real CIFAR-10 training pictures.
 fn sample_pictures(checkpoint: &Checkpoint) -> Pictures {
     let p = &checkpoint.preprocess;
-    let mut pictures = Pictures {
-        picture_len: usize::from(p.height) * usize::from(p.width) * 3,
-        ..Pictures::default()
-    };
+    let mut pictures = Pictures::new(*p);
     for sample in &checkpoint.samples {
         let picture = picture::decode(std::io::Cursor::new(&sample.png)).unwrap();
-        pictures.pixels.extend(fit(picture.view().unwrap(), p).unwrap());
-        pictures.labels.push(sample.label);
-        pictures.digests.push(0);
+        pictures.push(&fit(picture.view().unwrap(), p).unwrap(), sample.label, 0);
     }
     pictures
 }
@@ -56,6 +51,7 @@ pub(crate) fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, 
         val_split: 0.0,
         seed: 0,
         classes: Some(10),
+        cache: CacheSize::All,
     };
     let data = Dataset::read(dir.path(), &options).unwrap();
     Some((dir, data.val))
@@ -96,7 +92,7 @@ fn number_formats_agree_with_the_graph() {
         let got = predict(&converted.emitted.bytes, &pictures).unwrap();
         let mut worst = 0f32;
         for i in 0..16 {
-            let input = normalize(pictures.get(i), &checkpoint.preprocess);
+            let input = normalize(&pictures.get(i).unwrap(), &checkpoint.preprocess);
             let want = evaluate(&converted.graph, &input);
             for (a, b) in got.logits[i * want.len()..].iter().zip(&want) {
                 worst = worst.max((a - b).abs());
@@ -120,7 +116,7 @@ fn logits(
     let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
     let mut out = Vec::new();
     for i in 0..count {
-        let picture = normalize(pictures.get(i), &model.meta().preprocess);
+        let picture = normalize(&pictures.get(i).unwrap(), &model.meta().preprocess);
         let mut input = session.input_mut();
         for (i, v) in picture.iter().enumerate() {
             input.set(i, *v);
@@ -193,7 +189,8 @@ fn photos_become_a_classifier() {
     let run = dir.path().join("run");
     let train = ["trainer", "finetune", "--classes", "10", "--epochs", "4", "--seed", "3"];
     let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&mpk)];
-    program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    let log = program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    assert_eq!(log.contains(" in all, peak memory "), cfg!(target_os = "linux"), "{log}");
     let table = program(
         |a, out| convert::cli::run(a, out),
         &["convert", text(&mpk), "-o", text(&edge), "--eval", text(&photos)],

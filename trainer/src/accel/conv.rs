@@ -1,643 +1,507 @@
-//! Convolution, its input gradient and its weight gradient, as sums of shifted planes.
+//! Convolution and its input gradient, as sums over taps of shifted rows.
 //!
-//! The input is copied once into a zero-padded buffer where row follows row. There the pixel
-//! that a filter tap needs lies at a fixed distance from the output pixel, so that
-//! `y[o, q] = Σ_t w[o, t]·buffer[tap_t + q]` over runs of consecutive `q`, without bounds to
-//! observe. Rows share their padding with their neighbors. A stride `s > 1` splits the buffer
-//! into `s × s` planes, one per remainder of row and column, after which the same sum holds.
+//! `y[q, o] = Σ_t Σ_i frame[q + t, i]·w[t, i, o]`: a tile of neighboring output pixels and one or
+//! two blocks of output channels stays in registers while the taps `t` and input channels `i` of
+//! all pixels stream by. The input gradient is the same sum with input and output exchanged; with
+//! a stride `s`, its pixels fall into `s × s` classes by their remainder, and each class meets
+//! other taps.
 //!
-//! Work is split by shape alone, never by thread count, and partial sums are added in a fixed
-//! order: results are the same bits on any number of threads.
+//! Work is split by shape alone, never by thread count, and sums are added in a fixed order:
+//! results are the same bits on any number of threads.
 
-use super::dispatch::{Kernel, Level, accumulate, lanes, store, total};
+use super::dispatch::{Kernel, Level, Simd, unroll};
+use super::element::{Element, LANES, Line, as_cells, lines_mut};
+use super::frame::{Fill, FillWindows, Frame, Planes, Transform};
+use super::recycle::{self, Numbers};
+use bytemuck::Zeroable;
 use rayon::prelude::*;
 
-/// Repeats a statement for each `m` below `M ≤ 8`. A loop would do the same, but not every
-/// loop of this size is unrolled by the compiler, and only then do sums stay in registers.
-macro_rules! unroll {
-    ($m:ident < $M:ident, $body:block) => {
-        unroll!(@ $m $M $body 0 1 2 3 4 5 6 7)
-    };
-    (@ $m:ident $M:ident $body:block $($n:literal)*) => {
-        $(if $n < $M {
-            let $m = $n;
-            $body
-        })*
-    };
-}
+/// Bytes of a frame: a good part of a core's second-level cache, leaving room for weights.
+pub(super) const FRAME_BYTES: usize = 256 << 10;
 
-/// Vectors computed together for each output channel.
-const SPAN: usize = 3;
-
-/// Sizes of a convolution: NCHW input, OIHW square filter, zero padding on every side.
+/// Sizes of a convolution with a square filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) images: usize,
     pub(super) c_in: usize,
     pub(super) c_out: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
+    /// Height and width of the input.
+    pub(super) size: [usize; 2],
+    /// Height and width of the output.
+    pub(super) out: [usize; 2],
     pub(super) filter: usize,
     pub(super) stride: usize,
-    pub(super) pad: usize,
+    /// Zeros before the first row and column.
+    pub(super) pad: [usize; 2],
+    /// The input is planar, `[N, C, H, W]`, not in blocks.
+    pub(super) planar: bool,
 }
 
 impl Geometry {
-    /// Output height and width.
-    pub(super) fn output(&self) -> (usize, usize) {
-        let size = |n: usize| (n + 2 * self.pad - self.filter) / self.stride + 1;
-        (size(self.height), size(self.width))
+    /// Weights of one output channel.
+    pub(super) fn per_filter(&self) -> usize {
+        self.c_in * self.filter * self.filter
     }
 
-    /// Multiply-adds have nothing to work on.
-    fn is_empty(&self) -> bool {
-        self.images == 0 || self.c_in == 0 || self.c_out == 0 || self.height * self.width == 0
+    /// A picture of the input in blocks.
+    pub(super) fn input(&self) -> Planes {
+        let [height, width] = self.size;
+        Planes { blocks: self.c_in.div_ceil(LANES), height, width }
+    }
+
+    /// A picture of the output.
+    pub(super) fn output(&self) -> Planes {
+        let [height, width] = self.out;
+        Planes { blocks: self.c_out.div_ceil(LANES), height, width }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let [height, width] = self.size;
+        self.images * self.c_in * self.c_out * height * width * self.out[0] * self.out[1] == 0
+    }
+
+    /// What an output pixel's window becomes in a frame: blocks, and taps in each direction.
+    pub(super) fn window(&self) -> (usize, usize) {
+        if self.planar {
+            (self.per_filter().div_ceil(LANES), 1)
+        } else {
+            (self.input().blocks, self.filter)
+        }
+    }
+
+    /// The frame of `rows` rows of output.
+    pub(super) fn frame(&self, rows: usize) -> Frame {
+        let (_, taps) = self.window();
+        let (stride, pad) = if self.planar { (1, [0; 2]) } else { (self.stride, self.pad) };
+        let reach = (taps - 1) / stride;
+        Frame {
+            stride,
+            pad,
+            phases: stride.min(taps),
+            rows: rows + reach,
+            pitch: self.out[1] + reach,
+        }
+    }
+
+    /// Rows of output whose frame fits the cache; all strips about the same.
+    pub(super) fn strip<E: Element>(&self) -> usize {
+        let (blocks, taps) = self.window();
+        let frame = self.frame(1);
+        let row = blocks * frame.block() / frame.rows * size_of::<E::Cell>();
+        even_strip(self.out[0], FRAME_BYTES / row.max(1), (taps - 1) / frame.stride)
+    }
+
+    /// Pixels of the input are the frame's cells as they are.
+    pub(super) fn is_pointwise(&self) -> bool {
+        !self.planar
+            && self.filter == 1
+            && self.stride == 1
+            && self.pad == [0; 2]
+            && self.size == self.out
     }
 }
 
-/// `x ∗ w`: `[N, O, H', W']`.
-pub(super) fn forward(level: Level, g: &Geometry, x: &[f32], w: &[f32]) -> Vec<f32> {
-    let (height, width) = g.output();
-    let mut y = vec![0.0; g.images * g.c_out * height * width];
+/// Rows of equal strips of `all` rows that need at most `fit` rows, `reach` more than they have.
+fn even_strip(all: usize, fit: usize, reach: usize) -> usize {
+    let most = fit.saturating_sub(reach).max(1);
+    all.div_ceil(all.div_ceil(most).max(1)).max(1)
+}
+
+/// What a convolution reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a, E> {
+    /// A feature map `[N, blocks, H, W, LANES]`.
+    Map { values: &'a [E], transform: Option<Transform<'a>> },
+    /// Pictures `[N, C, H, W]`.
+    Pictures(&'a [f32]),
+}
+
+impl<E: Element> Source<'_, E> {
+    /// Whether pictures are their own frames.
+    fn is_direct(&self, g: &Geometry) -> bool {
+        matches!(self, Self::Map { transform: None, .. }) && g.is_pointwise()
+    }
+
+    /// Picture `image` as a frame, unless its alignment forbids it.
+    fn direct(&self, g: &Geometry, image: usize) -> Option<&[E::Cell]> {
+        match self {
+            Self::Map { values, .. } => {
+                let len = g.input().lines() * LANES;
+                as_cells::<E>(values[image * len..][..len].as_chunks().0)
+            }
+            Self::Pictures(_) => None,
+        }
+    }
+
+    /// Fills a frame with rows of picture `image` from `first` on.
+    pub(super) fn fill(
+        &self,
+        level: Level,
+        g: &Geometry,
+        frame: &Frame,
+        [image, first]: [usize; 2],
+        out: &mut [Line<E>],
+    ) {
+        match *self {
+            Self::Map { values, transform } => {
+                let planes = g.input();
+                let picture = &values.as_chunks().0[image * planes.lines()..][..planes.lines()];
+                level.run(Fill { frame, planes, picture, first, transform, out });
+            }
+            Self::Pictures(values) => {
+                let size = [g.c_in, g.size[0], g.size[1]];
+                let len = size.iter().product::<usize>();
+                let picture = &values[image * len..][..len];
+                let (stride, pad, filter) = (g.stride, g.pad, g.filter);
+                level.run(FillWindows { frame, stride, pad, filter, size, picture, first, out });
+            }
+        }
+    }
+}
+
+/// `source ∗ w`, `[N, blocks, H', W', LANES]`, with `after` applied to each picture of it and the
+/// picture's part of `parts` while it is in the cache.
+pub(super) fn forward<E: Element, P: Send>(
+    level: Level,
+    g: &Geometry,
+    source: Source<'_, E>,
+    w: &[f32],
+    parts: &mut [P],
+    after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
+) -> Numbers<E> {
+    let result = g.output();
+    let mut y = recycle::take(g.images * result.lines() * LANES);
     if g.is_empty() {
+        y.fill(E::default());
         return y;
     }
-    let grid = Grid::correlation(g.filter, g.stride, g.pad.cast_signed(), height, width);
-    let per_filter = g.c_in * g.filter * g.filter;
+    let in_place = source.is_direct(g);
+    let strip = if in_place { result.height } else { g.strip::<E>() };
+    let frame = g.frame(strip);
+    let (blocks, taps) = g.window();
+    let (k, per_filter) = (g.filter, g.per_filter());
+    let planar = g.planar;
+    let channels = if planar { per_filter } else { g.c_in };
+    let at = |o: usize, i: usize, t: usize| {
+        if planar { w[o * per_filter + i] } else { w[o * per_filter + i * k * k + t] }
+    };
     let pass = Pass {
-        taps: |plane| grid.taps(g.c_in, g.filter, plane),
-        weights: pack(level, g.c_out, per_filter, |o, t| w[o * per_filter + t]),
-        target: Target { height, width, top: 0, left: 0, first: (0, 0), step: 1 },
+        taps: (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect(),
+        weights: pack::<E>(level, [g.c_out, channels, taps * taps], at),
+        cell: [0; 2],
+        rows: result.height,
+        cols: result.width,
+        pixel: [0; 2],
+        step: 1,
     };
-    let shape = Correlation {
-        grid,
-        images: g.images,
-        source: Planes { channels: g.c_in, height: g.height, width: g.width },
-        result: Planes { channels: g.c_out, height, width },
+    let correlation = Correlation { frame, blocks, strip, rows: result.height, result };
+    let read = |image, first, buffer: &mut [Line<E>]| {
+        source.fill(level, g, &frame, [image, first], buffer);
     };
-    shape.run(level, x, &mut y, &[pass]);
+    let direct = |image| in_place.then(|| source.direct(g, image)).flatten();
+    correlation.run(level, &[pass], (direct, read), (&mut y, parts), after);
     y
 }
 
-/// Gradient with respect to `x`, of `x`'s shape, from `dy: [N, O, H', W']`.
-pub(super) fn input_gradient(level: Level, g: &Geometry, w: &[f32], dy: &[f32]) -> Vec<f32> {
-    let mut dx = vec![0.0; g.images * g.c_in * g.height * g.width];
+/// Gradient with respect to the input in blocks, from `dy` in blocks, with `after` applied as by
+/// [`forward`].
+pub(super) fn input_gradient<E: Element, P: Send>(
+    level: Level,
+    g: &Geometry,
+    w: &[f32],
+    dy: &[E],
+    parts: &mut [P],
+    after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
+) -> Numbers<E> {
+    let (source, result) = (g.output(), g.input());
+    let mut dx = recycle::take(g.images * result.lines() * LANES);
+    let (k, s, pad) = (g.filter, g.stride, g.pad);
+    if g.is_empty() || k < s {
+        // Pixels between the windows have no gradient.
+        dx.fill(E::default());
+    }
     if g.is_empty() {
         return dx;
     }
-    let (height, width) = g.output();
-    let (k, s) = (g.filter, g.stride);
-    let source = Planes { channels: g.c_out, height, width };
-    let result = Planes { channels: g.c_in, height: g.height, width: g.width };
-    let at = |i: usize, o: usize, row: usize, col: usize| w[((o * g.c_in + i) * k + row) * k + col];
-    // Pixels of dx with the same remainder (row, col) of the padded position by the stride
-    // meet the same filter taps; each such class is a correlation of dy with stride one.
+    // Pixel i of dx is remainder + s·cell − pad and gets dy[cell − t]·w[remainder + s·t].
     let depth = (k - 1) / s;
-    let grid = if s == 1 {
-        let pad = k.cast_signed() - 1 - g.pad.cast_signed();
-        Grid::correlation(k, 1, pad, g.height, g.width)
-    } else {
-        let rows = ((g.height - 1 + g.pad) / s + 1).max(height) + depth;
-        let cols = ((g.width - 1 + g.pad) / s + 1).max(width) + depth;
-        Grid {
-            stride: 1,
-            pad: depth.cast_signed(),
-            phases: 1,
-            rows,
-            cols,
-            image: rows,
-            pitch: cols,
-        }
+    let cells = |axis: usize| (g.size[axis] - 1 + pad[axis]) / s + 1;
+    let pointwise = g.is_pointwise();
+    let row = source.blocks * (cells(1) + depth) * LANES * size_of::<E>();
+    let strip = if pointwise { cells(0) } else { even_strip(cells(0), FRAME_BYTES / row, depth) };
+    let frame = Frame {
+        stride: 1,
+        pad: [depth; 2],
+        phases: 1,
+        rows: strip + depth,
+        pitch: cells(1) + depth,
     };
-    let classes = (0..s * s).map(|class| (class / s, class % s));
+    let classes = (0..s * s).map(|class| [class / s, class % s]);
     let passes: Vec<_> = classes
-        .filter(|&(row, col)| row < k && col < k)
-        .map(|(row, col)| {
-            let steps = |first: usize| (k - 1 - first) / s + 1;
-            let (down, across) = (steps(row), steps(col));
-            let taps = down * across;
-            let weights = pack(level, g.c_in, g.c_out * taps, |i, t| {
-                let (o, t) = (t / taps, t % taps);
-                at(i, o, row + t / across * s, col + t % across * s)
-            });
-            // Distances in the buffer for output position r·s + remainder − pad.
-            let taps = move |plane: usize| -> Vec<usize> {
-                let tap = |o: usize, t: usize| {
-                    o * plane + (depth - t / across) * grid.pitch + depth - t % across
-                };
-                (0..source.channels)
-                    .flat_map(|o| (0..taps).map(move |t| (o, t)))
-                    .map(|(o, t)| tap(o, t))
-                    .collect()
+        .filter(|remainder| remainder.iter().all(|r| *r < k))
+        .map(|remainder| {
+            let [down, across] = remainder.map(|first| (k - 1 - first) / s + 1);
+            let taps = (0..down * across).map(|t| [t / across, t % across]);
+            let at = |i: usize, o: usize, t: usize| {
+                let row = remainder[0] + t / across * s;
+                let col = remainder[1] + t % across * s;
+                w[((o * g.c_in + i) * k + row) * k + col]
             };
-            // With stride one the buffer's origin is the first pixel of dx itself.
-            let first = |remainder: usize| {
-                if s == 1 { 0 } else { g.pad.saturating_sub(remainder).div_ceil(s) }
-            };
-            let (top, left) = (first(row), first(col));
-            let origin = |n: usize, remainder: usize| {
-                if s == 1 { 0 } else { n * s + remainder - g.pad }
-            };
-            let first = (origin(top, row), origin(left, col));
-            let target = Target {
-                height: g.height.saturating_sub(first.0).div_ceil(s),
-                width: g.width.saturating_sub(first.1).div_ceil(s),
-                top,
-                left,
-                first,
+            let cell = [0, 1].map(|a| pad[a].saturating_sub(remainder[a]).div_ceil(s));
+            let pixel = [0, 1].map(|a| cell[a] * s + remainder[a] - pad[a]);
+            let count = |a: usize| g.size[a].saturating_sub(pixel[a]).div_ceil(s);
+            Pass {
+                taps: taps.map(|[r, c]| frame.tap(depth - r, depth - c)).collect(),
+                weights: pack::<E>(level, [g.c_in, g.c_out, down * across], at),
+                cell,
+                rows: count(0),
+                cols: count(1),
+                pixel,
                 step: s,
-            };
-            Pass { taps, weights, target }
+            }
         })
         .collect();
-    let shape = Correlation { grid, images: g.images, source, result };
-    shape.run(level, dy, &mut dx, &passes);
+    let pictures: &[Line<E>] = dy.as_chunks().0;
+    let picture = |image: usize| &pictures[image * source.lines()..][..source.lines()];
+    let read = |image, first, out: &mut [Line<E>]| {
+        let (frame, planes, picture) = (&frame, source, picture(image));
+        level.run(Fill { frame, planes, picture, first, transform: None, out });
+    };
+    let direct = |image| pointwise.then(|| as_cells::<E>(picture(image))).flatten();
+    let correlation = Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
+    correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
     dx
 }
 
-/// Gradient with respect to `w`, `[O, I, k, k]`.
-pub(super) fn weight_gradient(level: Level, g: &Geometry, x: &[f32], dy: &[f32]) -> Vec<f32> {
-    /// Partial results, which bounds both the parallelism and the memory they take.
-    const CHUNKS: usize = 16;
-    /// Buffer positions that make summing the lanes at the end of a group cheap.
-    const POSITIONS: usize = 2048;
-
-    let per_filter = g.c_in * g.filter * g.filter;
-    let mut dw = vec![0.0; g.c_out * per_filter];
-    if g.is_empty() {
-        return dw;
-    }
-    let (height, width) = g.output();
-    let grid = Grid::correlation(g.filter, g.stride, g.pad.cast_signed(), height, width);
-    let source = Planes { channels: g.c_in, height: g.height, width: g.width };
-    let gradient = Planes { channels: g.c_out, height, width };
-    let group = grid.group(g.images, POSITIONS, CHUNKS);
-    let plane = grid.plane(group);
-    let taps = grid.taps(g.c_in, g.filter, plane);
-    // Rows of whole vectors are read where they lie; others go through a copy whose gaps are
-    // zero, so that a vector may run across them.
-    let in_place = width.is_multiple_of(level.lanes());
-    let copied = plane.next_multiple_of(level.lanes());
-    let flat = Grid { stride: 1, pad: 0, phases: 1, rows: height, cols: width, ..grid };
-    let chunk = g.images.div_ceil(CHUNKS).next_multiple_of(group);
-
-    let partial = |(x, dy): (&[f32], &[f32])| {
-        let mut sum = vec![0.0; g.c_out * per_filter];
-        let mut buffer = vec![0.0; grid.buffer(level, g.c_in, group)];
-        let mut copy = if in_place { Vec::new() } else { vec![0.0; g.c_out * copied] };
-        let mut packed = Vec::new();
-        let groups = x.chunks(group * source.image()).zip(dy.chunks(group * gradient.image()));
-        for (x, dy) in groups {
-            let images = x.len() / source.image();
-            if images < group {
-                buffer.fill(0.0);
-                copy.fill(0.0);
-            }
-            grid.fill(&mut buffer, plane, x, &source);
-            let (dy, dy_plane, spots) = if in_place {
-                (dy, height * width, grid.rows_in_place(level, images, &gradient))
-            } else {
-                flat.fill(&mut copy, copied, dy, &gradient);
-                (&copy[..], copied, grid.flat(level, images))
-            };
-            pack_spots(level, dy, dy_plane, g.c_out, &spots, &mut packed);
-            level.run(Products {
-                buffer: &buffer,
-                taps: &taps,
-                dy: &packed,
-                spots: &spots,
-                sum: &mut sum,
-            });
-        }
-        sum
-    };
-    let chunks = x.par_chunks(chunk * source.image()).zip(dy.par_chunks(chunk * gradient.image()));
-    let partials: Vec<Vec<f32>> = chunks.map(partial).collect();
-    for partial in &partials {
-        for (sum, value) in dw.iter_mut().zip(partial) {
-            *sum += value;
-        }
-    }
-    dw
-}
-
-/// Channels of images and their size.
-#[derive(Debug, Clone, Copy)]
-struct Planes {
-    channels: usize,
-    height: usize,
-    width: usize,
-}
-
-impl Planes {
-    /// Floats in one image.
-    fn image(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-}
-
-/// Where pixels lie in the padded buffer.
-///
-/// A plane holds a group of images below each other. Positions count from the plane's start:
-/// image `b`, row `r`, column `c` is at `(b·image + r)·pitch + c`.
-#[derive(Debug, Clone, Copy)]
-struct Grid {
-    stride: usize,
-    /// Zeros before the first pixel in both directions; negative where pixels are left out.
-    pad: isize,
-    /// Planes per direction and channel.
-    phases: usize,
-    /// Rows and columns that outputs read, of which the last ones may be shared padding.
+/// One set of taps, its packed weights and the pixels that they make.
+struct Pass<E: Element> {
+    /// Distances in the frame.
+    taps: Vec<usize>,
+    weights: Vec<E::Operand>,
+    /// Row and column of the first cell that is a pixel.
+    cell: [usize; 2],
     rows: usize,
     cols: usize,
-    /// Rows from one image to the next.
-    image: usize,
-    /// Positions from one row to the next.
-    pitch: usize,
-}
-
-impl Grid {
-    /// The grid in which outputs `height × width` of a correlation have their positions.
-    fn correlation(k: usize, stride: usize, pad: isize, height: usize, width: usize) -> Self {
-        let reach = (k - 1) / stride;
-        let (rows, cols) = (height + reach, width + reach);
-        // Zeros that end a row can be those that start the next. With a stride, not every
-        // plane has both.
-        let shared = if stride == 1 { usize::try_from(pad).unwrap_or(0).min(k - 1) } else { 0 };
-        let (image, pitch) = (rows - shared, cols - shared);
-        Self { stride, pad, phases: stride.min(k), rows, cols, image, pitch }
-    }
-
-    /// Images to put in a plane, for about `positions` in all, leaving at least `parts`
-    /// groups where there are so many images.
-    fn group(&self, images: usize, positions: usize, parts: usize) -> usize {
-        (positions / (self.image * self.pitch)).min(images / parts).clamp(1, 16)
-    }
-
-    fn plane(&self, group: usize) -> usize {
-        group * self.image * self.pitch
-    }
-
-    /// Floats in the buffer; beyond the planes there is room for what the last vectors and
-    /// taps read and nobody uses.
-    fn buffer(&self, level: Level, channels: usize, group: usize) -> usize {
-        let reach = (self.rows + 1) * (self.pitch + 1);
-        let planes = channels * self.phases * self.phases;
-        planes * self.plane(group) + reach + SPAN * level.lanes()
-    }
-
-    /// Distance of each filter tap `(channel, row, column)` from the output position.
-    fn taps(&self, channels: usize, k: usize, plane: usize) -> Vec<usize> {
-        let s = self.stride;
-        let tap = |t: usize| {
-            let (c, row, col) = (t / (k * k), t / k % k, t % k);
-            let phase = (c * self.phases + row % s) * self.phases + col % s;
-            phase * plane + row / s * self.pitch + col / s
-        };
-        (0..channels * k * k).map(tap).collect()
-    }
-
-    /// Copies images into a buffer of zeros, or one that this grid filled before.
-    fn fill(&self, buffer: &mut [f32], plane: usize, x: &[f32], shape: &Planes) {
-        let Planes { height, width, .. } = *shape;
-        let phases = self.phases * self.phases;
-        for (b, image) in x.chunks_exact(shape.image()).enumerate() {
-            for (c, source) in image.chunks_exact(height * width).enumerate() {
-                for phase in 0..phases {
-                    let start = (c * phases + phase) * plane + b * self.image * self.pitch;
-                    self.fill_plane(&mut buffer[start..], phase, source, height, width);
-                }
-            }
-        }
-    }
-
-    fn fill_plane(&self, out: &mut [f32], phase: usize, x: &[f32], height: usize, width: usize) {
-        let rows = self.overlap(phase / self.phases, self.rows, height);
-        let cols = self.overlap(phase % self.phases, self.cols, width);
-        if cols.len == 0 {
-            return;
-        }
-        for r in 0..rows.len {
-            let source = &x[(rows.pixel + r * self.stride) * width + cols.pixel..];
-            let target = &mut out[(rows.cell + r) * self.pitch + cols.cell..][..cols.len];
-            if self.stride == 1 {
-                target.copy_from_slice(&source[..cols.len]);
-            } else {
-                for (target, value) in target.iter_mut().zip(source.iter().step_by(self.stride)) {
-                    *target = *value;
-                }
-            }
-        }
-    }
-
-    /// Cells of a phase, of `cells` in all, that hold one of `pixels`.
-    fn overlap(&self, phase: usize, cells: usize, pixels: usize) -> Overlap {
-        let (stride, offset) = (self.stride, phase.cast_signed() - self.pad);
-        let cell = usize::try_from(-offset).unwrap_or(0).div_ceil(stride);
-        let pixel = (cell * stride).saturating_add_signed(offset);
-        let len = pixels.saturating_sub(pixel).div_ceil(stride).min(cells.saturating_sub(cell));
-        Overlap { cell, pixel, len }
-    }
-
-    /// Every position of `images` images, a vector at a time.
-    fn flat(&self, level: Level, images: usize) -> Vec<Spot> {
-        let positions = (0..self.plane(images)).step_by(level.lanes());
-        positions.map(|q| Spot { buffer: q, outside: q }).collect()
-    }
-
-    /// Positions of pixels only, a vector at a time, with their place in a tensor whose rows
-    /// are whole vectors.
-    fn rows_in_place(&self, level: Level, images: usize, shape: &Planes) -> Vec<Spot> {
-        let vectors = (0..shape.width).step_by(level.lanes());
-        let rows = (0..images).flat_map(|b| (0..shape.height).map(move |r| (b, r)));
-        rows.flat_map(|(b, r)| {
-            vectors.clone().map(move |c| Spot {
-                buffer: (b * self.image + r) * self.pitch + c,
-                outside: b * shape.image() + r * shape.width + c,
-            })
-        })
-        .collect()
-    }
-}
-
-/// A run of cells and the pixel that the first one holds.
-#[derive(Debug, Clone, Copy)]
-struct Overlap {
-    cell: usize,
-    pixel: usize,
-    len: usize,
-}
-
-/// A vector's place in the padded buffer and in the output (or gradient) of channel zero.
-#[derive(Debug, Clone, Copy)]
-struct Spot {
-    buffer: usize,
-    outside: usize,
-}
-
-/// Which positions of the grid become which pixels of the result.
-#[derive(Debug, Clone, Copy)]
-struct Target {
-    height: usize,
-    width: usize,
-    /// Grid row and column of the first pixel.
-    top: usize,
-    left: usize,
-    /// Row and column of the first pixel in the result.
-    first: (usize, usize),
+    /// Row and column of that pixel in the result.
+    pixel: [usize; 2],
     /// Pixels from one to the next.
     step: usize,
 }
 
-/// One set of taps, its packed weights and the pixels that they make.
-struct Pass<T> {
-    taps: T,
-    weights: Vec<f32>,
-    target: Target,
-}
-
-/// A correlation of every image of `source` into every image of `result`.
+/// A correlation of every picture.
 struct Correlation {
-    grid: Grid,
-    images: usize,
-    source: Planes,
+    frame: Frame,
+    /// Blocks of the source.
+    blocks: usize,
+    /// Rows of cells computed from one frame.
+    strip: usize,
+    /// Rows of cells in all.
+    rows: usize,
     result: Planes,
 }
 
 impl Correlation {
-    fn run<T>(&self, level: Level, x: &[f32], y: &mut [f32], passes: &[Pass<T>])
-    where
-        T: Fn(usize) -> Vec<usize> + Sync,
-    {
-        /// Positions that keep a group's buffer in the cache and its last, partial vector rare.
-        const POSITIONS: usize = 1024;
-        /// Groups to leave for threads to share.
-        const PARTS: usize = 32;
-
-        let Self { grid, source, result, .. } = self;
-        let group = grid.group(self.images, POSITIONS, PARTS);
-        let plane = grid.plane(group);
-        let taps: Vec<_> = passes.iter().map(|pass| (pass.taps)(plane)).collect();
-        let whole = passes.iter().all(|pass| pass.target.step == 1);
-        let in_place = whole && result.width.is_multiple_of(level.lanes());
-        let spots = |images| {
-            let mut spots = if in_place {
-                grid.rows_in_place(level, images, result)
-            } else {
-                grid.flat(level, images)
-            };
-            // Computing the last vector again is simpler than a shorter loop.
-            if let Some(last) = spots.last().copied() {
-                spots.resize(spots.len().next_multiple_of(SPAN), last);
+    /// `direct` gives a picture that is its own frame, `read` fills a frame.
+    fn run<'a, E: Element, P: Send>(
+        &self,
+        level: Level,
+        passes: &[Pass<E>],
+        (direct, read): (
+            impl Fn(usize) -> Option<&'a [E::Cell]> + Sync,
+            impl Fn(usize, usize, &mut [Line<E>]) + Sync,
+        ),
+        (y, parts): (&mut [E], &mut [P]),
+        after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
+    ) {
+        let lines = self.result.lines();
+        let pictures = y.as_chunks_mut::<LANES>().0.par_chunks_mut(lines);
+        let images = pictures.len();
+        let parts = parts.par_chunks_mut(parts.len() / images.max(1));
+        let block = self.frame.block();
+        let taps: Vec<Vec<usize>> = passes
+            .iter()
+            .map(|pass| {
+                let blocks = 0..self.blocks;
+                blocks.flat_map(|b| pass.taps.iter().map(move |t| b * block + t)).collect()
+            })
+            .collect();
+        let buffer = Vec::<E::Cell>::new;
+        pictures.zip(parts).enumerate().for_each_init(buffer, |buffer, (image, (y, parts))| {
+            let whole = direct(image);
+            if whole.is_none() && buffer.is_empty() {
+                *buffer = vec![E::Cell::zeroed(); self.blocks * block];
             }
-            spots
-        };
-        let full = spots(group);
-        let scratch = plane.next_multiple_of(level.lanes());
-        let buffers = || {
-            let flat = if in_place { 0 } else { result.channels * scratch };
-            (vec![0.0; grid.buffer(level, source.channels, group)], vec![0.0; flat])
-        };
-        x.par_chunks(group * source.image())
-            .zip(y.par_chunks_mut(group * result.image()))
-            .for_each_init(buffers, |(buffer, flat), (x, y)| {
-                let images = x.len() / source.image();
-                let partial;
-                let spots = if images == group {
-                    &full
-                } else {
-                    partial = spots(images);
-                    &partial
-                };
-                grid.fill(buffer, plane, x, source);
-                for (pass, taps) in passes.iter().zip(&taps) {
-                    let (out, plane) = if in_place {
-                        (&mut *y, result.height * result.width)
-                    } else {
-                        (&mut flat[..], scratch)
-                    };
-                    level.run(Correlate {
-                        buffer,
-                        taps,
-                        weights: &pass.weights,
-                        spots,
-                        out,
-                        plane,
-                        channels: result.channels,
-                    });
-                    if !in_place {
-                        self.scatter(flat, scratch, &pass.target, y);
+            let strip = if whole.is_some() { self.rows } else { self.strip };
+            for first in (0..self.rows).step_by(strip) {
+                let frame = match whole {
+                    Some(lines) => lines,
+                    None => {
+                        read(image, first, lines_mut::<E>(buffer));
+                        &*buffer
                     }
+                };
+                for (pass, taps) in passes.iter().zip(&taps) {
+                    let from = first.max(pass.cell[0]);
+                    self.strip(level, (pass, taps), frame, [first, from, first + strip], y);
                 }
-            });
+            }
+            after(y, parts);
+        });
     }
 
-    /// Copies the pixels of `target` from grid positions to the result.
-    fn scatter(&self, flat: &[f32], plane: usize, target: &Target, y: &mut [f32]) {
-        let Planes { channels, height, width } = self.result;
-        if target.width == 0 {
+    /// The pixels of a pass whose cells are in rows `from..to`, where the frame starts at `first`.
+    fn strip<E: Element>(
+        &self,
+        level: Level,
+        (pass, taps): (&Pass<E>, &[usize]),
+        frame: &[E::Cell],
+        [first, from, to]: [usize; 3],
+        y: &mut [Line<E>],
+    ) {
+        let rows = to.min(pass.cell[0] + pass.rows).saturating_sub(from);
+        if rows == 0 {
             return;
         }
-        for (b, y) in y.chunks_exact_mut(self.result.image()).enumerate() {
-            let channel = y.chunks_exact_mut(height * width).zip(flat.chunks_exact(plane));
-            for (y, flat) in channel.take(channels) {
-                for r in 0..target.height {
-                    let row = (b * self.grid.image + target.top + r) * self.grid.pitch;
-                    let source = &flat[row + target.left..][..target.width];
-                    let start = (target.first.0 + r * target.step) * width + target.first.1;
-                    let y = &mut y[start..];
-                    if target.step == 1 {
-                        y[..target.width].copy_from_slice(source);
-                    } else {
-                        for (y, value) in y.iter_mut().step_by(target.step).zip(source) {
-                            *y = *value;
-                        }
-                    }
+        let Planes { blocks, width, .. } = self.result;
+        let most = level.tile();
+        let row = pass.pixel[0] + (from - pass.cell[0]) * pass.step;
+        let per_block = taps.len() * E::STEPS;
+        for group in (0..blocks).step_by(most.blocks) {
+            let together = most.blocks.min(blocks - group);
+            let weights =
+                &pass.weights[group * per_block * LANES..][..together * per_block * LANES];
+            let weights: &[Line<E::Operand>] = weights.as_chunks().0;
+            let mut col = 0;
+            while col < pass.cols {
+                let pixels = tile_width(pass.cols - col, most.pixels);
+                let tiles = Tiles {
+                    frame,
+                    taps,
+                    weights,
+                    from: (from - first) * self.frame.pitch + pass.cell[1] + col,
+                    pitch: self.frame.pitch,
+                    rows,
+                    to: group * self.result.pixels()
+                        + row * width
+                        + pass.pixel[1]
+                        + col * pass.step,
+                    step: pass.step,
+                    width,
+                    plane: self.result.pixels(),
+                    y,
+                };
+                if together == 2 {
+                    tiles.dispatch::<2>(level, pixels);
+                } else {
+                    tiles.dispatch::<1>(level, pixels);
                 }
+                col += pixels;
             }
         }
     }
 }
 
-/// Weights in the order that [`Correlate`] reads them: for each block of `M` channels, for
-/// each tap, the block's weights; absent channels are zero.
-fn pack(level: Level, channels: usize, taps: usize, at: impl Fn(usize, usize) -> f32) -> Vec<f32> {
-    let m = level.rows();
-    let mut packed = vec![0.0; channels.next_multiple_of(m) * taps];
-    for channel in 0..channels {
-        for tap in 0..taps {
-            packed[(channel / m * taps + tap) * m + channel % m] = at(channel, tap);
+/// Widths of tiles there are, widest first.
+const TILES: [usize; 8] = [14, 8, 7, 6, 4, 3, 2, 1];
+
+/// Pixels of the next tile where `left` remain: one that divides them if it is not much smaller
+/// than the widest, for the sums of a narrow tile wait for each other.
+fn tile_width(left: usize, most: usize) -> usize {
+    let fits = || TILES.into_iter().filter(|t| *t <= most.min(left));
+    let even = fits().find(|t| left.is_multiple_of(*t) && 2 * t >= most);
+    even.or_else(|| fits().next()).unwrap_or(1)
+}
+
+/// Weights in the order that [`Tiles`] reads them: for each group of as many blocks of results as
+/// a tile has, for each block of sources, tap and operand, a line for each block of the group.
+/// Absent channels are zero. `at(result, source, tap)` is a weight.
+fn pack<E: Element>(
+    level: Level,
+    [results, sources, taps]: [usize; 3],
+    at: impl Fn(usize, usize, usize) -> f32 + Sync,
+) -> Vec<E::Operand> {
+    let (blocks, depth) = (results.div_ceil(LANES), sources.div_ceil(LANES));
+    let most = level.tile().blocks;
+    let per_block = depth * taps * E::STEPS * LANES;
+    let mut packed = vec![E::Operand::default(); blocks * per_block];
+    packed.par_chunks_mut(most * per_block).enumerate().for_each(|(group, packed)| {
+        let together = packed.len() / per_block;
+        let lines: &mut [Line<E::Operand>] = packed.as_chunks_mut().0;
+        for (i, line) in lines.iter_mut().enumerate() {
+            let (block, i) = (group * most + i % together, i / together);
+            let (step, i) = (i % E::STEPS, i / E::STEPS);
+            let (tap, source) = (i % taps, i / taps * LANES + step * E::DEPTH);
+            for (l, operand) in line.iter_mut().enumerate() {
+                let result = block * LANES + l;
+                let weight = |source: usize| {
+                    if result < results && source < sources { at(result, source, tap) } else { 0.0 }
+                };
+                *operand = E::operand([weight(source), weight(source + E::DEPTH - 1)]);
+            }
         }
-    }
+    });
     packed
 }
 
-/// Gradients in the order that [`Products`] reads them: for each block of `M` channels, for each
-/// spot, the block's vectors; those of absent channels hold anything.
-fn pack_spots(
-    level: Level,
-    dy: &[f32],
+/// A column of tiles, `P` pixels wide and `B` blocks deep.
+struct Tiles<'a, E: Element> {
+    frame: &'a [E::Cell],
+    /// Of every block of the source.
+    taps: &'a [usize],
+    weights: &'a [Line<E::Operand>],
+    /// Cell of the first pixel.
+    from: usize,
+    pitch: usize,
+    rows: usize,
+    /// Line of the first pixel in `y`, lines to the next pixel, pixels of a row, lines to the next
+    /// block.
+    to: usize,
+    step: usize,
+    width: usize,
     plane: usize,
-    channels: usize,
-    spots: &[Spot],
-    packed: &mut Vec<f32>,
-) {
-    let (l, m) = (level.lanes(), level.rows());
-    packed.resize(channels.next_multiple_of(m) * spots.len() * l, 0.0);
-    for channel in 0..channels {
-        let start = (channel / m * spots.len() * m + channel % m) * l;
-        let vectors = packed[start..].chunks_mut(m * l);
-        for (vector, spot) in vectors.zip(spots) {
-            let source = channel * plane + spot.outside;
-            vector[..l].copy_from_slice(&dy[source..][..l]);
+    y: &'a mut [Line<E>],
+}
+
+impl<E: Element> Tiles<'_, E> {
+    fn dispatch<const B: usize>(self, level: Level, pixels: usize) {
+        match pixels {
+            14 => level.run(Tile::<E, 14, B>(self)),
+            8 => level.run(Tile::<E, 8, B>(self)),
+            7 => level.run(Tile::<E, 7, B>(self)),
+            6 => level.run(Tile::<E, 6, B>(self)),
+            4 => level.run(Tile::<E, 4, B>(self)),
+            3 => level.run(Tile::<E, 3, B>(self)),
+            2 => level.run(Tile::<E, 2, B>(self)),
+            _ => level.run(Tile::<E, 1, B>(self)),
         }
     }
 }
 
-/// `out[o, outside] = Σ_t w[o, t]·buffer[tap_t + position]` for every spot.
-struct Correlate<'a> {
-    buffer: &'a [f32],
-    taps: &'a [usize],
-    weights: &'a [f32],
-    /// A multiple of [`SPAN`].
-    spots: &'a [Spot],
-    out: &'a mut [f32],
-    /// Floats from one output channel to the next.
-    plane: usize,
-    channels: usize,
-}
+/// [`Tiles`] of a known size.
+struct Tile<'a, E: Element, const P: usize, const B: usize>(Tiles<'a, E>);
 
-impl Kernel for Correlate<'_> {
+impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
     #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
-        let Self { buffer, taps, weights, spots, out, plane, channels } = self;
-        for (block, weights) in weights.chunks_exact(taps.len() * M).enumerate() {
-            let first = block * M;
-            let (weights, _) = weights.as_chunks::<M>();
-            let (spans, _) = spots.as_chunks::<SPAN>();
-            for span in spans {
-                let mut sums = [[[0.0; L]; SPAN]; M];
-                for (weights, &tap) in weights.iter().zip(taps) {
-                    let v = [
-                        *lanes(buffer, span[0].buffer + tap),
-                        *lanes(buffer, span[1].buffer + tap),
-                        *lanes(buffer, span[2].buffer + tap),
-                    ];
-                    unroll!(m < M, {
-                        let w = [weights[m]; L];
-                        accumulate::<FMA, L>(&mut sums[m][0], &w, &v[0]);
-                        accumulate::<FMA, L>(&mut sums[m][1], &w, &v[1]);
-                        accumulate::<FMA, L>(&mut sums[m][2], &w, &v[2]);
+    fn run<S: Simd>(self, simd: S) {
+        let Tiles { frame, taps, weights, from, pitch, rows, to, step, width, plane, y } = self.0;
+        for row in 0..rows {
+            let mut sums = [[[0.0; LANES]; B]; P];
+            let start = from + row * pitch;
+            for (weights, tap) in weights.as_chunks::<B>().0.chunks_exact(E::STEPS).zip(taps) {
+                let Some(x) = frame[start + tap..].first_chunk::<P>() else {
+                    panic!("a tile at {start} overruns a frame of {} cells", frame.len())
+                };
+                for (i, w) in weights.iter().enumerate().take(E::STEPS) {
+                    unroll!(p < P, {
+                        let x = x[p][i];
+                        unroll!(b < B, { E::dot(simd, &mut sums[p][b], x, &w[b]) });
                     });
                 }
-                unroll!(m < M, {
-                    if first + m < channels {
-                        let row = &mut out[(first + m) * plane..];
-                        store(row, span[0].outside, &sums[m][0]);
-                        store(row, span[1].outside, &sums[m][1]);
-                        store(row, span[2].outside, &sums[m][2]);
-                    }
-                });
             }
-        }
-    }
-}
-
-/// `sum[o, t] += Σ_spots dy[o, outside]·buffer[tap_t + position]`.
-struct Products<'a> {
-    buffer: &'a [f32],
-    taps: &'a [usize],
-    /// Packed by [`pack_spots`].
-    dy: &'a [f32],
-    spots: &'a [Spot],
-    sum: &'a mut [f32],
-}
-
-impl Kernel for Products<'_> {
-    #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
-        let Self { buffer, taps, dy, spots, sum } = self;
-        for (block, dy) in dy.chunks_exact(spots.len() * M * L).enumerate() {
-            let first = block * M;
-            let (dy, _) = dy.as_chunks::<L>();
-            let (dy, _) = dy.as_chunks::<M>();
-            for (t, tap) in taps.chunks(SPAN).enumerate() {
-                // Taps that do not fill the tile are computed again and dropped.
-                let last = tap.len() - 1;
-                let [a, b, c] = [tap[0], tap[last.min(1)], tap[last]];
-                let mut sums = [[[0.0; L]; SPAN]; M];
-                for (spot, d) in spots.iter().zip(dy) {
-                    let v = [
-                        *lanes(buffer, spot.buffer + a),
-                        *lanes(buffer, spot.buffer + b),
-                        *lanes(buffer, spot.buffer + c),
-                    ];
-                    unroll!(m < M, {
-                        accumulate::<FMA, L>(&mut sums[m][0], &d[m], &v[0]);
-                        accumulate::<FMA, L>(&mut sums[m][1], &d[m], &v[1]);
-                        accumulate::<FMA, L>(&mut sums[m][2], &d[m], &v[2]);
-                    });
-                }
-                let tile = sums;
-                let rows = sum[first * taps.len()..].chunks_exact_mut(taps.len());
-                add_totals(&tile, rows.map(|row| &mut row[t * SPAN..][..tap.len()]));
-            }
-        }
-    }
-}
-
-/// Adds the totals of a tile's lanes to each row's sums.
-///
-/// Out of line: where the lanes are taken apart next to the loop that makes them, the compiler
-/// keeps them apart in the loop as well.
-#[inline(never)]
-fn add_totals<'a, const L: usize, const M: usize>(
-    tile: &[[[f32; L]; SPAN]; M],
-    rows: impl Iterator<Item = &'a mut [f32]>,
-) {
-    for (row, lanes) in rows.zip(tile) {
-        for (sum, lanes) in row.iter_mut().zip(lanes) {
-            *sum += total(*lanes);
+            let to = to + row * step * width;
+            unroll!(b < B, {
+                unroll!(p < P, { y[to + b * plane + p * step] = E::narrow(simd, &sums[p][b]) });
+            });
         }
     }
 }

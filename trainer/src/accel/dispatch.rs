@@ -1,17 +1,81 @@
-//! Run-time choice of vector instructions, and the crate's only unsafe code.
+//! Run-time choice of vector instructions, and nearly all of the crate's unsafe code.
 //!
 //! Kernels are plain safe loops over fixed-width arrays; compiled once per instruction set,
 //! inside a function that enables it, they become that set's vector code.
 #![expect(unsafe_code, reason = "calling a function that enables instructions is unsafe")]
+
+use super::element::{LANES, Line};
+#[cfg(target_arch = "x86_64")]
+use core::arch::x86_64::*;
+
+/// Repeats a statement for each `m` below `M ≤ 16`. A loop would do the same, but not every
+/// loop of this size is unrolled by the compiler, and only then do sums stay in registers.
+macro_rules! unroll {
+    ($m:ident < $M:expr, $body:block) => {
+        unroll!(@ $m ($M) $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $m:ident ($M:expr) $body:block $($n:literal)*) => {
+        $(if $n < $M {
+            let $m = $n;
+            $body
+        })*
+    };
+}
+pub(super) use unroll;
 
 /// A loop nest to be compiled for each instruction set.
 ///
 /// `run` must be `#[inline(always)]`, as must everything it calls: code that stays outside the
 /// enabling function is compiled for the baseline.
 pub(super) trait Kernel {
-    /// `FMA`: fused multiply-add is an instruction (without it `f32::mul_add` is a library
-    /// call); `L`: floats in a vector; `M`: rows of three vectors that fit in registers.
-    fn run<const FMA: bool, const L: usize, const M: usize>(self);
+    fn run<S: Simd>(self, simd: S);
+}
+
+/// What instruction sets do differently; a value is proof that the processor has them.
+pub(super) trait Simd: Copy {
+    /// Fused multiply-add is an instruction; without it `f32::mul_add` is a library call.
+    const FMA: bool;
+
+    /// `sum[l] += x₀·w[l]₀ + x₁·w[l]₁`, where an operand holds two bf16 numbers, the first in
+    /// its low half.
+    #[inline(always)]
+    fn dot_pairs(self, sum: &mut Line, x: u32, w: &[u32; LANES]) {
+        let halves = |v: u32| [f32::from_bits(v << 16), f32::from_bits(v & 0xffff_0000)];
+        let [x_low, x_high] = halves(x);
+        for l in 0..LANES {
+            let [low, high] = halves(w[l]);
+            sum[l] = self.mul_add(x_low, low, self.mul_add(x_high, high, sum[l]));
+        }
+    }
+
+    /// bf16 numbers, as their bits, to f32.
+    #[inline(always)]
+    fn widen(self, bits: &Line<u16>) -> Line {
+        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    /// The bits of the nearest bf16 numbers, of equally near ones the even.
+    #[inline(always)]
+    fn narrow(self, line: &Line) -> Line<u16> {
+        line.map(to_bf16)
+    }
+
+    /// `a·b + c`, fused where that is one instruction.
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
+        if Self::FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+/// The bits of the nearest bf16 number, of equally near ones the even. `half`'s own conversion is
+/// the same, but not made of vector instructions.
+#[inline(always)]
+pub(super) fn to_bf16(v: f32) -> u16 {
+    let bits = v.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // A NaN whose payload is all ones would be carried over to zero.
+    let quiet = bits >> 16 | 0x40;
+    (if v.is_nan() { quiet } else { nearest }) as u16
 }
 
 /// An instruction set that this processor has; only detection makes one.
@@ -21,6 +85,8 @@ pub(super) struct Level(Set);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Set {
     #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -29,18 +95,28 @@ enum Set {
     Portable,
 }
 
+/// Largest tile of a convolution: its sums and one vector of weights stay in registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TileSize {
+    /// Pixels.
+    pub(super) pixels: usize,
+    /// Blocks of channels.
+    pub(super) blocks: usize,
+}
+
 impl Level {
     /// Sets this processor can run, best first.
     pub(super) fn available() -> impl Iterator<Item = Self> {
+        #[cfg(target_arch = "x86_64")]
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("fma");
         let sets = [
             #[cfg(target_arch = "x86_64")]
-            (
-                Set::Avx512,
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("fma"),
-            ),
+            (Set::Avx512Bf16, avx512 && is_x86_feature_detected!("avx512bf16")),
+            #[cfg(target_arch = "x86_64")]
+            (Set::Avx512, avx512),
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
             #[cfg(target_arch = "aarch64")]
@@ -55,29 +131,24 @@ impl Level {
         Self::available().next().unwrap_or(Self(Set::Portable))
     }
 
-    /// `L` of the kernels this level runs.
-    pub(super) fn lanes(self) -> usize {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => 16,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => 8,
-            #[cfg(target_arch = "aarch64")]
-            Set::Neon => 4,
-            Set::Portable => 4,
-        }
+    /// Whether two bf16 products are one instruction.
+    pub(super) fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let has = self.0 == Set::Avx512Bf16;
+        #[cfg(not(target_arch = "x86_64"))]
+        let has = false;
+        has
     }
 
-    /// `M` of the kernels this level runs.
-    pub(super) fn rows(self) -> usize {
+    pub(super) fn tile(self) -> TileSize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512 => 8,
+            Set::Avx512Bf16 | Set::Avx512 => TileSize { pixels: 14, blocks: 2 },
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2 => 4,
+            Set::Avx2 => TileSize { pixels: 6, blocks: 1 },
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => 8,
-            Set::Portable => 4,
+            Set::Neon => TileSize { pixels: 6, blocks: 1 },
+            Set::Portable => TileSize { pixels: 3, blocks: 1 },
         }
     }
 
@@ -85,72 +156,97 @@ impl Level {
     pub(super) fn run<K: Kernel>(self, kernel: K) {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` makes this value only after detecting the five features.
+            Set::Avx512Bf16 => unsafe { avx512_bf16(kernel) },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` makes this value only after detecting the four features.
             Set::Avx512 => unsafe { avx512(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` makes this value only after detecting both features.
             Set::Avx2 => unsafe { avx2(kernel) },
             #[cfg(target_arch = "aarch64")]
-            Set::Neon => kernel.run::<true, 4, 8>(),
-            Set::Portable => kernel.run::<false, 4, 4>(),
+            Set::Neon => kernel.run(Fused),
+            Set::Portable => kernel.run(Separate),
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,fma")]
+fn avx512_bf16<K: Kernel>(kernel: K) {
+    kernel.run(Pairs(()));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
 fn avx512<K: Kernel>(kernel: K) {
-    kernel.run::<true, 16, 8>();
+    kernel.run(Fused);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<K: Kernel>(kernel: K) {
-    kernel.run::<true, 8, 4>();
+    kernel.run(Fused);
 }
 
-/// `a·b + c`, fused where that is one instruction.
-#[inline(always)]
-pub(super) fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
+/// Fused multiply-add.
+#[derive(Debug, Clone, Copy)]
+struct Fused;
+
+impl Simd for Fused {
+    const FMA: bool = true;
 }
 
-/// The `L` floats at `at`.
-#[inline(always)]
-pub(super) fn lanes<const L: usize>(values: &[f32], at: usize) -> &[f32; L] {
-    match values[at..].first_chunk() {
-        Some(lanes) => lanes,
-        None => panic!("vector at {at} overruns a buffer of {} floats", values.len()),
-    }
+/// Multiplication and addition apart.
+#[derive(Debug, Clone, Copy)]
+struct Separate;
+
+impl Simd for Separate {
+    const FMA: bool = false;
 }
 
-/// Writes `L` floats at `at`.
-#[inline(always)]
-pub(super) fn store<const L: usize>(values: &mut [f32], at: usize, lanes: &[f32; L]) {
-    values[at..][..L].copy_from_slice(lanes);
-}
+/// AVX-512 BF16; only `avx512_bf16` makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+struct Pairs(());
 
-/// `sum + a·b`, lane by lane.
-#[inline(always)]
-pub(super) fn accumulate<const FMA: bool, const L: usize>(
-    sum: &mut [f32; L],
-    a: &[f32; L],
-    b: &[f32; L],
-) {
-    for l in 0..L {
-        sum[l] = mul_add::<FMA>(a[l], b[l], sum[l]);
-    }
-}
+#[cfg(target_arch = "x86_64")]
+impl Simd for Pairs {
+    const FMA: bool = true;
 
-/// Sum of the lanes, pairwise so that rounding stays small and vector shuffles suffice.
-#[inline(always)]
-pub(super) fn total<const L: usize>(mut lanes: [f32; L]) -> f32 {
-    let mut half = L / 2;
-    while half > 0 {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
+    #[inline(always)]
+    fn dot_pairs(self, sum: &mut Line, x: u32, w: &[u32; LANES]) {
+        // SAFETY: `self` proves the features; both arrays hold the 16 values of a register, and
+        // `__m512i` and `__m512bh` are names of the same 64 bytes.
+        unsafe {
+            let [x, w] =
+                [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
+                    .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
+            let total = _mm512_dpbf16_ps(_mm512_loadu_ps(sum.as_ptr()), x, w);
+            _mm512_storeu_ps(sum.as_mut_ptr(), total);
         }
-        half /= 2;
     }
-    lanes[0]
+
+    #[inline(always)]
+    fn widen(self, bits: &Line<u16>) -> Line {
+        let mut line = [0.0; LANES];
+        // SAFETY: `self` proves the features; the arrays hold the 16 values of a register.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));
+            let wide = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
+            _mm512_storeu_ps(line.as_mut_ptr(), wide);
+        }
+        line
+    }
+
+    /// Numbers below the smallest normal one become zero.
+    #[inline(always)]
+    fn narrow(self, line: &Line) -> Line<u16> {
+        // SAFETY: `self` proves the features; the array holds the 16 values of a register, and
+        // `__m256bh` is 32 bytes of any value.
+        unsafe {
+            let bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(line.as_ptr()));
+            core::mem::transmute::<__m256bh, Line<u16>>(bits)
+        }
+    }
 }

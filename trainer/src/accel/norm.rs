@@ -1,255 +1,332 @@
-//! Training-mode batch normalization with residual addition and ReLU in the same pass.
+//! Batch normalization with residual addition and ReLU in the same pass.
 //!
-//! Moments are taken per image and channel, where a plane of pixels fits the cache, and joined
-//! in f64 in the order of the images, so that results do not depend on threads.
+//! Moments are taken of each picture while it is in the cache, around the picture's own mean, and
+//! joined in f64 in the order of the pictures, so that they neither cancel nor depend on threads.
 
-use super::dispatch::{Kernel, Level, accumulate, mul_add, total};
+use super::dispatch::{Kernel, Level, Simd};
+use super::element::{Element, LANES, Line};
+use super::frame::{Affine, Planes, at_least, floor};
+use super::recycle::{self, Numbers};
+use super::reduce;
 use rayon::prelude::*;
 
-/// Sizes of the input: `pixels` is height times width.
-#[derive(Debug, Clone, Copy)]
+/// Sizes of a feature map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) images: usize,
+    /// Channels in use; the last block may have more lanes.
     pub(super) channels: usize,
-    pub(super) pixels: usize,
+    pub(super) planes: Planes,
 }
 
 impl Extent {
-    fn image(&self) -> usize {
-        self.channels * self.pixels
+    /// Values of a picture.
+    fn picture(&self) -> usize {
+        self.planes.lines() * LANES
     }
 
-    /// Values that share a mean.
-    fn population(&self) -> f64 {
-        (self.images * self.pixels) as f64
+    /// Whether there is nothing to compute.
+    pub(super) fn is_empty(&self) -> bool {
+        self.images * self.planes.lines() == 0
     }
 
-    fn is_empty(&self) -> bool {
-        self.images * self.channels * self.pixels == 0
+    /// Room for one result for each block of each picture.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        vec![[[0.0; LANES]; 2]; self.images * self.planes.blocks]
     }
 }
 
-/// What follows the normalization, and the ε under the root.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
-    pub(super) relu: bool,
-    pub(super) epsilon: f64,
+/// Two sums over the pixels of a block: mean and squares around it, or a gradient's sum and its
+/// product with the centered input.
+pub(super) type Part = [Line; 2];
+
+/// A channel's statistics.
+#[derive(Debug, Clone)]
+pub(super) struct Moments {
+    /// `[C]`.
+    pub(super) mean: Vec<f32>,
+    /// Biased, `[C]`.
+    pub(super) variance: Vec<f32>,
 }
 
-/// `(mean, biased variance)` of every channel.
-fn moments(level: Level, extent: &Extent, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let Extent { channels, pixels, .. } = *extent;
-    let mut parts = vec![[0.0; 2]; extent.images * channels];
-    x.par_chunks(extent.image()).zip(parts.par_chunks_mut(channels)).for_each(|(x, parts)| {
-        level.run(PlaneMoments { x, pixels, parts });
-    });
-    let planes = pixels as f64;
-    (0..channels)
-        .map(|channel| {
-            let own = || parts.iter().skip(channel).step_by(channels);
-            let mean = own().map(|[mean, _]| f64::from(*mean)).sum::<f64>() / extent.images as f64;
-            // Squares around each plane's own mean, moved to the common one.
-            let squares: f64 = own()
-                .map(|[own, squares]| {
-                    f64::from(*squares) + planes * (f64::from(*own) - mean).powi(2)
-                })
-                .sum();
-            (mean as f32, (squares / extent.population()) as f32)
-        })
-        .unzip()
+/// Mean and squares around it of each block of a picture.
+pub(super) struct PictureMoments<'a, E: Element> {
+    pub(super) picture: &'a [Line<E>],
+    /// Pixels of a block.
+    pub(super) pixels: usize,
+    pub(super) parts: &'a mut [Part],
 }
 
-/// `(y, mean, biased variance)` of `y = act(γ·(x − mean)/√(variance + ε) + β [+ residual])`.
-pub(super) fn forward(
-    level: Level,
-    extent: &Extent,
-    settings: Settings,
-    x: &[f32],
-    [gamma, beta]: [&[f32]; 2],
-    residual: Option<&[f32]>,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let mut y = vec![0.0; x.len()];
-    if extent.is_empty() {
-        return (y, vec![0.0; extent.channels], vec![0.0; extent.channels]);
-    }
-    let (mean, variance) = moments(level, extent, x);
-    let scales: Vec<Affine> = gamma
-        .iter()
-        .zip(beta)
-        .zip(mean.iter().zip(&variance))
-        .map(|((&gamma, &beta), (&mean, &variance))| {
-            let inverse = 1.0 / (f64::from(variance) + settings.epsilon).sqrt();
-            Affine { center: mean, scale: (f64::from(gamma) * inverse) as f32, shift: beta }
-        })
-        .collect();
-    y.par_chunks_mut(extent.image()).zip(x.par_chunks(extent.image())).enumerate().for_each(
-        |(image, (y, x))| {
-            let residual = residual.map(|r| &r[image * extent.image()..][..extent.image()]);
-            let pixels = extent.pixels;
-            level.run(Apply { x, residual, relu: settings.relu, scales: &scales, pixels, y });
-        },
-    );
-    (y, mean, variance)
-}
+/// Pixels summed before their sum is added to the others: long chains of additions lose bits.
+const RUN: usize = 64;
 
-/// Gradients of [`forward`].
-#[derive(Debug)]
-pub(super) struct Gradients {
-    pub(super) dx: Vec<f32>,
-    pub(super) dgamma: Vec<f32>,
-    pub(super) dbeta: Vec<f32>,
-}
-
-/// Gradients of [`forward`]; `y` is its output, needed where a ReLU follows.
-///
-/// `dy` becomes its part that passed the ReLU, which is the gradient of the residual.
-pub(super) fn backward(
-    level: Level,
-    extent: &Extent,
-    epsilon: f64,
-    x: &[f32],
-    y: Option<&[f32]>,
-    dy: &mut [f32],
-    [gamma, mean, variance]: [&[f32]; 3],
-) -> Gradients {
-    let Extent { channels, pixels, .. } = *extent;
-    let mut dx = vec![0.0; x.len()];
-    if extent.is_empty() {
-        return Gradients { dx, dgamma: vec![0.0; channels], dbeta: vec![0.0; channels] };
-    }
-    let image = extent.image();
-    let mut parts = vec![[0.0; 2]; extent.images * channels];
-    dy.par_chunks_mut(image)
-        .zip(x.par_chunks(image))
-        .zip(parts.par_chunks_mut(channels))
-        .enumerate()
-        .for_each(|(b, ((dy, x), parts))| {
-            let y = y.map(|y| &y[b * image..][..image]);
-            level.run(MaskedSums { x, y, mean, pixels, dy, parts });
-        });
-
-    let mut dgamma = Vec::with_capacity(channels);
-    let mut dbeta = Vec::with_capacity(channels);
-    let mut slopes = Vec::with_capacity(channels);
-    for c in 0..channels {
-        let own = || parts.iter().skip(c).step_by(channels);
-        let plain: f64 = own().map(|[plain, _]| f64::from(*plain)).sum();
-        let centered: f64 = own().map(|[_, centered]| f64::from(*centered)).sum();
-        let inverse = 1.0 / (f64::from(variance[c]) + epsilon).sqrt();
-        let scale = f64::from(gamma[c]) * inverse;
-        // dx = γ/σ·(dy − mean(dy) − x̂·mean(dy·x̂)) with x̂ = (x − mean)/σ.
-        slopes.push(Slope {
-            center: mean[c],
-            dy: scale as f32,
-            x: (-scale * inverse * inverse * centered / extent.population()) as f32,
-            constant: (-scale * plain / extent.population()) as f32,
-        });
-        dgamma.push((centered * inverse) as f32);
-        dbeta.push(plain as f32);
-    }
-    let dy = &*dy;
-    dx.par_chunks_mut(image)
-        .zip(x.par_chunks(image))
-        .zip(dy.par_chunks(image))
-        .for_each(|((dx, x), dy)| level.run(InputSlopes { x, dy, slopes: &slopes, pixels, dx }));
-    Gradients { dx, dgamma, dbeta }
-}
-
-/// Sums of a plane keep this many vectors apart, to hide the latency of an addition.
-const APART: usize = 4;
-
-/// Mean and squares around it of each plane.
-struct PlaneMoments<'a> {
-    x: &'a [f32],
-    pixels: usize,
-    parts: &'a mut [[f32; 2]],
-}
-
-impl Kernel for PlaneMoments<'_> {
+impl<E: Element> Kernel for PictureMoments<'_, E> {
     #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
-        for (x, part) in self.x.chunks_exact(self.pixels).zip(self.parts) {
-            let (vectors, rest) = x.as_chunks::<L>();
-            let (blocks, vectors) = vectors.as_chunks::<APART>();
-            let mut sums = [[0.0; L]; APART];
-            for block in blocks {
-                for a in 0..APART {
-                    for l in 0..L {
-                        sums[a][l] += block[a][l];
-                    }
+    fn run<S: Simd>(self, simd: S) {
+        for (block, part) in self.picture.chunks_exact(self.pixels).zip(self.parts) {
+            let mut total = [0.0; LANES];
+            for run in block.chunks(RUN) {
+                // Two sums, to hide the latency of an addition.
+                let mut sums = [[0.0; LANES]; 2];
+                let (pairs, rest) = run.as_chunks::<2>();
+                for [first, second] in pairs {
+                    add(&mut sums[0], &E::widen(simd, first));
+                    add(&mut sums[1], &E::widen(simd, second));
                 }
-            }
-            for vector in vectors {
-                for l in 0..L {
-                    sums[0][l] += vector[l];
+                for x in rest {
+                    add(&mut sums[0], &E::widen(simd, x));
                 }
+                add(&mut total, &sums[0]);
+                add(&mut total, &sums[1]);
             }
-            let mean = (joined(sums) + rest.iter().sum::<f32>()) / self.pixels as f32;
-
-            let mut sums = [[0.0; L]; APART];
-            for block in blocks {
-                for a in 0..APART {
-                    let d = block[a].map(|x| x - mean);
-                    accumulate::<FMA, L>(&mut sums[a], &d, &d);
+            let mean = total.map(|sum| sum / self.pixels as f32);
+            let mut total = [0.0; LANES];
+            for run in block.chunks(RUN) {
+                let mut sums = [[0.0; LANES]; 2];
+                let (pairs, rest) = run.as_chunks::<2>();
+                for [first, second] in pairs {
+                    add_square(simd, &mut sums[0], &E::widen(simd, first), &mean);
+                    add_square(simd, &mut sums[1], &E::widen(simd, second), &mean);
                 }
+                for x in rest {
+                    add_square(simd, &mut sums[0], &E::widen(simd, x), &mean);
+                }
+                add(&mut total, &sums[0]);
+                add(&mut total, &sums[1]);
             }
-            for vector in vectors {
-                let d = vector.map(|x| x - mean);
-                accumulate::<FMA, L>(&mut sums[0], &d, &d);
-            }
-            let rest: f32 = rest.iter().map(|x| (x - mean) * (x - mean)).sum();
-            *part = [mean, joined(sums) + rest];
+            *part = [mean, total];
         }
     }
 }
 
 #[inline(always)]
-fn joined<const L: usize>([a, b, c, d]: [[f32; L]; APART]) -> f32 {
-    let mut sum = a;
-    for l in 0..L {
-        sum[l] = (a[l] + b[l]) + (c[l] + d[l]);
+fn add(sum: &mut Line, x: &Line) {
+    for l in 0..LANES {
+        sum[l] += x[l];
     }
-    total(sum)
 }
 
-/// `scale·(x − center) + shift`.
+/// `sum += a·(x − center)`, lane by lane.
+#[inline(always)]
+fn add_centered<S: Simd>(simd: S, sum: &mut Line, a: &Line, x: &Line, center: &Line) {
+    for l in 0..LANES {
+        sum[l] = simd.mul_add(a[l], x[l] - center[l], sum[l]);
+    }
+}
+
+#[inline(always)]
+fn add_square<S: Simd>(simd: S, sum: &mut Line, x: &Line, center: &Line) {
+    for l in 0..LANES {
+        let d = x[l] - center[l];
+        sum[l] = simd.mul_add(d, d, sum[l]);
+    }
+}
+
+/// The parts of one channel, picture by picture.
+fn channel(parts: &[Part], blocks: usize, channel: usize) -> impl Iterator<Item = [f64; 2]> {
+    let own = parts.iter().skip(channel / LANES).step_by(blocks);
+    own.map(move |part| part.map(|line| f64::from(line[channel % LANES])))
+}
+
+/// Joins what [`PictureMoments`] found in all pictures, of all processes.
+pub(super) fn join_moments(extent: &Extent, parts: &[Part]) -> Moments {
+    let blocks = extent.planes.blocks;
+    let pixels = extent.planes.pixels() as f64;
+    // Sum of all values of each channel, and how many they are.
+    let mut sums: Vec<f64> = (0..extent.channels)
+        .map(|c| channel(parts, blocks, c).map(|[mean, _]| mean * pixels).sum())
+        .collect();
+    sums.push(extent.images as f64 * pixels);
+    reduce::sum(&mut sums);
+    let count = sums.pop().unwrap_or(0.0).max(1.0);
+    let means: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
+    // Squares around each picture's own mean, moved to the common one.
+    let moved = |mean: f64| move |[own, squares]: [f64; 2]| squares + pixels * (own - mean).powi(2);
+    let mut squares: Vec<f64> = means
+        .iter()
+        .enumerate()
+        .map(|(c, mean)| channel(parts, blocks, c).map(moved(*mean)).sum())
+        .collect();
+    reduce::sum(&mut squares);
+    Moments {
+        mean: means.iter().map(|mean| *mean as f32).collect(),
+        variance: squares.iter().map(|squares| (squares / count) as f32).collect(),
+    }
+}
+
+/// Moments of a whole map.
+pub(super) fn moments<E: Element>(level: Level, extent: &Extent, x: &[E]) -> Moments {
+    let mut parts = extent.parts();
+    if !extent.is_empty() {
+        let pictures: &[Line<E>] = x.as_chunks().0;
+        let (lines, pixels) = (extent.planes.lines(), extent.planes.pixels());
+        let parts = parts.par_chunks_mut(extent.planes.blocks);
+        pictures.par_chunks(lines).zip(parts).for_each(|(picture, parts)| {
+            level.run(PictureMoments { picture, pixels, parts });
+        });
+    }
+    join_moments(extent, &parts)
+}
+
+/// Statistics and parameters of a normalization, `[C]` each.
 #[derive(Debug, Clone, Copy)]
-struct Affine {
-    center: f32,
-    scale: f32,
-    shift: f32,
+pub(super) struct Norm<'a> {
+    pub(super) mean: &'a [f32],
+    pub(super) variance: &'a [f32],
+    pub(super) gamma: &'a [f32],
+    pub(super) beta: &'a [f32],
+    pub(super) epsilon: f64,
+    /// The statistics are constants, not the input's own.
+    pub(super) fixed: bool,
 }
 
-/// The normalization itself, the residual and the ReLU of one image.
-struct Apply<'a> {
-    x: &'a [f32],
-    residual: Option<&'a [f32]>,
-    relu: bool,
-    scales: &'a [Affine],
-    pixels: usize,
-    y: &'a mut [f32],
+impl Norm<'_> {
+    /// `1/√(variance + ε)` of a channel.
+    fn inverse(&self, channel: usize) -> f64 {
+        1.0 / (f64::from(self.variance[channel]) + self.epsilon).sqrt()
+    }
+
+    /// As a multiplication and an addition; zero in lanes without a channel.
+    pub(super) fn affine(&self) -> Vec<Affine> {
+        let zero = [0.0; LANES];
+        let none = Affine { center: zero, scale: zero, shift: zero };
+        let mut blocks = vec![none; self.gamma.len().div_ceil(LANES)];
+        for c in 0..self.gamma.len() {
+            let (block, l) = (&mut blocks[c / LANES], c % LANES);
+            block.center[l] = self.mean[c];
+            block.scale[l] = (f64::from(self.gamma[c]) * self.inverse(c)) as f32;
+            block.shift[l] = self.beta[c];
+        }
+        blocks
+    }
+
+    /// What the sums of a gradient come to.
+    pub(super) fn slopes(&self, extent: &Extent, parts: &[Part]) -> Slopes {
+        let (channels, blocks) = (extent.channels, extent.planes.blocks);
+        let mut sums: Vec<f64> = (0..2 * channels)
+            .map(|i| channel(parts, blocks, i % channels).map(|part| part[i / channels]).sum())
+            .collect();
+        // Where every process sums its own pictures, parameters get their share of the gradient
+        // later; the input's needs all sums now.
+        let own = sums.clone();
+        sums.push((extent.images * extent.planes.pixels()) as f64);
+        if !self.fixed {
+            reduce::sum(&mut sums);
+        }
+        let count = sums.pop().unwrap_or(0.0).max(1.0);
+        let zero = [0.0; LANES];
+        let mut slopes = Slopes {
+            blocks: vec![Slope { center: zero, dy: zero, x: zero, constant: zero }; blocks],
+            dgamma: Vec::with_capacity(channels),
+            dbeta: Vec::with_capacity(channels),
+        };
+        for c in 0..channels {
+            let inverse = self.inverse(c);
+            let scale = f64::from(self.gamma[c]) * inverse;
+            let (slope, l) = (&mut slopes.blocks[c / LANES], c % LANES);
+            // dx = γ/σ·(dy − mean(dy) − x̂·mean(dy·x̂)) with x̂ = (x − mean)/σ.
+            slope.center[l] = self.mean[c];
+            slope.dy[l] = scale as f32;
+            if !self.fixed {
+                let (plain, centered) = (sums[c] / count, sums[channels + c] / count);
+                slope.x[l] = (-scale * inverse * inverse * centered) as f32;
+                slope.constant[l] = (-scale * plain) as f32;
+            }
+            slopes.dgamma.push((own[channels + c] * inverse) as f32);
+            slopes.dbeta.push(own[c] as f32);
+        }
+        slopes
+    }
 }
 
-impl Kernel for Apply<'_> {
+/// `dx = dy·d + x·(x − center) + constant`, the input gradient of one block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slope {
+    center: Line,
+    dy: Line,
+    x: Line,
+    constant: Line,
+}
+
+impl Slope {
     #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
-        let planes = self.y.chunks_exact_mut(self.pixels).zip(self.x.chunks_exact(self.pixels));
-        for (c, ((y, x), affine)) in planes.zip(self.scales).enumerate() {
-            let Affine { center, scale, shift } = *affine;
-            // Without a ReLU the floor is one that no value falls below; NaN stays NaN.
-            let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
-            match self.residual {
+    fn apply<E: Element, S: Simd>(&self, simd: S, dy: &Line<E>, x: &Line<E>) -> Line<E> {
+        let (dy, x) = (E::widen(simd, dy), E::widen(simd, x));
+        let mut dx = [0.0; LANES];
+        for l in 0..LANES {
+            let rest = simd.mul_add(x[l] - self.center[l], self.x[l], self.constant[l]);
+            dx[l] = simd.mul_add(dy[l], self.dy[l], rest);
+        }
+        E::narrow(simd, &dx)
+    }
+}
+
+/// Gradients of the parameters, and the way to the input's.
+#[derive(Debug)]
+pub(super) struct Slopes {
+    blocks: Vec<Slope>,
+    /// `[C]`.
+    pub(super) dgamma: Vec<f32>,
+    /// `[C]`.
+    pub(super) dbeta: Vec<f32>,
+}
+
+/// `act(norm(x) [+ residual])`; `act` is ReLU where `relu`.
+pub(super) fn apply<E: Element>(
+    level: Level,
+    extent: &Extent,
+    affine: &[Affine],
+    x: &[E],
+    residual: Option<&[E]>,
+    relu: bool,
+) -> Numbers<E> {
+    let mut y = recycle::take(x.len());
+    let len = extent.picture();
+    if !extent.is_empty() {
+        y.par_chunks_mut(len).zip(x.par_chunks(len)).enumerate().for_each(|(image, (y, x))| {
+            level.run(Apply {
+                x: x.as_chunks().0,
+                residual: residual.map(|r| r[image * len..][..len].as_chunks().0),
+                relu,
+                affine,
+                pixels: extent.planes.pixels(),
+                y: y.as_chunks_mut().0,
+            });
+        });
+    }
+    y
+}
+
+/// [`apply`] to one picture.
+pub(super) struct Apply<'a, E: Element> {
+    pub(super) x: &'a [Line<E>],
+    pub(super) residual: Option<&'a [Line<E>]>,
+    pub(super) relu: bool,
+    pub(super) affine: &'a [Affine],
+    pub(super) pixels: usize,
+    pub(super) y: &'a mut [Line<E>],
+}
+
+impl<E: Element> Kernel for Apply<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { x, residual, relu, affine, pixels, y } = self;
+        let floor = floor(relu);
+        let blocks = y.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(affine);
+        for (block, ((y, x), affine)) in blocks.enumerate() {
+            match residual {
                 Some(residual) => {
-                    let residual = &residual[c * self.pixels..][..self.pixels];
-                    for ((y, x), r) in y.iter_mut().zip(x).zip(residual) {
-                        let value = mul_add::<FMA>(x - center, scale, shift) + r;
-                        *y = if value < floor { floor } else { value };
+                    let residual = &residual[block * pixels..][..pixels];
+                    for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
+                        let mut sum = affine.apply(simd, &E::widen(simd, x));
+                        add(&mut sum, &E::widen(simd, residual));
+                        *y = E::narrow(simd, &at_least(floor, &sum));
                     }
                 }
                 None => {
                     for (y, x) in y.iter_mut().zip(x) {
-                        let value = mul_add::<FMA>(x - center, scale, shift);
-                        *y = if value < floor { floor } else { value };
+                        let value = affine.apply(simd, &E::widen(simd, x));
+                        *y = E::narrow(simd, &at_least(floor, &value));
                     }
                 }
             }
@@ -257,84 +334,198 @@ impl Kernel for Apply<'_> {
     }
 }
 
-/// Masks `dy` by the ReLU and sums it, plain and times the centered input, for each plane.
-struct MaskedSums<'a> {
-    x: &'a [f32],
-    y: Option<&'a [f32]>,
-    mean: &'a [f32],
-    pixels: usize,
-    dy: &'a mut [f32],
-    parts: &'a mut [[f32; 2]],
-}
-
-impl Kernel for MaskedSums<'_> {
-    #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
-        let Self { x, y, mean, pixels, dy, parts } = self;
-        if let Some(y) = y {
-            for (dy, y) in dy.iter_mut().zip(y) {
-                *dy = if *y > 0.0 { *dy } else { 0.0 };
-            }
-        }
-        let planes = dy.chunks_exact(pixels).zip(x.chunks_exact(pixels));
-        for (((dy, x), &mean), part) in planes.zip(mean).zip(parts) {
-            let (d_vectors, d_rest) = dy.as_chunks::<L>();
-            let (x_vectors, x_rest) = x.as_chunks::<L>();
-            let (d_blocks, d_vectors) = d_vectors.as_chunks::<APART>();
-            let (x_blocks, x_vectors) = x_vectors.as_chunks::<APART>();
-            let mut plain = [[0.0; L]; APART];
-            let mut centered = [[0.0; L]; APART];
-            for (d, x) in d_blocks.iter().zip(x_blocks) {
-                for a in 0..APART {
-                    for l in 0..L {
-                        plain[a][l] += d[a][l];
-                    }
-                    accumulate::<FMA, L>(&mut centered[a], &d[a], &x[a].map(|x| x - mean));
-                }
-            }
-            for (d, x) in d_vectors.iter().zip(x_vectors) {
-                for l in 0..L {
-                    plain[0][l] += d[l];
-                }
-                accumulate::<FMA, L>(&mut centered[0], d, &x.map(|x| x - mean));
-            }
-            let rest = d_rest.iter().zip(x_rest);
-            *part = [
-                joined(plain) + d_rest.iter().sum::<f32>(),
-                joined(centered) + rest.map(|(d, x)| d * (x - mean)).sum::<f32>(),
-            ];
-        }
-    }
-}
-
-/// `dx = dy·d + x·(x − center) + constant`, the input gradient of one channel.
+/// Which gradients pass.
 #[derive(Debug, Clone, Copy)]
-struct Slope {
-    center: f32,
-    dy: f32,
-    x: f32,
-    constant: f32,
+pub(super) enum Mask<'a, E> {
+    /// All.
+    None,
+    /// Those of outputs above zero.
+    Output(&'a [Line<E>]),
+    /// Those of inputs whose normalization is above zero.
+    Input(&'a [Affine]),
 }
 
-/// The input gradient of one image.
-struct InputSlopes<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
+/// Masks `dy` of one picture and sums it, plain and times the centered input, for each block.
+pub(super) struct MaskedSums<'a, E: Element> {
+    pub(super) x: &'a [Line<E>],
+    pub(super) mask: Mask<'a, E>,
+    /// Of each block.
+    pub(super) centers: &'a [Affine],
+    pub(super) pixels: usize,
+    pub(super) dy: &'a mut [Line<E>],
+    pub(super) parts: &'a mut [Part],
+}
+
+impl<E: Element> Kernel for MaskedSums<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { x, mask, centers, pixels, dy, parts } = self;
+        let blocks = dy.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
+        for (block, (((dy, x), center), part)) in blocks.zip(centers).zip(parts).enumerate() {
+            let center = &center.center;
+            *part = [[0.0; LANES]; 2];
+            // Every loop calls functions that are always inlined, not a closure, which would be
+            // compiled for the baseline where the compiler does not inline it.
+            for (run, (dy, x)) in dy.chunks_mut(RUN).zip(x.chunks(RUN)).enumerate() {
+                let mut sums = [[0.0; LANES]; 2];
+                match mask {
+                    Mask::None => {
+                        for (dy, x) in dy.iter_mut().zip(x) {
+                            let d = E::widen(simd, dy);
+                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                        }
+                    }
+                    Mask::Output(y) => {
+                        let y = &y[block * pixels + run * RUN..][..dy.len()];
+                        for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
+                            let d = passed(E::widen(simd, dy), &E::widen(simd, y));
+                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                        }
+                    }
+                    Mask::Input(affine) => {
+                        let affine = &affine[block];
+                        for (dy, x) in dy.iter_mut().zip(x) {
+                            let x = E::widen(simd, x);
+                            let d = passed(E::widen(simd, dy), &affine.apply(simd, &x));
+                            keep(simd, d, &x, center, dy, &mut sums);
+                        }
+                    }
+                }
+                add(&mut part[0], &sums[0]);
+                add(&mut part[1], &sums[1]);
+            }
+        }
+    }
+}
+
+/// Stores `d` in `dy` and adds what was stored, plain and times the centered `x`, to `sums`.
+#[inline(always)]
+fn keep<E: Element, S: Simd>(
+    simd: S,
+    d: Line,
+    x: &Line,
+    center: &Line,
+    dy: &mut Line<E>,
+    [plain, centered]: &mut Part,
+) {
+    *dy = E::narrow(simd, &d);
+    let d = E::widen(simd, dy);
+    add(plain, &d);
+    add_centered(simd, centered, &d, x, center);
+}
+
+/// Values of `d` where `y` is above zero.
+#[inline(always)]
+fn passed(d: Line, y: &Line) -> Line {
+    let mut kept = [0.0; LANES];
+    for l in 0..LANES {
+        kept[l] = if y[l] > 0.0 { d[l] } else { 0.0 };
+    }
+    kept
+}
+
+/// [`MaskedSums`] of all pictures.
+pub(super) fn masked_sums<E: Element>(
+    level: Level,
+    extent: &Extent,
+    centers: &[Affine],
+    x: &[E],
+    y: Option<&[E]>,
+    dy: &mut [E],
+) -> Vec<Part> {
+    let mut parts = extent.parts();
+    if extent.is_empty() {
+        return parts;
+    }
+    let len = extent.picture();
+    let each = parts.par_chunks_mut(extent.planes.blocks);
+    dy.par_chunks_mut(len).zip(x.par_chunks(len)).zip(each).enumerate().for_each(
+        |(image, ((dy, x), parts))| {
+            let mask = match y {
+                Some(y) => Mask::Output(y[image * len..][..len].as_chunks().0),
+                None => Mask::None,
+            };
+            level.run(MaskedSums {
+                x: x.as_chunks().0,
+                mask,
+                centers,
+                pixels: extent.planes.pixels(),
+                dy: dy.as_chunks_mut().0,
+                parts,
+            });
+        },
+    );
+    parts
+}
+
+/// The input gradient from the masked gradient of the output.
+pub(super) fn input_slopes<E: Element>(
+    level: Level,
+    extent: &Extent,
+    slopes: &Slopes,
+    x: &[E],
+    dy: &[E],
+) -> Numbers<E> {
+    let mut dx = recycle::take(x.len());
+    if !extent.is_empty() {
+        let len = extent.picture();
+        let pixels = extent.planes.pixels();
+        let inputs = x.par_chunks(len).zip(dy.par_chunks(len));
+        dx.par_chunks_mut(len).zip(inputs).for_each(|(dx, (x, dy))| {
+            let (x, dy) = (x.as_chunks().0, dy.as_chunks().0);
+            let dx = dx.as_chunks_mut().0;
+            level.run(InputSlopes { x, dy: Some(dy), slopes: &slopes.blocks, pixels, dx });
+        });
+    }
+    dx
+}
+
+/// The same in place of the gradient of the output.
+pub(super) fn input_slopes_in_place<E: Element>(
+    level: Level,
+    extent: &Extent,
+    slopes: &Slopes,
+    x: &[E],
+    dy: &mut [E],
+) {
+    if !extent.is_empty() {
+        let len = extent.picture();
+        let pixels = extent.planes.pixels();
+        dy.par_chunks_mut(len).zip(x.par_chunks(len)).for_each(|(dx, x)| {
+            let (x, dx) = (x.as_chunks().0, dx.as_chunks_mut().0);
+            level.run(InputSlopes { x, dy: None, slopes: &slopes.blocks, pixels, dx });
+        });
+    }
+}
+
+/// The input gradient of one picture.
+struct InputSlopes<'a, E: Element> {
+    x: &'a [Line<E>],
+    /// Gradient of the output; where there is none, it is in `dx`.
+    dy: Option<&'a [Line<E>]>,
     slopes: &'a [Slope],
     pixels: usize,
-    dx: &'a mut [f32],
+    dx: &'a mut [Line<E>],
 }
 
-impl Kernel for InputSlopes<'_> {
+impl<E: Element> Kernel for InputSlopes<'_, E> {
     #[inline(always)]
-    fn run<const FMA: bool, const L: usize, const M: usize>(self) {
+    fn run<S: Simd>(self, simd: S) {
         let Self { x, dy, slopes, pixels, dx } = self;
-        let planes =
-            dx.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(dy.chunks_exact(pixels));
-        for (((dx, x), dy), slope) in planes.zip(slopes) {
-            for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                let rest = mul_add::<FMA>(x - slope.center, slope.x, slope.constant);
-                *dx = mul_add::<FMA>(*dy, slope.dy, rest);
+        let blocks = dx.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(slopes);
+        for (block, ((dx, x), own)) in blocks.enumerate() {
+            match dy {
+                Some(dy) => {
+                    let dy = &dy[block * pixels..][..pixels];
+                    for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
+                        *dx = own.apply(simd, dy, x);
+                    }
+                }
+                None => {
+                    for (dx, x) in dx.iter_mut().zip(x) {
+                        *dx = own.apply(simd, dx, x);
+                    }
+                }
             }
         }
     }

@@ -1,13 +1,21 @@
-//! Batches, assembled one ahead of the training step on a thread of their own.
+//! Batches of one pass over the pictures, made ahead of the training step by threads of their
+//! own: the pool that trains is not kept from its operators by a picture that takes long.
 
-use super::Pictures;
 use super::augment::{Augment, Draws, Raster};
+use super::prefetch::{Prefetch, Work};
+use super::{DataError, Pictures};
 use artifact::Preprocess;
 use convert::random::{Rng, fnv1a};
+use core::time::Duration;
 use rayon::prelude::*;
 use runtime::preprocess::{RgbView, for_each_pixel};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Most batches that wait for their step, or are under way; enough for pictures that take longer
+/// than others.
+const MAX_AHEAD: usize = 8;
+/// Bytes of those batches, unless two are more.
+const MAX_AHEAD_BYTES: usize = 256 << 20;
 
 /// Input of one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,11 +48,23 @@ pub enum Order {
     },
 }
 
+/// How pictures become batches.
+#[derive(Debug, Clone)]
+pub struct Loading {
+    /// What the pictures undergo.
+    pub preprocess: Preprocess,
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// Height and width of the batches where it is not that of `preprocess`, to which the pictures
+    /// are brought after all random changes.
+    pub side: Option<u16>,
+    /// Which pictures come when.
+    pub order: Order,
+}
+
 /// The batches of one pass over the pictures.
 #[derive(Debug)]
-pub struct Batches {
-    receiver: Receiver<Batch>,
-}
+pub struct Batches(Prefetch<Pass>);
 
 /// Number of batches in one pass over `count` pictures in batches of `size`.
 pub fn batch_count(count: usize, size: usize, shuffled: bool) -> usize {
@@ -53,82 +73,133 @@ pub fn batch_count(count: usize, size: usize, shuffled: bool) -> usize {
 }
 
 impl Batches {
-    /// Starts assembling batches of `size` pictures.
-    pub fn start(pictures: Arc<Pictures>, p: Preprocess, size: usize, order: Order) -> Self {
-        let size = size.max(1);
-        // One batch waits while the next is being made; more would only cost memory.
-        let (sender, receiver) = sync_channel(1);
-        std::thread::spawn(move || {
-            let mut indices: Vec<usize> = (0..pictures.len()).collect();
-            let shuffled = matches!(order, Order::Shuffled { .. });
-            if let Order::Shuffled { seed, epoch, .. } = order {
-                Rng::keyed(&[seed, u64::from(epoch)]).shuffle(&mut indices);
-            }
-            let count = batch_count(indices.len(), size, shuffled);
-            for (i, chunk) in indices.chunks(size).take(count).enumerate() {
-                // The receiver is gone when the epoch was cut short.
-                if sender.send(assemble(&pictures, &p, chunk, i, &order)).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { receiver }
+    /// Starts making batches, on as many threads as there are in the pool of the caller.
+    pub fn start(pictures: Arc<Pictures>, loading: Loading) -> Self {
+        Self::on_threads(pictures, loading, rayon::current_num_threads())
+    }
+
+    pub(super) fn on_threads(pictures: Arc<Pictures>, loading: Loading, threads: usize) -> Self {
+        let pass = Pass::new(pictures, loading);
+        let [_, channels, height, width] = pass.shape(0);
+        let bytes = pass.loading.batch * channels * height * width * size_of::<f32>();
+        let ahead = (MAX_AHEAD_BYTES / bytes.max(1)).clamp(2, MAX_AHEAD);
+        Self(Prefetch::start(pass, ahead, threads))
+    }
+
+    /// How long was waited for batches that were not ready.
+    pub fn waited(&self) -> Duration {
+        self.0.waited()
     }
 }
 
 impl Iterator for Batches {
-    type Item = Batch;
+    type Item = Result<Batch, DataError>;
 
-    fn next(&mut self) -> Option<Batch> {
-        self.receiver.recv().ok()
+    /// The next batch; none after an error.
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
     }
 }
 
 /// The planes of one augmented batch of the first epoch, flat.
+///
+/// # Errors
+/// Pictures that cannot be read again.
 pub(crate) fn batch(
-    pictures: &Pictures,
+    pictures: &Arc<Pictures>,
     p: &Preprocess,
     indices: &[usize],
     augment: &Augment,
     seed: u64,
-) -> Vec<f32> {
+) -> Result<Vec<f32>, DataError> {
     let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone() };
-    assemble(pictures, p, indices, 0, &order).pixels
+    let loading = Loading { preprocess: *p, batch: indices.len(), side: None, order };
+    let pass = Pass { pictures: pictures.clone(), loading, indices: indices.to_vec(), groups: 1 };
+    let items = (0..indices.len()).into_par_iter().map(|i| pass.item(0, i));
+    let items = items.collect::<Result<_, _>>()?;
+    Ok(pass.finish(0, items).pixels)
 }
 
-fn assemble(
-    pictures: &Pictures,
-    p: &Preprocess,
-    indices: &[usize],
-    number: usize,
-    order: &Order,
-) -> Batch {
-    let (height, width) = (usize::from(p.height), usize::from(p.width));
-    let shape = [indices.len(), 3, height, width];
-    let len = 3 * height * width;
-    let mut pixels = vec![0.0; indices.len() * len];
-    let mut own = 1.0;
-    let raster = |i: usize| Raster::from_rgb8(pictures.get(i), height, width);
-    let places = pixels.par_chunks_mut(len).zip(indices);
-    match order {
-        Order::Sequential => places.for_each(|(out, &i)| normalize(&raster(i), p, out)),
-        Order::Shuffled { seed, epoch, augment } => {
+/// One pass over the pictures.
+#[derive(Debug)]
+struct Pass {
+    pictures: Arc<Pictures>,
+    loading: Loading,
+    /// The pictures in their order.
+    indices: Vec<usize>,
+    groups: usize,
+}
+
+impl Pass {
+    fn new(pictures: Arc<Pictures>, mut loading: Loading) -> Self {
+        loading.batch = loading.batch.max(1);
+        let mut indices: Vec<usize> = (0..pictures.len()).collect();
+        let shuffled = matches!(loading.order, Order::Shuffled { .. });
+        if let Order::Shuffled { seed, epoch, .. } = loading.order {
+            Rng::keyed(&[seed, u64::from(epoch)]).shuffle(&mut indices);
+        }
+        let groups = batch_count(indices.len(), loading.batch, shuffled);
+        Self { pictures, loading, indices, groups }
+    }
+
+    /// The pictures of a batch.
+    fn chunk(&self, number: usize) -> &[usize] {
+        self.indices.chunks(self.loading.batch).nth(number).unwrap_or(&[])
+    }
+
+    /// `[N, 3, height, width]` of a batch.
+    fn shape(&self, number: usize) -> [usize; 4] {
+        let Loading { preprocess: p, side, .. } = &self.loading;
+        let [height, width] = side.map_or([p.height, p.width], |s| [s; 2]).map(usize::from);
+        [self.chunk(number).len(), 3, height, width]
+    }
+}
+
+impl Work for Pass {
+    type Item = Vec<f32>;
+    type Group = Batch;
+    type Error = DataError;
+
+    fn groups(&self) -> usize {
+        self.groups
+    }
+
+    fn items(&self, number: usize) -> usize {
+        self.chunk(number).len()
+    }
+
+    /// A picture's planes `[3, height, width]`.
+    fn item(&self, number: usize, place: usize) -> Result<Vec<f32>, DataError> {
+        let [_, channels, height, width] = self.shape(number);
+        let p = &self.loading.preprocess;
+        let i = self.chunk(number)[place];
+        let pixels = self.pictures.get(i)?;
+        let mut raster = Raster::from_rgb8(&pixels, p.height.into(), p.width.into());
+        if let Order::Shuffled { seed, epoch, augment } = &self.loading.order {
             let epoch = u64::from(*epoch);
+            let picture = Rng::keyed(&[*seed, epoch, i as u64]);
             let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
-            places.for_each(|(out, &i)| {
-                let picture = Rng::keyed(&[*seed, epoch, i as u64]);
-                let changed = augment.apply(raster(i), Draws { picture, batch: batch.clone() });
-                normalize(&changed.resize_cropped(height, width), p, out);
-            });
-            let mut rng = Rng::keyed(&[*seed, epoch, fnv1a(b"mix"), number as u64]);
+            raster = augment.apply(raster, Draws { picture, batch });
+        }
+        let mut planes = vec![0.0; channels * height * width];
+        normalize(&raster.resize_cropped(height, width), p, &mut planes);
+        Ok(planes)
+    }
+
+    fn finish(&self, number: usize, planes: Vec<Vec<f32>>) -> Batch {
+        let shape = self.shape(number);
+        let mut pixels = planes.concat();
+        let mut own = 1.0;
+        if let Order::Shuffled { seed, epoch, augment } = &self.loading.order {
+            let mut rng = Rng::keyed(&[*seed, u64::from(*epoch), fnv1a(b"mix"), number as u64]);
             own = augment.mix.apply(&mut pixels, shape, &mut rng);
         }
+        let labels = self.chunk(number).iter().map(|&i| self.pictures.labels[i]).collect();
+        Batch { pixels, shape, labels, own }
     }
-    let labels = indices.iter().map(|&i| pictures.labels[i]).collect();
-    Batch { pixels, shape, labels, own }
 }
 
-/// A picture of the model's size to preprocessed planes `[3, height, width]`.
+/// A picture of a batch's size to preprocessed planes `[3, height, width]`.
 fn normalize(raster: &Raster, p: &Preprocess, out: &mut [f32]) {
     let plane = raster.height * raster.width;
     for (i, pixel) in raster.pixels.as_chunks::<3>().0.iter().enumerate() {

@@ -3,9 +3,13 @@
 pub mod augment;
 mod loader;
 mod notes;
+mod prefetch;
+
+#[cfg(test)]
+mod tests;
 
 pub use augment::Augment;
-pub use convert::data::{DataError, Dataset, Pictures, ReadOptions, list};
-pub use loader::{Batch, Batches, Order, batch_count};
+pub use convert::data::{CacheSize, DataError, Dataset, Pictures, ReadOptions, list};
+pub use loader::{Batch, Batches, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub(crate) use notes::{extent, notes};

@@ -3,7 +3,7 @@
 use super::page::{self, check_extension};
 use super::thumbnail::Thumbnail;
 use crate::data::augment::Mix;
-use crate::data::{Augment, Dataset, Pictures, ReadOptions, batch, notes};
+use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch, notes};
 use anyhow::ensure;
 use artifact::Preprocess;
 use askama::Template;
@@ -11,6 +11,7 @@ use clap::Args;
 use convert::import::{self, Head};
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Input side where neither a model nor a size is named: that of the built-in model.
 const DEFAULT_SIDE: u16 = 32;
@@ -86,8 +87,13 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
         args.val_split
     );
     let p = preprocess(args)?;
-    let options =
-        ReadOptions { preprocess: p, val_split: args.val_split, seed: args.seed, classes: None };
+    let options = ReadOptions {
+        preprocess: p,
+        val_split: args.val_split,
+        seed: args.seed,
+        classes: None,
+        cache: CacheSize::Auto,
+    };
     let data = Dataset::read(&args.data, &options)?;
     let notes = notes(&data);
     let counts = counts(&data);
@@ -154,7 +160,7 @@ impl Gallery {
         for i in data.train.stratified(data.train.len(), args.seed) {
             let class = self.classes.get_mut(data.train.labels[i] as usize);
             if let Some(class) = class.filter(|c| c.pictures.len() < args.count) {
-                class.pictures.push(Thumbnail::new(data.train.get(i), p)?);
+                class.pictures.push(Thumbnail::new(&data.train.get(i)?, p)?);
             }
         }
         Ok(())
@@ -169,7 +175,8 @@ impl Gallery {
         args: &Show,
     ) -> anyhow::Result<()> {
         let chosen = data.train.stratified(args.count, args.seed);
-        let columns = augmented(&data.train, &chosen, p, augment, args.seed);
+        let pictures = Arc::new(data.train.clone());
+        let columns = augmented(&pictures, &chosen, p, augment, args.seed)?;
         self.columns = columns.iter().map(|c| c.title.clone()).collect();
         for (row, i) in chosen.iter().enumerate() {
             let label = data.labels.get(data.train.labels[*i] as usize).cloned();
@@ -188,12 +195,12 @@ impl Gallery {
 /// What each step of the augmentation makes of the `chosen` pictures, as one batch of a run's
 /// first epoch.
 fn augmented(
-    pictures: &Pictures,
+    pictures: &Arc<Pictures>,
     chosen: &[usize],
     p: &Preprocess,
     augment: &Augment,
     seed: u64,
-) -> Vec<Column> {
+) -> Result<Vec<Column>, DataError> {
     let mut columns = vec![("original".to_owned(), Augment::default())];
     for step in &augment.steps {
         columns.push((step.to_string(), Augment { steps: vec![*step], mix: Mix::default() }));
@@ -211,14 +218,14 @@ fn augmented(
     // Unscaled, the batch holds what training sees before its normalization.
     let raw = Preprocess::raw(p.height, p.width);
     let column = |(title, augment): (String, Augment)| {
-        let batch = batch(pictures, &raw, chosen, &augment, seed);
-        let len = pictures.picture_len;
+        let batch = batch(pictures, &raw, chosen, &augment, seed)?;
+        let len = pictures.picture_len();
         let rgb = |planes: &[f32]| {
             let pixel = |i: usize| [0, 1, 2].map(|c| planes[c * len / 3 + i]);
             let bytes = |v: f32| v.round().clamp(0.0, 255.0) as u8;
             (0..len / 3).flat_map(|i| pixel(i).map(bytes)).collect()
         };
-        Column { title, pictures: batch.chunks_exact(len).map(rgb).collect() }
+        Ok(Column { title, pictures: batch.chunks_exact(len).map(rgb).collect() })
     };
     columns.into_iter().map(column).collect()
 }

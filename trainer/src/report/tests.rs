@@ -24,6 +24,7 @@ fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
         val_accuracy: None,
         val_top_k_accuracy: None,
         seconds: 1.0,
+        wait_seconds: 0.25,
     };
     Checkpoint {
         format: FORMAT.into(),
@@ -53,12 +54,11 @@ fn measured(classes: usize, n: usize) -> (Evaluation, Pictures) {
     let answers: Vec<_> = (0..n).map(answer).collect();
     let mut confusion = vec![vec![0; classes]; classes];
     answers.iter().for_each(|a| confusion[a.label as usize][a.class as usize] += 1);
-    let pictures = Pictures {
-        pixels: (0..n * 3072).map(|i| (i.wrapping_mul(2_654_435_761) >> 9) as u8).collect(),
-        labels: answers.iter().map(|a| a.label).collect(),
-        digests: vec![0; n],
-        picture_len: 3072,
-    };
+    let mut pictures = Pictures::new(Preprocess::normalized(32, 32, [0.5; 3], [0.25; 3]));
+    for (i, answer) in answers.iter().enumerate() {
+        let noise = |at: usize| ((i * 3072 + at).wrapping_mul(2_654_435_761) >> 9) as u8;
+        pictures.push(&(0..3072).map(noise).collect::<Vec<_>>(), answer.label, 0);
+    }
     let evaluation = Evaluation {
         pictures: n,
         loss: 1.0,
@@ -133,6 +133,7 @@ fn short_and_unmeasured_runs_have_a_page() {
         let page = html(&checkpoint, None);
         check(&page);
         assert!(page.contains("there are no validation pictures"));
+        assert_eq!(page.contains("waiting for pictures"), epochs > 0);
         assert_eq!(page.contains("<polyline"), epochs > 0);
         check(&html(&checkpoint, Some(&measured(2, 0))));
         check(&html(&checkpoint, Some(&measured(2, 1))));

@@ -143,7 +143,7 @@ impl Measured {
         let mistake = |&i: &usize| {
             let Answer { label, class, probability } = evaluation.answers[i];
             Ok(Mistake {
-                thumbnail: Thumbnail::new(pictures.get(i), p)?,
+                thumbnail: Thumbnail::new(&pictures.get(i)?, p)?,
                 label: name(label as usize),
                 answer: name(class as usize),
                 probability: percent(f64::from(probability)),
@@ -221,8 +221,13 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
     }
     add("classes", report.checkpoint.labels.len().to_string());
     if !report.epochs.is_empty() {
-        let seconds = report.epochs.iter().map(|e| e.seconds).sum();
+        let seconds: f64 = report.epochs.iter().map(|e| e.seconds).sum();
         add("time to train", duration(seconds));
+        let waiting: f64 = report.epochs.iter().map(|e| e.wait_seconds).sum();
+        let share = waiting / seconds.max(1e-9);
+        if share >= 0.01 {
+            add("of it, waiting for pictures", percent(share));
+        }
     }
     add("this command", duration(report.seconds));
     rows

@@ -1,8 +1,8 @@
 //! Convolution, batch-norm and dense head, each with its canonical tensor name.
 
-use super::ops;
+use super::ops::Map;
+use crate::accel::{Precision, Window};
 use burn::module::{Module, Param, RunningState};
-use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor, TensorData};
 use convert::padding::ConvPadding;
 use convert::random::{Rng, fnv1a};
@@ -118,17 +118,13 @@ impl Conv {
         Self { weight, name, stride: spec.stride, same: spec.padding == ConvPadding::Same }
     }
 
-    /// `x: [N, I, H, W]` to `[N, O, H', W']`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Maps of `I` channels to `O`; `moments`: those of the result will be needed.
+    pub(super) fn forward(&self, x: Map, moments: bool, precision: Precision) -> Map {
         let weight = self.weight.val();
-        let ([_, _, height, width], [_, _, filter, _]) = (x.dims(), weight.dims());
+        let filter = weight.dims()[2];
         let sides = |size| padding(self.same).sides(size, filter, self.stride);
-        let padding = [sides(height), sides(width)];
-        let pad = padding[0].0;
-        if padding == [(pad, pad); 2] {
-            return ops::conv2d(x, weight, self.stride, pad);
-        }
-        ops::conv2d(x.pad(padding, PadMode::Constant(0.0)), weight, self.stride, 0)
+        let window = Window { filter, stride: self.stride, padding: x.size().map(sides) };
+        x.convolve(weight, &window, moments, precision)
     }
 
     fn show<V: Visitor>(&mut self, visitor: &mut V) {
@@ -167,21 +163,22 @@ impl BatchNorm {
 
     /// `act(bn(x) [+ residual])`. A frozen layer uses its running statistics even in
     /// training, as Keras does.
-    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>, relu: bool) -> Tensor<4> {
-        let (gamma, beta) = (self.gamma.val(), self.beta.val());
-        if x.device().is_autodiff() && !self.frozen {
+    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool) -> Map {
+        let parameters = [self.gamma.val(), self.beta.val()];
+        if self.uses_batch(&x) {
             let (y, mean, variance) =
-                ops::batch_norm_relu(x, gamma, beta, residual, relu, BATCH_NORM_EPSILON);
+                x.normalize_batch(parameters, BATCH_NORM_EPSILON, residual, relu);
             blend(&self.mean, mean);
             blend(&self.variance, variance);
             return y;
         }
-        // One multiplication and one addition per value: y = a·x + (β − a·mean).
-        let channels = gamma.dims()[0];
-        let a = gamma / (self.variance.value_sync() + BATCH_NORM_EPSILON).sqrt();
-        let b = beta - a.clone() * self.mean.value_sync();
-        let y = x * a.reshape([1, channels, 1, 1]) + b.reshape([1, channels, 1, 1]);
-        ops::join(y, residual, relu)
+        let statistics = [self.mean.value_sync(), self.variance.value_sync()];
+        x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, relu)
+    }
+
+    /// Whether the map's own statistics are used.
+    fn uses_batch(&self, x: &Map) -> bool {
+        x.is_autodiff() && !self.frozen
     }
 
     pub(super) fn set_frozen(&mut self, frozen: bool) {
@@ -217,12 +214,21 @@ impl ConvBn {
         }
     }
 
-    /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`.
-    pub fn forward(&self, x: Tensor<4>, residual: Option<Tensor<4>>, relu: bool) -> Tensor<4> {
-        let y = self.conv.forward(x);
-        match &self.bn {
-            Some(bn) => bn.forward(y, residual, relu),
-            None => ops::join(y, residual, relu),
+    /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`. Without a batch-norm nothing
+    /// is rectified.
+    pub(super) fn forward(
+        &self,
+        x: Map,
+        residual: Option<Map>,
+        relu: bool,
+        precision: Precision,
+    ) -> Map {
+        let moments = self.bn.as_ref().is_some_and(|bn| bn.uses_batch(&x));
+        let y = self.conv.forward(x, moments, precision);
+        match (&self.bn, residual) {
+            (Some(bn), residual) => bn.forward(y, residual, relu),
+            (None, Some(residual)) => y.plus(residual),
+            (None, None) => y,
         }
     }
 

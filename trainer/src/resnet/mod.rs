@@ -10,11 +10,11 @@ mod weights;
 
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
+use ops::Map;
 pub use weights::{LoadError, load_tensors, save_tensors};
 
+use crate::accel::{Precision, Window};
 use burn::module::{Module, Param, RunningState};
-use burn::tensor::module::{avg_pool2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor};
 use convert::padding::{ConvPadding, same_padding};
 use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
@@ -48,7 +48,7 @@ impl Block {
         Self { pre, convs: convs.collect(), shortcut_pool: spec.shortcut_pool, projection }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    fn forward(&self, x: Map, precision: Precision) -> Map {
         // Version 2 projects the pre-activation but its identity shortcut taps the raw input.
         let pre = match &self.pre {
             Some(bn) => bn.forward(x.clone(), None, true),
@@ -60,24 +60,20 @@ impl Block {
                     Some(stride) => shortcut_pool(pre.clone(), stride),
                     None => pre.clone(),
                 };
-                projection.forward(x, None, false)
+                projection.forward(x, None, false, precision)
             }
             None => x,
         };
         let Some((last, first)) = self.convs.split_last() else { return shortcut };
-        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true));
-        last.forward(y, Some(shortcut), self.pre.is_none())
+        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true, precision));
+        last.forward(y, Some(shortcut), self.pre.is_none(), precision)
     }
 }
 
 /// Mean of the real pixels of each 2×2 window, the last one clipped at the map's end.
-fn shortcut_pool(x: Tensor<4>, stride: usize) -> Tensor<4> {
-    let [_, _, height, width] = x.dims();
-    let mut options = AvgPoolOptions::new([SHORTCUT_POOL; 2]);
-    options.stride = [stride; 2];
-    options.padding = [height, width].map(|size| same_padding(size, SHORTCUT_POOL, stride));
-    options.count_include_pad = false;
-    avg_pool2d(x, options)
+fn shortcut_pool(x: Map, stride: usize) -> Map {
+    let padding = x.size().map(|size| same_padding(size, SHORTCUT_POOL, stride));
+    x.average_pool(&Window { filter: SHORTCUT_POOL, stride, padding })
 }
 
 /// A ResNet classifier.
@@ -93,6 +89,8 @@ pub struct ResNet {
     post: Option<BatchNorm>,
     max_pooling: bool,
     head: Dense,
+    /// Fast maps are of bf16.
+    bf16: bool,
 }
 
 impl ResNet {
@@ -120,6 +118,7 @@ impl ResNet {
             post: v2.then(|| BatchNorm::new("post_bn".into(), config.features(), device)),
             max_pooling: config.pooling == Pooling::Max,
             head: Dense::new(config.features(), config.classes, init.seed, device),
+            bf16: false,
         })
     }
 
@@ -140,15 +139,12 @@ impl ResNet {
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
         let mut x = self.stem(x);
         for block in &self.blocks {
-            x = block.forward(x);
+            x = block.forward(x, self.precision());
         }
         if let Some(bn) = &self.post {
             x = bn.forward(x, None, true);
         }
-        let [n, channels, height, width] = x.dims();
-        let flat = x.reshape([n, channels, height * width]);
-        let pooled = if self.max_pooling { flat.max_dim(2) } else { flat.mean_dim(2) };
-        pooled.reshape([n, channels])
+        if self.max_pooling { x.max() } else { x.mean() }
     }
 
     /// The map behind each stack, KerasHub's pyramid P2, P3, …: of version 2 before the last
@@ -157,31 +153,39 @@ impl ResNet {
         let mut x = self.stem(x);
         let mut maps = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x);
+            x = block.forward(x, self.precision());
             if self.stack_ends.contains(&(i + 1)) {
-                maps.push(x.clone());
+                maps.push(x.clone().into_planar());
             }
         }
         maps
     }
 
-    fn stem(&self, mut x: Tensor<4>) -> Tensor<4> {
+    fn stem(&self, x: Tensor<4>) -> Map {
+        let mut x = Map::Stock(x);
         for (i, conv) in self.stem.iter().enumerate() {
             // Version 2 leaves its last stem convolution bare.
             let relu = self.post.is_none() || i + 1 < self.stem.len();
-            x = conv.forward(x, None, relu);
+            x = conv.forward(x, None, relu, self.precision());
         }
         if self.stem_pool {
-            // Burn pads a max-pool with −∞: version 2's rule, and no difference after the
-            // ReLU of version 1.
-            let mut options = MaxPoolOptions::new([3, 3]);
-            options.stride = [2, 2];
-            let [_, _, height, width] = x.dims();
+            // What is outside of the map is never the largest: version 2's rule, and no
+            // difference after the ReLU of version 1.
             let sides = |size| layers::padding(self.same).sides(size, 3, 2);
-            options.padding = [sides(height), sides(width)];
-            x = max_pool2d(x, options);
+            x = x.clone().max_pool(&Window { filter: 3, stride: 2, padding: x.size().map(sides) });
         }
         x
+    }
+
+    /// Number type of feature maps on devices that have [fast maps](crate::accel); weights are
+    /// always f32.
+    pub fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+
+    /// Chooses [`Self::precision`].
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.bf16 = precision == Precision::Bf16;
     }
 
     /// Stops everything but the head from learning, batch-norms keeping their statistics; or

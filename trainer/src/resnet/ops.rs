@@ -1,43 +1,217 @@
-//! The two operators that training spends its time in: the fast ones of [`accel`] where they
-//! run, Burn's own elsewhere.
+//! What flows between layers: the fast maps of [`accel`] where they run, Burn's tensors elsewhere.
 
-use crate::accel;
-use burn::tensor::Tensor;
+use crate::accel::{self, Normalization, Precision, Window};
 use burn::tensor::activation::relu;
-use burn::tensor::module;
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
+use burn::tensor::{Tensor, module};
 
-/// Convolution without bias. `x: [N, C, H, W]`, `w: [O, C, k, k]`, `pad` zeros on every side.
-pub(super) fn conv2d(x: Tensor<4>, w: Tensor<4>, stride: usize, pad: usize) -> Tensor<4> {
-    if accel::supports(&x.device()) {
-        return accel::conv2d(x, w, stride, pad);
-    }
-    let options =
-        ConvOptions { stride: [stride; 2], padding: [(pad, pad); 2], dilation: [1; 2], groups: 1 };
-    module::conv2d(x, w, None, options)
+/// A feature map.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is in a list")]
+pub(super) enum Map {
+    /// `[N, C, H, W]`.
+    Stock(Tensor<4>),
+    Fast(accel::Map),
 }
 
-/// `y = act(γ·(x − mean)/√(var + ε) + β [+ residual])` with the batch's own mean and biased
-/// variance over N, H and W; returns `y`, mean and variance, the last two without gradients.
-pub(super) fn batch_norm_relu(
-    x: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
-    residual: Option<Tensor<4>>,
-    relu: bool,
-    epsilon: f64,
-) -> (Tensor<4>, Tensor<1>, Tensor<1>) {
-    if accel::supports(&x.device()) {
-        return accel::batch_norm_relu(x, gamma, beta, residual, relu, epsilon);
+impl Map {
+    /// As `[N, C, H, W]`.
+    pub(super) fn into_planar(self) -> Tensor<4> {
+        match self {
+            Self::Stock(x) => x,
+            Self::Fast(x) => x.into_planar(),
+        }
     }
-    let out = module::batch_norm_train(x, gamma, beta, epsilon);
-    (join(out.output, residual, relu), out.mean, out.variance)
+
+    /// Height and width.
+    pub(super) fn size(&self) -> [usize; 2] {
+        match self {
+            Self::Stock(x) => {
+                let [_, _, height, width] = x.dims();
+                [height, width]
+            }
+            Self::Fast(x) => x.size(),
+        }
+    }
+
+    pub(super) fn is_autodiff(&self) -> bool {
+        match self {
+            Self::Stock(x) => x.device().is_autodiff(),
+            Self::Fast(x) => x.is_autodiff(),
+        }
+    }
+
+    /// Convolution without bias, `w: [O, I, k, k]`; `moments`: those of the result will be needed.
+    /// Pictures become maps of `precision`.
+    pub(super) fn convolve(
+        self,
+        w: Tensor<4>,
+        window: &Window,
+        moments: bool,
+        precision: Precision,
+    ) -> Self {
+        match self {
+            Self::Fast(x) => Self::Fast(x.convolve(w, window, moments)),
+            Self::Stock(x) if accel::supports(&x.device()) => {
+                Self::Fast(accel::Map::convolve_pictures(x, w, window, moments, precision))
+            }
+            Self::Stock(x) => {
+                let options = ConvOptions {
+                    stride: [window.stride; 2],
+                    padding: window.padding,
+                    dilation: [1; 2],
+                    groups: 1,
+                };
+                Self::Stock(module::conv2d(x, w, None, options))
+            }
+        }
+    }
+
+    /// `act(γ·(x − mean)/√(variance + ε) + β [+ residual])` with the batch's own mean and biased
+    /// variance over N, H and W; also returns those, without gradients.
+    pub(super) fn normalize_batch(
+        self,
+        [gamma, beta]: [Tensor<1>; 2],
+        epsilon: f64,
+        residual: Option<Self>,
+        rectify: bool,
+    ) -> (Self, Tensor<1>, Tensor<1>) {
+        match self {
+            Self::Stock(x) => {
+                let out = module::batch_norm_train(x, gamma, beta, epsilon);
+                let y = join(out.output, residual, rectify);
+                (Self::Stock(y), out.mean, out.variance)
+            }
+            Self::Fast(mut x) => {
+                let (mean, variance) = x.moments();
+                let norm = Normalization {
+                    mean: mean.clone(),
+                    variance: variance.clone(),
+                    gamma,
+                    beta,
+                    relu: rectify,
+                    epsilon,
+                    fixed: false,
+                };
+                (Self::Fast(plus(x.normalized(norm), residual)), mean, variance)
+            }
+        }
+    }
+
+    /// The same with statistics that are constants.
+    pub(super) fn normalize_fixed(
+        self,
+        [gamma, beta]: [Tensor<1>; 2],
+        [mean, variance]: [Tensor<1>; 2],
+        epsilon: f64,
+        residual: Option<Self>,
+        rectify: bool,
+    ) -> Self {
+        match self {
+            Self::Stock(x) => {
+                // One multiplication and one addition per value: y = a·x + (β − a·mean).
+                let channels = gamma.dims()[0];
+                let a = gamma / (variance + epsilon).sqrt();
+                let b = beta - a.clone() * mean;
+                let shape = [1, channels, 1, 1];
+                Self::Stock(join(x * a.reshape(shape) + b.reshape(shape), residual, rectify))
+            }
+            Self::Fast(x) => {
+                let norm = Normalization {
+                    mean,
+                    variance,
+                    gamma,
+                    beta,
+                    relu: rectify,
+                    epsilon,
+                    fixed: true,
+                };
+                Self::Fast(plus(x.normalized(norm), residual))
+            }
+        }
+    }
+
+    /// `x + residual`.
+    pub(super) fn plus(self, residual: Self) -> Self {
+        match self {
+            Self::Stock(x) => Self::Stock(x + residual.into_planar()),
+            Self::Fast(x) => Self::Fast(plus(x, Some(residual))),
+        }
+    }
+
+    /// Largest value of each window.
+    pub(super) fn max_pool(self, window: &Window) -> Self {
+        let stock = |x| {
+            // Burn pads with −∞.
+            let mut options = MaxPoolOptions::new([window.filter; 2]);
+            options.stride = [window.stride; 2];
+            options.padding = window.padding;
+            module::max_pool2d(x, options)
+        };
+        match self {
+            Self::Stock(x) => Self::Stock(stock(x)),
+            Self::Fast(x) => Self::Fast(match x.clone().max_pool(window) {
+                Some(y) => y,
+                None => planar(x, stock),
+            }),
+        }
+    }
+
+    /// Mean of the pixels of each window that there are.
+    pub(super) fn average_pool(self, window: &Window) -> Self {
+        let stock = |x| {
+            let mut options = AvgPoolOptions::new([window.filter; 2]);
+            options.stride = [window.stride; 2];
+            options.padding = window.padding;
+            options.count_include_pad = false;
+            module::avg_pool2d(x, options)
+        };
+        match self {
+            Self::Stock(x) => Self::Stock(stock(x)),
+            Self::Fast(x) => Self::Fast(planar(x, stock)),
+        }
+    }
+
+    /// Mean over the pixels, `[N, C]`.
+    pub(super) fn mean(self) -> Tensor<2> {
+        match self {
+            Self::Stock(x) => {
+                let [n, channels, height, width] = x.dims();
+                x.reshape([n, channels, height * width]).mean_dim(2).reshape([n, channels])
+            }
+            Self::Fast(x) => x.mean(),
+        }
+    }
+
+    /// Largest of the pixels, `[N, C]`.
+    pub(super) fn max(self) -> Tensor<2> {
+        let x = self.into_planar();
+        let [n, channels, height, width] = x.dims();
+        x.reshape([n, channels, height * width]).max_dim(2).reshape([n, channels])
+    }
+}
+
+/// An operation of Burn's on a fast map.
+fn planar(x: accel::Map, operation: impl Fn(Tensor<4>) -> Tensor<4>) -> accel::Map {
+    let precision = x.precision();
+    accel::Map::from_planar(operation(x.into_planar()), precision)
+}
+
+fn plus(x: accel::Map, residual: Option<Map>) -> accel::Map {
+    match residual {
+        None => x,
+        Some(Map::Fast(residual)) => x.plus(residual),
+        Some(Map::Stock(residual)) => {
+            let precision = x.precision();
+            x.plus(accel::Map::from_planar(residual, precision))
+        }
+    }
 }
 
 /// `act(x [+ residual])`.
-pub(super) fn join(x: Tensor<4>, residual: Option<Tensor<4>>, rectify: bool) -> Tensor<4> {
+fn join(x: Tensor<4>, residual: Option<Map>, rectify: bool) -> Tensor<4> {
     let x = match residual {
-        Some(residual) => x + residual,
+        Some(residual) => x + residual.into_planar(),
         None => x,
     };
     if rectify { relu(x) } else { x }

@@ -1,7 +1,7 @@
 //! Accuracy on pictures that the network does not learn from.
 
 use super::{calibration, loss};
-use crate::data::{Batches, Order, Pictures};
+use crate::data::{Batches, DataError, Loading, Order, Pictures};
 use crate::resnet::ResNet;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -50,6 +50,9 @@ pub struct Evaluation {
 }
 
 /// Runs `net` over `pictures`; `device` must be without autodiff.
+///
+/// # Errors
+/// Pictures that cannot be read again.
 pub fn evaluate(
     net: &ResNet,
     pictures: &Arc<Pictures>,
@@ -57,13 +60,15 @@ pub fn evaluate(
     classes: usize,
     options: (usize, usize),
     device: &Device,
-) -> Evaluation {
+) -> Result<Evaluation, DataError> {
     let (batch, k) = options;
     let mut sum = 0.0;
     let (mut right, mut near) = (0, 0);
     let mut confusion = vec![vec![0; classes]; classes];
     let mut answers = Vec::with_capacity(pictures.len());
-    for batch in Batches::start(pictures.clone(), *p, batch, Order::Sequential) {
+    let loading = Loading { preprocess: *p, batch, side: None, order: Order::Sequential };
+    for batch in Batches::start(pictures.clone(), loading) {
+        let batch = batch?;
         let count = batch.labels.len();
         let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), device);
         let logits = net.forward(x);
@@ -84,7 +89,7 @@ pub fn evaluate(
         }
     }
     let n = pictures.len().max(1) as f64;
-    Evaluation {
+    Ok(Evaluation {
         pictures: pictures.len(),
         loss: sum / n,
         accuracy: right as f64 / n,
@@ -93,5 +98,5 @@ pub fn evaluate(
         confusion,
         ece: calibration::ece(&calibration::calibration(&answers)),
         answers,
-    }
+    })
 }

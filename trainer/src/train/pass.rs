@@ -2,9 +2,9 @@
 
 use super::loss::{argmax, cross_entropy, target_rows};
 use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
-use crate::data::{Batch, Batches, Order, Pictures};
+use crate::data::{Batch, Batches, Loading, Order, Pictures};
 use crate::resnet::ResNet;
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use convert::random::{Rng, fnv1a};
 use core::sync::atomic::Ordering;
@@ -42,8 +42,11 @@ impl Pass<'_> {
         let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment };
         let (mut sum, mut right, mut seen) = (0.0, 0, 0);
         let mut rate = 0.0;
-        let batches = Batches::start(train.clone(), run.preprocess, recipe.batch, order);
-        for (number, mut batch) in batches.enumerate() {
+        let (preprocess, batch) = (run.preprocess, recipe.batch);
+        let loading = Loading { preprocess, batch, side: None, order };
+        let mut batches = Batches::start(train.clone(), loading);
+        for (number, batch) in batches.by_ref().enumerate() {
+            let mut batch = batch.with_context(|| format!("epoch {}", self.epoch + 1))?;
             let count = batch.labels.len();
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
             let x = Tensor::<4>::from_data(pixels, &device);
@@ -86,6 +89,7 @@ impl Pass<'_> {
         }
         ensure!(seen > 0, "no training pictures");
         optimizer.finish(net, rate);
+        progress.add_waiting(batches.waited());
         Ok((sum / seen as f64, right as f64 / seen as f64))
     }
 

@@ -29,6 +29,7 @@ pub struct Figures {
 pub struct Progress {
     terminal: bool,
     started: Instant,
+    waited: Duration,
     shown: Instant,
     open_line: bool,
 }
@@ -37,12 +38,23 @@ impl Progress {
     /// `terminal`: whether a line may be overwritten.
     pub fn new(terminal: bool) -> Self {
         let now = Instant::now();
-        Self { terminal, started: now, shown: now, open_line: false }
+        Self { terminal, started: now, waited: Duration::ZERO, shown: now, open_line: false }
     }
 
     /// Starts the clock of an epoch.
     pub fn start_epoch(&mut self) {
         self.started = Instant::now();
+        self.waited = Duration::ZERO;
+    }
+
+    /// Counts time of the epoch in which nothing could be done for want of pictures.
+    pub fn add_waiting(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    /// That time.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Time since the epoch's start.

@@ -1,6 +1,7 @@
 //! What shapes the result of a run.
 
 use super::{Clip, OptimizerConfig, Rule, Schedule};
+use crate::accel::Precision;
 use crate::data::augment::Augment;
 use crate::resnet::InitRule;
 use anyhow::ensure;
@@ -28,6 +29,8 @@ pub struct Recipe {
     pub warmup_epochs: f64,
     /// Epochs at the highest rate.
     pub hold_epochs: f64,
+    /// Number type of feature maps in training; measuring is always in f32.
+    pub precision: Precision,
     /// Seed of weights, order and augmentation.
     pub seed: u64,
     /// Random changes of training pictures.
@@ -132,6 +135,7 @@ impl Recipe {
             ("momentum", momentum.to_string()),
             ("optimizer", optimizer.into()),
             ("patience", or_none(self.patience.map(|p| p.to_string()))),
+            ("precision", self.precision.to_string()),
             ("seed", self.seed.to_string()),
             ("warmup-epochs", self.warmup_epochs.to_string()),
             ("weight-decay", o.weight_decay.to_string()),

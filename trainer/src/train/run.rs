@@ -2,8 +2,9 @@
 
 use super::loss::balanced_weights;
 use super::pass::Pass;
-use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration, evaluate};
-use crate::data::{Dataset, Pictures, batch_count};
+use super::{DIVERGED, Evaluation, Optimizer, Progress, Recipe, State, duration, evaluate};
+use crate::accel::{self, Precision};
+use crate::data::{DataError, Dataset, Pictures, batch_count};
 use crate::resnet::{self, Init, ResNet};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
@@ -53,7 +54,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Wrong numbers in the recipe, unwritable folders, a state that does not belong to this
-    /// run, a loss that is no number any more, and interruption.
+    /// run, pictures that cannot be read again, a loss that is no number any more, and interruption.
     pub fn train(&self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
         self.recipe.check()?;
         std::fs::create_dir_all(&self.dir)
@@ -63,6 +64,15 @@ impl Run<'_> {
         let init = Init { rule: recipe.init, seed: recipe.seed };
         let mut net = ResNet::new(&self.config, init, &training)
             .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
+        accel::check_precision(recipe.precision, &self.device)?;
+        if !accel::is_fast(recipe.precision) {
+            writeln!(
+                out,
+                "this processor has no instructions for {}; f32 is faster here",
+                recipe.precision
+            )?;
+        }
+        net.set_precision(recipe.precision);
         let mut optimizer = Optimizer::new(recipe.optimizer);
         let mut state = match self.resume_state(&data)? {
             Some(mut state) => {
@@ -97,9 +107,9 @@ impl Run<'_> {
             let (loss, accuracy) =
                 pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
             // What learns goes on from the raw weights; what is used is their average.
-            let plain = net.valid();
-            let used = optimizer.averaged(net.valid()).unwrap_or_else(|| plain.clone());
-            let measured = self.measure(&used, &val);
+            let plain = measurable(&net);
+            let used = optimizer.averaged(measurable(&net)).unwrap_or_else(|| plain.clone());
+            let measured = self.measure(&used, &val)?;
             state.epoch += 1;
             state.step += steps as u64;
             let seconds = progress.elapsed().as_secs_f64();
@@ -112,6 +122,7 @@ impl Run<'_> {
                 val_accuracy: measured.as_ref().map(|m| m.accuracy),
                 val_top_k_accuracy: measured.as_ref().map(|m| m.top_k_accuracy),
                 seconds,
+                wait_seconds: progress.waited().as_secs_f64(),
             };
             progress
                 .line(&self.epoch_line(&record, train.len(), began.elapsed().as_secs_f64()), out)?;
@@ -141,11 +152,12 @@ impl Run<'_> {
         Ok(Checkpoint::load(&self.dir.join("best.mpk"))?)
     }
 
-    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Option<super::Evaluation> {
+    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Result<Option<Evaluation>, DataError> {
         let options = (self.recipe.batch.max(64), self.top_k);
         let classes = self.config.classes;
         (!val.is_empty())
             .then(|| evaluate(net, val, &self.preprocess, classes, options, &self.device))
+            .transpose()
     }
 
     /// The state to continue from, if this run is to be resumed.
@@ -214,14 +226,20 @@ impl Run<'_> {
         if let Some(near) = r.val_top_k_accuracy.filter(|_| self.top_k > 1) {
             val += &format!(" top-{} {}", self.top_k, percent(near));
         }
+        let seconds = r.seconds.max(1e-9);
+        let waiting = 100.0 * r.wait_seconds / seconds;
+        let waiting = match waiting >= 1.0 {
+            true => format!(", {waiting:.0} % waiting for pictures"),
+            false => String::new(),
+        };
         format!(
-            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s, {} so far",
+            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s{waiting}, {} so far",
             r.epoch,
             self.recipe.epochs,
             r.train_loss,
             100.0 * r.train_accuracy,
             r.learning_rate,
-            pictures as f64 / r.seconds.max(1e-9),
+            pictures as f64 / seconds,
             duration(elapsed)
         )
     }
@@ -236,7 +254,7 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
         let encoder = image::codecs::png::PngEncoder::new(&mut png);
         let (width, height) = (u32::from(p.width), u32::from(p.height));
         let color = image::ExtendedColorType::Rgb8;
-        image::ImageEncoder::write_image(encoder, data.train.get(i), width, height, color)
+        image::ImageEncoder::write_image(encoder, &data.train.get(i)?, width, height, color)
             .context("cannot encode a picture for calibration")?;
         total += png.len();
         if total > MAX_SAMPLE_BYTES {
@@ -247,10 +265,17 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
     Ok(samples)
 }
 
+/// A copy to measure with, whose running statistics are its own: a clone would share them.
+fn measurable(net: &ResNet) -> ResNet {
+    let mut copy = net.valid();
+    copy.set_precision(Precision::F32);
+    copy
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ReadOptions;
+    use crate::data::{CacheSize, ReadOptions};
     use crate::resnet::InitRule;
     use crate::train::{Average, Clip, OptimizerConfig, Rule};
     use convert::random::Rng;
@@ -285,8 +310,13 @@ mod tests {
                 image::RgbImage::from_fn(side, side, pixel).save(path).unwrap();
             }
         }
-        let options =
-            ReadOptions { preprocess: preprocess(), val_split: 0.25, seed: 1, classes: None };
+        let options = ReadOptions {
+            preprocess: preprocess(),
+            val_split: 0.25,
+            seed: 1,
+            classes: None,
+            cache: CacheSize::Auto,
+        };
         Dataset::read(root, &options).unwrap()
     }
 
@@ -304,6 +334,7 @@ mod tests {
             init: InitRule::He,
             label_smoothing: 0.1,
             balance: true,
+            precision: Precision::F32,
             warmup_epochs: 0.5,
             hold_epochs: 0.0,
             seed: 3,
@@ -343,7 +374,11 @@ mod tests {
     }
 
     fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
-        checkpoint.training.epochs.iter_mut().for_each(|e| e.seconds = 0.0);
+        checkpoint
+            .training
+            .epochs
+            .iter_mut()
+            .for_each(|e| (e.seconds, e.wait_seconds) = (0.0, 0.0));
         checkpoint
     }
 

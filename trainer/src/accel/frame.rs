@@ -1,0 +1,202 @@
+//! The padded copy of a part of a picture that convolutions read.
+//!
+//! A frame holds some rows of every block, padding included, so that a filter tap lies at a fixed
+//! distance from an output pixel. A stride `s > 1` splits it into `s × s` phases, one for each
+//! remainder of row and column, after which neighboring outputs read neighboring cells. Pixels are
+//! normalized and rectified while they are copied, which spares the normalized map its place in
+//! memory.
+
+use super::dispatch::{Kernel, Simd};
+use super::element::{Element, LANES, Line};
+
+/// Size of one picture of a feature map: `[blocks, height, width, LANES]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Planes {
+    pub(super) blocks: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+}
+
+impl Planes {
+    /// Pixels of a block.
+    pub(super) fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Lines of a picture.
+    pub(super) fn lines(&self) -> usize {
+        self.blocks * self.pixels()
+    }
+}
+
+/// `scale·(x − center) + shift`, then ReLU where `relu`, of one block.
+///
+/// The center is taken off first: where it is large beside the spread, `scale·x + shift'` would
+/// cancel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Affine {
+    pub(super) center: Line,
+    pub(super) scale: Line,
+    pub(super) shift: Line,
+}
+
+impl Affine {
+    #[inline(always)]
+    pub(super) fn apply<S: Simd>(&self, simd: S, x: &Line) -> Line {
+        let mut y = [0.0; LANES];
+        for l in 0..LANES {
+            y[l] = simd.mul_add(x[l] - self.center[l], self.scale[l], self.shift[l]);
+        }
+        y
+    }
+}
+
+/// What values become on their way into a frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transform<'a> {
+    /// Of every block.
+    pub(super) affine: &'a [Affine],
+    pub(super) relu: bool,
+}
+
+/// Lane by lane, what is not below `floor`; NaN stays NaN.
+#[inline(always)]
+pub(super) fn at_least(floor: f32, line: &Line) -> Line {
+    line.map(|v| if v < floor { floor } else { v })
+}
+
+/// The floor of a ReLU, or one that nothing is below.
+#[inline(always)]
+pub(super) fn floor(relu: bool) -> f32 {
+    if relu { 0.0 } else { f32::NEG_INFINITY }
+}
+
+/// How a frame is laid out: `[blocks, phases, phases, rows, pitch]` lines.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame {
+    pub(super) stride: usize,
+    /// Rows and columns of zeros before the first pixel.
+    pub(super) pad: [usize; 2],
+    /// Phases in each direction.
+    pub(super) phases: usize,
+    pub(super) rows: usize,
+    /// Cells of a row.
+    pub(super) pitch: usize,
+}
+
+impl Frame {
+    fn plane(&self) -> usize {
+        self.rows * self.pitch
+    }
+
+    /// Lines of a block.
+    pub(super) fn block(&self) -> usize {
+        self.phases * self.phases * self.plane()
+    }
+
+    /// Distance of tap `(row, col)` of a filter from its output's cell.
+    pub(super) fn tap(&self, row: usize, col: usize) -> usize {
+        let phase = row % self.stride * self.phases + col % self.stride;
+        phase * self.plane() + row / self.stride * self.pitch + col / self.stride
+    }
+}
+
+/// Copies rows of a picture from row `first` of cells on.
+pub(super) struct Fill<'a, E: Element> {
+    pub(super) frame: &'a Frame,
+    pub(super) planes: Planes,
+    pub(super) picture: &'a [Line<E>],
+    pub(super) first: usize,
+    pub(super) transform: Option<Transform<'a>>,
+    pub(super) out: &'a mut [Line<E>],
+}
+
+impl<E: Element> Kernel for Fill<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { frame, planes, picture, first, transform, out } = self;
+        let Frame { stride, pad, phases, rows, pitch } = *frame;
+        let cells = out.chunks_exact_mut(pitch).take(planes.blocks * phases * phases * rows);
+        for (i, out) in cells.enumerate() {
+            let (plane, row) = (i / rows, i % rows);
+            let (block, phase) = (plane / (phases * phases), plane % (phases * phases));
+            let (down, across) = (phase / phases, phase % phases);
+            let Some(row) = ((first + row) * stride + down)
+                .checked_sub(pad[0])
+                .filter(|row| *row < planes.height)
+            else {
+                out.fill([E::default(); LANES]);
+                continue;
+            };
+            let start = pad[1].saturating_sub(across).div_ceil(stride).min(pitch);
+            let col = (start * stride + across).saturating_sub(pad[1]).min(planes.width);
+            let source =
+                &picture[(block * planes.height + row) * planes.width..][col..planes.width];
+            let count = source.len().div_ceil(stride).min(pitch - start);
+            out[..start].fill([E::default(); LANES]);
+            out[start + count..].fill([E::default(); LANES]);
+            let out = &mut out[start..][..count];
+            match transform {
+                None => {
+                    for (out, x) in out.iter_mut().zip(source.iter().step_by(stride)) {
+                        *out = *x;
+                    }
+                }
+                Some(Transform { affine, relu }) => {
+                    let (affine, floor) = (&affine[block], floor(relu));
+                    for (out, x) in out.iter_mut().zip(source.iter().step_by(stride)) {
+                        let y = affine.apply(simd, &E::widen(simd, x));
+                        *out = E::narrow(simd, &at_least(floor, &y));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Windows of a picture `[channels, height, width]` as blocks of a 1×1 convolution: what a filter
+/// of `[channels, filter, filter]` weights multiplies, for rows of output pixels from `first` on.
+pub(super) struct FillWindows<'a, E: Element> {
+    pub(super) frame: &'a Frame,
+    /// Pixels per output pixel.
+    pub(super) stride: usize,
+    /// Zeros before the first pixel.
+    pub(super) pad: [usize; 2],
+    pub(super) filter: usize,
+    /// Channels, height and width.
+    pub(super) size: [usize; 3],
+    pub(super) picture: &'a [f32],
+    pub(super) first: usize,
+    pub(super) out: &'a mut [Line<E>],
+}
+
+impl<E: Element> Kernel for FillWindows<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { frame, stride, pad, filter, size, picture, first, out } = self;
+        let [channels, height, width] = size;
+        let taps = channels * filter * filter;
+        for tap in 0..taps.next_multiple_of(LANES) {
+            let (channel, down, across) =
+                (tap / (filter * filter), tap / filter % filter, tap % filter);
+            let block = &mut out[tap / LANES * frame.block()..][..frame.block()];
+            for (row, cells) in block.chunks_exact_mut(frame.pitch).enumerate() {
+                let row = ((first + row) * stride + down).checked_sub(pad[0]);
+                let Some(row) = row.filter(|row| tap < taps && *row < height) else {
+                    cells.iter_mut().for_each(|cell| cell[tap % LANES] = E::default());
+                    continue;
+                };
+                let start = pad[1].saturating_sub(across).div_ceil(stride).min(cells.len());
+                let col = (start * stride + across).saturating_sub(pad[1]).min(width);
+                let source = &picture[(channel * height + row) * width..][col..width];
+                let count = source.len().div_ceil(stride).min(cells.len() - start);
+                let (before, cells) = cells.split_at_mut(start);
+                let (cells, after) = cells.split_at_mut(count);
+                before.iter_mut().chain(after).for_each(|cell| cell[tap % LANES] = E::default());
+                for (cell, value) in cells.iter_mut().zip(source.iter().step_by(stride)) {
+                    cell[tap % LANES] = E::number(*value);
+                }
+            }
+        }
+    }
+}

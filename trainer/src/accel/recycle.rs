@@ -1,0 +1,126 @@
+//! Memory of feature maps, used again.
+//!
+//! A training step makes and frees hundreds of megabytes. From the system they would come as
+//! pages that must be cleared first, each step anew; instead freed maps are kept for the next ones
+//! of about their size. Lines of a map lie in one cache line each.
+#![expect(unsafe_code, reason = "Burn takes foreign memory through an unsafe trait")]
+
+use super::element::Element;
+use burn::tensor::Bytes;
+use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
+use bytemuck::{Pod, Zeroable};
+use core::marker::PhantomData;
+use core::mem::{MaybeUninit, size_of, take as take_out};
+use core::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+/// A cache line.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Block([u32; 16]);
+
+/// Blocks nobody uses, the first ones unused for longest.
+static FREE: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+
+/// Blocks for `bytes` bytes, of any content.
+fn reserve(bytes: usize) -> Vec<Block> {
+    let wanted = bytes.div_ceil(size_of::<Block>());
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |blocks: &Vec<Block>| (wanted..=wanted + wanted / 4).contains(&blocks.len());
+    let best = free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.len());
+    if let Some(index) = best.map(|(index, _)| index) {
+        return free.remove(index);
+    }
+    // What does not fit now may never: as much is given back as is asked for.
+    let mut given = 0;
+    while given < wanted && !free.is_empty() {
+        given += free.remove(0).len();
+    }
+    bytemuck::zeroed_vec(wanted)
+}
+
+fn give_back(blocks: Vec<Block>) {
+    if !blocks.is_empty() {
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(blocks);
+    }
+}
+
+/// Numbers of a map that is being computed.
+#[derive(Debug)]
+pub(super) struct Numbers<E> {
+    blocks: Vec<Block>,
+    len: usize,
+    element: PhantomData<E>,
+}
+
+/// Room for `len` numbers, with any content: whoever takes it overwrites all of it.
+pub(super) fn take<E: Element>(len: usize) -> Numbers<E> {
+    Numbers { blocks: reserve(len * size_of::<E>()), len, element: PhantomData }
+}
+
+impl<E: Element> Deref for Numbers<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &bytemuck::cast_slice(&self.blocks)[..self.len]
+    }
+}
+
+impl<E: Element> DerefMut for Numbers<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut bytemuck::cast_slice_mut(&mut self.blocks)[..self.len]
+    }
+}
+
+impl<E> Drop for Numbers<E> {
+    fn drop(&mut self) {
+        give_back(take_out(&mut self.blocks));
+    }
+}
+
+impl<E: Element> Numbers<E> {
+    /// As the memory of a tensor.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        let len = self.len * size_of::<E>();
+        let memory = Memory { blocks: take_out(&mut self.blocks) };
+        // SAFETY: the controller's memory is initialized and at least `len` bytes long.
+        unsafe { Bytes::from_controller(Box::new(memory), len) }
+    }
+}
+
+/// Memory of a tensor.
+#[derive(Debug)]
+struct Memory {
+    blocks: Vec<Block>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        give_back(take_out(&mut self.blocks));
+    }
+}
+
+impl AllocationController for Memory {
+    fn alloc_align(&self) -> usize {
+        align_of::<Block>()
+    }
+
+    fn property(&self) -> AllocationProperty {
+        AllocationProperty::Other
+    }
+
+    unsafe fn memory_mut(
+        &mut self,
+        _: AccessPolicy,
+    ) -> Result<&mut [MaybeUninit<u8>], AccessError> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.blocks);
+        // SAFETY: the same bytes; the caller promises to write initialized ones only.
+        Ok(unsafe { core::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) })
+    }
+
+    fn memory(&self, _: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.blocks);
+        // SAFETY: the same bytes; initialized ones are among those that may not be.
+        Ok(unsafe { core::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
+    }
+}

@@ -1,0 +1,194 @@
+//! `bench`: the speed and the memory of training steps.
+//!
+//! A step is what training does with a batch: forward, cross-entropy, backward, SGD with
+//! momentum; pictures are neither read nor augmented. Every step learns the same made-up batch,
+//! so the loss must fall; where it does not, something is wrong and no time is reported.
+
+use crate::accel::{self, Precision};
+use crate::memory::peak_mb;
+use crate::options::{Backend, Machine, architecture, check_size};
+use crate::resnet::{Init, ResNet};
+use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
+use anyhow::{Context, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::Args;
+use convert::random::{Rng, fnv1a};
+use convert::resnet::ResNetConfig;
+use core::fmt::{Display, Formatter};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Instant;
+
+/// Steps before the clock counts: the first ones fill caches and the allocator's lists, and the
+/// optimizer has no velocity to update yet.
+const WARM_UP: usize = 2;
+/// Small enough for every architecture to learn a batch from its first step on.
+const RATE: f64 = 0.01;
+const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+/// Of weights, pictures and labels.
+const SEED: u64 = 0;
+/// Classes of ImageNet, and of CIFAR-10.
+const CLASSES: [usize; 2] = [1000, 10];
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Architecture, such as resnet_8_cifar or resnet_18; with a head for CIFAR-10's 10 or for
+    /// ImageNet's 1000 classes.
+    #[arg(long)]
+    arch: String,
+    /// Input side in pixels; the architecture's own where left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<u16>,
+    /// Pictures per step.
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Steps to measure, after two to warm up.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    steps: usize,
+    /// Numbers that it computes with.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Use the backend's own operators only, to compare with.
+    #[arg(long)]
+    stock: bool,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    arch: &'a str,
+    /// Side of the pictures in pixels.
+    size: u16,
+    batch: usize,
+    steps: usize,
+    threads: usize,
+    backend: Backend,
+    precision: Precision,
+    /// The backend's own operators did it all.
+    stock: bool,
+    /// From the median step.
+    images_per_s: f64,
+    step_ms: StepMs,
+    /// The process's peak; none where the system does not say.
+    peak_mb: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct StepMs {
+    median: f64,
+    min: f64,
+}
+
+impl Display for Report<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} at {}x{}, batch {}: {:.1} images/s; step median {:.1} ms, fastest {:.1} ms of {} \
+             on {} thread(s) with {}{} in {}",
+            self.arch,
+            self.size,
+            self.size,
+            self.batch,
+            self.images_per_s,
+            self.step_ms.median,
+            self.step_ms.min,
+            self.steps,
+            self.threads,
+            if self.stock { "stock " } else { "" },
+            self.backend,
+            self.precision,
+        )?;
+        self.peak_mb.map_or(Ok(()), |mb| write!(f, "; peak memory {mb:.0} MB"))
+    }
+}
+
+/// Measures and prints one line.
+///
+/// # Errors
+/// Options out of range, and a network that does not learn.
+pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut config = architecture(&args.arch)?;
+    let size = args.size.unwrap_or(config.native_size());
+    check_size(size)?;
+    ensure!(
+        (2..=4096).contains(&args.batch),
+        "--batch {} is not in 2..=4096; batch statistics need at least 2",
+        args.batch
+    );
+    ensure!(args.steps > 0, "--steps 0 measures nothing; pass at least 1");
+    let [imagenet, cifar] = CLASSES;
+    config.classes = if config.native_size() == 32 { cifar } else { imagenet };
+    if args.stock {
+        accel::disable();
+    }
+    let device = args.machine.device()?;
+    accel::check_precision(args.precision, &device)?;
+    let mut ms = measure(&config, args, size, &device)?;
+    ms.sort_by(f64::total_cmp);
+    let step_ms = StepMs { median: ms[ms.len() / 2], min: ms[0] };
+    let report = Report {
+        arch: &args.arch,
+        size,
+        batch: args.batch,
+        steps: args.steps,
+        threads: rayon::current_num_threads(),
+        backend: args.machine.backend,
+        precision: args.precision,
+        stock: !accel::supports(&device),
+        images_per_s: 1e3 * args.batch as f64 / step_ms.median,
+        step_ms,
+        peak_mb: peak_mb(),
+    };
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&report).context("cannot write JSON")?)?;
+    } else {
+        writeln!(out, "{report}")?;
+    }
+    Ok(())
+}
+
+/// Milliseconds of each step after the warm-up, checked to have learnt.
+fn measure(
+    config: &ResNetConfig,
+    args: &Bench,
+    size: u16,
+    device: &Device,
+) -> anyhow::Result<Vec<f64>> {
+    let device = device.clone().autodiff();
+    let mut net = ResNet::new(config, Init::he(SEED), &device).map_err(anyhow::Error::msg)?;
+    net.set_precision(args.precision);
+    let mut optimizer = Optimizer::new(OptimizerConfig::plain(RULE));
+    // As normalized pictures: mean 0, variance 1.
+    let mut rng = Rng::keyed(&[SEED, fnv1a(b"bench")]);
+    let shape = [args.batch, 3, usize::from(size), usize::from(size)];
+    let pixels: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
+    let labels: Vec<u32> = (0..args.batch).map(|_| rng.below(config.classes) as u32).collect();
+    let pictures = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
+    let target = targets(&labels, config.classes, 0.0, &device);
+    let (mut ms, mut losses) = (Vec::new(), Vec::new());
+    for _ in 0..args.steps.saturating_add(WARM_UP) {
+        let started = Instant::now();
+        let logits = net.forward(pictures.clone());
+        let cost = cross_entropy(logits, target.clone());
+        let gradients = cost.backward();
+        optimizer.step(&mut net, gradients, RATE);
+        // Waits for what the device may still compute.
+        let loss = cost.into_scalar::<f32>();
+        ms.push(1e3 * started.elapsed().as_secs_f64());
+        ensure!(loss.is_finite(), "{}: the loss became {loss}; no time is reported", config.name);
+        losses.push(loss);
+    }
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    ensure!(
+        last < first,
+        "{}: the loss went from {first} to {last} and should fall; no time is reported, try more \
+         --steps",
+        config.name
+    );
+    Ok(ms.split_off(WARM_UP))
+}

@@ -1,0 +1,79 @@
+//! Options that several commands share.
+
+use anyhow::{bail, ensure};
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use convert::resnet::ResNetConfig;
+use core::fmt::{Display, Formatter};
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Backend {
+    /// Burn's fast CPU backend.
+    Flex,
+    /// Burn's portable CPU backend.
+    Ndarray,
+}
+
+impl Display for Backend {
+    fn fmt(&self, f: &mut Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Flex => "flex",
+            Self::Ndarray => "ndarray",
+        })
+    }
+}
+
+/// How to compute.
+#[derive(Debug, Args)]
+pub(crate) struct Machine {
+    /// CPU threads; all cores where left out.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// What computes.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    pub(crate) backend: Backend,
+}
+
+impl Machine {
+    /// The device, with a pool of as many threads as were asked for.
+    ///
+    /// # Errors
+    /// No threads, or a backend that is not compiled in.
+    pub(crate) fn device(&self) -> anyhow::Result<Device> {
+        if let Some(threads) = self.threads {
+            ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
+            // The pool of this process is made once; a second run in it keeps the first's.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        }
+        match self.backend {
+            Backend::Flex => Ok(Device::flex()),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "the only second opinion on flex's arithmetic")]
+            Backend::Ndarray => Ok(Device::ndarray()),
+            #[cfg(not(feature = "ndarray"))]
+            Backend::Ndarray => bail!("built without the ndarray backend; use --backend flex"),
+        }
+    }
+}
+
+/// The architecture that `--arch` names, with a head of one class.
+///
+/// # Errors
+/// An unknown name, with those that are known.
+pub(crate) fn architecture(name: &str) -> anyhow::Result<ResNetConfig> {
+    let Some(config) = ResNetConfig::by_name(name, 1) else {
+        bail!("--arch {name}: not known; use one of {}", ResNetConfig::NAMES.join(", "));
+    };
+    Ok(config)
+}
+
+/// Checks the side of the input in pixels, which `--size` sets.
+///
+/// # Errors
+/// A side out of range, with the range.
+pub(crate) fn check_size(side: u16) -> anyhow::Result<()> {
+    ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
+    Ok(())
+}

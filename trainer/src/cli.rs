@@ -3,6 +3,7 @@
 use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
+use crate::distributed::{self, world};
 use crate::learning::{Defaults, Learning, RecipeName};
 use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size};
@@ -164,8 +165,10 @@ where
         }
     };
     match cli.command {
-        Command::Train(args) => train_command(&args, command, out)?,
-        Command::Finetune(args) => finetune_command(&args, command, out)?,
+        Command::Train(args) => distributed::run(out, |out| train_command(&args, command, out))?,
+        Command::Finetune(args) => {
+            distributed::run(out, |out| finetune_command(&args, command, out))?;
+        }
         Command::Eval(args) => eval_command(&args, &command, out)?,
         Command::Classify(args) => return classify::run(&args, out),
         Command::Show(args) => report::show(&args, out)?,
@@ -242,7 +245,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let base = match &args.model {
-        Some(path) => import::open(path, Head::Optional)?,
+        Some(path) => distributed::from_first(|| Ok(import::open(path, Head::Optional)?))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     let mut preprocess = base.preprocess;
@@ -288,6 +291,10 @@ impl Job {
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
         let device = common.machine.device()?;
+        if world().processes() > 1 {
+            let threads = rayon::current_num_threads();
+            writeln!(out, "{} processes, {threads} threads each", world().processes())?;
+        }
         let started = Instant::now();
         let data = read(common, self.preprocess, learning.classes, out)?;
         self.config.classes = data.labels.len();
@@ -309,10 +316,14 @@ impl Job {
             device: device.clone(),
             // With as many classes as places, every answer would count.
             top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
-            terminal: std::io::stdout().is_terminal(),
+            // A launcher may show its processes a terminal and write to a file.
+            terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
             stop: &STOP,
         };
         let best = run.train(data, out)?;
+        if world().rank() > 0 {
+            return Ok(());
+        }
         train::save(&best, &learning.model_out)?;
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);

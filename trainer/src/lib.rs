@@ -10,18 +10,21 @@
 //! | [`accel`] | fast convolution and batch-norm for Burn's Flex backend |
 //! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
+//! | [`distributed`] | several processes that train together |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
 //! | `report` | pages and charts of runs and data sets |
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
+//! | `mpi` | training in several processes, started by `mpirun` |
 
 pub mod accel;
 mod bench;
 mod classify;
 mod cli;
 pub mod data;
+pub mod distributed;
 mod learning;
 mod memory;
 mod options;

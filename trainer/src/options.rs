@@ -1,5 +1,6 @@
 //! Options that several commands share.
 
+use crate::distributed::world;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
@@ -28,7 +29,7 @@ impl Display for Backend {
 /// How to compute.
 #[derive(Debug, Args)]
 pub(crate) struct Machine {
-    /// CPU threads; all cores where left out.
+    /// CPU threads; all cores where left out, in several processes this one's share of them.
     #[arg(long)]
     threads: Option<usize>,
     /// What computes.
@@ -42,7 +43,7 @@ impl Machine {
     /// # Errors
     /// No threads, or a backend that is not compiled in.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        if let Some(threads) = self.threads {
+        if let Some(threads) = self.threads.or_else(|| world().threads()) {
             ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
             // The pool of this process is made once; a second run in it keeps the first's.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();

@@ -1,25 +1,14 @@
 //! What a killed process or a full disk leaves behind is a run that goes on.
 #![cfg(unix)]
 
+mod pictures;
+
 use core::time::Duration;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// More than any machine gets through before it is stopped.
 const EPOCHS: &str = "100000";
-
-/// Noise of two brightnesses.
-fn pictures(root: &Path) {
-    for (class, floor) in [("bright", 100u32), ("dark", 0)] {
-        std::fs::create_dir_all(root.join(class)).unwrap();
-        for i in 0..12u32 {
-            let noise = |x: u32, y: u32| (x * 7919 + y * 104_729 + i * 1_299_709) % 150;
-            let pixel = |x, y| image::Rgb([(floor + noise(x, y)) as u8; 3]);
-            let path = root.join(class).join(format!("{i}.png"));
-            image::RgbImage::from_fn(16, 16, pixel).save(path).unwrap();
-        }
-    }
-}
 
 /// The command, in a shell that first does `limit`.
 fn train(root: &Path, limit: &str, more: &[&str]) -> Command {
@@ -40,7 +29,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     let dir = tempfile::tempdir().unwrap();
-    pictures(&dir.path().join("data"));
+    pictures::write(&dir.path().join("data"), 12);
     let state = dir.path().join("run/state.mpk");
     for kill in 0..6u64 {
         let resume: &[&str] = if kill == 0 { &[] } else { &["--resume"] };

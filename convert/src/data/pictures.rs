@@ -140,7 +140,7 @@ impl Pictures {
     }
 
     /// The pictures at `indices`, in that order.
-    pub(super) fn select(&self, indices: &[usize]) -> Self {
+    pub fn select(&self, indices: &[usize]) -> Self {
         Self {
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
             digests: indices.iter().map(|i| self.digests[*i]).collect(),

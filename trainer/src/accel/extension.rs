@@ -2,6 +2,7 @@
 
 use super::conv::Geometry;
 use super::pool::Window;
+use super::step::{Adam, Sgd};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 
@@ -88,6 +89,30 @@ pub(super) trait Accelerated: Backend {
         x: FloatTensor<Self>,
         channels: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Weights and velocity after a step along `gradient`; all flat, f32 and without gradients.
+    fn accel_sgd(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        step: Sgd,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The same with Adam's mean gradient and mean squared gradient.
+    fn accel_adam(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: Adam,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `average + (value − average)·share`, as flat.
+    fn accel_blend(
+        average: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        share: f64,
+    ) -> FloatTensor<Self>;
 
     /// Mean over the pixels, f32 `[N, C]`.
     fn accel_mean(x: FloatTensor<Self>, channels: usize) -> FloatTensor<Self>;

@@ -9,7 +9,9 @@ use super::gradient::{Kernels, MapGradient, Normalized};
 use super::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use super::pool::{self, MaxGradient, Window};
 use super::recycle::{self, Numbers};
+use super::step::{self, Adam, Sgd};
 use super::{planar, weight};
+use crate::distributed;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -56,7 +58,7 @@ fn values<E: Element>(tensor: &FlexTensor) -> &[E] {
 
 /// The values of a map, to be overwritten where nobody else holds them.
 fn into_values<E: Element>(map: FlexTensor) -> FlexTensor {
-    let map = map.to_contiguous();
+    let map = map.into_contiguous();
     let whole = map.shape().num_elements() * size_of::<E>();
     if map.is_unique() && map.bytes().len() == whole {
         return map;
@@ -101,7 +103,7 @@ fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMom
         }
     });
     let moments = if task.moments {
-        norm::join_moments(&extent, &parts)
+        norm::join_moments(&extent, &parts, distributed::others())
     } else {
         Moments { mean: Vec::new(), variance: Vec::new() }
     };
@@ -201,9 +203,44 @@ impl Accelerated for Flex {
         let x = x.to_contiguous();
         let extent = extent(&x.shape(), channels);
         let level = Level::detect();
-        let moments = with_element!(x, E => norm::moments(level, &extent, values::<E>(&x)));
+        let moments = with_element!(x, E => norm::moments(level, &extent, distributed::others(), values::<E>(&x)));
         let [mean, variance] = statistics(moments);
         (mean, variance)
+    }
+
+    fn accel_sgd(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        velocity: FlexTensor,
+        step: Sgd,
+    ) -> (FlexTensor, FlexTensor) {
+        let [weight, gradient] = [weight, gradient].map(FlexTensor::into_contiguous);
+        let mut velocity = into_values::<f32>(velocity);
+        let sources = [values(&weight), values(&gradient)];
+        let out = step::sgd(Level::detect(), step, sources, velocity.storage_mut());
+        (tensor(out, weight.shape()), velocity)
+    }
+
+    fn accel_adam(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        mean: FlexTensor,
+        square: FlexTensor,
+        step: Adam,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let [weight, gradient] = [weight, gradient].map(FlexTensor::into_contiguous);
+        let [mut mean, mut square] = [mean, square].map(into_values::<f32>);
+        let sources = [values(&weight), values(&gradient)];
+        let means = [mean.storage_mut(), square.storage_mut()];
+        let out = step::adam(Level::detect(), step, sources, means);
+        (tensor(out, weight.shape()), mean, square)
+    }
+
+    fn accel_blend(average: FlexTensor, value: FlexTensor, share: f64) -> FlexTensor {
+        let mut average = into_values::<f32>(average);
+        let value = value.into_contiguous();
+        step::blend(Level::detect(), average.storage_mut(), values(&value), share);
+        average
     }
 
     fn accel_mean(x: FlexTensor, channels: usize) -> FlexTensor {
@@ -244,7 +281,7 @@ fn map_gradient<E: Element>(
     residual: bool,
 ) -> MapGradient<Flex> {
     let level = Level::detect();
-    let slopes = norm.slopes(extent, parts);
+    let slopes = norm.slopes(extent, parts, distributed::others());
     let (x, residual) = if residual {
         let dx = norm::input_slopes(level, extent, &slopes, x, values(&dy));
         (map(dx, extent.images, extent.planes), Some(dy))

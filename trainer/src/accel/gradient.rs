@@ -3,6 +3,7 @@
 use super::conv::Geometry;
 use super::extension::{Accelerated, Rule, Task, WithMoments};
 use super::pool::Window;
+use super::step::{Adam, Sgd};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -341,6 +342,38 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (mean, variance) = B::accel_moments(x.into_primitive(), channels);
         (Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn accel_sgd(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        step: Sgd,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [weight, gradient, velocity] = [weight, gradient, velocity].map(|t| t.into_primitive());
+        let (weight, velocity) = B::accel_sgd(weight, gradient, velocity, step);
+        (Self::from_inner(weight), Self::from_inner(velocity))
+    }
+
+    fn accel_adam(
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: Adam,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [weight, gradient, mean, square] =
+            [weight, gradient, mean, square].map(|t| t.into_primitive());
+        let (weight, mean, square) = B::accel_adam(weight, gradient, mean, square, step);
+        (Self::from_inner(weight), Self::from_inner(mean), Self::from_inner(square))
+    }
+
+    fn accel_blend(
+        average: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        share: f64,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::accel_blend(average.into_primitive(), value.into_primitive(), share))
     }
 
     fn accel_mean(x: FloatTensor<Self>, channels: usize) -> FloatTensor<Self> {

@@ -209,7 +209,7 @@ impl Map {
     }
 
     /// Mean and biased variance `[C]` over N, H and W, without gradients; over all processes
-    /// where there are [several](super::synchronize).
+    /// where there are [several](crate::distributed).
     pub fn moments(&mut self) -> (Tensor<1>, Tensor<1>) {
         if self.norm.is_some() {
             *self = self.clone().settled();

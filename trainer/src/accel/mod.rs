@@ -20,18 +20,20 @@ mod norm;
 mod planar;
 mod pool;
 mod recycle;
-mod reduce;
+mod step;
 mod weight;
 
 #[cfg(test)]
 mod tests;
 
 pub use map::{Map, Normalization, Precision, Sides, Window};
-pub use reduce::{AllReduce, synchronize};
+pub use step::{Adam, Sgd};
 
-use burn::tensor::{Device, FloatDType};
+use burn::backend::Dispatch;
+use burn::tensor::{Device, FloatDType, Tensor};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dispatch::Level;
+use extension::Accelerated;
 
 /// Set by [`disable`].
 static DISABLED: AtomicBool = AtomicBool::new(false);
@@ -62,6 +64,29 @@ pub fn check_precision(precision: Precision, device: &Device) -> anyhow::Result<
         "--precision {precision} needs the fast operators of --backend flex; pass --precision f32"
     );
     Ok(())
+}
+
+/// Weights and velocity after a step along `gradient`, all `[N]` and without autodiff; the device
+/// must be one that [`supports`] accepts.
+pub fn sgd([weight, gradient, velocity]: [Tensor<1>; 3], step: Sgd) -> [Tensor<1>; 2] {
+    let [weight, gradient, velocity] = [weight, gradient, velocity].map(Tensor::into_dispatch);
+    let (weight, velocity) = <Dispatch as Accelerated>::accel_sgd(weight, gradient, velocity, step);
+    [weight, velocity].map(Tensor::from_dispatch)
+}
+
+/// Weights, mean gradient and mean squared gradient after a step along `gradient`, as [`sgd`].
+pub fn adam([weight, gradient, mean, square]: [Tensor<1>; 4], step: Adam) -> [Tensor<1>; 3] {
+    let [weight, gradient, mean, square] =
+        [weight, gradient, mean, square].map(Tensor::into_dispatch);
+    let (weight, mean, square) =
+        <Dispatch as Accelerated>::accel_adam(weight, gradient, mean, square, step);
+    [weight, mean, square].map(Tensor::from_dispatch)
+}
+
+/// `average + (value − average)·share`, as [`sgd`].
+pub fn blend(average: Tensor<1>, value: Tensor<1>, share: f64) -> Tensor<1> {
+    let (average, value) = (average.into_dispatch(), value.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Accelerated>::accel_blend(average, value, share))
 }
 
 /// Whether this processor multiplies numbers of this precision at its full rate.

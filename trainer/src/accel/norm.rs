@@ -7,7 +7,7 @@ use super::dispatch::{Kernel, Level, Simd};
 use super::element::{Element, LANES, Line};
 use super::frame::{Affine, Planes, at_least, floor};
 use super::recycle::{self, Numbers};
-use super::reduce;
+use crate::distributed::{AllReduce, statistics};
 use rayon::prelude::*;
 
 /// Sizes of a feature map.
@@ -23,6 +23,11 @@ impl Extent {
     /// Values of a picture.
     fn picture(&self) -> usize {
         self.planes.lines() * LANES
+    }
+
+    /// Values of this process that share a mean.
+    fn population(&self) -> f64 {
+        (self.images * self.planes.pixels()) as f64
     }
 
     /// Whether there is nothing to compute.
@@ -128,34 +133,42 @@ fn channel(parts: &[Part], blocks: usize, channel: usize) -> impl Iterator<Item 
     own.map(move |part| part.map(|line| f64::from(line[channel % LANES])))
 }
 
-/// Joins what [`PictureMoments`] found in all pictures, of all processes.
-pub(super) fn join_moments(extent: &Extent, parts: &[Part]) -> Moments {
+/// Processes whose pictures share a batch's statistics with this one's; `None` where it has the
+/// whole batch.
+pub(super) type Others<'a> = Option<&'a dyn AllReduce>;
+
+/// Joins what [`PictureMoments`] found in all pictures.
+pub(super) fn join_moments(extent: &Extent, parts: &[Part], others: Others<'_>) -> Moments {
     let blocks = extent.planes.blocks;
     let pixels = extent.planes.pixels() as f64;
-    // Sum of all values of each channel, and how many they are.
-    let mut sums: Vec<f64> = (0..extent.channels)
-        .map(|c| channel(parts, blocks, c).map(|[mean, _]| mean * pixels).sum())
-        .collect();
-    sums.push(extent.images as f64 * pixels);
-    reduce::sum(&mut sums);
-    let count = sums.pop().unwrap_or(0.0).max(1.0);
-    let means: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
-    // Squares around each picture's own mean, moved to the common one.
-    let moved = |mean: f64| move |[own, squares]: [f64; 2]| squares + pixels * (own - mean).powi(2);
-    let mut squares: Vec<f64> = means
-        .iter()
-        .enumerate()
-        .map(|(c, mean)| channel(parts, blocks, c).map(moved(*mean)).sum())
-        .collect();
-    reduce::sum(&mut squares);
+    let images = extent.images.max(1) as f64;
+    let (mut means, mut squares): (Vec<f64>, Vec<f64>) = (0..extent.channels)
+        .map(|c| {
+            let own = || channel(parts, blocks, c);
+            let mean = own().map(|[mean, _]| mean).sum::<f64>() / images;
+            // Squares around each picture's own mean, moved to the common one.
+            let moved = |[own, squares]: [f64; 2]| squares + pixels * (own - mean).powi(2);
+            (mean, own().map(moved).sum())
+        })
+        .unzip();
+    let mut population = extent.population();
+    if let Some(others) = others {
+        population = statistics::join_moments(others, population, &mut means, &mut squares);
+    }
+    let population = population.max(1.0);
     Moments {
         mean: means.iter().map(|mean| *mean as f32).collect(),
-        variance: squares.iter().map(|squares| (squares / count) as f32).collect(),
+        variance: squares.iter().map(|squares| (squares / population) as f32).collect(),
     }
 }
 
 /// Moments of a whole map.
-pub(super) fn moments<E: Element>(level: Level, extent: &Extent, x: &[E]) -> Moments {
+pub(super) fn moments<E: Element>(
+    level: Level,
+    extent: &Extent,
+    others: Others<'_>,
+    x: &[E],
+) -> Moments {
     let mut parts = extent.parts();
     if !extent.is_empty() {
         let pictures: &[Line<E>] = x.as_chunks().0;
@@ -165,7 +178,7 @@ pub(super) fn moments<E: Element>(level: Level, extent: &Extent, x: &[E]) -> Mom
             level.run(PictureMoments { picture, pixels, parts });
         });
     }
-    join_moments(extent, &parts)
+    join_moments(extent, &parts, others)
 }
 
 /// Statistics and parameters of a normalization, `[C]` each.
@@ -200,20 +213,19 @@ impl Norm<'_> {
         blocks
     }
 
-    /// What the sums of a gradient come to.
-    pub(super) fn slopes(&self, extent: &Extent, parts: &[Part]) -> Slopes {
+    /// What the sums of a gradient come to. Gradients of γ and β are sums over this process's
+    /// pictures alone, for those of all parameters are summed at the end of a step.
+    pub(super) fn slopes(&self, extent: &Extent, parts: &[Part], others: Others<'_>) -> Slopes {
         let (channels, blocks) = (extent.channels, extent.planes.blocks);
         let mut sums: Vec<f64> = (0..2 * channels)
             .map(|i| channel(parts, blocks, i % channels).map(|part| part[i / channels]).sum())
             .collect();
-        // Where every process sums its own pictures, parameters get their share of the gradient
-        // later; the input's needs all sums now.
         let own = sums.clone();
-        sums.push((extent.images * extent.planes.pixels()) as f64);
-        if !self.fixed {
-            reduce::sum(&mut sums);
+        let mut count = extent.population();
+        if let Some(others) = others.filter(|_| !self.fixed) {
+            count = statistics::join_sums(others, count, &mut sums);
         }
-        let count = sums.pop().unwrap_or(0.0).max(1.0);
+        let count = count.max(1.0);
         let zero = [0.0; LANES];
         let mut slopes = Slopes {
             blocks: vec![Slope { center: zero, dy: zero, x: zero, constant: zero }; blocks],

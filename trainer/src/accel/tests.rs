@@ -3,12 +3,15 @@
 use super::conv::{self, Geometry, Source};
 use super::dispatch::Level;
 use super::element::{Element, LANES};
-use super::norm::Extent;
+use super::frame::Planes;
+use super::norm::{self, Extent, Norm, Others};
 use super::{Map, Normalization, Precision, Window, planar, supports, weight};
+use crate::distributed::AllReduce;
 use burn::tensor::activation::relu;
 use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData, module};
 use half::bf16;
+use std::sync::{Barrier, Mutex};
 
 /// Deterministic values in −1..1.
 fn noise(len: usize, seed: u64) -> Vec<f32> {
@@ -365,6 +368,85 @@ fn thread_count_does_not_change_a_bit() {
         for threads in [2, 3, 5] {
             assert!(run(threads) == one, "{threads} threads in {precision:?}");
         }
+    }
+}
+
+/// A thread that sums with others as a process does.
+#[derive(Debug)]
+struct Peer<'a> {
+    rank: usize,
+    /// What each one brings.
+    values: &'a Mutex<Vec<Vec<f64>>>,
+    barrier: &'a Barrier,
+}
+
+impl AllReduce for Peer<'_> {
+    fn sum(&self, values: &mut [f64]) {
+        self.values.lock().unwrap()[self.rank] = values.to_vec();
+        self.barrier.wait();
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = self.values.lock().unwrap().iter().map(|v| v[i]).sum();
+        }
+        self.barrier.wait();
+    }
+
+    fn processes(&self) -> usize {
+        self.values.lock().unwrap().len()
+    }
+}
+
+#[test]
+fn a_shared_batch_is_normalized_as_a_whole() {
+    let channels = 21;
+    let planes = Planes { blocks: 2, height: 7, width: 9 };
+    let picture = planes.lines() * LANES;
+    let x: Vec<f32> = noise(7 * picture, 1).iter().map(|v| v * 3.0 + 50.0).collect();
+    let dy = noise(7 * picture, 2);
+    let [gamma, beta] = [3, 4].map(|seed| noise(channels, seed));
+    // Pictures first..last; returns y, mean, variance, dx, dγ, dβ.
+    let run = |[first, last]: [usize; 2], others: Others<'_>| {
+        let extent = Extent { images: last - first, channels, planes };
+        let own = first * picture..last * picture;
+        let (level, x) = (Level::detect(), &x[own.clone()]);
+        let moments = norm::moments(level, &extent, others, x);
+        let norm = Norm {
+            mean: &moments.mean,
+            variance: &moments.variance,
+            gamma: &gamma,
+            beta: &beta,
+            epsilon: 1e-3,
+            fixed: false,
+        };
+        let affine = norm.affine();
+        let y = norm::apply(level, &extent, &affine, x, None, true);
+        let mut dy = dy[own].to_vec();
+        let parts = norm::masked_sums(level, &extent, &affine, x, Some(&y), &mut dy);
+        let slopes = norm.slopes(&extent, &parts, others);
+        let dx = norm::input_slopes(level, &extent, &slopes, x, &dy).to_vec();
+        let y = y.to_vec();
+        [y, moments.mean, moments.variance, dx, slopes.dgamma, slopes.dbeta]
+    };
+    let shares = [[0, 3], [3, 4], [4, 7]];
+    let (values, barrier) = (Mutex::new(vec![Vec::new(); 3]), Barrier::new(3));
+    let peer = |rank| Peer { rank, values: &values, barrier: &barrier };
+    let parts = std::thread::scope(|scope| {
+        let start = |rank: usize| {
+            let peer = peer(rank);
+            scope.spawn(move || run(shares[rank], Some(&peer)))
+        };
+        [0, 1, 2].map(start).map(|thread| thread.join().unwrap())
+    });
+    let whole = run([0, 7], None);
+    for (i, name) in ["y", "mean", "variance", "dx", "dgamma", "dbeta"].iter().enumerate() {
+        let found: Vec<f32> = match i {
+            0 | 3 => parts.iter().flat_map(|part| part[i].clone()).collect(),
+            1 | 2 => {
+                assert!(parts.iter().all(|part| part[i] == parts[0][i]), "{name}");
+                parts[0][i].clone()
+            }
+            _ => (0..channels).map(|c| parts.iter().map(|part| part[i][c]).sum()).collect(),
+        };
+        assert_within(1e-4, name, &found, &whole[i]);
     }
 }
 

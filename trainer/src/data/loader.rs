@@ -3,7 +3,7 @@
 
 use super::augment::{Augment, Draws, Raster};
 use super::prefetch::{Prefetch, Work};
-use super::{DataError, Pictures};
+use super::{DataError, Pictures, Share};
 use artifact::Preprocess;
 use convert::random::{Rng, fnv1a};
 use core::time::Duration;
@@ -45,7 +45,18 @@ pub enum Order {
         epoch: u32,
         /// Random changes.
         augment: Augment,
+        /// The pictures of each batch that are wanted.
+        share: Share,
     },
+}
+
+impl Order {
+    fn share(&self) -> Share {
+        match self {
+            Self::Sequential => Share::WHOLE,
+            Self::Shuffled { share, .. } => *share,
+        }
+    }
 }
 
 /// How pictures become batches.
@@ -112,9 +123,9 @@ pub(crate) fn batch(
     augment: &Augment,
     seed: u64,
 ) -> Result<Vec<f32>, DataError> {
-    let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone() };
+    let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone(), share: Share::WHOLE };
     let loading = Loading { preprocess: *p, batch: indices.len(), side: None, order };
-    let pass = Pass { pictures: pictures.clone(), loading, indices: indices.to_vec(), groups: 1 };
+    let pass = Pass { pictures: pictures.clone(), loading, chunks: vec![indices.to_vec()] };
     let items = (0..indices.len()).into_par_iter().map(|i| pass.item(0, i));
     let items = items.collect::<Result<_, _>>()?;
     Ok(pass.finish(0, items).pixels)
@@ -125,9 +136,8 @@ pub(crate) fn batch(
 struct Pass {
     pictures: Arc<Pictures>,
     loading: Loading,
-    /// The pictures in their order.
-    indices: Vec<usize>,
-    groups: usize,
+    /// The wanted pictures of each batch, in their order.
+    chunks: Vec<Vec<usize>>,
 }
 
 impl Pass {
@@ -138,13 +148,17 @@ impl Pass {
         if let Order::Shuffled { seed, epoch, .. } = loading.order {
             Rng::keyed(&[seed, u64::from(epoch)]).shuffle(&mut indices);
         }
-        let groups = batch_count(indices.len(), loading.batch, shuffled);
-        Self { pictures, loading, indices, groups }
+        let share = loading.order.share();
+        let wanted =
+            |batch: &[usize]| share.places(batch.len()).into_iter().map(|p| batch[p]).collect();
+        let count = batch_count(indices.len(), loading.batch, shuffled);
+        let chunks = indices.chunks(loading.batch).take(count).map(wanted).collect();
+        Self { pictures, loading, chunks }
     }
 
-    /// The pictures of a batch.
+    /// The wanted pictures of a batch.
     fn chunk(&self, number: usize) -> &[usize] {
-        self.indices.chunks(self.loading.batch).nth(number).unwrap_or(&[])
+        self.chunks.get(number).map_or(&[], Vec::as_slice)
     }
 
     /// `[N, 3, height, width]` of a batch.
@@ -161,7 +175,7 @@ impl Work for Pass {
     type Error = DataError;
 
     fn groups(&self) -> usize {
-        self.groups
+        self.chunks.len()
     }
 
     fn items(&self, number: usize) -> usize {
@@ -175,7 +189,7 @@ impl Work for Pass {
         let i = self.chunk(number)[place];
         let pixels = self.pictures.get(i)?;
         let mut raster = Raster::from_rgb8(&pixels, p.height.into(), p.width.into());
-        if let Order::Shuffled { seed, epoch, augment } = &self.loading.order {
+        if let Order::Shuffled { seed, epoch, augment, .. } = &self.loading.order {
             let epoch = u64::from(*epoch);
             let picture = Rng::keyed(&[*seed, epoch, i as u64]);
             let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
@@ -190,7 +204,7 @@ impl Work for Pass {
         let shape = self.shape(number);
         let mut pixels = planes.concat();
         let mut own = 1.0;
-        if let Order::Shuffled { seed, epoch, augment } = &self.loading.order {
+        if let Order::Shuffled { seed, epoch, augment, .. } = &self.loading.order {
             let mut rng = Rng::keyed(&[*seed, u64::from(*epoch), fnv1a(b"mix"), number as u64]);
             own = augment.mix.apply(&mut pixels, shape, &mut rng);
         }

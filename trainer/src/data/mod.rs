@@ -4,6 +4,7 @@ pub mod augment;
 mod loader;
 mod notes;
 mod prefetch;
+mod share;
 
 #[cfg(test)]
 mod tests;
@@ -13,3 +14,4 @@ pub use convert::data::{CacheSize, DataError, Dataset, Pictures, ReadOptions, li
 pub use loader::{Batch, Batches, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub(crate) use notes::{extent, notes};
+pub use share::Share;

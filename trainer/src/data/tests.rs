@@ -1,6 +1,8 @@
 //! Neither memory nor threads change a batch.
 
-use super::{Augment, Batch, Batches, CacheSize, Dataset, Loading, Order, Pictures, ReadOptions};
+use super::{
+    Augment, Batch, Batches, CacheSize, Dataset, Loading, Order, Pictures, ReadOptions, Share,
+};
 use artifact::Preprocess;
 use convert::random::Rng;
 use core::time::Duration;
@@ -50,7 +52,8 @@ fn loading(order: Order) -> Loading {
 }
 
 fn shuffled(augment: &str) -> Order {
-    Order::Shuffled { seed: 3, epoch: 1, augment: augment.parse::<Augment>().unwrap() }
+    let augment = augment.parse::<Augment>().unwrap();
+    Order::Shuffled { seed: 3, epoch: 1, augment, share: Share::WHOLE }
 }
 
 fn batches(pictures: &Arc<Pictures>, loading: &Loading, threads: usize) -> Vec<Batch> {

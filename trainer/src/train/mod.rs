@@ -14,6 +14,7 @@ mod recipe;
 mod run;
 mod schedule;
 mod state;
+mod validation;
 
 pub use calibration::{BINS, Bin, calibration, ece};
 pub(crate) use convert::progress::duration;

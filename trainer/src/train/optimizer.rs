@@ -14,6 +14,8 @@
 //!
 //! The rate is inside SGD's velocity and the decay outside of it; both differ from PyTorch.
 
+use crate::accel::{self, Adam, Sgd};
+use crate::distributed;
 use crate::resnet::{Role, Tensors, Visitor, is_head, replace};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -197,6 +199,7 @@ impl Optimizer {
             return;
         }
         let mut gradients = core::mem::take(&mut self.pending);
+        distributed::sum_gradients(&mut gradients);
         if self.pending_count > 1 {
             let count = f64::from(self.pending_count);
             gradients = gradients.into_iter().map(|(n, g)| (n, g.div_scalar(count))).collect();
@@ -221,47 +224,49 @@ impl Optimizer {
         self.slots.remove(&(slot, name.to_owned()))
     }
 
-    fn keep(&mut self, slot: Slot, name: &str, value: &Tensor<1>) {
-        self.slots.insert((slot, name.to_owned()), value.clone());
+    /// The slot, zero before the first step.
+    fn slot_like(&mut self, slot: Slot, name: &str, like: &Tensor<1>) -> Tensor<1> {
+        self.slot(slot, name).unwrap_or_else(|| like.zeros_like())
     }
 
-    /// The weight after a step along `gradient`.
+    fn keep(&mut self, slot: Slot, name: &str, value: Tensor<1>) {
+        self.slots.insert((slot, name.to_owned()), value);
+    }
+
+    /// The weight, of which the decay leaves the share `kept`, after a step along `gradient`.
     fn update(
         &mut self,
         name: &str,
         weight: Tensor<1>,
         gradient: Tensor<1>,
         rate: f64,
+        kept: f64,
     ) -> Tensor<1> {
+        let fast = accel::supports(&weight.device());
         match self.config.rule {
             Rule::Sgd { momentum, nesterov } => {
-                let pull = gradient.mul_scalar(-rate);
-                let velocity = match self.slot(Slot::Momentum, name) {
-                    Some(old) => old.mul_scalar(momentum) + pull.clone(),
-                    None => pull.clone(),
+                let velocity = self.slot_like(Slot::Momentum, name, &weight);
+                let step = Sgd { rate, momentum, nesterov, kept };
+                let [weight, velocity] = match fast {
+                    true => accel::sgd([weight, gradient, velocity], step),
+                    false => stock_sgd([weight, gradient, velocity], step),
                 };
-                self.keep(Slot::Momentum, name, &velocity);
-                if nesterov {
-                    weight + velocity.mul_scalar(momentum) + pull
-                } else {
-                    weight + velocity
-                }
+                self.keep(Slot::Momentum, name, velocity);
+                weight
             }
             Rule::Adam { beta_1, beta_2, epsilon } => {
-                let mut blend = |slot, value: Tensor<1>, beta: f64| {
-                    let fresh = value.mul_scalar(1.0 - beta);
-                    let mean = match self.slot(slot, name) {
-                        Some(old) => old.mul_scalar(beta) + fresh,
-                        None => fresh,
-                    };
-                    self.keep(slot, name, &mean);
-                    mean
-                };
-                let mean = blend(Slot::Momentum, gradient.clone(), beta_1);
-                let square = blend(Slot::Square, gradient.clone() * gradient, beta_2);
+                let mean = self.slot_like(Slot::Momentum, name, &weight);
+                let square = self.slot_like(Slot::Square, name, &weight);
                 let t = self.steps as f64;
                 let rate = rate * (1.0 - beta_2.powf(t)).sqrt() / (1.0 - beta_1.powf(t));
-                weight - mean.mul_scalar(rate) / square.sqrt().add_scalar(epsilon)
+                let step = Adam { rate, betas: [beta_1, beta_2], epsilon, kept };
+                let [weight, mean, square] = match fast {
+                    true => accel::adam([weight, gradient, mean, square], step),
+                    false => stock_adam([weight, gradient, mean, square], step),
+                };
+                self.keep(Slot::Momentum, name, mean);
+                self.keep(Slot::Square, name, square);
+                weight
             }
         }
     }
@@ -270,16 +275,44 @@ impl Optimizer {
     fn average(&mut self, name: &str, value: Tensor<1>) -> Tensor<1> {
         let Some(Average { decay, overwrite }) = self.config.average else { return value };
         let average = match self.slot(Slot::Average, name) {
+            Some(old) if accel::supports(&old.device()) => {
+                accel::blend(old, value.clone(), 1.0 - decay)
+            }
             // In this form, what does not change is exactly its own average.
             Some(old) => old.clone() + (value.clone() - old).mul_scalar(1.0 - decay),
             None => value.clone(),
         };
-        self.keep(Slot::Average, name, &average);
-        match overwrite {
-            Some(every) if self.steps.is_multiple_of(every) => average,
+        let value = match overwrite {
+            Some(every) if self.steps.is_multiple_of(every) => average.clone(),
             _ => value,
-        }
+        };
+        self.keep(Slot::Average, name, average);
+        value
     }
+}
+
+/// [`accel::sgd`] of Burn's own operations.
+fn stock_sgd([weight, gradient, velocity]: [Tensor<1>; 3], step: Sgd) -> [Tensor<1>; 2] {
+    let pull = gradient.mul_scalar(-step.rate);
+    let velocity = velocity.mul_scalar(step.momentum) + pull.clone();
+    let change = match step.nesterov {
+        true => velocity.clone().mul_scalar(step.momentum) + pull,
+        false => velocity.clone(),
+    };
+    [weight.mul_scalar(step.kept) + change, velocity]
+}
+
+/// [`accel::adam`] of Burn's own operations.
+fn stock_adam([weight, gradient, mean, square]: [Tensor<1>; 4], step: Adam) -> [Tensor<1>; 3] {
+    let blend = |old: Tensor<1>, value: Tensor<1>, beta: f64| {
+        old.mul_scalar(beta) + value.mul_scalar(1.0 - beta)
+    };
+    let [beta_1, beta_2] = step.betas;
+    let mean = blend(mean, gradient.clone(), beta_1);
+    let square = blend(square, gradient.clone() * gradient, beta_2);
+    let change =
+        mean.clone().mul_scalar(step.rate) / square.clone().sqrt().add_scalar(step.epsilon);
+    [weight.mul_scalar(step.kept) - change, mean, square]
 }
 
 impl Clip {
@@ -355,10 +388,9 @@ impl Visitor for Update<'_> {
             return;
         };
         let rate = if is_head(name) { self.rate } else { self.rate * config.backbone_rate };
-        let decays = (role == Role::Weight || config.decay_all) && config.weight_decay != 0.0;
-        let weight =
-            if decays { plain.mul_scalar(1.0 - config.weight_decay * rate) } else { plain };
-        let weight = self.optimizer.update(name, weight, gradient, rate);
+        let decays = role == Role::Weight || config.decay_all;
+        let kept = if decays { 1.0 - config.weight_decay * rate } else { 1.0 };
+        let weight = self.optimizer.update(name, plain, gradient, rate, kept);
         let weight = self.optimizer.average(name, weight);
         replace(value, weight.reshape(shape).autodiff());
     }
@@ -391,6 +423,42 @@ impl Visitor for PutAverage<'_> {
     fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>) {
         if let Some(average) = self.find(name) {
             value.update(average);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fused_steps_are_the_stock_ones() {
+        let device = Device::flex();
+        for len in [1, 15, 16, 33, 20_000, 50_001] {
+            let tensor = |seed: u64| {
+                let values = (0..len as u64)
+                    .map(|i| ((i * 7919 + seed * 104_729) % 1009) as f32 / 1009.0 - 0.3);
+                Tensor::<1>::from_data(TensorData::new(values.collect(), [len]), &device)
+            };
+            let all = || [1, 2, 3].map(tensor);
+            let mut pairs = Vec::new();
+            for nesterov in [false, true] {
+                let step = Sgd { rate: 0.1, momentum: 0.9, nesterov, kept: 0.99 };
+                pairs.extend(accel::sgd(all(), step).into_iter().zip(stock_sgd(all(), step)));
+            }
+            let step = Adam { rate: 0.1, betas: [0.9, 0.999], epsilon: 1e-7, kept: 0.99 };
+            let all = || [tensor(1), tensor(2), tensor(3), tensor(4).abs()];
+            pairs.extend(accel::adam(all(), step).into_iter().zip(stock_adam(all(), step)));
+            let [average, value] = [tensor(1), tensor(2)];
+            let blended = average.clone() + (value.clone() - average.clone()).mul_scalar(0.1);
+            pairs.push((accel::blend(average.clone(), value, 0.1), blended));
+            // What somebody else holds is not overwritten.
+            pairs.push((average, tensor(1)));
+            for (found, expected) in pairs {
+                let error = (found - expected.clone()).abs() / expected.abs().add_scalar(1.0);
+                let error = error.max().into_scalar::<f32>();
+                assert!(error < 1e-6, "{len} values: {error}");
+            }
         }
     }
 }

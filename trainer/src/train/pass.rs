@@ -3,6 +3,7 @@
 use super::loss::{argmax, cross_entropy, target_rows};
 use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
 use crate::data::{Batch, Batches, Loading, Order, Pictures};
+use crate::distributed;
 use crate::resnet::ResNet;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -39,8 +40,9 @@ impl Pass<'_> {
         let classes = run.config.classes;
         let device = run.device.clone().autodiff();
         let augment = recipe.augment.clone();
-        let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment };
-        let (mut sum, mut right, mut seen) = (0.0, 0, 0);
+        let share = distributed::share();
+        let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment, share };
+        let (mut sum, mut right, mut seen) = (0.0, 0.0, 0);
         let mut rate = 0.0;
         let (preprocess, batch) = (run.preprocess, recipe.batch);
         let loading = Loading { preprocess, batch, side: None, order };
@@ -50,11 +52,14 @@ impl Pass<'_> {
             let count = batch.labels.len();
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
             let x = Tensor::<4>::from_data(pixels, &device);
-            let features = self.drop_out(net.features(x), number, &device);
+            let whole = recipe.batch.min(train.len() - seen);
+            let features = self.drop_out(net.features(x), number, whole, &device);
             let logits = net.classify(features);
             let target = TensorData::new(self.targets(&batch), [count, classes]);
             let cost = cross_entropy(logits.clone(), Tensor::from_data(target, &device));
-            let gradients = cost.backward();
+            let computed = share.computed(whole) as f64;
+            // This process's part of the mean over the whole batch.
+            let gradients = cost.clone().mul_scalar(count as f64 / computed).backward();
             rate = self
                 .schedule
                 .at(self.first + (number as u64) / u64::from(recipe.optimizer.accumulate));
@@ -63,16 +68,18 @@ impl Pass<'_> {
             ensure!(cost.is_finite(), "epoch {}: the loss is {cost}; {DIVERGED}", self.epoch + 1);
             let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
             let pairs = scores.chunks_exact(classes).zip(&batch.labels);
-            right += pairs.filter(|(s, label)| argmax(s) == **label as usize).count();
-            sum += cost * count as f64;
-            seen += count;
+            let own = pairs.filter(|(s, label)| argmax(s) == **label as usize).count();
+            let mut totals = [cost * count as f64, own as f64];
+            distributed::world().sum(&mut totals);
+            let [cost, own] = totals.map(|v| v * (whole as f64 / computed));
+            (sum, right, seen) = (sum + cost, right + own, seen + whole);
             let figures = Figures {
                 epoch: self.epoch + 1,
                 epochs: recipe.epochs,
                 step: number + 1,
                 steps: self.batches,
                 loss: sum / seen as f64,
-                accuracy: right as f64 / seen as f64,
+                accuracy: right / seen as f64,
                 pictures: seen,
             };
             progress.step(&figures, out)?;
@@ -88,9 +95,15 @@ impl Pass<'_> {
             }
         }
         ensure!(seen > 0, "no training pictures");
+        ensure!(
+            train.len() - seen <= 1,
+            "epoch {}: {seen} of {} training pictures came; the loader has failed",
+            self.epoch + 1,
+            train.len()
+        );
         optimizer.finish(net, rate);
         progress.add_waiting(batches.waited());
-        Ok((sum / seen as f64, right as f64 / seen as f64))
+        Ok((sum / seen as f64, right / seen as f64))
     }
 
     /// Targets `[N, classes]`: smoothed, mixed as the pictures are, times the class's weight.
@@ -113,8 +126,14 @@ impl Pass<'_> {
     }
 
     /// Zeroes the configured share of features and lifts the others by as much (inverted
-    /// dropout, Srivastava et al. 2014).
-    fn drop_out(&self, features: Tensor<2>, batch: usize, device: &Device) -> Tensor<2> {
+    /// dropout, Srivastava et al. 2014), as drawn for the `whole` pictures of the batch.
+    fn drop_out(
+        &self,
+        features: Tensor<2>,
+        batch: usize,
+        whole: usize,
+        device: &Device,
+    ) -> Tensor<2> {
         let rate = self.run.config.dropout;
         if rate == 0.0 {
             return features;
@@ -124,7 +143,10 @@ impl Pass<'_> {
         let mut rng = Rng::keyed(&keys);
         let kept = (1.0 / (1.0 - rate)) as f32;
         let draw = |_| if rng.unit() < rate { 0.0 } else { kept };
-        let mask: Vec<f32> = (0..shape[0] * shape[1]).map(draw).collect();
+        let all: Vec<f32> = (0..whole * shape[1]).map(draw).collect();
+        let places = distributed::share().places(whole).into_iter();
+        let mask: Vec<f32> =
+            places.flat_map(|place| &all[place * shape[1]..][..shape[1]]).copied().collect();
         features * Tensor::from_data(TensorData::new(mask, shape), device)
     }
 }

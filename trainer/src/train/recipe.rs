@@ -3,6 +3,7 @@
 use super::{Clip, OptimizerConfig, Rule, Schedule};
 use crate::accel::Precision;
 use crate::data::augment::Augment;
+use crate::distributed;
 use crate::resnet::InitRule;
 use anyhow::ensure;
 use convert::resnet::ResNetConfig;
@@ -51,6 +52,7 @@ impl Recipe {
         let o = &self.optimizer;
         ensure!(self.epochs > 0, "--epochs 0 trains nothing; pass at least 1");
         ensure!(self.batch >= 2, "--batch {}: batch statistics need at least 2", self.batch);
+        distributed::share().check(self.batch)?;
         ensure!(o.accumulate > 0, "--accumulate 0 never makes a step; pass at least 1");
         ensure!(self.patience != Some(0), "--patience 0 would never train; pass at least 1");
         let momentum = match o.rule {

@@ -2,9 +2,11 @@
 
 use super::loss::balanced_weights;
 use super::pass::Pass;
-use super::{DIVERGED, Evaluation, Optimizer, Progress, Recipe, State, duration, evaluate};
+use super::validation::{Measured, Validation};
+use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration};
 use crate::accel::{self, Precision};
-use crate::data::{DataError, Dataset, Pictures, batch_count};
+use crate::data::{DataError, Dataset, batch_count};
+use crate::distributed;
 use crate::resnet::{self, Init, ResNet};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
@@ -55,10 +57,15 @@ impl Run<'_> {
     /// # Errors
     /// Wrong numbers in the recipe, unwritable folders, a state that does not belong to this
     /// run, pictures that cannot be read again, a loss that is no number any more, and interruption.
+    ///
+    /// Of several processes the first one alone writes, and all return the same.
     pub fn train(&self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
         self.recipe.check()?;
-        std::fs::create_dir_all(&self.dir)
-            .with_context(|| format!("{}: cannot make this folder", self.dir.display()))?;
+        let world = distributed::world();
+        ensure!(
+            world.processes() == 1 || accel::supports(&self.device),
+            "this backend trains in one process only; use --backend flex"
+        );
         let recipe = &self.recipe;
         let training = self.device.clone().autodiff();
         let init = Init { rule: recipe.init, seed: recipe.seed };
@@ -74,26 +81,30 @@ impl Run<'_> {
         }
         net.set_precision(recipe.precision);
         let mut optimizer = Optimizer::new(recipe.optimizer);
-        let mut state = match self.resume_state(&data)? {
-            Some(mut state) => {
-                resnet::load_tensors(&mut net, &state.last.tensors, false)?;
-                optimizer.restore(core::mem::take(&mut state.memory), &self.device);
-                writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
-                state
+        let mut state = distributed::from_first(|| {
+            std::fs::create_dir_all(&self.dir)
+                .with_context(|| format!("{}: cannot make this folder", self.dir.display()))?;
+            if let Some(state) = self.resume_state(&data)? {
+                return Ok(state);
             }
-            None => {
-                if let Some(base) = self.base {
-                    resnet::load_tensors(&mut net, &base.tensors, true)?;
-                }
-                State::new(self.checkpoint(&data)?)
+            if let Some(base) = self.base {
+                resnet::load_tensors(&mut net, &base.tensors, true)?;
             }
-        };
+            let tensors = resnet::save_tensors(&net);
+            Ok(State::new(Checkpoint { tensors, ..self.checkpoint(&data)? }))
+        })?;
+        self.check_agreement(&state, &data)?;
+        resnet::load_tensors(&mut net, &state.last.tensors, false)?;
+        optimizer.restore(core::mem::take(&mut state.memory), &self.device);
+        if state.epoch > 0 {
+            writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
+        }
         let classes = self.config.classes;
         let weights = match recipe.balance {
             true => balanced_weights(&data.train.counts(classes)),
             false => vec![1.0; classes],
         };
-        let (train, val) = (Arc::new(data.train), Arc::new(data.val));
+        let (train, val) = (Arc::new(data.train), Validation::new(data.val));
         let batches = batch_count(train.len(), recipe.batch, true);
         let steps = recipe.steps(batches);
         let schedule = recipe.schedule(steps);
@@ -129,11 +140,17 @@ impl Run<'_> {
             state.last.training.epochs.push(record);
             state.last.tensors = resnet::save_tensors(&plain);
             state.last.check().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
+            let accuracy = measured.map(|m| m.accuracy);
+            let better = state.best.is_none() || accuracy.is_none() || accuracy > state.best;
+            if better {
+                (state.best, state.best_epoch) = (accuracy, state.epoch);
+            }
+            if world.rank() > 0 {
+                continue;
+            }
             let finished =
                 Checkpoint { tensors: resnet::save_tensors(&used), ..state.last.clone() };
-            let accuracy = measured.map(|m| m.accuracy);
-            if state.best.is_none() || accuracy.is_none() || accuracy > state.best {
-                (state.best, state.best_epoch) = (accuracy, state.epoch);
+            if better {
                 finished.save(&self.dir.join("best.mpk"))?;
             }
             finished.save(&self.dir.join("last.mpk"))?;
@@ -149,15 +166,31 @@ impl Run<'_> {
                 state.epoch - state.best_epoch
             )?;
         }
-        Ok(Checkpoint::load(&self.dir.join("best.mpk"))?)
+        distributed::from_first(|| Ok(Checkpoint::load(&self.dir.join("best.mpk"))?))
     }
 
-    fn measure(&self, net: &ResNet, val: &Arc<Pictures>) -> Result<Option<Evaluation>, DataError> {
+    fn measure(&self, net: &ResNet, val: &Validation) -> Result<Option<Measured>, DataError> {
         let options = (self.recipe.batch.max(64), self.top_k);
-        let classes = self.config.classes;
-        (!val.is_empty())
-            .then(|| evaluate(net, val, &self.preprocess, classes, options, &self.device))
-            .transpose()
+        val.measure(net, &self.preprocess, self.config.classes, options, &self.device)
+    }
+
+    /// Refuses to train with a process that has another data set or recipe.
+    fn check_agreement(&self, first: &State, data: &Dataset) -> anyhow::Result<()> {
+        if distributed::world().rank() == 0 {
+            return Ok(());
+        }
+        ensure!(
+            first.fingerprint == data.fingerprint && first.last.labels == data.labels,
+            "the pictures (fingerprint {}) are not those of rank 0 (fingerprint {}); give every \
+             process the same --data",
+            data.fingerprint,
+            first.fingerprint
+        );
+        ensure!(
+            first.options == self.recipe.options(&self.config) && first.last.config == self.config,
+            "the options are not those of rank 0; start every process with the same command"
+        );
+        Ok(())
     }
 
     /// The state to continue from, if this run is to be resumed.

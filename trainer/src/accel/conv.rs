@@ -485,7 +485,7 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
     fn run<S: Simd>(self, simd: S) {
         let Tiles { frame, taps, weights, from, pitch, rows, to, step, width, plane, y } = self.0;
         for row in 0..rows {
-            let mut sums = [[[0.0; LANES]; B]; P];
+            let mut sums = [[simd.load(&[0.0; LANES]); B]; P];
             let start = from + row * pitch;
             for (weights, tap) in weights.as_chunks::<B>().0.chunks_exact(E::STEPS).zip(taps) {
                 let Some(x) = frame[start + tap..].first_chunk::<P>() else {
@@ -494,13 +494,15 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
                 for (i, w) in weights.iter().enumerate().take(E::STEPS) {
                     unroll!(p < P, {
                         let x = x[p][i];
-                        unroll!(b < B, { E::dot(simd, &mut sums[p][b], x, &w[b]) });
+                        unroll!(b < B, { sums[p][b] = E::dot(simd, sums[p][b], x, &w[b]) });
                     });
                 }
             }
             let to = to + row * step * width;
             unroll!(b < B, {
-                unroll!(p < P, { y[to + b * plane + p * step] = E::narrow(simd, &sums[p][b]) });
+                unroll!(p < P, {
+                    y[to + b * plane + p * step] = E::narrow(simd, &simd.store(sums[p][b]));
+                });
             });
         }
     }

@@ -26,7 +26,8 @@ pub(super) use unroll;
 /// A loop nest to be compiled for each instruction set.
 ///
 /// `run` must be `#[inline(always)]`, as must everything it calls: code that stays outside the
-/// enabling function is compiled for the baseline.
+/// enabling function is compiled for the baseline. Closures, also those of `map` of arrays, do so
+/// at the compiler's whim.
 pub(super) trait Kernel {
     fn run<S: Simd>(self, simd: S);
 }
@@ -36,28 +37,49 @@ pub(super) trait Simd: Copy {
     /// Fused multiply-add is an instruction; without it `f32::mul_add` is a library call.
     const FMA: bool;
 
-    /// `sum[l] += x₀·w[l]₀ + x₁·w[l]₁`, where an operand holds two bf16 numbers, the first in
-    /// its low half.
+    /// A line of sums in registers: what becomes of a loop over dozens of lines in memory depends
+    /// on the compiler's mood.
+    type Sums: Copy;
+
+    /// Sums to go on with.
+    fn load(self, line: &Line) -> Self::Sums;
+
+    /// The sums.
+    fn store(self, sums: Self::Sums) -> Line;
+
+    /// `sums[l] + x·w[l]`
+    fn add_product(self, sums: Self::Sums, x: f32, w: &Line) -> Self::Sums;
+
+    /// `sums[l] + x₀·w[l]₀ + x₁·w[l]₁`, where an operand holds two bf16 numbers, the first in its
+    /// low half.
     #[inline(always)]
-    fn dot_pairs(self, sum: &mut Line, x: u32, w: &[u32; LANES]) {
-        let halves = |v: u32| [f32::from_bits(v << 16), f32::from_bits(v & 0xffff_0000)];
-        let [x_low, x_high] = halves(x);
+    fn add_pairs(self, sums: Self::Sums, x: u32, w: &[u32; LANES]) -> Self::Sums {
+        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
         for l in 0..LANES {
-            let [low, high] = halves(w[l]);
-            sum[l] = self.mul_add(x_low, low, self.mul_add(x_high, high, sum[l]));
+            [low[l], high[l]] = halves(w[l]);
         }
+        let [x_low, x_high] = halves(x);
+        self.add_product(self.add_product(sums, x_high, &high), x_low, &low)
     }
 
     /// bf16 numbers, as their bits, to f32.
     #[inline(always)]
     fn widen(self, bits: &Line<u16>) -> Line {
-        bits.map(|bits| f32::from_bits(u32::from(bits) << 16))
+        let mut line = [0.0; LANES];
+        for l in 0..LANES {
+            line[l] = f32::from_bits(u32::from(bits[l]) << 16);
+        }
+        line
     }
 
     /// The bits of the nearest bf16 numbers, of equally near ones the even.
     #[inline(always)]
     fn narrow(self, line: &Line) -> Line<u16> {
-        line.map(to_bf16)
+        let mut bits = [0; LANES];
+        for l in 0..LANES {
+            bits[l] = to_bf16(line[l]);
+        }
+        bits
     }
 
     /// `a·b + c`, fused where that is one instruction.
@@ -65,6 +87,12 @@ pub(super) trait Simd: Copy {
     fn mul_add(self, a: f32, b: f32, c: f32) -> f32 {
         if Self::FMA { a.mul_add(b, c) } else { a * b + c }
     }
+}
+
+/// The two bf16 numbers of an operand.
+#[inline(always)]
+fn halves(operand: u32) -> [f32; 2] {
+    [f32::from_bits(operand << 16), f32::from_bits(operand & 0xffff_0000)]
 }
 
 /// The bits of the nearest bf16 number, of equally near ones the even. `half`'s own conversion is
@@ -180,21 +208,49 @@ fn avx512_bf16<K: Kernel>(kernel: K) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
 fn avx512<K: Kernel>(kernel: K) {
-    kernel.run(Fused);
+    kernel.run(Wide(()));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2<K: Kernel>(kernel: K) {
-    kernel.run(Fused);
+    kernel.run(Halves(()));
+}
+
+/// Sums of a processor whose registers the compiler is left to choose.
+macro_rules! plain_sums {
+    () => {
+        type Sums = Line;
+
+        #[inline(always)]
+        fn load(self, line: &Line) -> Line {
+            *line
+        }
+
+        #[inline(always)]
+        fn store(self, sums: Line) -> Line {
+            sums
+        }
+
+        #[inline(always)]
+        fn add_product(self, mut sums: Line, x: f32, w: &Line) -> Line {
+            for l in 0..LANES {
+                sums[l] = self.mul_add(x, w[l], sums[l]);
+            }
+            sums
+        }
+    };
 }
 
 /// Fused multiply-add.
+#[cfg(target_arch = "aarch64")]
 #[derive(Debug, Clone, Copy)]
 struct Fused;
 
+#[cfg(target_arch = "aarch64")]
 impl Simd for Fused {
     const FMA: bool = true;
+    plain_sums!();
 }
 
 /// Multiplication and addition apart.
@@ -203,6 +259,84 @@ struct Separate;
 
 impl Simd for Separate {
     const FMA: bool = false;
+    plain_sums!();
+}
+
+/// AVX2 and FMA; only `avx2` makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+struct Halves(());
+
+#[cfg(target_arch = "x86_64")]
+impl Simd for Halves {
+    const FMA: bool = true;
+    type Sums = [__m256; 2];
+
+    #[inline(always)]
+    fn load(self, line: &Line) -> [__m256; 2] {
+        // SAFETY: `self` proves the features; the array holds the values of two registers.
+        unsafe { [_mm256_loadu_ps(line.as_ptr()), _mm256_loadu_ps(line[8..].as_ptr())] }
+    }
+
+    #[inline(always)]
+    fn store(self, sums: [__m256; 2]) -> Line {
+        let mut line = [0.0; LANES];
+        // SAFETY: `self` proves the features; the array holds the values of two registers.
+        unsafe {
+            _mm256_storeu_ps(line.as_mut_ptr(), sums[0]);
+            _mm256_storeu_ps(line[8..].as_mut_ptr(), sums[1]);
+        }
+        line
+    }
+
+    #[inline(always)]
+    fn add_product(self, sums: [__m256; 2], x: f32, w: &Line) -> [__m256; 2] {
+        let w = self.load(w);
+        // SAFETY: `self` proves the features.
+        unsafe {
+            let x = _mm256_set1_ps(x);
+            [_mm256_fmadd_ps(x, w[0], sums[0]), _mm256_fmadd_ps(x, w[1], sums[1])]
+        }
+    }
+}
+
+/// Sums in one register of AVX-512.
+#[cfg(target_arch = "x86_64")]
+macro_rules! wide_sums {
+    () => {
+        type Sums = __m512;
+
+        #[inline(always)]
+        fn load(self, line: &Line) -> __m512 {
+            // SAFETY: `self` proves the features; the array holds the 16 values of a register.
+            unsafe { _mm512_loadu_ps(line.as_ptr()) }
+        }
+
+        #[inline(always)]
+        fn store(self, sums: __m512) -> Line {
+            let mut line = [0.0; LANES];
+            // SAFETY: `self` proves the features; the array holds the 16 values of a register.
+            unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sums) };
+            line
+        }
+
+        #[inline(always)]
+        fn add_product(self, sums: __m512, x: f32, w: &Line) -> __m512 {
+            // SAFETY: `self` proves the features; the array holds the 16 values of a register.
+            unsafe { _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_loadu_ps(w.as_ptr()), sums) }
+        }
+    };
+}
+
+/// AVX-512 and FMA; only `avx512` makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy)]
+struct Wide(());
+
+#[cfg(target_arch = "x86_64")]
+impl Simd for Wide {
+    const FMA: bool = true;
+    wide_sums!();
 }
 
 /// AVX-512 BF16; only `avx512_bf16` makes one.
@@ -213,17 +347,16 @@ struct Pairs(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Pairs {
     const FMA: bool = true;
+    wide_sums!();
 
     #[inline(always)]
-    fn dot_pairs(self, sum: &mut Line, x: u32, w: &[u32; LANES]) {
-        // SAFETY: `self` proves the features; both arrays hold the 16 values of a register, and
+    fn add_pairs(self, sums: __m512, x: u32, w: &[u32; LANES]) -> __m512 {
+        // SAFETY: `self` proves the features; the array holds the 16 values of a register, and
         // `__m512i` and `__m512bh` are names of the same 64 bytes.
         unsafe {
-            let [x, w] =
-                [_mm512_set1_epi32(x.cast_signed()), _mm512_loadu_si512(w.as_ptr().cast())]
-                    .map(|v| core::mem::transmute::<__m512i, __m512bh>(v));
-            let total = _mm512_dpbf16_ps(_mm512_loadu_ps(sum.as_ptr()), x, w);
-            _mm512_storeu_ps(sum.as_mut_ptr(), total);
+            let x: __m512bh = core::mem::transmute(_mm512_set1_epi32(x.cast_signed()));
+            let w: __m512bh = core::mem::transmute(_mm512_loadu_si512(w.as_ptr().cast()));
+            _mm512_dpbf16_ps(sums, x, w)
         }
     }
 

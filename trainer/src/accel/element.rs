@@ -29,8 +29,8 @@ pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {
     /// As tensors name it.
     const DTYPE: DType;
 
-    /// `sum[l] += x·w[l]`, over all numbers of the operands.
-    fn dot<S: Simd>(simd: S, sum: &mut Line, x: Self::Operand, w: &Line<Self::Operand>);
+    /// `sums[l] + x·w[l]`, over all numbers of the operands.
+    fn dot<S: Simd>(simd: S, sums: S::Sums, x: Self::Operand, w: &Line<Self::Operand>) -> S::Sums;
 
     /// An operand of up to [`Self::DEPTH`] numbers.
     fn operand(numbers: [f32; 2]) -> Self::Operand;
@@ -58,10 +58,8 @@ impl Element for f32 {
     const DTYPE: DType = DType::F32;
 
     #[inline(always)]
-    fn dot<S: Simd>(simd: S, sum: &mut Line, x: Self, w: &Line) {
-        for l in 0..LANES {
-            sum[l] = simd.mul_add(x, w[l], sum[l]);
-        }
+    fn dot<S: Simd>(simd: S, sums: S::Sums, x: Self, w: &Line) -> S::Sums {
+        simd.add_product(sums, x, w)
     }
 
     #[inline(always)]
@@ -102,8 +100,8 @@ impl Element for bf16 {
     const DTYPE: DType = DType::BF16;
 
     #[inline(always)]
-    fn dot<S: Simd>(simd: S, sum: &mut Line, x: u32, w: &Line<u32>) {
-        simd.dot_pairs(sum, x, w);
+    fn dot<S: Simd>(simd: S, sums: S::Sums, x: u32, w: &Line<u32>) -> S::Sums {
+        simd.add_pairs(sums, x, w)
     }
 
     #[inline(always)]

@@ -56,9 +56,14 @@ fn values<E: Element>(tensor: &FlexTensor) -> &[E] {
     }
 }
 
+/// The same tensor, copied where its values do not lie side by side.
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+}
+
 /// The values of a map, to be overwritten where nobody else holds them.
 fn into_values<E: Element>(map: FlexTensor) -> FlexTensor {
-    let map = map.into_contiguous();
+    let map = contiguous(map);
     let whole = map.shape().num_elements() * size_of::<E>();
     if map.is_unique() && map.bytes().len() == whole {
         return map;
@@ -74,7 +79,7 @@ fn extent(map: &Shape, channels: usize) -> Extent {
 }
 
 /// Contiguous statistics and parameters.
-fn contiguous(n: &Normalized<Flex>) -> [FlexTensor; 4] {
+fn parameters(n: &Normalized<Flex>) -> [FlexTensor; 4] {
     [&n.mean, &n.variance, &n.gamma, &n.beta].map(FlexTensor::to_contiguous)
 }
 
@@ -119,7 +124,7 @@ fn normalize<E: Element>(
     let x = x.to_contiguous();
     let shape = x.shape();
     let residual = residual.map(FlexTensor::to_contiguous);
-    let parameters = contiguous(n);
+    let parameters = parameters(n);
     let norm = norm(&parameters, n.rule);
     let extent = extent(&shape, norm.gamma.len());
     let residual = residual.as_ref().map(values::<E>);
@@ -153,7 +158,7 @@ impl Accelerated for Flex {
         (rule, task): (Rule, Task),
     ) -> WithMoments<Self> {
         let (x, w) = (x.to_contiguous(), w.to_contiguous());
-        let parameters = contiguous(&Normalized { mean, variance, gamma, beta, rule });
+        let parameters = parameters(&Normalized { mean, variance, gamma, beta, rule });
         let affine = norm(&parameters, rule).affine();
         let transform = Some(Transform { affine: &affine, relu: rule.relu });
         with_element!(x, E => {
@@ -214,7 +219,7 @@ impl Accelerated for Flex {
         velocity: FlexTensor,
         step: Sgd,
     ) -> (FlexTensor, FlexTensor) {
-        let [weight, gradient] = [weight, gradient].map(FlexTensor::into_contiguous);
+        let [weight, gradient] = [weight, gradient].map(contiguous);
         let mut velocity = into_values::<f32>(velocity);
         let sources = [values(&weight), values(&gradient)];
         let out = step::sgd(Level::detect(), step, sources, velocity.storage_mut());
@@ -228,7 +233,7 @@ impl Accelerated for Flex {
         square: FlexTensor,
         step: Adam,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let [weight, gradient] = [weight, gradient].map(FlexTensor::into_contiguous);
+        let [weight, gradient] = [weight, gradient].map(contiguous);
         let [mut mean, mut square] = [mean, square].map(into_values::<f32>);
         let sources = [values(&weight), values(&gradient)];
         let means = [mean.storage_mut(), square.storage_mut()];
@@ -238,7 +243,7 @@ impl Accelerated for Flex {
 
     fn accel_blend(average: FlexTensor, value: FlexTensor, share: f64) -> FlexTensor {
         let mut average = into_values::<f32>(average);
-        let value = value.into_contiguous();
+        let value = contiguous(value);
         step::blend(Level::detect(), average.storage_mut(), values(&value), share);
         average
     }
@@ -326,7 +331,7 @@ impl Kernels for Flex {
     ) -> FlexTensor {
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
         let level = Level::detect();
-        let affine = n.map(|n| norm(&contiguous(n), n.rule).affine());
+        let affine = n.map(|n| norm(&parameters(n), n.rule).affine());
         let relu = n.is_some_and(|n| n.rule.relu);
         let transform = affine.as_ref().map(|affine| Transform { affine, relu });
         let dw = with_element!(dy, E => {
@@ -349,7 +354,7 @@ impl Kernels for Flex {
     ) -> MapGradient<Self> {
         let [x, w, dy] = [x, w, dy].map(|t| t.to_contiguous());
         let level = Level::detect();
-        let parameters = contiguous(n);
+        let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
         let affine = norm.affine();
         let planes = shape.input();
@@ -392,7 +397,7 @@ impl Kernels for Flex {
     ) -> MapGradient<Self> {
         let x = x.to_contiguous();
         let level = Level::detect();
-        let parameters = contiguous(n);
+        let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
         let extent = extent(&x.shape(), norm.gamma.len());
         let affine = norm.affine();
@@ -408,7 +413,7 @@ impl Kernels for Flex {
 
     fn max(x: &FlexTensor, n: &Normalized<Self>, window: Window) -> (FlexTensor, Vec<u8>) {
         let x = x.to_contiguous();
-        let parameters = contiguous(n);
+        let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
         let extent = extent(&x.shape(), norm.gamma.len());
         let planes = window.planes(&extent.planes);
@@ -429,7 +434,7 @@ impl Kernels for Flex {
     ) -> MapGradient<Self> {
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
         let level = Level::detect();
-        let parameters = contiguous(n);
+        let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
         let affine = norm.affine();
         let extent = extent(&x.shape(), norm.gamma.len());

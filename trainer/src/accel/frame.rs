@@ -62,7 +62,11 @@ pub(super) struct Transform<'a> {
 /// Lane by lane, what is not below `floor`; NaN stays NaN.
 #[inline(always)]
 pub(super) fn at_least(floor: f32, line: &Line) -> Line {
-    line.map(|v| if v < floor { floor } else { v })
+    let mut kept = *line;
+    for value in &mut kept {
+        *value = if *value < floor { floor } else { *value };
+    }
+    kept
 }
 
 /// The floor of a ReLU, or one that nothing is below.

@@ -84,7 +84,10 @@ impl<E: Element> Kernel for PictureMoments<'_, E> {
                 add(&mut total, &sums[0]);
                 add(&mut total, &sums[1]);
             }
-            let mean = total.map(|sum| sum / self.pixels as f32);
+            let mut mean = total;
+            for sum in &mut mean {
+                *sum /= self.pixels as f32;
+            }
             let mut total = [0.0; LANES];
             for run in block.chunks(RUN) {
                 let mut sums = [[0.0; LANES]; 2];
@@ -148,7 +151,7 @@ pub(super) fn join_moments(extent: &Extent, parts: &[Part], others: Others<'_>) 
             let mean = own().map(|[mean, _]| mean).sum::<f64>() / images;
             // Squares around each picture's own mean, moved to the common one.
             let moved = |[own, squares]: [f64; 2]| squares + pixels * (own - mean).powi(2);
-            (mean, own().map(moved).sum())
+            (mean, own().map(moved).sum::<f64>())
         })
         .unzip();
     let mut population = extent.population();

@@ -105,7 +105,9 @@ impl<E: Element> Kernel for Max<'_, E> {
                     }
                 }
                 *y = E::narrow(simd, &best);
-                *place = found.map(|tap| tap as u8);
+                for l in 0..LANES {
+                    place[l] = found[l] as u8;
+                }
             }
         }
     }
@@ -133,13 +135,13 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
             for (i, (dy, place)) in dy.iter().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let (dy, place) = (E::widen(simd, dy), place.map(u32::from));
+                let dy = E::widen(simd, dy);
                 for r in 0..rows {
                     let sums = &mut scratch[(row + r) * planes.width + col..][..cols];
                     for (c, sum) in sums.iter_mut().enumerate() {
                         let tap = ((top + r) * window.filter + left + c) as u32;
                         for l in 0..LANES {
-                            sum[l] += if place[l] == tap { dy[l] } else { 0.0 };
+                            sum[l] += if u32::from(place[l]) == tap { dy[l] } else { 0.0 };
                         }
                     }
                 }

@@ -61,7 +61,7 @@ impl Kernel for SgdChunk<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { step, weight, gradient, velocity, out } = self;
-        let [rate, momentum, kept] = [step.rate, step.momentum, step.kept].map(|v| v as f32);
+        let (rate, momentum, kept) = (step.rate as f32, step.momentum as f32, step.kept as f32);
         let sources = weight.iter().zip(gradient);
         for ((out, velocity), (weight, gradient)) in out.iter_mut().zip(velocity).zip(sources) {
             let pull = -rate * gradient;
@@ -103,9 +103,10 @@ impl Kernel for AdamChunk<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { step, weight, gradient, mean, square, out } = self;
-        let [rate, epsilon, kept] = [step.rate, step.epsilon, step.kept].map(|v| v as f32);
-        let [beta_1, beta_2] = step.betas.map(|beta| beta as f32);
-        let [fresh_1, fresh_2] = step.betas.map(|beta| (1.0 - beta) as f32);
+        let (rate, epsilon, kept) = (step.rate as f32, step.epsilon as f32, step.kept as f32);
+        let [beta_1, beta_2] = step.betas;
+        let (fresh_1, fresh_2) = ((1.0 - beta_1) as f32, (1.0 - beta_2) as f32);
+        let (beta_1, beta_2) = (beta_1 as f32, beta_2 as f32);
         let means = mean.iter_mut().zip(square);
         let sources = weight.iter().zip(gradient);
         for ((out, (mean, square)), (weight, gradient)) in out.iter_mut().zip(means).zip(sources) {

@@ -258,15 +258,16 @@ impl<E: Element> Kernel for Products<'_, E> {
     fn run<S: Simd>(self, simd: S) {
         let Self { x, d, segments, taps, sums } = self;
         for (sums, tap) in sums.iter_mut().zip(taps) {
-            let mut block = *sums;
+            let mut block = [simd.load(&[0.0; LANES]); LANES];
+            unroll!(i < LANES, { block[i] = simd.load(&sums[i]) });
             for segment in segments {
                 let x = &x[segment.x + tap..][..segment.len];
                 let d = &d[segment.d..][..segment.len];
                 for (x, d) in x.iter().zip(d) {
-                    unroll!(i < LANES, { E::dot(simd, &mut block[i], x[i], d) });
+                    unroll!(i < LANES, { block[i] = E::dot(simd, block[i], x[i], d) });
                 }
             }
-            *sums = block;
+            unroll!(i < LANES, { sums[i] = simd.store(block[i]) });
         }
     }
 }

@@ -173,9 +173,18 @@ fn measure(
     let (mut ms, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..args.steps.saturating_add(WARM_UP) {
         let started = Instant::now();
-        let logits = net.forward(pictures.clone());
-        let cost = cross_entropy(logits, target.clone());
-        let gradients = cost.backward();
+        let checkpoints = args.machine.checkpointing.then(|| net.checkpoint(pictures.clone()));
+        let features = match &checkpoints {
+            Some(checkpoints) => checkpoints.features(),
+            None => net.features(pictures.clone()),
+        };
+        let cost = cross_entropy(net.classify(features), target.clone());
+        let mut gradients = cost.backward();
+        if let Some(checkpoints) = checkpoints {
+            for part in checkpoints.backward(&net, &mut gradients) {
+                optimizer.gather(&mut net, part);
+            }
+        }
         optimizer.step(&mut net, gradients, RATE);
         // Waits for what the device may still compute.
         let loss = cost.into_scalar::<f32>();

@@ -4,7 +4,7 @@ use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
 use crate::distributed::{self, world};
-use crate::learning::{Defaults, Learning, RecipeName};
+use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
@@ -225,6 +225,8 @@ fn read(
 fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let (arch, defaults) = match args.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
+        RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
+        RecipeName::FastCifar => ("resnet_20_cifar", Defaults::FAST_CIFAR),
         RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
@@ -233,7 +235,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     check_size(side)?;
     let preprocess = match args.learning.recipe {
         RecipeName::KerashubGuide => Preprocess::raw(side, side),
-        RecipeName::Default => {
+        _ => {
             let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
             Preprocess::normalized(side, side, mean, std)
         }
@@ -256,6 +258,10 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     let mut defaults = match args.learning.recipe {
         RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
+        RecipeName::OneCycle => Defaults { warmup: ONE_CYCLE_RISE, ..Defaults::FINETUNE },
+        RecipeName::FastCifar => {
+            bail!("--recipe fast-cifar trains from scratch; use trainer train")
+        }
         RecipeName::KerashubGuide => Defaults::GUIDE_FINETUNE,
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
@@ -314,6 +320,7 @@ impl Job {
             dir: folder.clone(),
             resume: learning.resume,
             device: device.clone(),
+            checkpointing: common.machine.checkpointing,
             // With as many classes as places, every answer would count.
             top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
             // A launcher may show its processes a terminal and write to a file.

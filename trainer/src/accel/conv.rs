@@ -69,6 +69,11 @@ impl Geometry {
         }
     }
 
+    /// Channels of that window.
+    pub(super) fn window_channels(&self) -> usize {
+        if self.planar { self.per_filter() } else { self.c_in }
+    }
+
     /// The frame of `rows` rows of output.
     pub(super) fn frame(&self, rows: usize) -> Frame {
         let (_, taps) = self.window();
@@ -181,13 +186,12 @@ pub(super) fn forward<E: Element, P: Send>(
     let (blocks, taps) = g.window();
     let (k, per_filter) = (g.filter, g.per_filter());
     let planar = g.planar;
-    let channels = if planar { per_filter } else { g.c_in };
     let at = |o: usize, i: usize, t: usize| {
         if planar { w[o * per_filter + i] } else { w[o * per_filter + i * k * k + t] }
     };
     let pass = Pass {
         taps: (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect(),
-        weights: pack::<E>(level, [g.c_out, channels, taps * taps], at),
+        weights: pack::<E>(level, [g.c_out, g.window_channels(), taps * taps], at),
         cell: [0; 2],
         rows: result.height,
         cols: result.width,
@@ -277,7 +281,7 @@ pub(super) fn input_gradient<E: Element, P: Send>(
 struct Pass<E: Element> {
     /// Distances in the frame.
     taps: Vec<usize>,
-    weights: Vec<E::Operand>,
+    weights: Numbers<E::Operand>,
     /// Row and column of the first cell that is a pixel.
     cell: [usize; 2],
     rows: usize,
@@ -419,24 +423,29 @@ fn pack<E: Element>(
     level: Level,
     [results, sources, taps]: [usize; 3],
     at: impl Fn(usize, usize, usize) -> f32 + Sync,
-) -> Vec<E::Operand> {
+) -> Numbers<E::Operand> {
     let (blocks, depth) = (results.div_ceil(LANES), sources.div_ceil(LANES));
     let most = level.tile().blocks;
     let per_block = depth * taps * E::STEPS * LANES;
-    let mut packed = vec![E::Operand::default(); blocks * per_block];
+    let mut packed = recycle::take::<E::Operand>(blocks * per_block);
     packed.par_chunks_mut(most * per_block).enumerate().for_each(|(group, packed)| {
         let together = packed.len() / per_block;
         let lines: &mut [Line<E::Operand>] = packed.as_chunks_mut().0;
-        for (i, line) in lines.iter_mut().enumerate() {
-            let (block, i) = (group * most + i % together, i / together);
-            let (step, i) = (i % E::STEPS, i / E::STEPS);
-            let (tap, source) = (i % taps, i / taps * LANES + step * E::DEPTH);
-            for (l, operand) in line.iter_mut().enumerate() {
-                let result = block * LANES + l;
-                let weight = |source: usize| {
-                    if result < results && source < sources { at(result, source, tap) } else { 0.0 }
-                };
-                *operand = E::operand([weight(source), weight(source + E::DEPTH - 1)]);
+        // Taps innermost: they lie together in the weights.
+        for step in 0..depth * E::STEPS {
+            let source = step * E::DEPTH;
+            let first = (source / LANES * taps * E::STEPS + step % E::STEPS) * together;
+            for lane in 0..together * LANES {
+                let (block, lane) = (lane / LANES, lane % LANES);
+                let result = (group * most + block) * LANES + lane;
+                for tap in 0..taps {
+                    let weight = |source: usize| match result < results && source < sources {
+                        true => at(result, source, tap),
+                        false => 0.0,
+                    };
+                    let operand = E::operand([weight(source), weight(source + E::DEPTH - 1)]);
+                    lines[first + tap * E::STEPS * together + block][lane] = operand;
+                }
             }
         }
     });

@@ -90,6 +90,9 @@ pub(super) trait Accelerated: Backend {
         channels: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// Zero, `[1]`, whose gradient with respect to `x` is `dy`: where a backward pass begins.
+    fn accel_root(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// Weights and velocity after a step along `gradient`; all flat, f32 and without gradients.
     fn accel_sgd(
         weight: FloatTensor<Self>,

@@ -213,6 +213,10 @@ impl Accelerated for Flex {
         (mean, variance)
     }
 
+    fn accel_root(_: FlexTensor, _: FlexTensor) -> FlexTensor {
+        plain(vec![0.0], [1])
+    }
+
     fn accel_sgd(
         weight: FlexTensor,
         gradient: FlexTensor,
@@ -342,7 +346,7 @@ impl Kernels for Flex {
             };
             weight::weight_gradient(level, shape, source, values::<E>(&dy))
         });
-        plain(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
+        tensor(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
     }
 
     fn norm_conv_gradient(

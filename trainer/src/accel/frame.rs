@@ -174,33 +174,61 @@ pub(super) struct FillWindows<'a, E: Element> {
     pub(super) out: &'a mut [Line<E>],
 }
 
+/// Numbers that are copied at once: those of a filter's row, and more where it is shorter, which
+/// the next row overwrites.
+const COPIED: usize = 8;
+
 impl<E: Element> Kernel for FillWindows<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { frame, stride, pad, filter, size, picture, first, out } = self;
         let [channels, height, width] = size;
         let taps = channels * filter * filter;
-        for tap in 0..taps.next_multiple_of(LANES) {
-            let (channel, down, across) =
-                (tap / (filter * filter), tap / filter % filter, tap % filter);
-            let block = &mut out[tap / LANES * frame.block()..][..frame.block()];
-            for (row, cells) in block.chunks_exact_mut(frame.pitch).enumerate() {
-                let row = ((first + row) * stride + down).checked_sub(pad[0]);
-                let Some(row) = row.filter(|row| tap < taps && *row < height) else {
-                    cells.iter_mut().for_each(|cell| cell[tap % LANES] = E::default());
-                    continue;
-                };
-                let start = pad[1].saturating_sub(across).div_ceil(stride).min(cells.len());
-                let col = (start * stride + across).saturating_sub(pad[1]).min(width);
-                let source = &picture[(channel * height + row) * width..][col..width];
-                let count = source.len().div_ceil(stride).min(cells.len() - start);
-                let (before, cells) = cells.split_at_mut(start);
-                let (cells, after) = cells.split_at_mut(count);
-                before.iter_mut().chain(after).for_each(|cell| cell[tap % LANES] = E::default());
-                for (cell, value) in cells.iter_mut().zip(source.iter().step_by(stride)) {
-                    cell[tap % LANES] = E::number(*value);
+        let blocks = taps.div_ceil(LANES);
+        // The rows that are read, with their padding: a filter's row is a run of each.
+        let rows = (frame.rows - 1) * stride + filter;
+        let pitch = pad[1].max((frame.pitch - 1) * stride + filter) + COPIED;
+        let mut padded = vec![E::default(); channels * rows * pitch];
+        for (i, padded) in padded.chunks_exact_mut(pitch).enumerate() {
+            let (channel, row) = (i / rows, i % rows);
+            let row = (first * stride + row).checked_sub(pad[0]).filter(|row| *row < height);
+            if let Some(row) = row {
+                let source = &picture[(channel * height + row) * width..][..width];
+                for (padded, value) in padded[pad[1]..].iter_mut().zip(source) {
+                    *padded = E::number(*value);
                 }
             }
         }
+        let mut window = vec![E::default(); taps.next_multiple_of(LANES) + COPIED];
+        for row in 0..frame.rows {
+            for col in 0..frame.pitch {
+                let mut to = 0;
+                for channel in 0..channels {
+                    for down in 0..filter {
+                        let line = channel * rows + row * stride + down;
+                        let source = &padded[line * pitch + col * stride..];
+                        copy(source, &mut window[to..], filter);
+                        to += filter;
+                    }
+                }
+                window[taps..].fill(E::default());
+                let lines: &[Line<E>] = window.as_chunks().0;
+                for (block, line) in lines.iter().take(blocks).enumerate() {
+                    out[block * frame.block() + row * frame.pitch + col] = *line;
+                }
+            }
+        }
+    }
+}
+
+/// Copies `count` numbers, and more where that is faster.
+#[inline(always)]
+fn copy<E: Element>(from: &[E], to: &mut [E], count: usize) {
+    if count <= COPIED
+        && let (Some(from), Some(to)) = (from.first_chunk(), to.first_chunk_mut::<COPIED>())
+    {
+        *to = *from;
+    } else {
+        to[..count].copy_from_slice(&from[..count]);
     }
 }

@@ -216,6 +216,19 @@ impl<B: Kernels> Backward<B, 1> for Mean {
 }
 
 #[derive(Debug)]
+struct Root;
+
+impl<B: Kernels> Backward<B, 1> for Root {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let _ = gradients.consume::<B>(&ops.node);
+        let [node] = ops.parents.map(|node| node.map(|node| node.id));
+        register::<B>(gradients, [(node, ops.state)]);
+    }
+}
+
+#[derive(Debug)]
 struct ToBlocks;
 
 impl<B: Kernels> Backward<B, 1> for ToBlocks {
@@ -342,6 +355,12 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (mean, variance) = B::accel_moments(x.into_primitive(), channels);
         (Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn accel_root(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        let operation = Root.prepare::<C>([x.node()]).compute_bound().stateful();
+        let (x, dy) = (x.into_primitive(), dy.into_primitive());
+        track(operation, B::accel_root(x, dy.clone()), || dy)
     }
 
     fn accel_sgd(

@@ -5,7 +5,7 @@ use super::element::LANES;
 use super::extension::{Accelerated, Rule, Task};
 use super::pool;
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 use clap::ValueEnum;
 use core::fmt::{Display, Formatter};
 use serde::Serialize;
@@ -174,6 +174,38 @@ impl Map {
         let bf16 = precision == Precision::Bf16;
         let values = <Dispatch as Accelerated>::accel_to_blocks(x.into_dispatch(), bf16);
         Self { values: Tensor::from_dispatch(values), channels, moments: None, norm: None }
+    }
+
+    /// The same values without the graph that made them.
+    pub fn detach(self) -> Self {
+        let map = self.settled();
+        Self { values: map.values.detach(), moments: None, ..map }
+    }
+
+    /// A leaf of the gradient graph; without a normalization that is still to be applied.
+    pub fn require_grad(self) -> Self {
+        let map = self.detach();
+        Self { values: map.values.require_grad(), ..map }
+    }
+
+    /// The gradient of a leaf, zero where it has none.
+    pub fn gradient(&self, gradients: &mut Gradients) -> Self {
+        let found = self.values.grad_remove(gradients);
+        let values = found.unwrap_or_else(|| self.values.clone().inner().zeros_like());
+        let values = Tensor::from_inner(values);
+        Self { values, channels: self.channels, moments: None, norm: None }
+    }
+
+    /// A scalar whose gradient with respect to this map is `weights`; its value says nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn weighted_sum(self, weights: Self) -> Tensor<1> {
+        let (x, weights) = (self.settled().values, weights.settled().values);
+        assert_eq!(x.dims(), weights.dims(), "map and weights");
+        let (x, weights) = (x.into_dispatch(), weights.into_dispatch());
+        Tensor::from_dispatch(<Dispatch as Accelerated>::accel_root(x, weights))
     }
 
     /// As f32 `[N, C, H, W]`.

@@ -1,11 +1,10 @@
-//! Memory of feature maps, used again.
+//! Memory of feature maps and large tensors, used again.
 //!
 //! A training step makes and frees hundreds of megabytes. From the system they would come as
 //! pages that must be cleared first, each step anew; instead freed maps are kept for the next ones
 //! of about their size. Lines of a map lie in one cache line each.
 #![expect(unsafe_code, reason = "Burn takes foreign memory through an unsafe trait")]
 
-use super::element::Element;
 use burn::tensor::Bytes;
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 use bytemuck::{Pod, Zeroable};
@@ -54,11 +53,11 @@ pub(super) struct Numbers<E> {
 }
 
 /// Room for `len` numbers, with any content: whoever takes it overwrites all of it.
-pub(super) fn take<E: Element>(len: usize) -> Numbers<E> {
+pub(super) fn take<E: Pod>(len: usize) -> Numbers<E> {
     Numbers { blocks: reserve(len * size_of::<E>()), len, element: PhantomData }
 }
 
-impl<E: Element> Deref for Numbers<E> {
+impl<E: Pod> Deref for Numbers<E> {
     type Target = [E];
 
     fn deref(&self) -> &[E] {
@@ -66,7 +65,7 @@ impl<E: Element> Deref for Numbers<E> {
     }
 }
 
-impl<E: Element> DerefMut for Numbers<E> {
+impl<E: Pod> DerefMut for Numbers<E> {
     fn deref_mut(&mut self) -> &mut [E] {
         &mut bytemuck::cast_slice_mut(&mut self.blocks)[..self.len]
     }
@@ -78,7 +77,7 @@ impl<E> Drop for Numbers<E> {
     }
 }
 
-impl<E: Element> Numbers<E> {
+impl<E: Pod> Numbers<E> {
     /// As the memory of a tensor.
     pub(super) fn into_bytes(mut self) -> Bytes {
         let len = self.len * size_of::<E>();

@@ -143,7 +143,7 @@ fn convolve_at<E: Element>(level: Level, g: &Geometry) -> [Vec<f32>; 3] {
     [
         planar::from_blocks::<E>(&output, &y),
         planar::from_blocks::<E>(&input, &dx),
-        weight::weight_gradient(level, g, source, &dy),
+        weight::weight_gradient(level, g, source, &dy).to_vec(),
     ]
 }
 

@@ -8,6 +8,7 @@ use super::conv::{FRAME_BYTES, Geometry, Source};
 use super::dispatch::{Kernel, Level, Simd, unroll};
 use super::element::{Element, LANES, Line};
 use super::frame::{Fill, Frame, Planes};
+use super::recycle::{self, Numbers};
 use core::ops::Range;
 use rayon::prelude::*;
 
@@ -20,22 +21,24 @@ pub(super) fn weight_gradient<E: Element>(
     g: &Geometry,
     source: Source<'_, E>,
     dy: &[E],
-) -> Vec<f32> {
+) -> Numbers<f32> {
     /// Partial results of a small gradient.
     const CHUNKS: usize = 16;
     /// Weights of a gradient that is small enough to be summed in parts.
     const SMALL: usize = 1 << 16;
 
-    let (k, per_filter) = (g.filter, g.per_filter());
-    let mut dw = vec![0.0; g.c_out * per_filter];
+    let per_filter = g.per_filter();
+    let mut dw = recycle::take::<f32>(g.c_out * per_filter);
     if g.is_empty() {
+        dw.fill(0.0);
         return dw;
     }
     let job = Job::new(level, g, source, dy);
     let (blocks, taps) = (job.blocks, job.taps.len());
     let outputs = g.output().blocks;
-    let zeros = |outputs: usize| vec![[[0.0; LANES]; LANES]; outputs * blocks * taps];
-    let sums = if g.c_out * per_filter <= SMALL {
+    let mut sums = recycle::take::<f32>(outputs * blocks * taps * LANES * LANES);
+    let sums: &mut [Block] = bytemuck::cast_slice_mut(&mut sums);
+    if g.c_out * per_filter <= SMALL {
         // Pictures are shared out, always in the same parts.
         let chunk = g.images.div_ceil(CHUNKS).next_multiple_of(job.together);
         let chunks: Vec<Range<usize>> = (0..g.images)
@@ -45,13 +48,12 @@ pub(super) fn weight_gradient<E: Element>(
         let parts: Vec<_> = chunks
             .into_par_iter()
             .map(|images| {
-                let mut sums = zeros(outputs);
+                let mut sums = vec![[[0.0; LANES]; LANES]; outputs * blocks * taps];
                 job.add(images, 0..outputs, &mut sums);
                 sums
             })
             .collect();
-        let mut parts = parts.into_iter();
-        let mut sums = parts.next().unwrap_or_default();
+        sums.fill([[0.0; LANES]; LANES]);
         for part in parts {
             for (sum, value) in sums
                 .as_flattened_mut()
@@ -62,32 +64,33 @@ pub(super) fn weight_gradient<E: Element>(
                 *sum += value;
             }
         }
-        sums
     } else {
         // Output channels are shared out: each thread sums what it gets over all pictures.
-        let mut sums = zeros(outputs);
         let share = outputs.div_ceil(rayon::current_num_threads().min(outputs));
         sums.par_chunks_mut(share * blocks * taps).enumerate().for_each(|(part, sums)| {
             let first = part * share;
+            sums.fill([[0.0; LANES]; LANES]);
             job.add(0..g.images, first..(first + share).min(outputs), sums);
         });
-        sums
-    };
-    dw.par_chunks_mut(per_filter).enumerate().for_each(|(o, dw)| {
-        let sums = &sums[o / LANES * blocks * taps..][..blocks * taps];
-        if g.planar {
-            for (i, dw) in dw.iter_mut().enumerate() {
-                *dw = sums[i / LANES][i % LANES][o % LANES];
-            }
-        } else {
-            for (i, dw) in dw.chunks_exact_mut(k * k).enumerate() {
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    *dw = sums[i / LANES * taps + tap][i % LANES][o % LANES];
-                }
-            }
-        }
+    }
+    let results = dw.par_chunks_mut(LANES * per_filter);
+    results.zip(sums.par_chunks(blocks * taps)).for_each(|(dw, sums)| {
+        unpack(sums, [g.window_channels(), taps], dw);
     });
     dw
+}
+
+/// Products of all blocks of input with one of output channels, to `[o, channels, taps]`.
+fn unpack(sums: &[Block], [channels, taps]: [usize; 2], dw: &mut [f32]) {
+    for channel in 0..channels {
+        // All output channels of an input channel at once: their lines are read only once.
+        for tap in 0..taps {
+            let line = &sums[channel / LANES * taps + tap][channel % LANES];
+            for (dw, value) in dw.chunks_exact_mut(channels * taps).zip(line) {
+                dw[channel * taps + tap] = *value;
+            }
+        }
+    }
 }
 
 /// What all parts of a gradient share.

@@ -1,7 +1,8 @@
 //! Convolution, batch-norm and dense head, each with its canonical tensor name.
 
+use super::Mode;
 use super::ops::Map;
-use crate::accel::{Precision, Window};
+use crate::accel::Window;
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
 use convert::padding::ConvPadding;
@@ -119,12 +120,12 @@ impl Conv {
     }
 
     /// Maps of `I` channels to `O`; `moments`: those of the result will be needed.
-    pub(super) fn forward(&self, x: Map, moments: bool, precision: Precision) -> Map {
+    pub(super) fn forward(&self, x: Map, moments: bool, mode: Mode) -> Map {
         let weight = self.weight.val();
         let filter = weight.dims()[2];
         let sides = |size| padding(self.same).sides(size, filter, self.stride);
         let window = Window { filter, stride: self.stride, padding: x.size().map(sides) };
-        x.convolve(weight, &window, moments, precision)
+        x.convolve(weight, &window, moments, mode.precision)
     }
 
     fn show<V: Visitor>(&mut self, visitor: &mut V) {
@@ -163,13 +164,15 @@ impl BatchNorm {
 
     /// `act(bn(x) [+ residual])`. A frozen layer uses its running statistics even in
     /// training, as Keras does.
-    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool) -> Map {
+    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode) -> Map {
         let parameters = [self.gamma.val(), self.beta.val()];
         if self.uses_batch(&x) {
             let (y, mean, variance) =
                 x.normalize_batch(parameters, BATCH_NORM_EPSILON, residual, relu);
-            blend(&self.mean, mean);
-            blend(&self.variance, variance);
+            if mode.blends {
+                blend(&self.mean, mean);
+                blend(&self.variance, variance);
+            }
             return y;
         }
         let statistics = [self.mean.value_sync(), self.variance.value_sync()];
@@ -216,17 +219,11 @@ impl ConvBn {
 
     /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`. Without a batch-norm nothing
     /// is rectified.
-    pub(super) fn forward(
-        &self,
-        x: Map,
-        residual: Option<Map>,
-        relu: bool,
-        precision: Precision,
-    ) -> Map {
+    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode) -> Map {
         let moments = self.bn.as_ref().is_some_and(|bn| bn.uses_batch(&x));
-        let y = self.conv.forward(x, moments, precision);
+        let y = self.conv.forward(x, moments, mode);
         match (&self.bn, residual) {
-            (Some(bn), residual) => bn.forward(y, residual, relu),
+            (Some(bn), residual) => bn.forward(y, residual, relu, mode),
             (None, Some(residual)) => y.plus(residual),
             (None, None) => y,
         }

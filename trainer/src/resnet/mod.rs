@@ -4,10 +4,12 @@
 //! are `conv·bn·relu … conv·bn`, added to the shortcut and rectified; version 2 blocks
 //! normalize and rectify first, project from that, and only add.
 
+mod checkpointing;
 mod layers;
 mod ops;
 mod weights;
 
+pub use checkpointing::Checkpoints;
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
 use ops::Map;
@@ -18,6 +20,15 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use convert::padding::{ConvPadding, same_padding};
 use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
+
+/// How a network computes.
+#[derive(Debug, Clone, Copy)]
+struct Mode {
+    /// Of fast maps.
+    precision: Precision,
+    /// Batch statistics are blended into the running ones.
+    blends: bool,
+}
 
 /// One residual block.
 #[derive(Module, Debug)]
@@ -48,10 +59,10 @@ impl Block {
         Self { pre, convs: convs.collect(), shortcut_pool: spec.shortcut_pool, projection }
     }
 
-    fn forward(&self, x: Map, precision: Precision) -> Map {
+    fn forward(&self, x: Map, mode: Mode) -> Map {
         // Version 2 projects the pre-activation but its identity shortcut taps the raw input.
         let pre = match &self.pre {
-            Some(bn) => bn.forward(x.clone(), None, true),
+            Some(bn) => bn.forward(x.clone(), None, true, mode),
             None => x.clone(),
         };
         let shortcut = match &self.projection {
@@ -60,13 +71,13 @@ impl Block {
                     Some(stride) => shortcut_pool(pre.clone(), stride),
                     None => pre.clone(),
                 };
-                projection.forward(x, None, false, precision)
+                projection.forward(x, None, false, mode)
             }
             None => x,
         };
         let Some((last, first)) = self.convs.split_last() else { return shortcut };
-        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true, precision));
-        last.forward(y, Some(shortcut), self.pre.is_none(), precision)
+        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true, mode));
+        last.forward(y, Some(shortcut), self.pre.is_none(), mode)
     }
 }
 
@@ -137,23 +148,19 @@ impl ResNet {
 
     /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
-        let mut x = self.stem(x);
-        for block in &self.blocks {
-            x = block.forward(x, self.precision());
-        }
-        if let Some(bn) = &self.post {
-            x = bn.forward(x, None, true);
-        }
-        if self.max_pooling { x.max() } else { x.mean() }
+        let mode = self.mode();
+        let x = self.blocks.iter().fold(self.stem(x, mode), |x, block| block.forward(x, mode));
+        self.pool(x, mode)
     }
 
     /// The map behind each stack, KerasHub's pyramid P2, P3, …: of version 2 before the last
     /// batch-norm.
     pub fn pyramid(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut x = self.stem(x);
+        let mode = self.mode();
+        let mut x = self.stem(x, mode);
         let mut maps = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, self.precision());
+            x = block.forward(x, mode);
             if self.stack_ends.contains(&(i + 1)) {
                 maps.push(x.clone().into_planar());
             }
@@ -161,12 +168,25 @@ impl ResNet {
         maps
     }
 
-    fn stem(&self, x: Tensor<4>) -> Map {
+    fn mode(&self) -> Mode {
+        Mode { precision: self.precision(), blends: true }
+    }
+
+    /// The last block's map to features.
+    fn pool(&self, x: Map, mode: Mode) -> Tensor<2> {
+        let x = match &self.post {
+            Some(bn) => bn.forward(x, None, true, mode),
+            None => x,
+        };
+        if self.max_pooling { x.max() } else { x.mean() }
+    }
+
+    fn stem(&self, x: Tensor<4>, mode: Mode) -> Map {
         let mut x = Map::Stock(x);
         for (i, conv) in self.stem.iter().enumerate() {
             // Version 2 leaves its last stem convolution bare.
             let relu = self.post.is_none() || i + 1 < self.stem.len();
-            x = conv.forward(x, None, relu, self.precision());
+            x = conv.forward(x, None, relu, mode);
         }
         if self.stem_pool {
             // What is outside of the map is never the largest: version 2's rule, and no

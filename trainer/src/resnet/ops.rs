@@ -3,7 +3,7 @@
 use crate::accel::{self, Normalization, Precision, Window};
 use burn::tensor::activation::relu;
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Gradients, Tensor, module};
 
 /// A feature map.
 #[derive(Debug, Clone)]
@@ -20,6 +20,47 @@ impl Map {
         match self {
             Self::Stock(x) => x,
             Self::Fast(x) => x.into_planar(),
+        }
+    }
+
+    /// The same values without the graph that made them.
+    pub(super) fn detach(self) -> Self {
+        match self {
+            Self::Stock(x) => Self::Stock(x.detach()),
+            Self::Fast(x) => Self::Fast(x.detach()),
+        }
+    }
+
+    /// A leaf of the gradient graph.
+    pub(super) fn require_grad(self) -> Self {
+        match self {
+            Self::Stock(x) => Self::Stock(x.require_grad()),
+            Self::Fast(x) => Self::Fast(x.require_grad()),
+        }
+    }
+
+    /// The gradient of a leaf, zero where it has none.
+    pub(super) fn gradient(&self, gradients: &mut Gradients) -> Self {
+        match self {
+            Self::Stock(x) => {
+                let found = x.grad_remove(gradients);
+                Self::Stock(Tensor::from_inner(
+                    found.unwrap_or_else(|| x.clone().inner().zeros_like()),
+                ))
+            }
+            Self::Fast(x) => Self::Fast(x.gradient(gradients)),
+        }
+    }
+
+    /// A scalar whose gradient with respect to this map is `weights`; its value says nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub(super) fn weighted_sum(self, weights: Self) -> Tensor<1> {
+        match (self, weights) {
+            (Self::Fast(x), Self::Fast(weights)) => x.weighted_sum(weights),
+            (x, weights) => (x.into_planar() * weights.into_planar()).sum(),
         }
     }
 

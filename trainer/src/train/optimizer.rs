@@ -186,11 +186,16 @@ impl Optimizer {
     /// Takes gradients, and where they complete a step, makes it at rate `rate`. Parameters
     /// without a gradient stay.
     pub fn step(&mut self, net: &mut impl Tensors, gradients: Gradients, rate: f64) {
-        net.visit_tensors(&mut Accumulate { optimizer: self, gradients });
+        self.gather(net, gradients);
         self.pending_count += 1;
         if self.pending_count >= self.config.accumulate {
             self.finish(net, rate);
         }
+    }
+
+    /// Takes gradients of some parameters, of which others come with [`Self::step`].
+    pub fn gather(&mut self, net: &mut impl Tensors, gradients: Gradients) {
+        net.visit_tensors(&mut Accumulate { optimizer: self, gradients });
     }
 
     /// Makes a step of what gradients there are, fewer than usual at the end of an epoch.

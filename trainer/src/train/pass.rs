@@ -45,7 +45,10 @@ impl Pass<'_> {
         let (mut sum, mut right, mut seen) = (0.0, 0.0, 0);
         let mut rate = 0.0;
         let (preprocess, batch) = (run.preprocess, recipe.batch);
-        let loading = Loading { preprocess, batch, side: None, order };
+        // Only square pictures grow.
+        let square = preprocess.height == preprocess.width;
+        let side = recipe.side(self.epoch, preprocess.width).filter(|_| square);
+        let loading = Loading { preprocess, batch, side, order };
         let mut batches = Batches::start(train.clone(), loading);
         for (number, batch) in batches.by_ref().enumerate() {
             let mut batch = batch.with_context(|| format!("epoch {}", self.epoch + 1))?;
@@ -53,13 +56,23 @@ impl Pass<'_> {
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
             let x = Tensor::<4>::from_data(pixels, &device);
             let whole = recipe.batch.min(train.len() - seen);
-            let features = self.drop_out(net.features(x), number, whole, &device);
+            let checkpoints = run.checkpointing.then(|| net.checkpoint(x.clone()));
+            let features = match &checkpoints {
+                Some(checkpoints) => checkpoints.features(),
+                None => net.features(x),
+            };
+            let features = self.drop_out(features, number, whole, &device);
             let logits = net.classify(features);
             let target = TensorData::new(self.targets(&batch), [count, classes]);
             let cost = cross_entropy(logits.clone(), Tensor::from_data(target, &device));
             let computed = share.computed(whole) as f64;
             // This process's part of the mean over the whole batch.
-            let gradients = cost.clone().mul_scalar(count as f64 / computed).backward();
+            let mut gradients = cost.clone().mul_scalar(count as f64 / computed).backward();
+            if let Some(checkpoints) = checkpoints {
+                for part in checkpoints.backward(net, &mut gradients) {
+                    optimizer.gather(net, part);
+                }
+            }
             rate = self
                 .schedule
                 .at(self.first + (number as u64) / u64::from(recipe.optimizer.accumulate));

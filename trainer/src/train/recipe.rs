@@ -36,6 +36,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Random changes of training pictures.
     pub augment: Augment,
+    /// Side in pixels of the input at the start, where it is not the full one.
+    pub start_size: Option<u16>,
     /// Epochs at the start in which only the head learns.
     pub freeze_epochs: u32,
     /// Epochs without a better validation accuracy after which the run ends.
@@ -68,6 +70,11 @@ impl Recipe {
         for (name, value) in shares {
             ensure!(unit.contains(&value), "--{name} {value} is not in 0..1");
         }
+        ensure!(
+            self.start_size.is_none_or(|side| (8..=1024).contains(&side)),
+            "--start-size {} is not in 8..=1024",
+            self.start_size.unwrap_or(0)
+        );
         let clip = match o.clip {
             Some(Clip::Norm(v) | Clip::GlobalNorm(v) | Clip::Value(v)) => v,
             None => 1.0,
@@ -90,6 +97,21 @@ impl Recipe {
             );
         }
         Ok(())
+    }
+
+    /// Side of the input in an epoch, from 0, where it is not yet the `full` one: a straight line
+    /// over the first part of the run, in steps of a fourth of a ResNet's usual stride.
+    pub fn side(&self, epoch: u32, full: u16) -> Option<u16> {
+        /// Share of the run until which the side grows.
+        const GROWTH: f64 = 0.6;
+        /// Sides are multiples of it: a fraction of the last map's pixel gains nothing.
+        const STEP: u16 = 4;
+
+        let start = self.start_size.filter(|start| *start < full)?;
+        let progress = f64::from(epoch) / (GROWTH * f64::from(self.epochs));
+        let grown = f64::from(start) + progress * f64::from(full - start);
+        let side = (grown / f64::from(STEP)).round() as u16 * STEP;
+        (progress < 1.0 && side < full).then_some(side)
     }
 
     /// Steps of an epoch with `batches` batches.
@@ -139,6 +161,7 @@ impl Recipe {
             ("patience", or_none(self.patience.map(|p| p.to_string()))),
             ("precision", self.precision.to_string()),
             ("seed", self.seed.to_string()),
+            ("start-size", or_none(self.start_size.map(|side| side.to_string()))),
             ("warmup-epochs", self.warmup_epochs.to_string()),
             ("weight-decay", o.weight_decay.to_string()),
         ]

@@ -42,6 +42,8 @@ pub struct Run<'a> {
     pub resume: bool,
     /// Plain device, without autodiff.
     pub device: Device,
+    /// Keep only the maps between blocks for the backward pass, and compute the others again.
+    pub checkpointing: bool,
     /// Each epoch also reports how often the class is among this many best.
     pub top_k: usize,
     /// Whether progress may overwrite its line.
@@ -372,6 +374,7 @@ mod tests {
             hold_epochs: 0.0,
             seed: 3,
             augment: "strong".parse().unwrap(),
+            start_size: Some(8),
             freeze_epochs: 0,
             patience: None,
         }
@@ -386,6 +389,7 @@ mod tests {
             dir: dir.into(),
             resume,
             device: Device::flex(),
+            checkpointing: false,
             top_k: 1,
             terminal: false,
             stop,

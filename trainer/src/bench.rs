@@ -52,6 +52,9 @@ pub(crate) struct Bench {
     /// Use the backend's own operators only, to compare with.
     #[arg(long)]
     stock: bool,
+    /// Keep only the maps between blocks for the backward pass, and compute the others again.
+    #[arg(long)]
+    checkpointing: bool,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -71,6 +74,8 @@ struct Report<'a> {
     precision: Precision,
     /// The backend's own operators did it all.
     stock: bool,
+    /// Maps within blocks were computed again.
+    checkpointing: bool,
     /// From the median step.
     images_per_s: f64,
     step_ms: StepMs,
@@ -140,6 +145,7 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         backend: args.machine.backend,
         precision: args.precision,
         stock: !accel::supports(&device),
+        checkpointing: args.checkpointing,
         images_per_s: 1e3 * args.batch as f64 / step_ms.median,
         step_ms,
         peak_mb: peak_mb(),
@@ -173,7 +179,7 @@ fn measure(
     let (mut ms, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..args.steps.saturating_add(WARM_UP) {
         let started = Instant::now();
-        let checkpoints = args.machine.checkpointing.then(|| net.checkpoint(pictures.clone()));
+        let checkpoints = args.checkpointing.then(|| net.checkpoint(pictures.clone()));
         let features = match &checkpoints {
             Some(checkpoints) => checkpoints.features(),
             None => net.features(pictures.clone()),

@@ -320,7 +320,7 @@ impl Job {
             dir: folder.clone(),
             resume: learning.resume,
             device: device.clone(),
-            checkpointing: common.machine.checkpointing,
+            checkpointing: learning.checkpointing,
             // With as many classes as places, every answer would count.
             top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
             // A launcher may show its processes a terminal and write to a file.

@@ -35,10 +35,6 @@ pub(crate) struct Machine {
     /// What computes.
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub(crate) backend: Backend,
-    /// Train with much less memory, in about a third more time and with the same result: of the
-    /// maps that the backward pass needs, keep only those between blocks.
-    #[arg(long)]
-    pub(crate) checkpointing: bool,
 }
 
 impl Machine {

@@ -40,7 +40,7 @@ fn settings(more: &[&str]) -> Value {
 fn prints_one_line_of_what_it_measured() {
     let mut expected = serde_json::json!({
         "arch": "resnet_8_cifar", "size": 32, "batch": 8, "steps": 2, "threads": 1,
-        "backend": "flex", "precision": "f32", "stock": false,
+        "backend": "flex", "precision": "f32", "stock": false, "checkpointing": false,
     });
     assert_eq!(settings(&["--precision", "f32"]), expected);
     let line = bench(&["--batch", "2", "--steps", "1", "--size", "16", "--threads", "1"]).unwrap();

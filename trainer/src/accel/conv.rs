@@ -510,7 +510,7 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
             let to = to + row * step * width;
             unroll!(b < B, {
                 unroll!(p < P, {
-                    y[to + b * plane + p * step] = E::narrow(simd, &simd.store(sums[p][b]));
+                    y[to + b * plane + p * step] = E::store(simd, sums[p][b]);
                 });
             });
         }

@@ -37,23 +37,38 @@ pub(super) trait Simd: Copy {
     /// Fused multiply-add is an instruction; without it `f32::mul_add` is a library call.
     const FMA: bool;
 
-    /// A line of sums in registers: what becomes of a loop over dozens of lines in memory depends
-    /// on the compiler's mood.
-    type Sums: Copy;
+    /// A line in registers. What becomes of loops over lines in memory depends on the compiler's
+    /// mood: it may keep sums in memory, or gather what lies side by side.
+    type Vector: Copy;
 
-    /// Sums to go on with.
-    fn load(self, line: &Line) -> Self::Sums;
+    /// To registers.
+    fn load(self, line: &Line) -> Self::Vector;
 
-    /// The sums.
-    fn store(self, sums: Self::Sums) -> Line;
+    /// To memory.
+    fn store(self, v: Self::Vector) -> Line;
 
-    /// `sums[l] + x·w[l]`
-    fn add_product(self, sums: Self::Sums, x: f32, w: &Line) -> Self::Sums;
+    /// `a + b`
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a − b`
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// `a·b + c`
+    fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    /// Lane by lane, what is not below `floor`; NaN stays NaN.
+    fn at_least(self, floor: f32, v: Self::Vector) -> Self::Vector;
+
+    /// Lanes of `d` where `y` is above zero, zero elsewhere.
+    fn where_positive(self, y: Self::Vector, d: Self::Vector) -> Self::Vector;
+
+    /// `sums + x·w`
+    fn add_product(self, sums: Self::Vector, x: f32, w: &Line) -> Self::Vector;
 
     /// `sums[l] + x₀·w[l]₀ + x₁·w[l]₁`, where an operand holds two bf16 numbers, the first in its
     /// low half.
     #[inline(always)]
-    fn add_pairs(self, sums: Self::Sums, x: u32, w: &[u32; LANES]) -> Self::Sums {
+    fn add_pairs(self, sums: Self::Vector, x: u32, w: &[u32; LANES]) -> Self::Vector {
         let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
         for l in 0..LANES {
             [low[l], high[l]] = halves(w[l]);
@@ -64,17 +79,18 @@ pub(super) trait Simd: Copy {
 
     /// bf16 numbers, as their bits, to f32.
     #[inline(always)]
-    fn widen(self, bits: &Line<u16>) -> Line {
+    fn widen(self, bits: &Line<u16>) -> Self::Vector {
         let mut line = [0.0; LANES];
         for l in 0..LANES {
             line[l] = f32::from_bits(u32::from(bits[l]) << 16);
         }
-        line
+        self.load(&line)
     }
 
     /// The bits of the nearest bf16 numbers, of equally near ones the even.
     #[inline(always)]
-    fn narrow(self, line: &Line) -> Line<u16> {
+    fn narrow(self, v: Self::Vector) -> Line<u16> {
+        let line = self.store(v);
         let mut bits = [0; LANES];
         for l in 0..LANES {
             bits[l] = to_bf16(line[l]);
@@ -217,10 +233,10 @@ fn avx2<K: Kernel>(kernel: K) {
     kernel.run(Halves(()));
 }
 
-/// Sums of a processor whose registers the compiler is left to choose.
-macro_rules! plain_sums {
+/// Lines of a processor whose registers the compiler is left to choose.
+macro_rules! plain_vector {
     () => {
-        type Sums = Line;
+        type Vector = Line;
 
         #[inline(always)]
         fn load(self, line: &Line) -> Line {
@@ -228,8 +244,48 @@ macro_rules! plain_sums {
         }
 
         #[inline(always)]
-        fn store(self, sums: Line) -> Line {
-            sums
+        fn store(self, v: Line) -> Line {
+            v
+        }
+
+        #[inline(always)]
+        fn add(self, mut a: Line, b: Line) -> Line {
+            for l in 0..LANES {
+                a[l] += b[l];
+            }
+            a
+        }
+
+        #[inline(always)]
+        fn sub(self, mut a: Line, b: Line) -> Line {
+            for l in 0..LANES {
+                a[l] -= b[l];
+            }
+            a
+        }
+
+        #[inline(always)]
+        fn fma(self, mut a: Line, b: Line, c: Line) -> Line {
+            for l in 0..LANES {
+                a[l] = self.mul_add(a[l], b[l], c[l]);
+            }
+            a
+        }
+
+        #[inline(always)]
+        fn at_least(self, floor: f32, mut v: Line) -> Line {
+            for l in 0..LANES {
+                v[l] = if v[l] < floor { floor } else { v[l] };
+            }
+            v
+        }
+
+        #[inline(always)]
+        fn where_positive(self, y: Line, mut d: Line) -> Line {
+            for l in 0..LANES {
+                d[l] = if y[l] > 0.0 { d[l] } else { 0.0 };
+            }
+            d
         }
 
         #[inline(always)]
@@ -250,7 +306,7 @@ struct Fused;
 #[cfg(target_arch = "aarch64")]
 impl Simd for Fused {
     const FMA: bool = true;
-    plain_sums!();
+    plain_vector!();
 }
 
 /// Multiplication and addition apart.
@@ -259,7 +315,7 @@ struct Separate;
 
 impl Simd for Separate {
     const FMA: bool = false;
-    plain_sums!();
+    plain_vector!();
 }
 
 /// AVX2 and FMA; only `avx2` makes one.
@@ -270,7 +326,7 @@ struct Halves(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Halves {
     const FMA: bool = true;
-    type Sums = [__m256; 2];
+    type Vector = [__m256; 2];
 
     #[inline(always)]
     fn load(self, line: &Line) -> [__m256; 2] {
@@ -279,32 +335,67 @@ impl Simd for Halves {
     }
 
     #[inline(always)]
-    fn store(self, sums: [__m256; 2]) -> Line {
+    fn store(self, v: [__m256; 2]) -> Line {
         let mut line = [0.0; LANES];
         // SAFETY: `self` proves the features; the array holds the values of two registers.
         unsafe {
-            _mm256_storeu_ps(line.as_mut_ptr(), sums[0]);
-            _mm256_storeu_ps(line[8..].as_mut_ptr(), sums[1]);
+            _mm256_storeu_ps(line.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(line[8..].as_mut_ptr(), v[1]);
         }
         line
     }
 
     #[inline(always)]
-    fn add_product(self, sums: [__m256; 2], x: f32, w: &Line) -> [__m256; 2] {
-        let w = self.load(w);
+    fn add(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    fn at_least(self, floor: f32, v: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features. Of a NaN and a number, the second is the maximum.
+        unsafe {
+            let floor = _mm256_set1_ps(floor);
+            [_mm256_max_ps(floor, v[0]), _mm256_max_ps(floor, v[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn where_positive(self, y: [__m256; 2], d: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: `self` proves the features.
         unsafe {
-            let x = _mm256_set1_ps(x);
-            [_mm256_fmadd_ps(x, w[0], sums[0]), _mm256_fmadd_ps(x, w[1], sums[1])]
+            let zero = _mm256_setzero_ps();
+            let masks =
+                [_mm256_cmp_ps::<_CMP_GT_OQ>(y[0], zero), _mm256_cmp_ps::<_CMP_GT_OQ>(y[1], zero)];
+            [_mm256_and_ps(masks[0], d[0]), _mm256_and_ps(masks[1], d[1])]
         }
+    }
+
+    #[inline(always)]
+    fn add_product(self, sums: [__m256; 2], x: f32, w: &Line) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        let x = unsafe { _mm256_set1_ps(x) };
+        self.fma([x, x], self.load(w), sums)
     }
 }
 
-/// Sums in one register of AVX-512.
+/// Lines in one register of AVX-512.
 #[cfg(target_arch = "x86_64")]
-macro_rules! wide_sums {
+macro_rules! wide_vector {
     () => {
-        type Sums = __m512;
+        type Vector = __m512;
 
         #[inline(always)]
         fn load(self, line: &Line) -> __m512 {
@@ -313,17 +404,51 @@ macro_rules! wide_sums {
         }
 
         #[inline(always)]
-        fn store(self, sums: __m512) -> Line {
+        fn store(self, v: __m512) -> Line {
             let mut line = [0.0; LANES];
             // SAFETY: `self` proves the features; the array holds the 16 values of a register.
-            unsafe { _mm512_storeu_ps(line.as_mut_ptr(), sums) };
+            unsafe { _mm512_storeu_ps(line.as_mut_ptr(), v) };
             line
         }
 
         #[inline(always)]
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn at_least(self, floor: f32, v: __m512) -> __m512 {
+            // SAFETY: `self` proves the features. Of a NaN and a number, the second is the maximum.
+            unsafe { _mm512_max_ps(_mm512_set1_ps(floor), v) }
+        }
+
+        #[inline(always)]
+        fn where_positive(self, y: __m512, d: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps());
+                _mm512_maskz_mov_ps(positive, d)
+            }
+        }
+
+        #[inline(always)]
         fn add_product(self, sums: __m512, x: f32, w: &Line) -> __m512 {
-            // SAFETY: `self` proves the features; the array holds the 16 values of a register.
-            unsafe { _mm512_fmadd_ps(_mm512_set1_ps(x), _mm512_loadu_ps(w.as_ptr()), sums) }
+            // SAFETY: `self` proves the features.
+            let x = unsafe { _mm512_set1_ps(x) };
+            self.fma(x, self.load(w), sums)
         }
     };
 }
@@ -336,7 +461,7 @@ struct Wide(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Wide {
     const FMA: bool = true;
-    wide_sums!();
+    wide_vector!();
 }
 
 /// AVX-512 BF16; only `avx512_bf16` makes one.
@@ -347,7 +472,7 @@ struct Pairs(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Pairs {
     const FMA: bool = true;
-    wide_sums!();
+    wide_vector!();
 
     #[inline(always)]
     fn add_pairs(self, sums: __m512, x: u32, w: &[u32; LANES]) -> __m512 {
@@ -361,25 +486,18 @@ impl Simd for Pairs {
     }
 
     #[inline(always)]
-    fn widen(self, bits: &Line<u16>) -> Line {
-        let mut line = [0.0; LANES];
-        // SAFETY: `self` proves the features; the arrays hold the 16 values of a register.
+    fn widen(self, bits: &Line<u16>) -> __m512 {
+        // SAFETY: `self` proves the features; the array holds the 16 values of a register.
         unsafe {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bits.as_ptr().cast()));
-            let wide = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits));
-            _mm512_storeu_ps(line.as_mut_ptr(), wide);
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         }
-        line
     }
 
     /// Numbers below the smallest normal one become zero.
     #[inline(always)]
-    fn narrow(self, line: &Line) -> Line<u16> {
-        // SAFETY: `self` proves the features; the array holds the 16 values of a register, and
-        // `__m256bh` is 32 bytes of any value.
-        unsafe {
-            let bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(line.as_ptr()));
-            core::mem::transmute::<__m256bh, Line<u16>>(bits)
-        }
+    fn narrow(self, v: __m512) -> Line<u16> {
+        // SAFETY: `self` proves the features; `__m256bh` is 32 bytes of any value.
+        unsafe { core::mem::transmute::<__m256bh, Line<u16>>(_mm512_cvtneps_pbh(v)) }
     }
 }

@@ -30,7 +30,12 @@ pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {
     const DTYPE: DType;
 
     /// `sums[l] + x·w[l]`, over all numbers of the operands.
-    fn dot<S: Simd>(simd: S, sums: S::Sums, x: Self::Operand, w: &Line<Self::Operand>) -> S::Sums;
+    fn dot<S: Simd>(
+        simd: S,
+        sums: S::Vector,
+        x: Self::Operand,
+        w: &Line<Self::Operand>,
+    ) -> S::Vector;
 
     /// An operand of up to [`Self::DEPTH`] numbers.
     fn operand(numbers: [f32; 2]) -> Self::Operand;
@@ -44,11 +49,11 @@ pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {
     /// Its value.
     fn value(self) -> f32;
 
-    /// To f32.
-    fn widen<S: Simd>(simd: S, line: &Line<Self>) -> Line;
+    /// To f32 in registers.
+    fn load<S: Simd>(simd: S, line: &Line<Self>) -> S::Vector;
 
     /// From f32, to the nearest numbers, of equally near ones to the even.
-    fn narrow<S: Simd>(simd: S, line: &Line) -> Line<Self>;
+    fn store<S: Simd>(simd: S, v: S::Vector) -> Line<Self>;
 }
 
 impl Element for f32 {
@@ -58,7 +63,7 @@ impl Element for f32 {
     const DTYPE: DType = DType::F32;
 
     #[inline(always)]
-    fn dot<S: Simd>(simd: S, sums: S::Sums, x: Self, w: &Line) -> S::Sums {
+    fn dot<S: Simd>(simd: S, sums: S::Vector, x: Self, w: &Line) -> S::Vector {
         simd.add_product(sums, x, w)
     }
 
@@ -83,13 +88,13 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    fn widen<S: Simd>(_: S, line: &Line) -> Line {
-        *line
+    fn load<S: Simd>(simd: S, line: &Line) -> S::Vector {
+        simd.load(line)
     }
 
     #[inline(always)]
-    fn narrow<S: Simd>(_: S, line: &Line) -> Line {
-        *line
+    fn store<S: Simd>(simd: S, v: S::Vector) -> Line {
+        simd.store(v)
     }
 }
 
@@ -100,7 +105,7 @@ impl Element for bf16 {
     const DTYPE: DType = DType::BF16;
 
     #[inline(always)]
-    fn dot<S: Simd>(simd: S, sums: S::Sums, x: u32, w: &Line<u32>) -> S::Sums {
+    fn dot<S: Simd>(simd: S, sums: S::Vector, x: u32, w: &Line<u32>) -> S::Vector {
         simd.add_pairs(sums, x, w)
     }
 
@@ -129,13 +134,13 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    fn widen<S: Simd>(simd: S, line: &Line<Self>) -> Line {
+    fn load<S: Simd>(simd: S, line: &Line<Self>) -> S::Vector {
         simd.widen(bytemuck::cast_ref(line))
     }
 
     #[inline(always)]
-    fn narrow<S: Simd>(simd: S, line: &Line) -> Line<Self> {
-        bytemuck::cast(simd.narrow(line))
+    fn store<S: Simd>(simd: S, v: S::Vector) -> Line<Self> {
+        bytemuck::cast(simd.narrow(v))
     }
 }
 

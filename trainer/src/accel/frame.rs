@@ -42,12 +42,9 @@ pub(super) struct Affine {
 
 impl Affine {
     #[inline(always)]
-    pub(super) fn apply<S: Simd>(&self, simd: S, x: &Line) -> Line {
-        let mut y = [0.0; LANES];
-        for l in 0..LANES {
-            y[l] = simd.mul_add(x[l] - self.center[l], self.scale[l], self.shift[l]);
-        }
-        y
+    pub(super) fn apply<S: Simd>(&self, simd: S, x: S::Vector) -> S::Vector {
+        let centered = simd.sub(x, simd.load(&self.center));
+        simd.fma(centered, simd.load(&self.scale), simd.load(&self.shift))
     }
 }
 
@@ -57,16 +54,6 @@ pub(super) struct Transform<'a> {
     /// Of every block.
     pub(super) affine: &'a [Affine],
     pub(super) relu: bool,
-}
-
-/// Lane by lane, what is not below `floor`; NaN stays NaN.
-#[inline(always)]
-pub(super) fn at_least(floor: f32, line: &Line) -> Line {
-    let mut kept = *line;
-    for value in &mut kept {
-        *value = if *value < floor { floor } else { *value };
-    }
-    kept
 }
 
 /// The floor of a ReLU, or one that nothing is below.
@@ -149,8 +136,8 @@ impl<E: Element> Kernel for Fill<'_, E> {
                 Some(Transform { affine, relu }) => {
                     let (affine, floor) = (&affine[block], floor(relu));
                     for (out, x) in out.iter_mut().zip(source.iter().step_by(stride)) {
-                        let y = affine.apply(simd, &E::widen(simd, x));
-                        *out = E::narrow(simd, &at_least(floor, &y));
+                        let y = affine.apply(simd, E::load(simd, x));
+                        *out = E::store(simd, simd.at_least(floor, y));
                     }
                 }
             }
@@ -174,9 +161,11 @@ pub(super) struct FillWindows<'a, E: Element> {
     pub(super) out: &'a mut [Line<E>],
 }
 
-/// Numbers that are copied at once: those of a filter's row, and more where it is shorter, which
-/// the next row overwrites.
+/// Numbers that are copied at once: a filter's row, and what follows it, which the next row
+/// overwrites.
 const COPIED: usize = 8;
+/// Windows that are put together at a time.
+const TOGETHER: usize = 16;
 
 impl<E: Element> Kernel for FillWindows<'_, E> {
     #[inline(always)]
@@ -199,36 +188,48 @@ impl<E: Element> Kernel for FillWindows<'_, E> {
                 }
             }
         }
-        let mut window = vec![E::default(); taps.next_multiple_of(LANES) + COPIED];
+        // A line more than a window has, for what is copied beyond its end.
+        let whole = (blocks + 1) * LANES;
+        let mut windows = vec![E::default(); TOGETHER * whole];
         for row in 0..frame.rows {
-            for col in 0..frame.pitch {
+            for start in (0..frame.pitch).step_by(TOGETHER) {
+                let count = TOGETHER.min(frame.pitch - start);
                 let mut to = 0;
                 for channel in 0..channels {
                     for down in 0..filter {
                         let line = channel * rows + row * stride + down;
-                        let source = &padded[line * pitch + col * stride..];
-                        copy(source, &mut window[to..], filter);
+                        let source = &padded[line * pitch + start * stride..];
+                        for part in (0..filter).step_by(COPIED) {
+                            let to = &mut windows[to + part..];
+                            copy_runs(&source[part..], to, count, [stride, whole]);
+                        }
                         to += filter;
                     }
                 }
-                window[taps..].fill(E::default());
-                let lines: &[Line<E>] = window.as_chunks().0;
-                for (block, line) in lines.iter().take(blocks).enumerate() {
-                    out[block * frame.block() + row * frame.pitch + col] = *line;
+                for window in windows.chunks_exact_mut(whole).take(count) {
+                    window[taps..].fill(E::default());
+                }
+                let lines: &[Line<E>] = windows.as_chunks().0;
+                for block in 0..blocks {
+                    let out = &mut out[block * frame.block() + row * frame.pitch + start..];
+                    for (out, lines) in
+                        out.iter_mut().zip(lines.chunks_exact(blocks + 1)).take(count)
+                    {
+                        *out = lines[block];
+                    }
                 }
             }
         }
     }
 }
 
-/// Copies `count` numbers, and more where that is faster.
+/// Copies `count` runs of [`COPIED`] numbers; `steps` lie from one run to the next.
 #[inline(always)]
-fn copy<E: Element>(from: &[E], to: &mut [E], count: usize) {
-    if count <= COPIED
-        && let (Some(from), Some(to)) = (from.first_chunk(), to.first_chunk_mut::<COPIED>())
-    {
-        *to = *from;
-    } else {
-        to[..count].copy_from_slice(&from[..count]);
+fn copy_runs<E: Element>(from: &[E], to: &mut [E], count: usize, steps: [usize; 2]) {
+    let sources = from.windows(COPIED).step_by(steps[0]);
+    for (from, to) in sources.zip(to.chunks_mut(steps[1])).take(count) {
+        if let (Some(from), Some(to)) = (from.first_chunk(), to.first_chunk_mut::<COPIED>()) {
+            *to = *from;
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::dispatch::{Kernel, Level, Simd};
 use super::element::{Element, LANES, Line};
-use super::frame::{Affine, Planes, at_least, floor};
+use super::frame::{Affine, Planes, floor};
 use super::recycle::{self, Numbers};
 use crate::distributed::{AllReduce, statistics};
 use rayon::prelude::*;
@@ -68,65 +68,45 @@ const RUN: usize = 64;
 impl<E: Element> Kernel for PictureMoments<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let zero = simd.load(&[0.0; LANES]);
         for (block, part) in self.picture.chunks_exact(self.pixels).zip(self.parts) {
-            let mut total = [0.0; LANES];
+            let mut total = zero;
             for run in block.chunks(RUN) {
                 // Two sums, to hide the latency of an addition.
-                let mut sums = [[0.0; LANES]; 2];
+                let mut sums = [zero; 2];
                 let (pairs, rest) = run.as_chunks::<2>();
                 for [first, second] in pairs {
-                    add(&mut sums[0], &E::widen(simd, first));
-                    add(&mut sums[1], &E::widen(simd, second));
+                    sums[0] = simd.add(sums[0], E::load(simd, first));
+                    sums[1] = simd.add(sums[1], E::load(simd, second));
                 }
                 for x in rest {
-                    add(&mut sums[0], &E::widen(simd, x));
+                    sums[0] = simd.add(sums[0], E::load(simd, x));
                 }
-                add(&mut total, &sums[0]);
-                add(&mut total, &sums[1]);
+                total = simd.add(simd.add(total, sums[0]), sums[1]);
             }
-            let mut mean = total;
+            let mut mean = simd.store(total);
             for sum in &mut mean {
                 *sum /= self.pixels as f32;
             }
-            let mut total = [0.0; LANES];
+            let center = simd.load(&mean);
+            let mut total = zero;
             for run in block.chunks(RUN) {
-                let mut sums = [[0.0; LANES]; 2];
+                let mut sums = [zero; 2];
                 let (pairs, rest) = run.as_chunks::<2>();
                 for [first, second] in pairs {
-                    add_square(simd, &mut sums[0], &E::widen(simd, first), &mean);
-                    add_square(simd, &mut sums[1], &E::widen(simd, second), &mean);
+                    let first = simd.sub(E::load(simd, first), center);
+                    let second = simd.sub(E::load(simd, second), center);
+                    sums[0] = simd.fma(first, first, sums[0]);
+                    sums[1] = simd.fma(second, second, sums[1]);
                 }
                 for x in rest {
-                    add_square(simd, &mut sums[0], &E::widen(simd, x), &mean);
+                    let x = simd.sub(E::load(simd, x), center);
+                    sums[0] = simd.fma(x, x, sums[0]);
                 }
-                add(&mut total, &sums[0]);
-                add(&mut total, &sums[1]);
+                total = simd.add(simd.add(total, sums[0]), sums[1]);
             }
-            *part = [mean, total];
+            *part = [mean, simd.store(total)];
         }
-    }
-}
-
-#[inline(always)]
-fn add(sum: &mut Line, x: &Line) {
-    for l in 0..LANES {
-        sum[l] += x[l];
-    }
-}
-
-/// `sum += a·(x − center)`, lane by lane.
-#[inline(always)]
-fn add_centered<S: Simd>(simd: S, sum: &mut Line, a: &Line, x: &Line, center: &Line) {
-    for l in 0..LANES {
-        sum[l] = simd.mul_add(a[l], x[l] - center[l], sum[l]);
-    }
-}
-
-#[inline(always)]
-fn add_square<S: Simd>(simd: S, sum: &mut Line, x: &Line, center: &Line) {
-    for l in 0..LANES {
-        let d = x[l] - center[l];
-        sum[l] = simd.mul_add(d, d, sum[l]);
     }
 }
 
@@ -266,13 +246,9 @@ pub(super) struct Slope {
 impl Slope {
     #[inline(always)]
     fn apply<E: Element, S: Simd>(&self, simd: S, dy: &Line<E>, x: &Line<E>) -> Line<E> {
-        let (dy, x) = (E::widen(simd, dy), E::widen(simd, x));
-        let mut dx = [0.0; LANES];
-        for l in 0..LANES {
-            let rest = simd.mul_add(x[l] - self.center[l], self.x[l], self.constant[l]);
-            dx[l] = simd.mul_add(dy[l], self.dy[l], rest);
-        }
-        E::narrow(simd, &dx)
+        let centered = simd.sub(E::load(simd, x), simd.load(&self.center));
+        let rest = simd.fma(centered, simd.load(&self.x), simd.load(&self.constant));
+        E::store(simd, simd.fma(E::load(simd, dy), simd.load(&self.dy), rest))
     }
 }
 
@@ -333,15 +309,15 @@ impl<E: Element> Kernel for Apply<'_, E> {
                 Some(residual) => {
                     let residual = &residual[block * pixels..][..pixels];
                     for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
-                        let mut sum = affine.apply(simd, &E::widen(simd, x));
-                        add(&mut sum, &E::widen(simd, residual));
-                        *y = E::narrow(simd, &at_least(floor, &sum));
+                        let sum = affine.apply(simd, E::load(simd, x));
+                        let sum = simd.add(sum, E::load(simd, residual));
+                        *y = E::store(simd, simd.at_least(floor, sum));
                     }
                 }
                 None => {
                     for (y, x) in y.iter_mut().zip(x) {
-                        let value = affine.apply(simd, &E::widen(simd, x));
-                        *y = E::narrow(simd, &at_least(floor, &value));
+                        let value = affine.apply(simd, E::load(simd, x));
+                        *y = E::store(simd, simd.at_least(floor, value));
                     }
                 }
             }
@@ -375,68 +351,58 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { x, mask, centers, pixels, dy, parts } = self;
+        let zero = simd.load(&[0.0; LANES]);
         let blocks = dy.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
         for (block, (((dy, x), center), part)) in blocks.zip(centers).zip(parts).enumerate() {
-            let center = &center.center;
-            *part = [[0.0; LANES]; 2];
-            // Every loop calls functions that are always inlined, not a closure, which would be
-            // compiled for the baseline where the compiler does not inline it.
+            let center = simd.load(&center.center);
+            let mut total = [zero; 2];
             for (run, (dy, x)) in dy.chunks_mut(RUN).zip(x.chunks(RUN)).enumerate() {
-                let mut sums = [[0.0; LANES]; 2];
+                let mut sums = [zero; 2];
                 match mask {
                     Mask::None => {
                         for (dy, x) in dy.iter_mut().zip(x) {
-                            let d = E::widen(simd, dy);
-                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                            let (d, x) = (E::load(simd, dy), E::load(simd, x));
+                            *dy = keep::<E, S>(simd, d, simd.sub(x, center), &mut sums);
                         }
                     }
                     Mask::Output(y) => {
                         let y = &y[block * pixels + run * RUN..][..dy.len()];
                         for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
-                            let d = passed(E::widen(simd, dy), &E::widen(simd, y));
-                            keep(simd, d, &E::widen(simd, x), center, dy, &mut sums);
+                            let d = simd.where_positive(E::load(simd, y), E::load(simd, dy));
+                            let x = simd.sub(E::load(simd, x), center);
+                            *dy = keep::<E, S>(simd, d, x, &mut sums);
                         }
                     }
                     Mask::Input(affine) => {
                         let affine = &affine[block];
                         for (dy, x) in dy.iter_mut().zip(x) {
-                            let x = E::widen(simd, x);
-                            let d = passed(E::widen(simd, dy), &affine.apply(simd, &x));
-                            keep(simd, d, &x, center, dy, &mut sums);
+                            let x = E::load(simd, x);
+                            let y = affine.apply(simd, x);
+                            let d = simd.where_positive(y, E::load(simd, dy));
+                            *dy = keep::<E, S>(simd, d, simd.sub(x, center), &mut sums);
                         }
                     }
                 }
-                add(&mut part[0], &sums[0]);
-                add(&mut part[1], &sums[1]);
+                total = [simd.add(total[0], sums[0]), simd.add(total[1], sums[1])];
             }
+            *part = [simd.store(total[0]), simd.store(total[1])];
         }
     }
 }
 
-/// Stores `d` in `dy` and adds what was stored, plain and times the centered `x`, to `sums`.
+/// `d` as it is stored; adds that, plain and times the centered `x`, to `sums`.
 #[inline(always)]
 fn keep<E: Element, S: Simd>(
     simd: S,
-    d: Line,
-    x: &Line,
-    center: &Line,
-    dy: &mut Line<E>,
-    [plain, centered]: &mut Part,
-) {
-    *dy = E::narrow(simd, &d);
-    let d = E::widen(simd, dy);
-    add(plain, &d);
-    add_centered(simd, centered, &d, x, center);
-}
-
-/// Values of `d` where `y` is above zero.
-#[inline(always)]
-fn passed(d: Line, y: &Line) -> Line {
-    let mut kept = [0.0; LANES];
-    for l in 0..LANES {
-        kept[l] = if y[l] > 0.0 { d[l] } else { 0.0 };
-    }
-    kept
+    d: S::Vector,
+    x: S::Vector,
+    [plain, centered]: &mut [S::Vector; 2],
+) -> Line<E> {
+    let stored = E::store(simd, d);
+    let d = E::load(simd, &stored);
+    *plain = simd.add(*plain, d);
+    *centered = simd.fma(d, x, *centered);
+    stored
 }
 
 /// [`MaskedSums`] of all pictures.

@@ -2,7 +2,7 @@
 
 use super::dispatch::{Kernel, Level, Simd};
 use super::element::{Element, LANES, Line};
-use super::frame::{Affine, Planes, at_least};
+use super::frame::{Affine, Planes};
 use super::norm::Extent;
 use super::recycle::{self, Numbers};
 use rayon::prelude::*;
@@ -85,7 +85,8 @@ impl<E: Element> Kernel for Max<'_, E> {
         let results = results.zip(places.chunks_exact_mut(height * width));
         for ((x, affine), (y, places)) in x.chunks_exact(planes.pixels()).zip(affine).zip(results) {
             for (value, x) in scratch.iter_mut().zip(x) {
-                *value = at_least(0.0, &affine.apply(simd, &E::widen(simd, x)));
+                let normalized = affine.apply(simd, E::load(simd, x));
+                *value = simd.store(simd.at_least(0.0, normalized));
             }
             for (i, (y, place)) in y.iter_mut().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
@@ -104,7 +105,7 @@ impl<E: Element> Kernel for Max<'_, E> {
                         }
                     }
                 }
-                *y = E::narrow(simd, &best);
+                *y = E::store(simd, simd.load(&best));
                 for l in 0..LANES {
                     place[l] = found[l] as u8;
                 }
@@ -135,7 +136,7 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
             for (i, (dy, place)) in dy.iter().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let dy = E::widen(simd, dy);
+                let dy = simd.store(E::load(simd, dy));
                 for r in 0..rows {
                     let sums = &mut scratch[(row + r) * planes.width + col..][..cols];
                     for (c, sum) in sums.iter_mut().enumerate() {
@@ -147,7 +148,7 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
                 }
             }
             for (dx, sum) in dx.iter_mut().zip(&*scratch) {
-                *dx = E::narrow(simd, sum);
+                *dx = E::store(simd, simd.load(sum));
             }
         }
     }

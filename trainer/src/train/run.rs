@@ -508,6 +508,20 @@ mod tests {
     }
 
     #[test]
+    fn checkpointing_changes_nothing_but_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let mut thrifty = run(&dir.path().join("thrifty"), 2, false, &never);
+        thrifty.checkpointing = true;
+        let lavish = run(&dir.path().join("lavish"), 2, false, &never);
+        let thrifty = thrifty.train(data.clone(), &mut Vec::new()).unwrap();
+        assert!(
+            without_times(thrifty) == without_times(lavish.train(data, &mut Vec::new()).unwrap())
+        );
+    }
+
+    #[test]
     fn patience_ends_a_run_that_does_not_get_better() {
         let dir = tempfile::tempdir().unwrap();
         let data = pictures(&dir.path().join("data"));

@@ -1,0 +1,76 @@
+//! Learning curves of the fast operators are those of Burn's own.
+
+use artifact::Preprocess;
+use burn::tensor::{Device, Tensor, TensorData};
+use convert::resnet::ResNetConfig;
+use std::path::Path;
+use std::sync::Arc;
+use trainer::accel::{self, Precision};
+use trainer::data::{Batches, CacheSize, Dataset, Loading, Order, ReadOptions, Share};
+use trainer::resnet::{Init, ResNet};
+use trainer::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
+
+const STEPS: usize = 200;
+const CLASSES: usize = 10;
+
+/// Losses of the steps of a ResNet-8 on the sample photos.
+fn losses(precision: Precision, checkpointing: bool) -> Vec<f64> {
+    let preprocess = Preprocess::normalized(32, 32, [0.45; 3], [0.25; 3]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples/fashion/train");
+    let options =
+        ReadOptions { preprocess, val_split: 0.0, seed: 0, classes: None, cache: CacheSize::Auto };
+    let pictures = Arc::new(Dataset::read(&folder, &options).unwrap().train);
+    let device = Device::flex().autodiff();
+    let config = ResNetConfig::by_name("resnet_8_cifar", CLASSES).unwrap();
+    let mut net = ResNet::new(&config, Init::he(1), &device).unwrap();
+    net.set_precision(precision);
+    let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+    let mut optimizer = Optimizer::new(OptimizerConfig::plain(rule));
+    let batches = (0..).flat_map(|epoch| {
+        let augment = "light".parse().unwrap();
+        let order = Order::Shuffled { seed: 1, epoch, augment, share: Share::WHOLE };
+        Batches::start(pictures.clone(), Loading { preprocess, batch: 32, side: None, order })
+    });
+    let mut losses = Vec::new();
+    for batch in batches.take(STEPS) {
+        let batch = batch.unwrap();
+        let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), &device);
+        let target = targets(&batch.labels, CLASSES, 0.0, &device);
+        let checkpoints = checkpointing.then(|| net.checkpoint(x.clone()));
+        let features = match &checkpoints {
+            Some(checkpoints) => checkpoints.features(),
+            None => net.features(x),
+        };
+        let cost = cross_entropy(net.classify(features), target);
+        let mut gradients = cost.backward();
+        if let Some(checkpoints) = checkpoints {
+            for part in checkpoints.backward(&net, &mut gradients) {
+                optimizer.gather(&mut net, part);
+            }
+        }
+        optimizer.step(&mut net, gradients, 1e-3);
+        losses.push(f64::from(cost.into_scalar::<f32>()));
+    }
+    losses
+}
+
+/// One test, because [`accel::disable`] holds for the rest of the process.
+#[test]
+fn two_hundred_steps_are_those_of_the_stock_operators() {
+    let fast = losses(Precision::F32, false);
+    assert!(fast == losses(Precision::F32, true), "checkpointing");
+    let bf16 = losses(Precision::Bf16, false);
+    accel::disable();
+    let stock = losses(Precision::F32, false);
+    assert!(stock == losses(Precision::F32, true), "checkpointing with stock operators");
+    let worst = |found: &[f64]| {
+        let errors = found.iter().zip(&stock).map(|(a, b)| (a - b).abs() / b);
+        errors.fold(0.0, f64::max)
+    };
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let [first, last] = [&stock[..20], &stock[STEPS - 20..]].map(mean);
+    assert!(last < 0.6 * first, "learnt from {first} to {last}");
+    assert!(worst(&fast) < 1e-3, "f32: {}", worst(&fast));
+    assert!(worst(&bf16) < 5e-2, "bf16: {}", worst(&bf16));
+    println!("f32 {:.1e}, bf16 {:.1e}", worst(&fast), worst(&bf16));
+}

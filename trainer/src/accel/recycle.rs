@@ -11,36 +11,74 @@ use bytemuck::{Pod, Zeroable};
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, size_of, take as take_out};
 use core::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Block([u32; 16]);
 
-/// Blocks nobody uses, the first ones unused for longest.
-static FREE: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+/// All memory of maps; lengths are numbers of blocks.
+#[derive(Debug)]
+struct Pool {
+    /// Blocks nobody uses, the first ones unused for longest.
+    free: Vec<Vec<Block>>,
+    free_len: usize,
+    used: usize,
+    /// The most that was ever used.
+    most_used: usize,
+}
+
+static POOL: Mutex<Pool> =
+    Mutex::new(Pool { free: Vec::new(), free_len: 0, used: 0, most_used: 0 });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    /// Free memory of about this length, if there is some.
+    fn find(&mut self, wanted: usize) -> Option<Vec<Block>> {
+        let fits = |blocks: &Vec<Block>| (wanted..=wanted + wanted / 4).contains(&blocks.len());
+        let best = self.free.iter().enumerate().filter(|(_, b)| fits(b));
+        let (index, _) = best.min_by_key(|(_, blocks)| blocks.len())?;
+        let blocks = self.free.remove(index);
+        self.free_len -= blocks.len();
+        Some(blocks)
+    }
+
+    /// Gives back what has been unused for longest where all memory is more than a fourth above
+    /// what is needed at a time: the maps of a step are not all of one size.
+    fn trim(&mut self) -> Vec<Vec<Block>> {
+        let most = self.most_used + self.most_used / 4;
+        let mut count = 0;
+        while self.used + self.free_len > most && count < self.free.len() {
+            self.free_len -= self.free[count].len();
+            count += 1;
+        }
+        self.free.drain(..count).collect()
+    }
+}
 
 /// Blocks for `bytes` bytes, of any content.
 fn reserve(bytes: usize) -> Vec<Block> {
     let wanted = bytes.div_ceil(size_of::<Block>());
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let fits = |blocks: &Vec<Block>| (wanted..=wanted + wanted / 4).contains(&blocks.len());
-    let best = free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.len());
-    if let Some(index) = best.map(|(index, _)| index) {
-        return free.remove(index);
-    }
-    // What does not fit now may never: as much is given back as is asked for.
-    let mut given = 0;
-    while given < wanted && !free.is_empty() {
-        given += free.remove(0).len();
-    }
-    bytemuck::zeroed_vec(wanted)
+    let mut pool = pool();
+    let found = pool.find(wanted);
+    pool.used += found.as_ref().map_or(wanted, Vec::len);
+    pool.most_used = pool.most_used.max(pool.used);
+    let superfluous = pool.trim();
+    drop(pool);
+    drop(superfluous);
+    found.unwrap_or_else(|| bytemuck::zeroed_vec(wanted))
 }
 
 fn give_back(blocks: Vec<Block>) {
     if !blocks.is_empty() {
-        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(blocks);
+        let mut pool = pool();
+        pool.used -= blocks.len();
+        pool.free_len += blocks.len();
+        pool.free.push(blocks);
     }
 }
 

@@ -74,7 +74,7 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
 #[test]
 fn a_lost_picture_ends_a_run_that_resumes_once_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
-    pictures(&dir.path().join("data"));
+    pictures::write(&dir.path().join("data"), 12);
     let (state, picture) = (dir.path().join("run/state.mpk"), dir.path().join("data/dark/3.png"));
     let mut child = train(dir.path(), "", &["--cache", "0"])
         .stdout(Stdio::piped())

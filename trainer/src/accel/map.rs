@@ -176,16 +176,10 @@ impl Map {
         Self { values: Tensor::from_dispatch(values), channels, moments: None, norm: None }
     }
 
-    /// The same values without the graph that made them.
-    pub fn detach(self) -> Self {
-        let map = self.settled();
-        Self { values: map.values.detach(), moments: None, ..map }
-    }
-
-    /// A leaf of the gradient graph; without a normalization that is still to be applied.
+    /// A leaf of the gradient graph with the same values.
     pub fn require_grad(self) -> Self {
-        let map = self.detach();
-        Self { values: map.values.require_grad(), ..map }
+        let map = self.settled();
+        Self { values: map.values.detach().require_grad(), moments: None, ..map }
     }
 
     /// The gradient of a leaf, zero where it has none.

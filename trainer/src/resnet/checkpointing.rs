@@ -4,6 +4,7 @@
 
 use super::ops::Map;
 use super::{Mode, ResNet};
+use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
 /// What the backward pass goes on from.
@@ -22,14 +23,15 @@ impl ResNet {
     /// autodiff device.
     pub fn checkpoint(&self, pictures: Tensor<4>) -> Checkpoints {
         let mode = self.mode();
-        // Detached from its graph, which nobody else holds, a map loses what it was made of.
-        let mut last = self.stem(pictures.clone(), mode).detach();
-        let mut maps = Vec::with_capacity(self.blocks.len());
-        for block in &self.blocks {
-            let y = block.forward(last.clone(), mode).detach();
+        // Where no parameter wants a gradient, nothing is kept for it. Statistics are shared.
+        let net = self.clone().no_grad();
+        let mut last = net.stem(pictures.clone(), mode);
+        let mut maps = Vec::with_capacity(net.blocks.len());
+        for block in &net.blocks {
+            let y = block.forward(last.clone(), mode);
             maps.push(core::mem::replace(&mut last, y));
         }
-        let features = self.pool(last.clone(), mode).detach().require_grad();
+        let features = net.pool(last.clone(), mode).require_grad();
         Checkpoints { pictures, maps, last, features }
     }
 }

@@ -23,18 +23,10 @@ impl Map {
         }
     }
 
-    /// The same values without the graph that made them.
-    pub(super) fn detach(self) -> Self {
-        match self {
-            Self::Stock(x) => Self::Stock(x.detach()),
-            Self::Fast(x) => Self::Fast(x.detach()),
-        }
-    }
-
-    /// A leaf of the gradient graph.
+    /// A leaf of the gradient graph with the same values.
     pub(super) fn require_grad(self) -> Self {
         match self {
-            Self::Stock(x) => Self::Stock(x.require_grad()),
+            Self::Stock(x) => Self::Stock(x.detach().require_grad()),
             Self::Fast(x) => Self::Fast(x.require_grad()),
         }
     }

@@ -194,7 +194,8 @@ impl ResNet {
             let sides = |size| layers::padding(self.same).sides(size, 3, 2);
             x = x.clone().max_pool(&Window { filter: 3, stride: 2, padding: x.size().map(sides) });
         }
-        x
+        // The first block's convolution and its shortcut both read it.
+        x.settled()
     }
 
     /// Number type of feature maps on devices that have [fast maps](crate::accel); weights are

@@ -23,6 +23,14 @@ impl Map {
         }
     }
 
+    /// The same map with nothing left to apply.
+    pub(super) fn settled(self) -> Self {
+        match self {
+            Self::Stock(x) => Self::Stock(x),
+            Self::Fast(x) => Self::Fast(x.settled()),
+        }
+    }
+
     /// A leaf of the gradient graph with the same values.
     pub(super) fn require_grad(self) -> Self {
         match self {

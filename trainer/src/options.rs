@@ -3,6 +3,8 @@
 use crate::distributed::world;
 use anyhow::{bail, ensure};
 use burn::tensor::Device;
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+use burn::tensor::DeviceKind;
 use clap::{Args, ValueEnum};
 use convert::resnet::ResNetConfig;
 use core::fmt::{Display, Formatter};
@@ -15,6 +17,12 @@ pub(crate) enum Backend {
     Flex,
     /// Burn's portable CPU backend.
     Ndarray,
+    /// The first NVIDIA GPU.
+    Cuda,
+    /// The best GPU with a Vulkan driver.
+    Vulkan,
+    /// The best GPU, by whatever interface the system has.
+    Wgpu,
 }
 
 impl Display for Backend {
@@ -22,6 +30,9 @@ impl Display for Backend {
         f.write_str(match self {
             Self::Flex => "flex",
             Self::Ndarray => "ndarray",
+            Self::Cuda => "cuda",
+            Self::Vulkan => "vulkan",
+            Self::Wgpu => "wgpu",
         })
     }
 }
@@ -41,7 +52,7 @@ impl Machine {
     /// The device, with a pool of as many threads as were asked for.
     ///
     /// # Errors
-    /// No threads, or a backend that is not compiled in.
+    /// No threads, or a backend that is not in this build.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
         if let Some(threads) = self.threads.or_else(|| world().threads()) {
             ensure!(threads > 0, "--threads 0 cannot compute; pass at least 1");
@@ -53,8 +64,22 @@ impl Machine {
             #[cfg(feature = "ndarray")]
             #[expect(deprecated, reason = "the only second opinion on flex's arithmetic")]
             Backend::Ndarray => Ok(Device::ndarray()),
-            #[cfg(not(feature = "ndarray"))]
-            Backend::Ndarray => bail!("built without the ndarray backend; use --backend flex"),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda => Ok(Device::cuda(0)),
+            #[cfg(feature = "vulkan")]
+            Backend::Vulkan => Ok(Device::vulkan(DeviceKind::DefaultDevice)),
+            #[cfg(feature = "wgpu")]
+            Backend::Wgpu => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
+            #[cfg(not(all(
+                feature = "ndarray",
+                feature = "cuda",
+                feature = "vulkan",
+                feature = "wgpu"
+            )))]
+            other => bail!(
+                "--backend {other}: not in this build; build trainer with `--features {other}`, or \
+                 use --backend flex"
+            ),
         }
     }
 }

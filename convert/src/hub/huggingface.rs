@@ -231,6 +231,10 @@ impl Repository<'_> {
         self.make_parent(&lock)?;
         let _lock = super::lock(&lock, source.file, progress);
         let _lock = _lock.map_err(|e| self.client.io(&lock, e))?;
+        if path.is_file() {
+            // Another process was faster, and may be reading what a new link would replace.
+            return Ok(());
+        }
         if !blob.is_file() {
             let partial = blob.with_extension("incomplete");
             self.make_parent(&partial)?;

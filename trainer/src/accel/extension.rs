@@ -90,6 +90,9 @@ pub(super) trait Accelerated: Backend {
         channels: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// The map twice, for two uses that both take part in the result.
+    fn accel_fork(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// Zero, `[1]`, whose gradient with respect to `x` is `dy`: where a backward pass begins.
     fn accel_root(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
 

@@ -213,6 +213,10 @@ impl Accelerated for Flex {
         (mean, variance)
     }
 
+    fn accel_fork(x: FlexTensor) -> (FlexTensor, FlexTensor) {
+        (x.clone(), x)
+    }
+
     fn accel_root(_: FlexTensor, _: FlexTensor) -> FlexTensor {
         plain(vec![0.0], [1])
     }
@@ -473,6 +477,15 @@ impl Kernels for Flex {
             });
             let dx = map(dx, extent.images, planes);
             map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false)
+        })
+    }
+
+    fn sum(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+        let b = contiguous(b);
+        with_element!(a, E => {
+            let mut a = into_values::<E>(a);
+            norm::add_to(Level::detect(), a.storage_mut(), values::<E>(&b));
+            a
         })
     }
 

@@ -12,7 +12,7 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{DType, Shape};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Statistics and parameters of a normalization.
 #[derive(Debug, Clone)]
@@ -83,6 +83,9 @@ pub(super) trait Kernels: Accelerated {
         places: &Self::Places,
         dy: FloatTensor<Self>,
     ) -> MapGradient<Self>;
+
+    /// Of two gradients of a map.
+    fn sum(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 
     fn mean_gradient(map: &Shape, bf16: bool, dy: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -212,6 +215,26 @@ impl<B: Kernels> Backward<B, 1> for Mean {
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
         let (shape, bf16) = ops.state;
         register::<B>(gradients, [(node, B::mean_gradient(&shape, bf16, dy))]);
+    }
+}
+
+/// One of two uses of a map. Gradients that meet at a node are added by the backend's own
+/// operation, on one thread; these meet here.
+#[derive(Debug)]
+struct Fork;
+
+impl<B: Kernels> Backward<B, 1> for Fork {
+    /// The gradient of the use whose turn comes first.
+    type State = Arc<Mutex<Option<FloatTensor<B>>>>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let dy = gradients.consume::<B>(&ops.node);
+        let [node] = ops.parents.map(|node| node.map(|node| node.id));
+        let mut first = ops.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match first.take() {
+            None => *first = Some(dy),
+            Some(other) => register::<B>(gradients, [(node, B::sum(dy, other))]),
+        }
     }
 }
 
@@ -355,6 +378,13 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (mean, variance) = B::accel_moments(x.into_primitive(), channels);
         (Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn accel_fork(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let first = Arc::new(Mutex::new(None));
+        let [one, other] = [0, 1].map(|_| Fork.prepare::<C>([x.node()]).compute_bound().stateful());
+        let (x, again) = B::accel_fork(x.into_primitive());
+        (track(one, x, || first.clone()), track(other, again, || first.clone()))
     }
 
     fn accel_root(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {

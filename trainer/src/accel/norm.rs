@@ -325,6 +325,30 @@ impl<E: Element> Kernel for Apply<'_, E> {
     }
 }
 
+/// Adds the values of a map to those of another.
+pub(super) fn add_to<E: Element>(level: Level, sums: &mut [E], x: &[E]) {
+    /// Values that one thread takes at a time.
+    const CHUNK: usize = LANES << 10;
+
+    sums.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(sums, x)| {
+        level.run(AddTo { sums: sums.as_chunks_mut().0, x: x.as_chunks().0 });
+    });
+}
+
+struct AddTo<'a, E: Element> {
+    sums: &'a mut [Line<E>],
+    x: &'a [Line<E>],
+}
+
+impl<E: Element> Kernel for AddTo<'_, E> {
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for (sum, x) in self.sums.iter_mut().zip(self.x) {
+            *sum = E::store(simd, simd.add(E::load(simd, sum), E::load(simd, x)));
+        }
+    }
+}
+
 /// Which gradients pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Mask<'a, E> {

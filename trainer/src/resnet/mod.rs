@@ -61,22 +61,26 @@ impl Block {
 
     fn forward(&self, x: Map, mode: Mode) -> Map {
         // Version 2 projects the pre-activation but its identity shortcut taps the raw input.
-        let pre = match &self.pre {
-            Some(bn) => bn.forward(x.clone(), None, true, mode),
-            None => x.clone(),
+        let (x, shortcut) = match (&self.pre, &self.projection) {
+            (None, _) => x.fork(),
+            (Some(bn), Some(_)) => bn.forward(x, None, true, mode).fork(),
+            (Some(bn), None) => {
+                let (x, shortcut) = x.fork();
+                (bn.forward(x, None, true, mode), shortcut)
+            }
         };
         let shortcut = match &self.projection {
             Some(projection) => {
                 let x = match self.shortcut_pool {
-                    Some(stride) => shortcut_pool(pre.clone(), stride),
-                    None => pre.clone(),
+                    Some(stride) => shortcut_pool(shortcut, stride),
+                    None => shortcut,
                 };
                 projection.forward(x, None, false, mode)
             }
-            None => x,
+            None => shortcut,
         };
         let Some((last, first)) = self.convs.split_last() else { return shortcut };
-        let y = first.iter().fold(pre, |y, conv| conv.forward(y, None, true, mode));
+        let y = first.iter().fold(x, |y, conv| conv.forward(y, None, true, mode));
         last.forward(y, Some(shortcut), self.pre.is_none(), mode)
     }
 }

@@ -31,6 +31,17 @@ impl Map {
         }
     }
 
+    /// The map for two uses that both take part in what is differentiated.
+    pub(super) fn fork(self) -> (Self, Self) {
+        match self {
+            Self::Stock(x) => (Self::Stock(x.clone()), Self::Stock(x)),
+            Self::Fast(x) => {
+                let (x, again) = x.fork();
+                (Self::Fast(x), Self::Fast(again))
+            }
+        }
+    }
+
     /// A leaf of the gradient graph with the same values.
     pub(super) fn require_grad(self) -> Self {
         match self {

@@ -28,7 +28,7 @@ const CIFAR_STATISTICS: [[f32; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.247, 0.243
 const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// ResNet-8 for CIFAR-10's ten classes, which fine-tuning starts from by default.
-static BUILTIN: &[u8] = include_bytes!("../../models/resnet_8_cifar10.mpk");
+static BUILTIN: &[u8] = include_bytes!("../../models/resnet_20_cifar10.mpk");
 
 /// Trains image classifiers that run anywhere.
 #[derive(Debug, Parser)]

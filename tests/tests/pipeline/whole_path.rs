@@ -14,12 +14,21 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn shipped() -> Checkpoint {
-    Checkpoint::load(&repository().join("models/resnet_8_cifar10.mpk")).unwrap()
+/// The model that is built in.
+const BUILTIN: &str = "resnet_20_cifar10";
+/// That of the firmware.
+const SMALL: &str = "resnet_8_cifar10";
+
+fn shipped(name: &str) -> Checkpoint {
+    Checkpoint::load(&repository().join(format!("models/{name}.mpk"))).unwrap()
 }
 
-fn shipped_edge() -> Vec<u8> {
-    std::fs::read(repository().join("models/resnet_8_cifar10.edge")).unwrap()
+fn shipped_edge(name: &str, target: Target) -> Vec<u8> {
+    let kind = match target {
+        Target::Host => "edge",
+        Target::CortexM => "cortex-m.edge",
+    };
+    std::fs::read(repository().join(format!("models/{name}.{kind}"))).unwrap()
 }
 
 /// The samples stored in the shipped checkpoint: real CIFAR-10 training pictures.
@@ -59,30 +68,26 @@ pub(crate) fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, 
 
 #[test]
 fn the_shipped_files_belong_together() {
-    let checkpoint = shipped();
-    let edge = shipped_edge();
-    let artifact = Artifact::parse(&edge).unwrap();
-    assert_eq!(artifact.labels().collect::<Vec<_>>(), checkpoint.labels);
-    assert_eq!(artifact.meta().preprocess, checkpoint.preprocess);
-    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-    for (target, file) in [
-        (Target::Host, edge),
-        (Target::CortexM, {
-            std::fs::read(repository().join("models/resnet_8_cifar10.cortex-m.edge")).unwrap()
-        }),
-    ] {
+    let files = [(BUILTIN, Target::Host), (SMALL, Target::Host), (SMALL, Target::CortexM)];
+    for (name, target) in files {
+        let checkpoint = shipped(name);
+        let edge = shipped_edge(name, target);
+        let artifact = Artifact::parse(&edge).unwrap();
+        assert_eq!(artifact.labels().collect::<Vec<_>>(), checkpoint.labels);
+        assert_eq!(artifact.meta().preprocess, checkpoint.preprocess);
+        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
         let options = Options { target, ..Options::default() };
         let again = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
         assert!(
-            again.emitted.bytes == file,
-            "{target:?}: convert no longer writes the shipped file"
+            again.emitted.bytes == edge,
+            "{name}, {target:?}: convert no longer writes the shipped file"
         );
     }
 }
 
 #[test]
 fn number_formats_agree_with_the_graph() {
-    let checkpoint = shipped();
+    let checkpoint = shipped(BUILTIN);
     let pictures = sample_pictures(&checkpoint);
     let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
     for (quantize, bound) in [(Quantize::None, 1e-4), (Quantize::Fp16, 0.03), (Quantize::Int8, 0.8)]
@@ -128,15 +133,14 @@ fn logits(
 
 #[test]
 fn int8_logits_are_the_same_bytes_everywhere() {
-    let checkpoint = shipped();
+    let checkpoint = shipped(SMALL);
     let pictures = match cifar_test(&checkpoint) {
         Some((_dir, pictures)) => pictures,
         None => sample_pictures(&checkpoint),
     };
     let count = pictures.len().min(1000);
-    let file = shipped_edge();
-    let cortex_m =
-        std::fs::read(repository().join("models/resnet_8_cifar10.cortex-m.edge")).unwrap();
+    let file = shipped_edge(SMALL, Target::Host);
+    let cortex_m = shipped_edge(SMALL, Target::CortexM);
     let want = logits(&file, &pictures, count, Isa::SCALAR, &Inline);
     assert!(want.iter().any(|l| *l != want[0]));
     // However small the work, so that there is something to compare.
@@ -152,21 +156,25 @@ fn int8_logits_are_the_same_bytes_everywhere() {
 }
 
 #[test]
-fn the_shipped_model_is_as_good_as_it_says() {
-    let checkpoint = shipped();
-    let Some((_dir, pictures)) = cifar_test(&checkpoint) else { return };
+fn the_shipped_models_are_as_good_as_they_say() {
+    let Some((_dir, pictures)) = cifar_test(&shipped(BUILTIN)) else { return };
     assert_eq!(pictures.len(), 10_000);
-    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-    let converted = convert(&checkpoint, &samples, Options::default(), |_, _| ()).unwrap();
-    let float = predict(&converted.float.bytes, &pictures).unwrap().accuracy(&pictures.labels);
-    let int8 = predict(&shipped_edge(), &pictures).unwrap().accuracy(&pictures.labels);
-    println!("CIFAR-10 test set: f32 {:.2} %, int8 {:.2} %", float * 100.0, int8 * 100.0);
-    assert!(int8 >= ACCURACY, "int8 {int8}, expected at least {ACCURACY}");
-    assert!(float - int8 <= 0.005, "int8 loses {} points", (float - int8) * 100.0);
+    for (name, accuracy) in ACCURACY {
+        let checkpoint = shipped(name);
+        assert_eq!(checkpoint.preprocess, shipped(BUILTIN).preprocess);
+        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let converted = convert(&checkpoint, &samples, Options::default(), |_, _| ()).unwrap();
+        let right = |file: &[u8]| predict(file, &pictures).unwrap().accuracy(&pictures.labels);
+        let float = right(&converted.float.bytes);
+        let int8 = right(&shipped_edge(name, Target::Host));
+        println!("{name} on CIFAR-10: f32 {:.2} %, int8 {:.2} %", float * 100.0, int8 * 100.0);
+        assert!(int8 >= accuracy, "{name}: int8 {int8}, expected at least {accuracy}");
+        assert!(float - int8 <= 0.005, "{name}: int8 loses {} points", (float - int8) * 100.0);
+    }
 }
 
-/// Of the shipped int8 model on CIFAR-10's 10,000 test pictures, see `models/README.md`.
-const ACCURACY: f64 = 0.877;
+/// Of the shipped int8 models on CIFAR-10's 10,000 test pictures, see `models/README.md`.
+const ACCURACY: [(&str, f64); 2] = [(BUILTIN, 0.92), (SMALL, 0.87)];
 
 /// Runs a program in process and returns its output.
 fn program(run: impl FnOnce(Vec<String>, &mut Vec<u8>) -> u8, args: &[&str]) -> String {

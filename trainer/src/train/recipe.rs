@@ -99,8 +99,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// Side of the input in an epoch, from 0, where it is not yet the `full` one: a straight line
-    /// over the first part of the run, in steps of a fourth of a ResNet's usual stride.
+    /// Side of the input in pixels in an epoch, from 0, where it is not yet the `full` one: a
+    /// straight line over the first part of the run.
     pub fn side(&self, epoch: u32, full: u16) -> Option<u16> {
         /// Share of the run until which the side grows.
         const GROWTH: f64 = 0.6;

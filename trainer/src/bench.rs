@@ -179,17 +179,11 @@ fn measure(
     let (mut ms, mut losses) = (Vec::new(), Vec::new());
     for _ in 0..args.steps.saturating_add(WARM_UP) {
         let started = Instant::now();
-        let checkpoints = args.checkpointing.then(|| net.checkpoint(pictures.clone()));
-        let features = match &checkpoints {
-            Some(checkpoints) => checkpoints.features(),
-            None => net.features(pictures.clone()),
-        };
-        let cost = cross_entropy(net.classify(features), target.clone());
+        let forward = net.forward_pass(pictures.clone(), args.checkpointing);
+        let cost = cross_entropy(net.classify(forward.features()), target.clone());
         let mut gradients = cost.backward();
-        if let Some(checkpoints) = checkpoints {
-            for part in checkpoints.backward(&net, &mut gradients) {
-                optimizer.gather(&mut net, part);
-            }
+        for part in forward.backward(&net, &mut gradients) {
+            optimizer.gather(&mut net, part);
         }
         optimizer.step(&mut net, gradients, RATE);
         // Waits for what the device may still compute.

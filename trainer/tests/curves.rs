@@ -36,17 +36,11 @@ fn losses(steps: usize, precision: Precision, checkpointing: bool) -> Vec<f64> {
         let batch = batch.unwrap();
         let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), &device);
         let target = targets(&batch.labels, CLASSES, 0.0, &device);
-        let checkpoints = checkpointing.then(|| net.checkpoint(x.clone()));
-        let features = match &checkpoints {
-            Some(checkpoints) => checkpoints.features(),
-            None => net.features(x),
-        };
-        let cost = cross_entropy(net.classify(features), target);
+        let forward = net.forward_pass(x, checkpointing);
+        let cost = cross_entropy(net.classify(forward.features()), target);
         let mut gradients = cost.backward();
-        if let Some(checkpoints) = checkpoints {
-            for part in checkpoints.backward(&net, &mut gradients) {
-                optimizer.gather(&mut net, part);
-            }
+        for part in forward.backward(&net, &mut gradients) {
+            optimizer.gather(&mut net, part);
         }
         optimizer.step(&mut net, gradients, 5e-4);
         losses.push(f64::from(cost.into_scalar::<f32>()));

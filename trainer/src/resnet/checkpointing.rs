@@ -7,21 +7,31 @@ use super::{Mode, ResNet};
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
+/// A forward pass up to the features.
+#[derive(Debug)]
+pub struct ForwardPass {
+    features: Tensor<2>,
+    /// What is computed again; `None` where the graph goes on beyond the features.
+    checkpoints: Option<Checkpoints>,
+}
+
 /// What the backward pass goes on from.
 #[derive(Debug)]
-pub struct Checkpoints {
+struct Checkpoints {
     pictures: Tensor<4>,
     /// The input of each block.
     maps: Vec<Map>,
     /// The input of the pooling.
     last: Map,
-    features: Tensor<2>,
 }
 
 impl ResNet {
     /// The forward pass of [`features`](Self::features), for pictures `[N, 3, H, W]` on an
-    /// autodiff device.
-    pub fn checkpoint(&self, pictures: Tensor<4>) -> Checkpoints {
+    /// autodiff device, with or without checkpointing.
+    pub fn forward_pass(&self, pictures: Tensor<4>, checkpointing: bool) -> ForwardPass {
+        if !checkpointing {
+            return ForwardPass { features: self.features(pictures), checkpoints: None };
+        }
         let mode = self.mode();
         // Where no parameter wants a gradient, nothing is kept for it. Statistics are shared.
         let net = self.clone().no_grad();
@@ -32,31 +42,35 @@ impl ResNet {
             maps.push(core::mem::replace(&mut last, y));
         }
         let features = net.pool(last.clone(), mode).require_grad();
-        Checkpoints { pictures, maps, last, features }
+        ForwardPass { features, checkpoints: Some(Checkpoints { pictures, maps, last }) }
     }
 }
 
-impl Checkpoints {
-    /// Pooled features `[N, features]`, a leaf of the gradient graph.
+impl ForwardPass {
+    /// Pooled features `[N, features]`.
     pub fn features(&self) -> Tensor<2> {
         self.features.clone()
     }
 
-    /// Gradients of all parameters of `net` before the features, each in one of the results, from
-    /// `gradients` of what was computed with the features; none where they had no part in it.
+    /// The gradients that `gradients`, of what was computed with the features, lacks: with
+    /// checkpointing those of all parameters of `net` before the features, each in one of the
+    /// results. None where the features had no part in it.
     pub fn backward(self, net: &ResNet, gradients: &mut Gradients) -> Vec<Gradients> {
+        let Some(Checkpoints { pictures, maps, last }) = self.checkpoints else {
+            return Vec::new();
+        };
         let Some(gradient) = self.features.grad_remove(gradients) else { return Vec::new() };
         // The statistics of this batch are blended into the running ones already.
         let mode = Mode { blends: false, ..net.mode() };
         let pooled = |x| (net.pool(x, mode) * Tensor::from_inner(gradient)).sum();
-        let (mut dy, found) = differentiate(self.last, pooled);
+        let (mut dy, found) = differentiate(last, pooled);
         let mut all = vec![found];
-        for (block, x) in net.blocks.iter().zip(self.maps).rev() {
+        for (block, x) in net.blocks.iter().zip(maps).rev() {
             let (dx, found) = differentiate(x, |x| block.forward(x, mode).weighted_sum(dy));
             dy = dx;
             all.push(found);
         }
-        all.push(net.stem(self.pictures, mode).weighted_sum(dy).backward());
+        all.push(net.stem(pictures, mode).weighted_sum(dy).backward());
         all
     }
 }

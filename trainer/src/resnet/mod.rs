@@ -9,7 +9,7 @@ mod layers;
 mod ops;
 mod weights;
 
-pub use checkpointing::Checkpoints;
+pub use checkpointing::ForwardPass;
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
 use ops::Map;

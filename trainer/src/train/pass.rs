@@ -56,22 +56,16 @@ impl Pass<'_> {
             let pixels = TensorData::new(core::mem::take(&mut batch.pixels), batch.shape);
             let x = Tensor::<4>::from_data(pixels, &device);
             let whole = recipe.batch.min(train.len() - seen);
-            let checkpoints = run.checkpointing.then(|| net.checkpoint(x.clone()));
-            let features = match &checkpoints {
-                Some(checkpoints) => checkpoints.features(),
-                None => net.features(x),
-            };
-            let features = self.drop_out(features, number, whole, &device);
+            let forward = net.forward_pass(x, run.checkpointing);
+            let features = self.drop_out(forward.features(), number, whole, &device);
             let logits = net.classify(features);
             let target = TensorData::new(self.targets(&batch), [count, classes]);
             let cost = cross_entropy(logits.clone(), Tensor::from_data(target, &device));
             let computed = share.computed(whole) as f64;
             // This process's part of the mean over the whole batch.
             let mut gradients = cost.clone().mul_scalar(count as f64 / computed).backward();
-            if let Some(checkpoints) = checkpoints {
-                for part in checkpoints.backward(net, &mut gradients) {
-                    optimizer.gather(net, part);
-                }
+            for part in forward.backward(net, &mut gradients) {
+                optimizer.gather(net, part);
             }
             rate = self
                 .schedule

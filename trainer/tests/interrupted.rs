@@ -26,6 +26,18 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
 }
 
+/// Resumes the run with the state `before`, until it has a later one.
+fn goes_on(root: &Path, before: &[u8]) {
+    let mut child = train(root, "", &["--resume"]).stdout(Stdio::piped()).spawn().unwrap();
+    while std::fs::read(root.join("run/state.mpk")).unwrap() == before {
+        assert!(child.try_wait().unwrap().is_none(), "did not resume");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
+}
+
 #[test]
 fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     let dir = tempfile::tempdir().unwrap();
@@ -60,14 +72,7 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     let ours = |n: &String| n.ends_with(".mpk") || n.starts_with(".writing-");
     assert!(names.iter().all(ours), "{names:?}");
 
-    let mut child = train(dir.path(), "", &["--resume"]).stdout(Stdio::piped()).spawn().unwrap();
-    while std::fs::read(&state).unwrap() == before {
-        assert!(child.try_wait().unwrap().is_none(), "did not resume");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
+    goes_on(dir.path(), &before);
 }
 
 /// Without memory for pictures, each epoch needs the files.
@@ -99,12 +104,5 @@ fn a_lost_picture_ends_a_run_that_resumes_once_it_is_back() {
     assert!(text(&other).contains("other pictures"), "{}", text(&other));
     std::fs::write(&picture, bytes).unwrap();
     // How much memory there is changes no picture, and need not stay the same.
-    let mut child = train(dir.path(), "", &["--resume"]).stdout(Stdio::piped()).spawn().unwrap();
-    while std::fs::read(&state).unwrap() == before {
-        assert!(child.try_wait().unwrap().is_none(), "did not resume");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(text(&output).contains("resuming after epoch"), "{}", text(&output));
+    goes_on(dir.path(), &before);
 }

@@ -27,7 +27,7 @@ const CIFAR_STATISTICS: [[f32; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.247, 0.243
 /// Mean and standard deviation of ImageNet's pixels, for larger inputs.
 const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
-/// ResNet-8 for CIFAR-10's ten classes, which fine-tuning starts from by default.
+/// ResNet-20 for CIFAR-10's ten classes, which fine-tuning starts from by default.
 static BUILTIN: &[u8] = include_bytes!("../../models/resnet_20_cifar10.mpk");
 
 /// Trains image classifiers that run anywhere.
@@ -99,7 +99,7 @@ struct Train {
 struct Finetune {
     /// Trained model to start from: a checkpoint (.mpk), a KerasHub preset (directory or name), a
     /// PyTorch state dict, hf://owner/name or kaggle://owner/model/framework/variation; the
-    /// built-in ResNet-8 for CIFAR-10 where left out.
+    /// built-in ResNet-20 for CIFAR-10 where left out.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Part of the network that does not learn.

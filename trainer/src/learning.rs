@@ -213,8 +213,10 @@ impl Defaults {
     pub(crate) const FINETUNE: Self =
         Self { batch: 32, rate: 0.01, backbone_rate: 0.3, ..Self::SCRATCH };
 
-    /// The same for the built-in ResNet-8, which is small and bears more: on 600 photos of cats
-    /// and dogs 88.5 % instead of 87.0 % (means of two seeds).
+    /// The same for the built-in ResNet-20, which is small and bears more. After the last epoch,
+    /// means of two or three seeds at rates 0.01, 0.02 and 0.04: 90.8, 90.5 and 89.5 % on photos
+    /// of cats and dogs, which it knows from CIFAR-10, and 75.0, 78.0 and 79.3 % on
+    /// `samples/fashion`, which is new to it.
     pub(crate) const FINETUNE_BUILTIN: Self = Self { rate: 0.02, ..Self::FINETUNE };
 
     /// The guide's third section, "Train a classifier from scratch". It trains one epoch and

@@ -44,6 +44,8 @@ struct Plan<'a> {
     model: Model<'a>,
     isa: Isa,
     workers: &'a dyn Workers,
+    /// Multiply-accumulates of a run.
+    macs: u64,
 }
 
 /// Runs a model; nothing here fails or allocates once it exists.
@@ -72,7 +74,8 @@ impl<'a> Session<'a> {
         if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
             return Err(SessionError::ArenaMisaligned);
         }
-        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline };
+        let macs = model.ops().map(|op| op.macs()).fold(0, u64::saturating_add);
+        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline, macs };
         Ok(Self { plan, arena: &mut arena[..needed] })
     }
 
@@ -125,6 +128,7 @@ impl<'a> Session<'a> {
         let cx = Self::context(&self.plan);
         let (dtype, flip) = (cx.dtype(), cx.flip());
         let input = cx.artifact.meta().input;
+        cx.workers.begin(self.plan.macs);
         fill_pad(&mut self.arena[range(input, dtype)], input, dtype, flip);
         let mut show = |index, place: Place, arena: &[u8]| {
             let bytes = &arena[range(place, dtype)][..place.shape.len() * dtype.activation_bytes()];

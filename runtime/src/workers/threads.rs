@@ -1,0 +1,388 @@
+//! A pool of threads that stay awake between operators.
+//!
+//! Waking a parked thread takes 30 to 50 µs, longer than many an operator runs; telling one that
+//! spins takes a fraction of one. So threads spin for a while after their last work before they
+//! park, and chunks may be the smaller as long as none is parked.
+//!
+//! All that threads share of a job is one word, `state`: the job's number, whether it is open,
+//! and how many threads work at it. A thread joins by a compare-and-swap that fails once the job
+//! is closed, and takes chunks from a counter. Whoever gave the job works, too, closes it when
+//! the chunks run out, and returns when nobody is left in it. A thread that comes late finds it
+//! closed, and nobody has waited for it.
+
+use super::Workers;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
+use std::boxed::Box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+use std::vec::Vec;
+
+/// How long a thread without work spins before it parks.
+const SPIN: Duration = Duration::from_micros(100);
+/// Turns of a spinning loop between looks at the clock, some 2 µs.
+const TURNS: u32 = 64;
+
+/// What is worth a chunk where all threads spin: some 2 µs of work of one core.
+const AWAKE: u64 = 100_000;
+/// Where some are parked: the time in which one is woken.
+const PARKED: u64 = 4_000_000;
+
+/// The job is open: threads may join.
+const OPEN: u64 = 1 << 31;
+/// One thread in the job; the count takes the bits below [`OPEN`].
+const ONE: u64 = 1;
+/// The job's number takes the upper half.
+const NUMBER: u32 = 32;
+
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// A job: what to do with each chunk, and how many there are.
+#[derive(Clone, Copy)]
+struct Job {
+    task: *const Task<'static>,
+    chunks: usize,
+}
+
+struct Shared {
+    state: AtomicU64,
+    next: AtomicUsize,
+    /// Written while no job is open and nobody in one; read by those in one.
+    job: UnsafeCell<Job>,
+    parked: AtomicUsize,
+    stop: AtomicBool,
+    panicked: AtomicBool,
+}
+
+// SAFETY: `job` is the only field that is not `Sync`. It is written by whoever holds
+// `Threads::turn`, while `state` is closed with a count of zero, and read only by threads that
+// joined, which the count shows; see `give` and `join`. Its task is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the task behind the pointer is never dropped here, only called.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Does `task` for `0..chunks` with whoever joins; `wake` is called once they may.
+    fn give(&self, task: &Task<'_>, chunks: usize, wake: impl FnOnce()) {
+        // SAFETY: only the lifetime changes. Threads call the task only between joining the job
+        // and leaving it, and `Closing` waits, even in a panic, until all have left.
+        let task = unsafe { core::mem::transmute::<&Task<'_>, &Task<'static>>(task) };
+        let job = Job { task, chunks };
+        // SAFETY: the last job was closed and left by all, see `Closing`; nobody reads.
+        unsafe { *self.job.get() = job };
+        self.next.store(0, Ordering::Relaxed);
+        self.panicked.store(false, Ordering::Relaxed);
+        let number = (self.state.load(Ordering::Relaxed) >> NUMBER).wrapping_add(1);
+        // Releases the job to those who join. Sequentially consistent with `parked`: either a
+        // thread about to park sees the job, or `wake` sees the thread.
+        self.state.store(number << NUMBER | OPEN, Ordering::SeqCst);
+        let _closing = Closing(self);
+        wake();
+        self.work(job);
+    }
+
+    /// Does chunks until there are none.
+    fn work(&self, job: Job) {
+        // SAFETY: the job is open or this thread in it, so that `give` has not returned.
+        let task = unsafe { &*job.task };
+        loop {
+            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
+            if chunk >= job.chunks {
+                return;
+            }
+            task(chunk);
+        }
+    }
+
+    /// Joins the open job unless it is number `seen`, works and leaves; returns its number.
+    fn join(&self, seen: u64) -> Option<u64> {
+        let state = self.state.load(Ordering::SeqCst);
+        let number = state >> NUMBER;
+        if state & OPEN == 0 || number == seen {
+            return None;
+        }
+        // Acquires the job, which was released with the state.
+        self.state
+            .compare_exchange(state, state + ONE, Ordering::Acquire, Ordering::Relaxed)
+            .ok()?;
+        // SAFETY: this thread is in the job, which is therefore not written.
+        let job = unsafe { *self.job.get() };
+        if catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        // Releases what the chunks hold to `Closing`.
+        self.state.fetch_sub(ONE, Ordering::Release);
+        Some(number)
+    }
+
+    /// A thread's life.
+    fn live(&self) {
+        let mut seen = 0;
+        loop {
+            let idle = Instant::now();
+            let mut turns = 0u32;
+            loop {
+                if let Some(number) = self.join(seen) {
+                    seen = number;
+                    break;
+                }
+                if self.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                core::hint::spin_loop();
+                turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(TURNS) && idle.elapsed() >= SPIN {
+                    self.park(seen);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to do.
+    fn park(&self, seen: u64) {
+        self.parked.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
+        let work = state & OPEN != 0 && state >> NUMBER != seen;
+        if !work && !self.stop.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.parked.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Closes the job and waits for those in it when dropped.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, Ordering::Relaxed);
+        let mut turns = 0u32;
+        // Acquires what their chunks hold.
+        while self.0.state.load(Ordering::Acquire) & (OPEN - 1) != 0 {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(TURNS) {
+                // Its CPU may be needed by whom it waits for.
+                thread::yield_now();
+            }
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// A pool of threads; the one that runs an inference is one of them.
+pub struct Threads {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Held by whose job it is; another's is done without help.
+    turn: Mutex<()>,
+    grain: Option<u64>,
+}
+
+impl core::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Threads").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+impl Threads {
+    /// A pool of `n` threads, the caller's included (0 counts as 1).
+    ///
+    /// # Errors
+    /// The operating system refuses to start a thread.
+    pub fn new(n: usize) -> std::io::Result<Self> {
+        let nothing: &'static Task<'static> = &|_| ();
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            next: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { task: nothing, chunks: 0 }),
+            parked: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+        });
+        let mut pool = Self { shared, threads: Vec::new(), turn: Mutex::new(()), grain: None };
+        for i in 1..n {
+            let shared = Arc::clone(&pool.shared);
+            let thread = thread::Builder::new().name(std::format!("worker {i}"));
+            // Where one cannot be started, those that were are stopped with the pool.
+            pool.threads.push(thread.spawn(move || shared.live())?);
+        }
+        Ok(pool)
+    }
+
+    /// Hands over chunks of at least `macs` multiply-accumulates, whatever the threads do; 0
+    /// hands over everything.
+    #[must_use]
+    pub fn with_grain(mut self, macs: u64) -> Self {
+        self.grain = Some(macs);
+        self
+    }
+
+    /// Wakes parked threads.
+    fn wake(&self) {
+        if self.shared.parked.load(Ordering::SeqCst) > 0 {
+            for thread in &self.threads {
+                thread.thread().unpark();
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake();
+        for thread in self.threads.drain(..) {
+            // A panic was reported to whose chunk it was.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Workers for Threads {
+    fn threads(&self) -> usize {
+        self.threads.len() + 1
+    }
+
+    fn grain(&self) -> u64 {
+        let parked = self.shared.parked.load(Ordering::Relaxed) > 0;
+        self.grain.unwrap_or(if parked { PARKED } else { AWAKE })
+    }
+
+    fn begin(&self, macs: u64) {
+        if macs >= PARKED {
+            self.wake();
+        }
+    }
+
+    fn for_each_chunk(
+        &self,
+        out: &mut [u8],
+        chunk_bytes: usize,
+        f: &(dyn Fn(usize, &mut [u8]) + Sync),
+    ) {
+        let (len, chunk_bytes) = (out.len(), chunk_bytes.max(1));
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            // Left by a panic, after the job was closed.
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if turn.is_none() || len <= chunk_bytes {
+            return out.chunks_mut(chunk_bytes).enumerate().for_each(|(i, chunk)| f(i, chunk));
+        }
+        let start = Start(out.as_mut_ptr());
+        let task = |i: usize| {
+            let at = i * chunk_bytes;
+            // SAFETY: chunk `i` is inside `out`, which is borrowed until `give` has returned;
+            // chunks are disjoint, and the counter gives each to one thread.
+            let chunk =
+                unsafe { core::slice::from_raw_parts_mut(start.at(at), chunk_bytes.min(len - at)) };
+            f(i, chunk);
+        };
+        self.shared.give(&task, len.div_ceil(chunk_bytes), || self.wake());
+        if self.shared.panicked.load(Ordering::Relaxed) {
+            resume_unwind(Box::new("a worker thread panicked"));
+        }
+    }
+}
+
+/// The start of an output, which threads write chunks of.
+struct Start(*mut u8);
+
+// SAFETY: threads make disjoint slices of it, see `for_each_chunk`.
+unsafe impl Sync for Start {}
+
+impl Start {
+    /// The byte `offset`, which is inside the output.
+    fn at(&self, offset: usize) -> *mut u8 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    #[test]
+    fn every_chunk_is_done_once() {
+        for n in [0, 1, 2, 3, 5] {
+            let pool = Threads::new(n).unwrap();
+            for round in 0..if cfg!(miri) { 60 } else { 2_000 } {
+                let (len, chunk) = (round % 37, 1 + round % 5);
+                let mut out = vec![0; len];
+                pool.for_each_chunk(&mut out, chunk, &|i, chunk| {
+                    for b in chunk {
+                        *b += 1 + i as u8;
+                    }
+                });
+                let want: Vec<u8> = (0..len).map(|at| 1 + (at / chunk) as u8).collect();
+                assert_eq!(out, want, "{n} threads, {len} by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_parked_are_woken() {
+        let pool = Threads::new(2).unwrap();
+        for _ in 0..20 {
+            while pool.shared.parked.load(Ordering::SeqCst) == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(pool.grain(), PARKED);
+            // Both must come, for each waits for the other.
+            let both = std::sync::Barrier::new(2);
+            pool.for_each_chunk(&mut [0; 2], 1, &|_, _| {
+                both.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_job_inside_a_job_is_done_without_help() {
+        let pool = Threads::new(2).unwrap();
+        let mut out = [0; 8];
+        pool.for_each_chunk(&mut out, 2, &|_, chunk| {
+            pool.for_each_chunk(chunk, 1, &|i, b| b[0] = 1 + i as u8);
+        });
+        assert_eq!(out, [1, 2, 1, 2, 1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_and_the_pool_works_again() {
+        let pool = Threads::new(2).unwrap();
+        for chunk in 0..2 {
+            let both = std::sync::Barrier::new(2);
+            let caught = catch_unwind(AssertUnwindSafe(|| {
+                pool.for_each_chunk(&mut [0; 2], 1, &|i, _| {
+                    both.wait();
+                    assert_ne!(i, chunk, "as it should");
+                });
+            }));
+            assert!(caught.is_err());
+            let mut out = [0; 9];
+            pool.for_each_chunk(&mut out, 1, &|i, b| b[0] = i as u8);
+            assert_eq!(out, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        }
+    }
+
+    #[test]
+    fn callers_take_turns() {
+        let pool = Threads::new(3).unwrap();
+        thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for _ in 0..if cfg!(miri) { 20 } else { 500 } {
+                        let mut out = [0; 64];
+                        pool.for_each_chunk(&mut out, 3, &|i, b| b.fill(i as u8));
+                        assert!(out.iter().enumerate().all(|(at, b)| usize::from(*b) == at / 3));
+                    }
+                });
+            }
+        });
+    }
+}

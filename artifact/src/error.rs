@@ -61,7 +61,8 @@ pub enum ArtifactError {
         /// Index of the operator.
         op: usize,
     },
-    /// A scale, zero point, multiplier or shift is out of range, or a sum could leave 32 bits.
+    /// A scale, zero point, multiplier, shift or weight is out of range, or a sum could leave 32
+    /// bits.
     Quantization {
         /// Index of the operator.
         op: usize,
@@ -103,7 +104,7 @@ impl fmt::Display for ArtifactError {
                 write!(f, "operator {op} reads or writes activation memory that is not its own")
             }
             Self::Quantization { op } => {
-                write!(f, "operator {op} has quantization parameters out of range")
+                write!(f, "operator {op} has weights or quantization parameters out of range")
             }
             Self::Weights { op } => {
                 write!(f, "operator {op} has weights of the wrong place or length")

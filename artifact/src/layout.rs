@@ -8,7 +8,7 @@
 //! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
 //! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
 //! SDOT and SMLAD all multiply four neighbours) and 1 for f32 and f16. Channels and
-//! outputs that do not exist are zero.
+//! outputs that do not exist are zero. Int8 weights are −127..=127.
 //!
 //! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`].
 

@@ -252,11 +252,13 @@ impl<'a> Artifact<'a> {
         let dtype = self.header.dtype;
         let panel = layout.panel_len().checked_mul(dtype.weight_bytes());
         let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
-        self.take_span(o.weights, weights, index, cursor)?;
+        let weights = self.take_span(o.weights, weights, index, cursor)?;
         let params_len = layout.panels() * conv_planes(dtype) * layout.nr * 4;
         let params = self.take_span(o.params, Some(params_len), index, cursor)?;
         if dtype == Dtype::I8 {
-            let ok = check_conv_params(params, layout.nr, taps, o);
+            // Some kernels negate weights, which −128 does not survive.
+            let ok = check_conv_params(params, layout.nr, taps, o)
+                && !weights.contains(&i8::MIN.cast_unsigned());
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())

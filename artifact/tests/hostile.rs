@@ -571,6 +571,19 @@ fn biases_that_leave_the_accumulator() {
 }
 
 #[test]
+fn a_weight_without_a_negative() {
+    let set = |at: u32| {
+        refused(move |p| {
+            let weights = p.conv(OTHER_RESIDUAL).weights;
+            p.blob[(weights.offset + at.min(weights.len - 1)) as usize] = 0x80;
+        })
+    };
+    for at in [0, 1, u32::MAX] {
+        assert_eq!(set(at), ArtifactError::Quantization { op: OTHER_RESIDUAL });
+    }
+}
+
+#[test]
 fn pooling_that_changes_the_quantization() {
     let error = refused(|p| {
         p.pool(AVERAGE_POOL).kind = PoolKind::Max;

@@ -7,7 +7,7 @@ use crate::cli::Bench;
 use crate::model::ModelFile;
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
-use runtime::{AlignedBuf, Model, Op, Session, Shape};
+use runtime::{AlignedBuf, Dtype, Isa, Model, Op, Session, Shape};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -22,12 +22,17 @@ const WARM_UP: Duration = Duration::from_millis(100);
 struct Report {
     median_ms: f64,
     min_ms: f64,
+    /// 99 of 100 runs took no longer.
+    p99_ms: f64,
     load_ms: f64,
     /// The process's peak; none where the system does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     rss_mb: Option<f64>,
     isa: &'static str,
     threads: usize,
+    /// 10⁹ multiply-accumulates a second of the inner loop alone, on all threads; with `layers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gmacs: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     y: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -83,29 +88,43 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         infer();
     }
     let mut ms: Vec<f64> = (0..options.runs.get()).map(|_| to_ms(infer().0)).collect();
-    let (min_ms, median_ms) = (ms.iter().copied().fold(f64::MAX, f64::min), median(&mut ms));
-    let layers = match options.layers {
-        true => time_layers(&mut session, &model, &input, options.runs.get()),
-        false => Vec::new(),
+    ms.sort_by(f64::total_cmp);
+    let [min_ms, median_ms, p99_ms] = [0.0, 0.5, 0.99].map(|share| quantile(&ms, share));
+    let threads = workers.threads();
+    let (layers, peak_gmacs) = match options.layers {
+        true => (
+            time_layers(&mut session, &model, &input, options.runs.get()),
+            Some(peak_gmacs(isa, model.dtype()) * threads as f64),
+        ),
+        false => (Vec::new(), None),
     };
-    let (isa, threads) = (isa.name(), workers.threads());
-    let y = given.map(|_| y);
-    let report = Report { median_ms, min_ms, load_ms, rss_mb: peak_mb(), isa, threads, y, layers };
+    let report = Report {
+        median_ms,
+        min_ms,
+        p99_ms,
+        load_ms,
+        rss_mb: peak_mb(),
+        isa: isa.name(),
+        threads,
+        peak_gmacs,
+        y: given.map(|_| y),
+        layers,
+    };
     if options.json {
         crate::print::json(out, &report)?;
         writeln!(out)?;
     } else {
-        let runs = options.runs;
+        let (runs, isa) = (options.runs, report.isa);
         write!(
             out,
-            "median {median_ms:.3} ms, fastest {min_ms:.3} ms of {runs} runs on {threads} thread(s) \
-             with {isa}; load and first run {load_ms:.1} ms"
+            "median {median_ms:.3} ms, fastest {min_ms:.3} ms, 99 % within {p99_ms:.3} ms of {runs} \
+             runs on {threads} thread(s) with {isa}; load and first run {load_ms:.1} ms"
         )?;
         if let Some(mb) = report.rss_mb {
             write!(out, "; peak memory {mb:.1} MB")?;
         }
         writeln!(out)?;
-        write_layers(&report.layers, out)?;
+        write_layers(&report, out)?;
     }
     Ok(EXIT_ANSWER)
 }
@@ -118,9 +137,25 @@ fn give(session: &mut Session<'_>, input: &[f32]) {
     }
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The value that a share of the sorted ones do not exceed.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)]
+}
+
+/// 10⁹ multiply-accumulates a second of the inner loop alone: the best of many short trials.
+fn peak_gmacs(isa: Isa, dtype: Dtype) -> f64 {
+    const TRIALS: usize = 50;
+    let trial = |rounds| {
+        let start = Instant::now();
+        let macs = isa.peak(dtype, rounds);
+        (start.elapsed(), macs)
+    };
+    let mut rounds = 1;
+    while trial(rounds).0 < Duration::from_micros(500) {
+        rounds *= 2;
+    }
+    let rate = |(time, macs): (Duration, u64)| macs as f64 / 1e9 / time.as_secs_f64();
+    (0..TRIALS).map(|_| rate(trial(rounds))).fold(0.0, f64::max)
 }
 
 /// Times each operator, from the end of the one before it, in `runs` more runs.
@@ -150,28 +185,34 @@ fn time_layers(
         output: extent(op.output().shape),
         filter: op.filter(),
         macs: op.macs(),
-        median_ms: median(&mut times),
+        median_ms: {
+            times.sort_by(f64::total_cmp);
+            quantile(&times, 0.5)
+        },
     };
     model.ops().zip(times).map(layer).collect()
 }
 
-fn write_layers(layers: &[Layer], out: &mut dyn Write) -> Result<()> {
-    if layers.is_empty() {
-        return Ok(());
-    }
+fn write_layers(report: &Report, out: &mut dyn Write) -> Result<()> {
+    let Some(peak) = report.peak_gmacs else { return Ok(()) };
+    writeln!(out, "inner loop alone: {peak:.1} GMAC/s")?;
     let by = |s: &[u16]| s.iter().map(u16::to_string).collect::<Vec<_>>().join("x");
-    writeln!(out, "  #  operator        input      output filter       MACs        ms   GMAC/s")?;
-    for (i, l) in layers.iter().enumerate() {
+    writeln!(
+        out,
+        "  #  operator        input      output filter       MACs        ms   GMAC/s  of peak"
+    )?;
+    for (i, l) in report.layers.iter().enumerate() {
         let filter = l.filter.map_or(String::new(), |f| by(&f));
         let rate = l.macs as f64 / 1e6 / l.median_ms.max(1e-9);
         writeln!(
             out,
-            "{i:>3}  {:<9} {:>12} {:>11} {filter:>6} {:>10} {:>9.4} {rate:>8.1}",
+            "{i:>3}  {:<9} {:>12} {:>11} {filter:>6} {:>10} {:>9.4} {rate:>8.1} {:>6.0} %",
             l.operator,
             by(&l.input),
             by(&l.output),
             l.macs,
             l.median_ms,
+            100.0 * rate / peak,
         )?;
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! Instruction sets by name.
 
+use crate::kernels::Lanes;
 use crate::kernels::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
+use artifact::Dtype;
 use core::fmt;
 
 /// An instruction set that this CPU has; a value can only be had where it does.
@@ -40,6 +42,19 @@ impl Isa {
         Self::available().next().unwrap_or(Self::SCALAR)
     }
 
+    /// Runs the inner loop of convolutions `rounds` times on operands in the nearest cache, for a
+    /// model of `dtype` on a host; returns how many multiply-accumulates that were. Timed, it is
+    /// the rate that no convolution exceeds.
+    pub fn peak(self, dtype: Dtype, rounds: usize) -> u64 {
+        match self.0 {
+            Token::Scalar(t) => peak(t, dtype, rounds),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(t) => peak(t, dtype, rounds),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(t) => peak(t, dtype, rounds),
+        }
+    }
+
     /// Its name, as `--isa` takes it.
     pub const fn name(self) -> &'static str {
         match self.0 {
@@ -49,6 +64,17 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(_) => "avx512-vnni",
         }
+    }
+}
+
+fn peak<T>(isa: T, dtype: Dtype, rounds: usize) -> u64
+where
+    T: Lanes<16, i8, i8> + Lanes<16, f32, f32> + Lanes<16, f32, u16>,
+{
+    match dtype {
+        Dtype::I8 => Lanes::<16, i8, i8>::peak(isa, rounds),
+        Dtype::F32 => Lanes::<16, f32, f32>::peak(isa, rounds),
+        Dtype::F16 => Lanes::<16, f32, u16>::peak(isa, rounds),
     }
 }
 

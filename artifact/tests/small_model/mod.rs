@@ -65,7 +65,7 @@ impl Weights {
 
     fn weight(&mut self) -> Vec<u8> {
         match self.dtype {
-            Dtype::I8 => vec![self.noise.byte()],
+            Dtype::I8 => vec![self.noise.byte().cast_signed().max(-127).cast_unsigned()],
             // 1 to 2 with all mantissas
             Dtype::F16 => (0x3c00 | self.noise.below(0x400) as u16).to_le_bytes().to_vec(),
             Dtype::F32 => (0x3f80_0000 | self.noise.below(0x80_0000) as u32).to_le_bytes().to_vec(),

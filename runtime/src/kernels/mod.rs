@@ -83,6 +83,42 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
 
     /// Runs the convolution kernel with tile sizes that suit the registers.
     fn conv(self, conv: &conv::Conv<'_, E, W>, first_pixel: usize, out: &mut [E]);
+
+    /// Runs the inner loop of the largest tile `rounds` times by [`peak`].
+    fn peak(self, rounds: usize) -> u64;
+}
+
+/// Runs the inner loop of a tile `rounds` times on the same operands, which stay in the nearest
+/// cache; returns how many multiply-accumulates that were. No convolution is faster.
+#[inline(always)]
+pub(crate) fn peak<I, E, W, const NR: usize, const MR: usize, const NP: usize>(
+    isa: I,
+    rounds: usize,
+) -> u64
+where
+    I: Lanes<NR, E, W>,
+    E: Number,
+    W: bytemuck::Pod,
+{
+    const DEPTH: usize = 64;
+    let params = [[<E::Param as bytemuck::Zeroable>::zeroed(); NR]; 5];
+    let x = [[E::zeroed(); DEPTH]; MR];
+    let w = [[[W::zeroed(); NR]; DEPTH]; NP];
+    let start = isa.start(params.as_flattened());
+    for _ in 0..rounds {
+        let mut acc = [[start; NP]; MR];
+        let mut rows = [&x[0][..]; MR];
+        let mut panels = [w[0].as_flattened(); NP];
+        for m in 0..MR {
+            rows[m] = core::hint::black_box(&x[m]);
+        }
+        for p in 0..NP {
+            panels[p] = core::hint::black_box(w[p].as_flattened());
+        }
+        isa.dot(&mut acc, rows, panels);
+        core::hint::black_box(&acc);
+    }
+    (MR * NP * NR * DEPTH * rounds) as u64
 }
 
 /// Code that gains from being compiled for an instruction set, without using intrinsics.

@@ -1,7 +1,7 @@
 //! Plain Rust: every CPU, every panel width.
 
 use super::conv::Conv;
-use super::{Finish, Kernel, Lanes, lift_residual, requantize};
+use super::{Finish, Kernel, Lanes, lift_residual, peak, requantize};
 use artifact::Requant;
 use artifact::layout::{ConvPlane, KR_I8};
 
@@ -81,6 +81,10 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
             conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
         }
     }
+
+    fn peak(self, rounds: usize) -> u64 {
+        peak::<_, i8, i8, NR, 1, 1>(self, rounds)
+    }
 }
 
 /// A stored weight that becomes f32.
@@ -152,5 +156,9 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
         for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
             conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
         }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        peak::<_, f32, W, NR, 1, 1>(self, rounds)
     }
 }

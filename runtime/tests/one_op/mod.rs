@@ -150,7 +150,8 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         dtype: Dtype::I8,
     };
     let per_output = layout.kh * layout.kw * layout.c_in;
-    let weights: Vec<i8> = (0..per_output * layout.c_out).map(|_| fill.i8(noise)).collect();
+    let weights: Vec<i8> =
+        (0..per_output * layout.c_out).map(|_| fill.i8(noise).max(-127)).collect();
     let mut packed = vec![0; layout.len()];
     for o in 0..layout.c_out {
         for ky in 0..layout.kh {

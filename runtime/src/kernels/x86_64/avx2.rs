@@ -1,13 +1,13 @@
-//! AVX2, FMA and F16C: 16 output channels in two registers (f32) or four (int8).
+//! AVX2, FMA and F16C: 16 output channels in two registers.
 //!
-//! Int8 is widened to i16 and multiplied by VPMADDWD, whose sums are exact; VPMADDUBSW
-//! would be faster but saturates. An int8 accumulator holds each output as two partial sums
-//! (of input channels 0–1 and 2–3 of the groups), added once at the end.
+//! VPMADDUBSW multiplies an unsigned by a signed byte and saturates sums of two products. Given
+//! `|x|` and `w` with the sign of `x`, it never does: `2 · 128 · 127 < 2¹⁵`. So sums are exact,
+//! at twice the products an instruction of widened numbers.
 
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
-use crate::kernels::{Finish, Kernel, Lanes};
+use crate::kernels::{Finish, Kernel, Lanes, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
 
@@ -98,17 +98,12 @@ pub(crate) struct Scale {
 }
 
 impl Lanes<NR, i8, i8> for Avx2 {
-    type Acc = [__m256i; 4];
+    type Acc = [__m256i; 2];
     type Scale = Scale;
 
     #[inline(always)]
-    fn start(self, params: &[i32]) -> [__m256i; 4] {
-        let bias = plane::<_, NR>(params, ConvPlane::Bias as usize);
-        core::array::from_fn(|i| {
-            let four = &bias[i * 4..][..4];
-            // SAFETY: `self` proves AVX2; `four` holds 4 numbers.
-            unsafe { _mm256_cvtepu32_epi64(_mm_loadu_si128(four.as_ptr().cast())) }
-        })
+    fn start(self, params: &[i32]) -> [__m256i; 2] {
+        [0, 1].map(|half| load_half(params, ConvPlane::Bias, half))
     }
 
     #[inline(always)]
@@ -129,7 +124,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(
         self,
-        acc: &mut [[[__m256i; 4]; NP]; MR],
+        acc: &mut [[[__m256i; 2]; NP]; MR],
         x: [&[i8]; MR],
         w: [&[i8]; NP],
     ) {
@@ -141,17 +136,19 @@ impl Lanes<NR, i8, i8> for Avx2 {
                 // SAFETY: `self` proves AVX2; group `g` of each slice is in bounds, as just
                 // asserted, and the loads are unaligned.
                 unsafe {
-                    let mut weights = [_mm256_setzero_si256(); 4];
-                    for (i, weights) in weights.iter_mut().enumerate() {
-                        let at = w[p].as_ptr().add(g * KR_I8 * NR + i * 16);
-                        *weights = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast()));
-                    }
+                    let ones = _mm256_set1_epi16(1);
+                    let at = w[p].as_ptr().add(g * KR_I8 * NR);
+                    let weights =
+                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
                     for m in 0..MR {
                         let x = x[m].as_ptr().add(g * KR_I8).cast::<i32>().read_unaligned();
-                        let x = _mm256_cvtepi8_epi16(_mm_set1_epi32(x));
-                        for i in 0..4 {
-                            let product = _mm256_madd_epi16(x, weights[i]);
-                            acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], product);
+                        let x = _mm256_set1_epi32(x);
+                        let magnitude = _mm256_abs_epi8(x);
+                        for i in 0..2 {
+                            let signed = _mm256_sign_epi8(weights[i], x);
+                            let pairs = _mm256_maddubs_epi16(magnitude, signed);
+                            let sums = _mm256_madd_epi16(pairs, ones);
+                            acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
                         }
                     }
                 }
@@ -162,7 +159,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
     #[inline(always)]
     fn finish(
         self,
-        acc: [__m256i; 4],
+        acc: [__m256i; 2],
         scale: &Scale,
         finish: &Finish,
         residual: Option<&[i8; NR]>,
@@ -172,9 +169,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
         for (half, out) in [low_bytes, high_bytes].into_iter().enumerate() {
             // SAFETY: `self` proves AVX2; `r` and `out` are 8 bytes long.
             unsafe {
-                // Pairs become sums, in the order 0 1 4 5 | 2 3 6 7; put it right.
-                let sums = _mm256_hadd_epi32(acc[half * 2], acc[half * 2 + 1]);
-                let mut acc = _mm256_permute4x64_epi64(sums, 0b11_01_10_00);
+                let mut acc = acc[half];
                 if let Some(r) = residual {
                     let r = &r[half * 8..][..8];
                     let r = _mm256_cvtepi8_epi32(_mm_loadl_epi64(r.as_ptr().cast()));
@@ -203,17 +198,26 @@ impl Lanes<NR, i8, i8> for Avx2 {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
-                // 8 accumulators, 4 weights, 1 activation of 16 registers.
-                conv.panels::<_, NR, 2, 1>(isa, panel, first, out);
+                // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
+                conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
             }
         }
         // SAFETY: `self` proves the feature.
         unsafe { enabled(self, conv, first_pixel, out) }
     }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Avx2, rounds: usize) -> u64 {
+            peak::<_, i8, i8, NR, 4, 1>(isa, rounds)
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, rounds) }
+    }
 }
 
 /// A stored weight that AVX2 loads as 8 f32.
-trait Load8: Copy {
+trait Load8: bytemuck::Pod + Sync {
     /// Eight weights.
     ///
     /// # Safety
@@ -237,7 +241,7 @@ impl Load8 for u16 {
     }
 }
 
-impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
+impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
     type Acc = [__m256; 2];
     type Scale = ();
 
@@ -308,12 +312,7 @@ impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
 
     fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
         #[target_feature(enable = "avx2,fma,f16c")]
-        fn enabled<W: Load8 + Sync>(
-            isa: Avx2,
-            conv: &Conv<'_, f32, W>,
-            first: usize,
-            out: &mut [f32],
-        ) {
+        fn enabled<W: Load8>(isa: Avx2, conv: &Conv<'_, f32, W>, first: usize, out: &mut [f32]) {
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 // 12 accumulators, 2 weights, 1 activation of 16 registers.
                 conv.panels::<_, NR, 6, 1>(isa, panel, first, out);
@@ -321,5 +320,14 @@ impl<W: Load8 + Sync> Lanes<NR, f32, W> for Avx2 {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled(self, conv, first_pixel, out) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled<W: Load8>(isa: Avx2, rounds: usize) -> u64 {
+            peak::<_, f32, W, NR, 6, 1>(isa, rounds)
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled::<W>(self, rounds) }
     }
 }

@@ -7,7 +7,7 @@
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
-use crate::kernels::{Finish, Kernel, Lanes};
+use crate::kernels::{Finish, Kernel, Lanes, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
 
@@ -168,6 +168,15 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         // SAFETY: `self` proves the features.
         unsafe { enabled(self, conv, first_pixel, out) }
     }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn enabled(isa: Avx512Vnni, rounds: usize) -> u64 {
+            peak::<_, i8, i8, NR, 6, 4>(isa, rounds)
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, rounds) }
+    }
 }
 
 /// 24 accumulators of 32 registers where there are four panels; enough of them to cover the
@@ -197,7 +206,7 @@ fn tiles<E: crate::kernels::Number, W>(
 }
 
 /// A stored weight that AVX-512 loads as 16 f32.
-trait Load16: Copy {
+trait Load16: bytemuck::Pod + Sync {
     /// Sixteen weights.
     ///
     /// # Safety
@@ -221,7 +230,7 @@ impl Load16 for u16 {
     }
 }
 
-impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
+impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
     type Acc = __m512;
     type Scale = ();
 
@@ -288,7 +297,7 @@ impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
 
     fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn enabled<W: Load16 + Sync>(
+        fn enabled<W: Load16>(
             isa: Avx512Vnni,
             conv: &Conv<'_, f32, W>,
             first: usize,
@@ -298,5 +307,14 @@ impl<W: Load16 + Sync> Lanes<NR, f32, W> for Avx512Vnni {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled(self, conv, first_pixel, out) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn enabled<W: Load16>(isa: Avx512Vnni, rounds: usize) -> u64 {
+            peak::<_, f32, W, NR, 6, 4>(isa, rounds)
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled::<W>(self, rounds) }
     }
 }

@@ -8,9 +8,11 @@ use crate::emit::onnx::to_onnx;
 use crate::emit::torch::to_safetensors;
 use crate::hub::Reference;
 use crate::import::{self, Head};
+use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table};
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
 use crate::quantize::Method;
+use crate::resnet::ResNetConfig;
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
 use artifact::meta::MAX_LABEL_BYTES;
@@ -42,6 +44,27 @@ enum Command {
         /// The model
         file: PathBuf,
     },
+    /// Make a model with random weights, to learn its speed, memory and size before training it
+    Init(InitArgs),
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Architecture, such as resnet_50 or resnet_8_cifar
+    #[arg(value_name = "ARCH")]
+    architecture: String,
+    /// Side of the input in pixels [default: 32 for CIFAR's architectures, else 224]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(8..=1024))]
+    size: Option<u16>,
+    /// Classes [default: 10 for CIFAR's architectures, else 1000]
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Output [default: the architecture's name with .mpk]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +146,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
     };
     let result = match cli.command {
         Some(Command::Inspect { file }) => inspect(&file, out),
+        Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, out),
     };
     match result {
@@ -162,6 +186,20 @@ fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
     } else {
         write!(out, "{}", checkpoint_table(&import::open(path, Head::Optional)?))?;
     }
+    Ok(true)
+}
+
+fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
+    let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
+    let side = config.native_size();
+    config.classes = args.classes.unwrap_or(if side <= 64 { 10 } else { 1000 });
+    let checkpoint = random_checkpoint(config, args.size.unwrap_or(side), args.seed)
+        .map_err(anyhow::Error::msg)?;
+    let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
+    checkpoint.save(&output)?;
+    let parameters: usize =
+        checkpoint.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
+    writeln!(out, "{}: {} with {parameters} random values", output.display(), args.architecture)?;
     Ok(true)
 }
 

@@ -7,6 +7,7 @@ pub mod emit;
 pub mod graph;
 pub mod hub;
 pub mod import;
+pub mod init;
 pub mod inspect;
 pub mod optimize;
 pub mod padding;

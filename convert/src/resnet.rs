@@ -2,7 +2,21 @@
 //! which the Graph, the trainer's modules and the checkpoint's tensor names all follow.
 
 use crate::padding::ConvPadding;
+use artifact::Preprocess;
 use serde::{Deserialize, Serialize};
+
+/// Mean and standard deviation of CIFAR-10's pixels.
+const CIFAR_STATISTICS: [[f32; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]];
+/// Mean and standard deviation of ImageNet's pixels.
+pub(crate) const IMAGENET_STATISTICS: [[f32; 3]; 2] =
+    [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+/// How pictures become inputs of `side` × `side` pixels: normalized by CIFAR-10's statistics
+/// where they are as small, else by ImageNet's.
+pub fn default_preprocess(side: u16) -> Preprocess {
+    let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
+    Preprocess::normalized(side, side, mean, std)
+}
 
 /// Residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +192,15 @@ impl ResNetConfig {
         "resnet_18_cifar",
         "kerashub_guide",
     ];
+
+    /// As [`Self::by_name`].
+    ///
+    /// # Errors
+    /// A name that is not known, with those that are.
+    pub fn named(name: &str, classes: usize) -> Result<Self, String> {
+        Self::by_name(name, classes)
+            .ok_or_else(|| format!("{name}: not known; use one of {}", Self::NAMES.join(", ")))
+    }
 
     /// A named architecture with a head of `classes`: one of [`Self::NAMES`], or a KerasHub
     /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`.

@@ -14,18 +14,13 @@ use artifact::Preprocess;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::Checkpoint;
 use convert::import::{self, Head};
-use convert::resnet::ResNetConfig;
+use convert::resnet::{ResNetConfig, default_preprocess};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Mean and standard deviation of CIFAR-10's pixels, for inputs of 32 pixels.
-const CIFAR_STATISTICS: [[f32; 3]; 2] = [[0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]];
-/// Mean and standard deviation of ImageNet's pixels, for larger inputs.
-const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// ResNet-20 for CIFAR-10's ten classes, which fine-tuning starts from by default.
 static BUILTIN: &[u8] = include_bytes!("../../models/resnet_20_cifar10.mpk");
@@ -235,10 +230,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     check_size(side)?;
     let preprocess = match args.learning.recipe {
         RecipeName::KerashubGuide => Preprocess::raw(side, side),
-        _ => {
-            let [mean, std] = if side <= 64 { CIFAR_STATISTICS } else { IMAGENET_STATISTICS };
-            Preprocess::normalized(side, side, mean, std)
-        }
+        _ => default_preprocess(side),
     };
     let recipe = args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None, command };

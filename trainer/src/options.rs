@@ -1,7 +1,7 @@
 //! Options that several commands share.
 
 use crate::distributed::world;
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "wgpu"))]
 use burn::tensor::DeviceKind;
@@ -89,10 +89,7 @@ impl Machine {
 /// # Errors
 /// An unknown name, with those that are known.
 pub(crate) fn architecture(name: &str) -> anyhow::Result<ResNetConfig> {
-    let Some(config) = ResNetConfig::by_name(name, 1) else {
-        bail!("--arch {name}: not known; use one of {}", ResNetConfig::NAMES.join(", "));
-    };
-    Ok(config)
+    ResNetConfig::named(name, 1).map_err(|e| anyhow!("--arch {e}"))
 }
 
 /// Checks the side of the input in pixels, which `--size` sets.

@@ -7,13 +7,11 @@ use super::torch_names::{add_parameterless_shortcuts, architecture, canonical};
 use super::{Array, ImportError, assemble, checkpoint, imagenet};
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::emit::torch::{METADATA, Travelling};
+use crate::resnet::IMAGENET_STATISTICS;
 use artifact::Preprocess;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::Path;
-
-/// Mean and standard deviation of ImageNet's pixels, which the published models expect.
-const IMAGENET_STATISTICS: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// Whether a file looks like one of these.
 pub(super) fn is_one(bytes: &[u8]) -> bool {

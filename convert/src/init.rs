@@ -1,0 +1,126 @@
+//! Models with random weights: what an architecture costs, known before anyone trains it.
+
+use crate::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
+use crate::random::{Rng, fnv1a};
+use crate::resnet::{ResNetConfig, default_preprocess};
+use image::ImageEncoder as _;
+use image::codecs::png::PngEncoder;
+use std::collections::BTreeSet;
+
+/// Pictures stored for calibration, and the squares along each side of one.
+const SAMPLES: u32 = 8;
+const SQUARES: usize = 8;
+
+/// How much of its input a residual block adds, so that sums stay small in deep networks.
+const BRANCH: f64 = 0.25;
+
+/// A model with weights drawn from `seed`, for square inputs of `side` pixels.
+///
+/// Weights have the spread of He et al. (2015), batch-norms statistics near those of trained
+/// networks, and the samples for calibration are squares of random colours. The model knows
+/// nothing, but runs as fast and takes as much memory as a trained one.
+///
+/// # Errors
+/// An architecture or a size that cannot be, as text.
+pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<Checkpoint, String> {
+    config.check()?;
+    let last: BTreeSet<String> = config
+        .blocks()
+        .iter()
+        .filter_map(|b| Some(format!("{}.weight", b.convs.last()?.name)))
+        .collect();
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let mut rng = Rng::keyed(&[seed, fnv1a(name.as_bytes())]);
+        let inputs: usize = shape.iter().skip(1).product();
+        let branch = if last.contains(&name) { BRANCH } else { 1.0 };
+        let spread = branch * (2.0 / inputs as f64).sqrt();
+        let mut draw = || match name.rsplit('.').next() {
+            Some("weight") => spread * rng.normal(),
+            Some("gamma" | "variance") => 0.5 + rng.unit(),
+            _ => 0.1 * rng.normal(),
+        };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw() as f32).collect();
+        (name, Tensor::from_f32(&shape, &values))
+    };
+    let checkpoint = Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        labels: (0..config.classes).map(|class| format!("class {class}")).collect(),
+        preprocess: default_preprocess(side),
+        tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
+        samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
+        training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
+        config,
+    };
+    checkpoint.check()?;
+    Ok(checkpoint)
+}
+
+/// A picture of squares of random colours.
+fn sample(index: u32, side: u16, seed: u64) -> Result<Sample, String> {
+    let mut rng = Rng::keyed(&[seed, fnv1a(b"sample"), index.into()]);
+    let colours: Vec<[u8; 3]> =
+        (0..SQUARES * SQUARES).map(|_| [0; 3].map(|_: u8| rng.below(256) as u8)).collect();
+    let square = |at: u16| usize::from(at) * SQUARES / usize::from(side);
+    let pixels: Vec<u8> = (0..side)
+        .flat_map(|y| (0..side).map(move |x| (y, x)))
+        .flat_map(|(y, x)| colours[square(y) * SQUARES + square(x)])
+        .collect();
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png)
+        .write_image(&pixels, side.into(), side.into(), image::ExtendedColorType::Rgb8)
+        .map_err(|e| format!("a sample of {side} x {side} pixels: {e}"))?;
+    Ok(Sample { label: 0, png })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::random_checkpoint;
+    use crate::pipeline::{Options, Quantize, Target, convert, stored_samples};
+    use crate::quantize::Method;
+    use crate::resnet::ResNetConfig;
+    use runtime::{AlignedBuf, Model, Session};
+
+    fn logits(name: &str, seed: u64, quantize: Quantize) -> Vec<f32> {
+        let config = ResNetConfig::named(name, 5).unwrap();
+        let checkpoint = random_checkpoint(config, 32, seed).unwrap();
+        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let options = Options { quantize, target: Target::Host, method: Method::Mse };
+        let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        let file = AlignedBuf::from_slice(&converted.emitted.bytes);
+        let model = Model::new(&file).unwrap();
+        let mut arena = AlignedBuf::zeroed(model.arena_len());
+        let mut session = Session::new(&model, &mut arena).unwrap();
+        let mut input = session.input_mut();
+        samples[0].iter().enumerate().for_each(|(i, v)| input.set(i, *v));
+        session.run().iter().collect()
+    }
+
+    #[test]
+    fn random_models_convert_and_answer() {
+        for name in ["resnet_8_cifar", "resnet_v2_50", "resnet_vd_18"] {
+            let float = logits(name, 1, Quantize::None);
+            let scale = float.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            assert!(scale > 0.1 && scale < 100.0, "{name}: {float:?}");
+            let int8 = logits(name, 1, Quantize::Int8);
+            for (f, q) in float.iter().zip(&int8) {
+                assert!((f - q).abs() < 0.2 * scale, "{name}: {float:?} and {int8:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let of = |seed| logits("resnet_8_cifar", seed, Quantize::None);
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
+
+    #[test]
+    fn impossible_models_are_refused() {
+        let unknown = ResNetConfig::named("resnet_9000", 10).unwrap_err();
+        assert!(unknown.contains("resnet_9000") && unknown.contains("resnet_50"), "{unknown}");
+        let none = random_checkpoint(ResNetConfig::named("resnet_18", 0).unwrap(), 224, 0);
+        assert!(none.is_err());
+    }
+}

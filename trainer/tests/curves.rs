@@ -43,7 +43,7 @@ fn losses(steps: usize, precision: Precision, checkpointing: bool) -> Vec<f64> {
             optimizer.gather(&mut net, part);
         }
         // The rounding of a step grows with the rate: at 5e-4 to 1.2e-3 with AVX2.
-        optimizer.step(&mut net, gradients, 3e-4);
+        optimizer.step(&mut net, gradients, 4e-4);
         losses.push(f64::from(cost.into_scalar::<f32>()));
     }
     losses
@@ -64,7 +64,7 @@ fn two_hundred_steps_are_those_of_the_stock_operators() {
     };
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let [first, last] = [&stock[..20], &stock[STEPS - 20..]].map(mean);
-    assert!(last < 0.85 * first, "learnt from {first} to {last}");
+    assert!(last < 0.8 * first, "learnt from {first} to {last}");
     assert!(worst(&fast) < 1e-3, "f32: {}", worst(&fast));
     assert!(worst(&bf16) < 5e-2, "bf16: {}", worst(&bf16));
     println!("f32 {:.1e}, bf16 {:.1e}", worst(&fast), worst(&bf16));

@@ -44,7 +44,7 @@ struct Plan<'a> {
     model: Model<'a>,
     isa: Isa,
     workers: &'a dyn Workers,
-    /// Multiply-accumulates of a run.
+    /// Multiply-accumulates of a run, for [`Workers::begin`]; 0 for [`Inline`], which ignores it.
     macs: u64,
 }
 
@@ -74,8 +74,7 @@ impl<'a> Session<'a> {
         if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
             return Err(SessionError::ArenaMisaligned);
         }
-        let macs = model.ops().map(|op| op.macs()).fold(0, u64::saturating_add);
-        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline, macs };
+        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline, macs: 0 };
         Ok(Self { plan, arena: &mut arena[..needed] })
     }
 
@@ -90,6 +89,8 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn with_workers(mut self, workers: &'a dyn Workers) -> Self {
         self.plan.workers = workers;
+        let macs = self.plan.model.ops().map(|op| op.macs());
+        self.plan.macs = macs.fold(0, u64::saturating_add);
         self
     }
 

@@ -10,7 +10,7 @@
 //! the chunks run out, and returns when nobody is left in it. A thread that comes late finds it
 //! closed, and nobody has waited for it.
 
-use super::Workers;
+use super::{Inline, Workers};
 use core::cell::UnsafeCell;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -273,7 +273,7 @@ impl Workers for Threads {
             Err(TryLockError::WouldBlock) => None,
         };
         if turn.is_none() || len <= chunk_bytes {
-            return out.chunks_mut(chunk_bytes).enumerate().for_each(|(i, chunk)| f(i, chunk));
+            return Inline.for_each_chunk(out, chunk_bytes, f);
         }
         let start = Start(out.as_mut_ptr());
         let task = |i: usize| {

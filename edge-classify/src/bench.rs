@@ -87,8 +87,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         }
         infer();
     }
-    let mut ms: Vec<f64> = (0..options.runs.get()).map(|_| to_ms(infer().0)).collect();
-    ms.sort_by(f64::total_cmp);
+    let ms = sorted((0..options.runs.get()).map(|_| to_ms(infer().0)).collect());
     let [min_ms, median_ms, p99_ms] = [0.0, 0.5, 0.99].map(|share| quantile(&ms, share));
     let threads = workers.threads();
     let (layers, peak_gmacs) = match options.layers {
@@ -137,6 +136,11 @@ fn give(session: &mut Session<'_>, input: &[f32]) {
     }
 }
 
+fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
 /// The value that a share of the sorted ones do not exceed.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)]
@@ -179,16 +183,13 @@ fn time_layers(
         });
     }
     let extent = |s: Shape| [s.h, s.w, s.c];
-    let layer = |(op, mut times): (Op, Vec<f64>)| Layer {
+    let layer = |(op, times): (Op, Vec<f64>)| Layer {
         operator: op.name(),
         input: extent(op.input().shape),
         output: extent(op.output().shape),
         filter: op.filter(),
         macs: op.macs(),
-        median_ms: {
-            times.sort_by(f64::total_cmp);
-            quantile(&times, 0.5)
-        },
+        median_ms: quantile(&sorted(times), 0.5),
     };
     model.ops().zip(times).map(layer).collect()
 }

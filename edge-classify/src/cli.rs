@@ -97,7 +97,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "K", default_value = "50")]
     pub(crate) runs: NonZeroUsize,
 
-    /// Also time each operator
+    /// Also time each operator, and compare it with the inner loop alone
     #[arg(long)]
     pub(crate) layers: bool,
 

@@ -6,6 +6,7 @@
 
 use crate::resnet::ResNetConfig;
 use artifact::Preprocess;
+use image::ImageEncoder as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -81,6 +82,24 @@ pub struct Sample {
     /// The picture as PNG, RGB, already fitted and resized (not normalized).
     #[serde(with = "serde_bytes")]
     pub png: Vec<u8>,
+}
+
+impl Sample {
+    /// Stores a picture of `width` × `height` pixels of RGB bytes, row by row.
+    ///
+    /// # Errors
+    /// Bytes of another number.
+    pub fn encode(label: u32, rgb: &[u8], width: u16, height: u16) -> image::ImageResult<Self> {
+        let mut png = Vec::new();
+        let color = image::ExtendedColorType::Rgb8;
+        image::codecs::png::PngEncoder::new(&mut png).write_image(
+            rgb,
+            width.into(),
+            height.into(),
+            color,
+        )?;
+        Ok(Self { label, png })
+    }
 }
 
 /// Figures of one epoch.
@@ -176,6 +195,11 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
+    /// Numbers in all tensors.
+    pub fn numbers(&self) -> usize {
+        self.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
     /// Checks names, shapes and labels against the architecture.
     ///
     /// # Errors

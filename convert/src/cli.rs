@@ -192,14 +192,13 @@ fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
 fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
     let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
     let side = config.native_size();
-    config.classes = args.classes.unwrap_or(if side <= 64 { 10 } else { 1000 });
+    config.classes = args.classes.unwrap_or(config.native_classes());
     let checkpoint = random_checkpoint(config, args.size.unwrap_or(side), args.seed)
         .map_err(anyhow::Error::msg)?;
     let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
     checkpoint.save(&output)?;
-    let parameters: usize =
-        checkpoint.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
-    writeln!(out, "{}: {} with {parameters} random values", output.display(), args.architecture)?;
+    let (name, numbers) = (&args.architecture, checkpoint.numbers());
+    writeln!(out, "{}: {name} with {numbers} random values", output.display())?;
     Ok(true)
 }
 

@@ -3,8 +3,6 @@
 use crate::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
 use crate::random::{Rng, fnv1a};
 use crate::resnet::{ResNetConfig, default_preprocess};
-use image::ImageEncoder as _;
-use image::codecs::png::PngEncoder;
 use std::collections::BTreeSet;
 
 /// Pictures stored for calibration, and the squares along each side of one.
@@ -66,11 +64,8 @@ fn sample(index: u32, side: u16, seed: u64) -> Result<Sample, String> {
         .flat_map(|y| (0..side).map(move |x| (y, x)))
         .flat_map(|(y, x)| colours[square(y) * SQUARES + square(x)])
         .collect();
-    let mut png = Vec::new();
-    PngEncoder::new(&mut png)
-        .write_image(&pixels, side.into(), side.into(), image::ExtendedColorType::Rgb8)
-        .map_err(|e| format!("a sample of {side} x {side} pixels: {e}"))?;
-    Ok(Sample { label: 0, png })
+    Sample::encode(0, &pixels, side, side)
+        .map_err(|e| format!("a sample of {side} x {side} pixels: {e}"))
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
 /// Architecture, labels, tensors and training record of a checkpoint.
 pub fn checkpoint_table(c: &Checkpoint) -> String {
     let mut out = String::new();
-    let parameters: usize = c.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum();
+    let parameters = c.numbers();
     let p = &c.preprocess;
     let _ = writeln!(
         out,

@@ -247,6 +247,11 @@ impl ResNetConfig {
         })
     }
 
+    /// Classes of the data set that the architecture was designed for: CIFAR-10's or ImageNet's.
+    pub fn native_classes(&self) -> usize {
+        if self.native_size() == 32 { 10 } else { 1000 }
+    }
+
     /// Input side in pixels that the architecture was designed for.
     pub fn native_size(&self) -> u16 {
         if self.stem_stride == 1 { 32 } else { 224 }

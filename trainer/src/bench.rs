@@ -27,8 +27,6 @@ const RATE: f64 = 0.01;
 const RULE: Rule = Rule::Sgd { momentum: 0.9, nesterov: false };
 /// Of weights, pictures and labels.
 const SEED: u64 = 0;
-/// Classes of ImageNet, and of CIFAR-10.
-const CLASSES: [usize; 2] = [1000, 10];
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -126,8 +124,7 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         args.batch
     );
     ensure!(args.steps > 0, "--steps 0 measures nothing; pass at least 1");
-    let [imagenet, cifar] = CLASSES;
-    config.classes = if config.native_size() == 32 { cifar } else { imagenet };
+    config.classes = config.native_classes();
     if args.stock {
         accel::disable();
     }

@@ -285,17 +285,14 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
     let mut samples = Vec::new();
     let mut total = 0;
     for i in data.train.stratified(MAX_SAMPLES, seed) {
-        let mut png = Vec::new();
-        let encoder = image::codecs::png::PngEncoder::new(&mut png);
-        let (width, height) = (u32::from(p.width), u32::from(p.height));
-        let color = image::ExtendedColorType::Rgb8;
-        image::ImageEncoder::write_image(encoder, &data.train.get(i)?, width, height, color)
+        let label = data.train.labels[i];
+        let sample = Sample::encode(label, &data.train.get(i)?, p.width, p.height)
             .context("cannot encode a picture for calibration")?;
-        total += png.len();
+        total += sample.png.len();
         if total > MAX_SAMPLE_BYTES {
             break;
         }
-        samples.push(Sample { label: data.train.labels[i], png });
+        samples.push(sample);
     }
     Ok(samples)
 }

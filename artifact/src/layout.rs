@@ -7,7 +7,9 @@
 //!
 //! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
 //! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
-//! SDOT and SMLAD all multiply four neighbours) and 1 for f32 and f16. Channels and
+//! SDOT and SMLAD all multiply four neighbours) and 1 for f32 and f16. Where channels would
+//! leave groups partly empty, as a picture's three do, the taps of a filter row are packed as
+//! one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map. Channels and
 //! outputs that do not exist are zero. Int8 weights are −127..=127.
 //!
 //! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`].
@@ -95,6 +97,10 @@ pub const fn activation_bytes(shape: Shape, dtype: Dtype) -> Option<usize> {
     }
 }
 
+/// Most elements of a filter row that is packed as one tap; kernels keep that many of windows
+/// that reach over the border.
+pub const MAX_PACKED_ROW: usize = 64;
+
 /// Size of a convolution, as its packed weights see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FilterLayout {
@@ -118,14 +124,24 @@ impl FilterLayout {
         self.c_out.div_ceil(self.nr)
     }
 
+    /// Whether the taps of a filter row are packed as one tap of `kw · c_in` channels.
+    pub const fn packs_rows(self) -> bool {
+        !self.c_in.is_multiple_of(self.dtype.kr()) && self.kw * self.c_in <= MAX_PACKED_ROW
+    }
+
+    /// Taps of a filter row as they are packed, and channels of each.
+    pub const fn taps(self) -> (usize, usize) {
+        if self.packs_rows() { (1, self.kw * self.c_in) } else { (self.kw, self.c_in) }
+    }
+
     /// Groups of KR input channels of one tap.
     pub const fn groups(self) -> usize {
-        self.c_in.div_ceil(self.dtype.kr())
+        self.taps().1.div_ceil(self.dtype.kr())
     }
 
     /// Weights of one panel.
     pub const fn panel_len(self) -> usize {
-        self.kh * self.kw * self.groups() * self.nr * self.dtype.kr()
+        self.kh * self.taps().0 * self.groups() * self.nr * self.dtype.kr()
     }
 
     /// All weights.
@@ -141,10 +157,29 @@ impl FilterLayout {
     /// Where weight (output `o`, filter row `y`, column `x`, input `c`) lies.
     pub const fn index(self, o: usize, y: usize, x: usize, c: usize) -> usize {
         let kr = self.dtype.kr();
-        let group = ((o / self.nr * self.kh + y) * self.kw + x) * self.groups() + c / kr;
+        let (x, c) = if self.packs_rows() { (0, x * self.c_in + c) } else { (x, c) };
+        let group = ((o / self.nr * self.kh + y) * self.taps().0 + x) * self.groups() + c / kr;
         (group * self.nr + o % self.nr) * kr + c % kr
     }
 }
+
+/// Whether no two neighbouring packed weights (bytes of i8) are together larger than
+/// [`MAX_PAIR`].
+///
+/// Then `x₀·w₀ + x₁·w₁` of unsigned bytes `x` fits into 16 bits, `255 · 128 < 2¹⁵`, and
+/// instructions that saturate there (VPMADDUBSW) are exact.
+pub fn pairs_fit(weights: &[u8]) -> bool {
+    let (pairs, rest) = weights.as_chunks();
+    let over = |&[a, b]: &[u8; 2]| {
+        (i16::from(a.cast_signed()) + i16::from(b.cast_signed())).abs() > MAX_PAIR
+    };
+    // Blocks without a branch inside, which compilers turn into vector code.
+    let fits = |block: &[[u8; 2]]| !block.iter().fold(false, |any, pair| any | over(pair));
+    pairs.chunks(256).all(fits) && rest.is_empty()
+}
+
+/// See [`pairs_fit`].
+pub const MAX_PAIR: i16 = 128;
 
 /// Planes of NR i32 in the per-channel parameters of one panel of an int8 convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -47,6 +47,8 @@ pub struct Conv2d {
     pub padding: Padding,
     /// Packed weights.
     pub weights: Span,
+    /// Whether [`crate::layout::pairs_fit`] them; false in f32 models.
+    pub pairs_fit: bool,
     /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel.
     pub params: Span,
     /// Added activation.

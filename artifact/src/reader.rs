@@ -9,7 +9,7 @@
 use crate::header::{CHECKSUM_AT, HEADER_LEN, checksum};
 use crate::layout::{
     AFFINE_PLANES, ALIGN, ConvPlane, Dtype, FilterLayout, activation_bytes, align_up, conv_planes,
-    padding_fits,
+    padding_fits, pairs_fit,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
@@ -258,7 +258,8 @@ impl<'a> Artifact<'a> {
         if dtype == Dtype::I8 {
             // Some kernels negate weights, which −128 does not survive.
             let ok = check_conv_params(params, layout.nr, taps, o)
-                && !weights.contains(&i8::MIN.cast_unsigned());
+                && !weights.contains(&i8::MIN.cast_unsigned())
+                && (!o.pairs_fit || pairs_fit(weights));
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod small_model;
 
+use artifact::header::VERSION;
 use artifact::layout::{ALIGN, ConvPlane};
 use artifact::writer::seal;
 use artifact::{Artifact, ArtifactError, Dtype, Op, PoolKind, Shape};
@@ -126,9 +127,9 @@ fn bad_magic() {
 
 #[test]
 fn foreign_version() {
-    for found in [0, 2, 0x0100, u16::MAX] {
+    for found in [0, VERSION - 1, VERSION + 1, 0x0100, u16::MAX] {
         let error = forged(8, &found.to_le_bytes());
-        assert_eq!(error, Err(ArtifactError::UnsupportedVersion { found, supported: 1 }));
+        assert_eq!(error, Err(ArtifactError::UnsupportedVersion { found, supported: VERSION }));
     }
 }
 
@@ -536,6 +537,28 @@ fn shifts_and_multipliers_out_of_range() {
     }
     let error = refused(|p| p.pool(AVERAGE_POOL).requant.multiplier = -1);
     assert_eq!(error, ArtifactError::Quantization { op: AVERAGE_POOL });
+}
+
+#[test]
+fn pairs_of_weights_that_do_not_fit() {
+    // The two are neighbours, and nobody else's sum is checked.
+    let set = |pair: [i8; 2], pairs_fit| {
+        let mut parts = sound();
+        let conv = parts.conv(STEM);
+        conv.pairs_fit = pairs_fit;
+        let (at, len) = (conv.weights.offset as usize, conv.weights.len as usize);
+        let weights = &mut parts.blob[at..at + len];
+        for w in weights.iter_mut() {
+            *w = w.cast_signed().clamp(-64, 64).cast_unsigned();
+        }
+        weights[..2].copy_from_slice(&pair.map(i8::cast_unsigned));
+        parts.file().map(|_| ())
+    };
+    let error = Err(ArtifactError::Quantization { op: STEM });
+    for pair in [[64, 65], [-64, -65], [127, 2], [127, 127]] {
+        assert_eq!(set(pair, true), error, "{pair:?}");
+        assert_eq!(set(pair, false), Ok(()), "{pair:?}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ fn cases() -> Vec<Case> {
         padding: [1; 4],
         residual: false,
         relu: false,
+        small: false,
     };
     let mut cases = vec![
         base,
@@ -28,6 +29,8 @@ fn cases() -> Vec<Case> {
         Case { input: [6, 3, 2], c_out: 1, filter: [2, 3], padding: [0; 4], ..base },
         Case { input: [8, 8, 7], c_out: 80, filter: [1, 1], padding: [0; 4], relu: true, ..base },
         Case { input: [7, 7, 64], c_out: 64, residual: true, ..base },
+        Case { input: [4, 9, 68], c_out: 20, ..base },
+        Case { input: [4, 9, 23], c_out: 20, stride: [2, 1], ..base },
     ];
     for c_out in [1, 15, 16, 31, 48, 63, 64, 65, 100, 128] {
         cases.push(Case { c_out, input: [3, 5, 4], ..base });
@@ -35,6 +38,8 @@ fn cases() -> Vec<Case> {
     for width in 1..=20 {
         cases.push(Case { input: [2, width, 8], c_out: 20, ..base });
     }
+    let small = cases.clone().into_iter().map(|case| Case { small: true, ..case });
+    cases.extend(small);
     cases
 }
 

@@ -41,6 +41,7 @@ fn inference_does_not_allocate() {
         padding: [1; 4],
         residual: false,
         relu: true,
+        small: true,
     };
     let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
     let model = Model::new(&file).unwrap();

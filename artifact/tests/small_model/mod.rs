@@ -1,7 +1,7 @@
 //! A small model with every kind of operator, in parts that a test can spoil.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes};
+use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes, pairs_fit};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
@@ -109,6 +109,7 @@ impl Weights {
             }
         }
         let padding = Padding::same((filter / 2) as u8);
+        let pairs_fit = self.dtype == Dtype::I8 && pairs_fit(&weights);
         let (weights, params) = (self.push(&weights), self.push(&params));
         let residual = residual.map(|input| Residual { input, shift: 8 });
         let (filter, stride, relu) = ([filter; 2], [1; 2], true);
@@ -118,6 +119,7 @@ impl Weights {
             filter,
             stride,
             padding,
+            pairs_fit,
             weights,
             params,
             residual,

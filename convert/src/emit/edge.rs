@@ -154,6 +154,7 @@ pub fn to_edge(
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
+                    pairs_fit: dtype == Dtype::I8,
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,
                     residual: residual.map(|input| Residual { input, shift }),
@@ -280,7 +281,8 @@ fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>,
         let unit = (f64::from(bias.abs()) / MAX_BIAS)
             .max(residual_scale / MAX_RATIO)
             .max(out_scale * (2.0f64).powi(-31));
-        let (w, scale) = quantize_channel(weights, (unit / in_scale) as f32 * 1.001);
+        let (w, scale) =
+            quantize_channel(weights, layout.taps().1, (unit / in_scale) as f32 * 1.001);
         quantized.extend(w);
         scales.push(f64::from(scale));
     }

@@ -7,6 +7,7 @@ pub(crate) use calibrate::set_input;
 pub use calibrate::{CalibrationError, Histogram, Method, calibrate};
 
 use artifact::Quant;
+use artifact::layout::MAX_PAIR;
 
 /// The quantization of a value that spans `low..=high`.
 ///
@@ -24,12 +25,56 @@ pub fn quant_of_range(low: f32, high: f32) -> Quant {
 
 /// Int8 weights of one output channel and their scale: `w ≈ scale · q`, q in −127..=127.
 ///
+/// `run` weights lie side by side once packed; pairs of them are kept within [`MAX_PAIR`], for
+/// speed where instructions saturate. Few trained channels have a larger pair. Where one does,
+/// a coarser scale and a clipped pair are weighed by their squared error.
 /// `min_scale` keeps the accumulator's unit coarse enough for the bias and the residual.
-pub fn quantize_channel(weights: &[f32], min_scale: f32) -> (Vec<i8>, f32) {
+pub fn quantize_channel(weights: &[f32], run: usize, min_scale: f32) -> (Vec<i8>, f32) {
+    const COARSER: f32 = 1.04;
     let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-    let scale = (largest / 127.0).max(min_scale).max(f32::MIN_POSITIVE * 128.0);
-    let q = weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
-    (q, scale)
+    let mut scale = (largest / 127.0).max(min_scale).max(f32::MIN_POSITIVE * 128.0);
+    let mut best = quantize_at(weights, run, scale);
+    let mut best_scale = scale;
+    let mut clips = best.clips;
+    // Beyond a scale that clips nothing, errors only grow.
+    while clips {
+        scale *= COARSER;
+        let next = quantize_at(weights, run, scale);
+        clips = next.clips;
+        if next.error < best.error {
+            (best, best_scale) = (next, scale);
+        }
+    }
+    (best.values, best_scale)
+}
+
+struct Quantized {
+    values: Vec<i8>,
+    /// Sum of squares.
+    error: f64,
+    /// Whether some pair was too large.
+    clips: bool,
+}
+
+fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Quantized {
+    let mut values: Vec<i8> =
+        weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
+    let mut clips = false;
+    for pair in values.chunks_mut(run.max(1)).flat_map(|run| run.as_chunks_mut().0) {
+        let [a, b]: &mut [i8; 2] = pair;
+        let sum = i16::from(*a) + i16::from(*b);
+        let over = sum.abs() - MAX_PAIR;
+        if over > 0 {
+            // Both have the sign of the sum and are larger than half of what is too much.
+            let (first, sign) = ((over / 2) as i8, sum.signum() as i8);
+            *a -= sign * first;
+            *b -= sign * (over as i8 - first);
+            clips = true;
+        }
+    }
+    let square = |(w, q): (&f32, &i8)| f64::from(w - scale * f32::from(*q)).powi(2);
+    let error = weights.iter().zip(&values).map(square).sum();
+    Quantized { values, error, clips }
 }
 
 #[cfg(test)]
@@ -56,8 +101,30 @@ mod tests {
 
     #[test]
     fn dead_channels_have_a_scale() {
-        let (q, scale) = quantize_channel(&[0.0; 4], 0.0);
+        let (q, scale) = quantize_channel(&[0.0; 4], 4, 0.0);
         assert_eq!(q, [0; 4]);
         assert!(scale.is_normal());
+    }
+
+    #[test]
+    fn pairs_are_kept_small_at_little_cost() {
+        // All large; one pair of many; none; three a row, whose third has no neighbour.
+        let many: Vec<f32> = (0..99).map(|i| (i as f32 * 0.7).sin() * 0.1).collect();
+        let one: Vec<f32> = many.iter().copied().chain([0.09, 0.1]).collect();
+        let spread: Vec<f32> = (0..98).map(|i| if i % 2 == 0 { 1.0 } else { 0.001 }).collect();
+        for (weights, run) in
+            [(&[-1.0; 8][..], 8), (&many, 99), (&one, 101), (&spread, 98), (&many, 3)]
+        {
+            let (q, scale) = quantize_channel(weights, run, 0.0);
+            for pair in q.chunks(run).flat_map(|run| run.as_chunks::<2>().0) {
+                assert!((i16::from(pair[0]) + i16::from(pair[1])).abs() <= MAX_PAIR, "{pair:?}");
+            }
+            let largest = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            for (w, q) in weights.iter().zip(q) {
+                assert!((w - scale * f32::from(q)).abs() <= largest / 64.0, "{w} {q}");
+            }
+        }
+        // Nothing to keep small, nothing lost.
+        assert_eq!(quantize_channel(&spread, 98, 0.0).1, 1.0 / 127.0);
     }
 }

@@ -1,9 +1,9 @@
 //! Direct convolution, once for every instruction set and number format.
 
-use super::{Finish, Lanes, Number};
+use super::{Finish, Lanes, Number, Rows};
 use artifact::Padding;
 use artifact::Shape;
-use artifact::layout::window_start;
+use artifact::layout::{FilterLayout, MAX_PACKED_ROW, window_start};
 
 /// Where the residual of a convolution lies.
 #[derive(Debug, Clone, Copy)]
@@ -25,12 +25,14 @@ pub(crate) struct Conv<'a, E: Number, W> {
     pub input: Shape,
     /// Shape of the output.
     pub output: Shape,
-    /// Filter rows and columns.
-    pub filter: [u16; 2],
+    /// How its weights are packed.
+    pub filter: FilterLayout,
     /// Strides.
     pub stride: [u16; 2],
     /// Padding.
     pub padding: Padding,
+    /// See [`artifact::layout::pairs_fit`].
+    pub pairs_fit: bool,
     /// Packed weights.
     pub weights: &'a [W],
     /// Per-channel parameters.
@@ -39,13 +41,18 @@ pub(crate) struct Conv<'a, E: Number, W> {
     pub residual: ResidualSource<'a, E>,
     /// Epilogue.
     pub finish: Finish,
-    /// KR: channels per group.
-    pub kr: usize,
 }
+
+/// Most elements of a filter row that is gathered where a window reaches over the border: three
+/// taps of 64 channels. Longer rows go tap by tap, which costs them little.
+const RIM: usize = 192;
 
 impl<E: Number, W> Conv<'_, E, W> {
     /// Computes panels `panel..panel + NP` of the output pixels that `out` holds, the first
     /// of which is `first_pixel`, MR pixels at a time.
+    ///
+    /// The taps of a filter row lie side by side in the map, so one dot takes whole rows of a
+    /// window inside the map. Rows that reach over the border are gathered first.
     #[inline(always)]
     pub(crate) fn panels<I, const NR: usize, const MR: usize, const NP: usize>(
         &self,
@@ -56,15 +63,19 @@ impl<E: Number, W> Conv<'_, E, W> {
     ) where
         I: Lanes<NR, E, W>,
     {
+        const { assert!(RIM >= MAX_PACKED_ROW) };
         let c_out = usize::from(self.output.c);
-        let c_in = usize::from(self.input.c);
-        let (w_out, w_in) = (usize::from(self.output.w), usize::from(self.input.w));
-        let [kh, kw] = self.filter.map(usize::from);
-        let depth = c_in.div_ceil(self.kr) * self.kr;
-        let tap_len = depth * NR;
-        let panel_len = kh * kw * tap_len;
+        let (c_in, w_in) = (usize::from(self.input.c), usize::from(self.input.w));
+        let w_out = usize::from(self.output.w);
+        let (taps, channels) = self.filter.taps();
+        let depth = self.filter.groups() * self.filter.dtype.kr();
+        // What a dot takes: a filter row, or a tap where channels leave groups partly empty.
+        let by_rows = depth == channels || self.filter.packs_rows();
+        let row_len = taps * depth;
+        let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };
+        let panel_len = self.filter.panel_len();
         let params_len = E::PLANES * NR;
-        let pad_pixel = self.input.len();
+        let mut rim = [[E::zeroed(); RIM]; MR];
         let weights: [&[W]; NP] =
             core::array::from_fn(|p| &self.weights[(panel + p) * panel_len..][..panel_len]);
         let params: [&[E::Param]; NP] =
@@ -91,31 +102,46 @@ impl<E: Number, W> Conv<'_, E, W> {
                 }
             }
             let mut acc = [start; MR];
-            for ky in 0..kh {
-                for kx in 0..kw {
+            if by_rows && self.are_inside(&origin) {
+                let mut windows = [&self.x[..0]; MR];
+                for m in 0..MR {
+                    let at = (origin[m].0 as usize * w_in + origin[m].1 as usize) * c_in;
+                    windows[m] = &self.x[at..at + window.span()];
+                }
+                isa.dot(&mut acc, windows, window, weights);
+            } else if by_rows && row_len <= RIM {
+                for ky in 0..self.filter.kh {
                     let mut rows = [&self.x[..0]; MR];
-                    for m in 0..MR {
-                        let (y, x) = (origin[m].0 + ky as isize, origin[m].1 + kx as isize);
-                        // One comparison per axis: negative numbers are huge as unsigned.
-                        let inside = (y as usize) < usize::from(self.input.h)
-                            && (x as usize) < usize::from(self.input.w);
-                        let at = if inside {
-                            (y as usize * w_in + x as usize) * c_in
-                        } else {
-                            pad_pixel
+                    for (m, rim) in rim.iter_mut().enumerate() {
+                        rows[m] = match self.row_inside(origin[m], ky) {
+                            Some(at) => &self.x[at..at + row_len],
+                            None => {
+                                self.gather(rim, origin[m], ky);
+                                &rim[..row_len]
+                            }
                         };
-                        rows[m] = &self.x[at..at + depth];
                     }
-                    let tap = (ky * kw + kx) * tap_len;
-                    let mut w = [&weights[0][..0]; NP];
-                    for p in 0..NP {
-                        w[p] = &weights[p][tap..tap + tap_len];
+                    let w = part(&weights, ky, row_len * NR);
+                    isa.dot(&mut acc, rows, Rows::one(row_len), w);
+                }
+            } else {
+                for ky in 0..self.filter.kh {
+                    for kx in 0..taps {
+                        let mut rows = [&self.x[..0]; MR];
+                        for m in 0..MR {
+                            let at = self.tap(origin[m], ky, kx);
+                            rows[m] = &self.x[at..at + depth];
+                        }
+                        let w = part(&weights, ky * taps + kx, depth * NR);
+                        isa.dot(&mut acc, rows, Rows::one(depth), w);
                     }
-                    isa.dot(&mut acc, rows, w);
                 }
             }
-            for (m, acc) in acc.into_iter().enumerate().take(pixels - pixel) {
-                for (p, acc) in acc.into_iter().enumerate() {
+            for (m, acc) in acc.iter().enumerate() {
+                if pixel + m >= pixels {
+                    break;
+                }
+                for p in 0..NP {
                     let channel = (panel + p) * NR;
                     let n = NR.min(c_out - channel);
                     let at = (pixel + m) * c_out + channel;
@@ -127,7 +153,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                             Some(lanes::<E, NR>(&r[at..at + n]))
                         }
                     };
-                    let y = isa.finish(acc, &scale[p], &self.finish, residual.as_ref());
+                    let y = isa.finish(acc[p], &scale[p], &self.finish, residual.as_ref());
                     if n == NR {
                         out[at..at + NR].copy_from_slice(&y);
                     } else {
@@ -138,6 +164,72 @@ impl<E: Number, W> Conv<'_, E, W> {
             pixel += MR;
         }
     }
+
+    /// Whether all windows that start at `origin`, in the order of the output, are surely inside
+    /// the map.
+    #[inline(always)]
+    fn are_inside<const MR: usize>(&self, origin: &[(isize, isize); MR]) -> bool {
+        let (first, last) = (origin[0], origin[MR - 1]);
+        self.padding == Padding::same(0)
+            || first.0 == last.0
+                && first.1 >= 0
+                && first.0 >= 0
+                && last.0 as usize + self.filter.kh <= usize::from(self.input.h)
+                && last.1 as usize + self.filter.kw <= usize::from(self.input.w)
+    }
+
+    /// Where row `ky` of the window that starts at `origin` lies, if it is inside the map.
+    #[inline(always)]
+    fn row_inside(&self, origin: (isize, isize), ky: usize) -> Option<usize> {
+        let (h, w) = (usize::from(self.input.h), usize::from(self.input.w));
+        // One comparison for both ends: negative numbers are huge as unsigned.
+        let y = (origin.0 + ky as isize) as usize;
+        let inside = y < h && origin.1 >= 0 && origin.1 as usize + self.filter.kw <= w;
+        inside.then(|| (y * w + origin.1 as usize) * usize::from(self.input.c))
+    }
+
+    /// Where the first channel of a tap of the window that starts at `origin` lies; outside the
+    /// map, the pad pixel's.
+    #[inline(always)]
+    fn tap(&self, origin: (isize, isize), ky: usize, kx: usize) -> usize {
+        let (h, w) = (usize::from(self.input.h), usize::from(self.input.w));
+        let (y, x) = ((origin.0 + ky as isize) as usize, (origin.1 + kx as isize) as usize);
+        if y < h && x < w { (y * w + x) * usize::from(self.input.c) } else { self.input.len() }
+    }
+
+    /// Copies row `ky` of a window, taps outside the map from the pad pixel.
+    #[inline(always)]
+    fn gather(&self, rim: &mut [E; RIM], origin: (isize, isize), ky: usize) {
+        let (c, w) = (usize::from(self.input.c), usize::from(self.input.w));
+        let rim = &mut rim[..self.filter.kw * c];
+        // All of its channels are equal.
+        let pad = self.x[self.input.len()];
+        let y = (origin.0 + ky as isize) as usize;
+        if y >= usize::from(self.input.h) {
+            return rim.fill(pad);
+        }
+        let left = origin.1.clamp(0, w as isize) as usize;
+        let right = (origin.1 + self.filter.kw as isize).clamp(0, w as isize) as usize;
+        let (before, rest) = rim.split_at_mut((left as isize - origin.1) as usize * c);
+        let (inside, after) = rest.split_at_mut((right - left) * c);
+        before.fill(pad);
+        inside.copy_from_slice(&self.x[(y * w + left) * c..(y * w + right) * c]);
+        after.fill(pad);
+    }
+}
+
+/// Part `index` of each panel's weights, in parts of `len`.
+#[inline(always)]
+fn part<'w, W, const NP: usize>(
+    weights: &[&'w [W]; NP],
+    index: usize,
+    len: usize,
+) -> [&'w [W]; NP] {
+    let mut part = *weights;
+    for p in 0..NP {
+        part[p] = &weights[p][index * len..][..len];
+    }
+    part
 }
 
 /// NR numbers from a slice that may be shorter, at a panel's ragged end.

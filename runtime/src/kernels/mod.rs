@@ -48,6 +48,47 @@ pub(crate) struct Finish {
     pub residual_shift: u32,
 }
 
+/// What of a slice a dot takes: `count` runs of `len` elements, `stride` apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub count: usize,
+    pub stride: usize,
+    pub len: usize,
+}
+
+impl Rows {
+    /// A single one.
+    #[inline(always)]
+    pub(crate) fn one(len: usize) -> Self {
+        Self { count: 1, stride: 0, len }
+    }
+
+    /// How long the slice must be.
+    #[inline(always)]
+    pub(crate) fn span(self) -> usize {
+        self.count.saturating_sub(1) * self.stride + self.len
+    }
+
+    /// Panics unless the rows of `x` and their weights are in bounds; returns the groups of a row.
+    #[inline(always)]
+    pub(crate) fn check<E, W, const MR: usize, const NP: usize>(
+        self,
+        x: &[&[E]; MR],
+        w: &[&[W]; NP],
+        [kr, nr]: [usize; 2],
+    ) -> usize {
+        let groups = self.len / kr;
+        assert!(groups * kr == self.len);
+        for x in x {
+            assert!(x.len() >= self.span());
+        }
+        for w in w {
+            assert!(w.len() >= self.count * self.len * nr);
+        }
+        groups
+    }
+}
+
 /// The steps of a convolution on one instruction set, for activations `E` and weights `W`.
 ///
 /// A value is the proof that the CPU has the instructions.
@@ -63,12 +104,13 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
     /// A panel's scales from its planes; computed once for all of its pixels.
     fn scale(self, params: &[E::Param]) -> Self::Scale;
 
-    /// One tap: `acc[m][p] += x[m] · w[p]` over all channel groups. `x[m]` holds whole
-    /// groups of KR, `w[p]` as many groups of NR × KR.
+    /// `acc[m][p] += x[m] · w[p]` over the `rows` of `x[m]` and all groups of KR in each, whose
+    /// NR × KR weights follow each other in `w[p]`.
     fn dot<const MR: usize, const NP: usize>(
         self,
         acc: &mut [[Self::Acc; NP]; MR],
         x: [&[E]; MR],
+        rows: Rows,
         w: [&[W]; NP],
     );
 
@@ -115,7 +157,7 @@ where
         for p in 0..NP {
             panels[p] = core::hint::black_box(w[p].as_flattened());
         }
-        isa.dot(&mut acc, rows, panels);
+        isa.dot(&mut acc, rows, Rows::one(DEPTH), panels);
         core::hint::black_box(&acc);
     }
     (MR * NP * NR * DEPTH * rounds) as u64

@@ -1,7 +1,7 @@
 //! Plain Rust: every CPU, every panel width.
 
 use super::conv::Conv;
-use super::{Finish, Kernel, Lanes, lift_residual, peak, requantize};
+use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
 use artifact::layout::{ConvPlane, KR_I8};
 
@@ -46,14 +46,18 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
         self,
         acc: &mut [[[i32; NR]; NP]; MR],
         x: [&[i8]; MR],
+        rows: Rows,
         w: [&[i8]; NP],
     ) {
         for (acc, x) in acc.iter_mut().zip(x) {
             for (acc, w) in acc.iter_mut().zip(w) {
-                for (x, w) in x.chunks_exact(KR_I8).zip(w.chunks_exact(NR * KR_I8)) {
-                    for (acc, w) in acc.iter_mut().zip(w.chunks_exact(KR_I8)) {
-                        for (x, w) in x.iter().zip(w) {
-                            *acc = acc.wrapping_add(i32::from(*x) * i32::from(*w));
+                for (r, w) in w.chunks_exact(rows.len * NR).enumerate() {
+                    let x = &x[r * rows.stride..][..rows.len];
+                    for (x, w) in x.chunks_exact(KR_I8).zip(w.chunks_exact(NR * KR_I8)) {
+                        for (acc, w) in acc.iter_mut().zip(w.chunks_exact(KR_I8)) {
+                            for (x, w) in x.iter().zip(w) {
+                                *acc = acc.wrapping_add(i32::from(*x) * i32::from(*w));
+                            }
                         }
                     }
                 }
@@ -125,13 +129,17 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
         self,
         acc: &mut [[[f32; NR]; NP]; MR],
         x: [&[f32]; MR],
+        rows: Rows,
         w: [&[W]; NP],
     ) {
         for (acc, x) in acc.iter_mut().zip(x) {
             for (acc, w) in acc.iter_mut().zip(w) {
-                for (x, w) in x.iter().zip(w.chunks_exact(NR)) {
-                    for (acc, w) in acc.iter_mut().zip(w) {
-                        *acc += x * w.to_f32();
+                for (r, w) in w.chunks_exact(rows.len * NR).enumerate() {
+                    let x = &x[r * rows.stride..][..rows.len];
+                    for (x, w) in x.iter().zip(w.chunks_exact(NR)) {
+                        for (acc, w) in acc.iter_mut().zip(w) {
+                            *acc += x * w.to_f32();
+                        }
                     }
                 }
             }

@@ -4,6 +4,7 @@ use super::{Context, fill_pad, range};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
+use artifact::layout::FilterLayout;
 use artifact::{Conv2d, Dtype, Op};
 
 /// Runs one convolution on the arena.
@@ -100,9 +101,17 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
         x,
         input: op.input.shape,
         output: op.output.shape,
-        filter: op.filter,
+        filter: FilterLayout {
+            kh: op.filter[0].into(),
+            kw: op.filter[1].into(),
+            c_in: op.input.shape.c.into(),
+            c_out: op.output.shape.c.into(),
+            nr: NR,
+            dtype,
+        },
         stride: op.stride,
         padding: op.padding,
+        pairs_fit: op.pairs_fit,
         weights: bytemuck::cast_slice(cx.artifact.span(op.weights)),
         params: bytemuck::cast_slice(cx.artifact.span(op.params)),
         residual,
@@ -113,7 +122,6 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
             residual_zero_point: op.residual.map_or(0, |r| r.input.quant.zero_point.into()),
             residual_shift: op.residual.map_or(0, |r| r.shift.into()),
         },
-        kr: dtype.kr(),
     };
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();

@@ -7,7 +7,7 @@ pub(crate) mod pool2d;
 use crate::isa::{Isa, Token};
 use crate::kernels::Kernel;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::x86_64::Avx512Vnni;
+use crate::kernels::x86_64::{Avx2, Avx512Vnni};
 use crate::workers::Workers;
 use artifact::{Artifact, Dtype, Place, layout};
 
@@ -25,6 +25,8 @@ impl Context<'_> {
         match self.isa.0 {
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(_) if self.nr() == 16 => Avx512Vnni::FLIP,
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(_) if self.nr() == 16 => Avx2::FLIP,
             _ => 0,
         }
     }

@@ -26,13 +26,20 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
         let first = i * chunk_pixels;
         match dtype {
             Dtype::I8 => {
-                let rule = Int8 { op, flip };
                 let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
-                cx.run(Pool { op, x, first, out, rule });
+                match op.kind {
+                    PoolKind::Max => cx.run(Pool { op, x, first, out, rule: LargestI8 { flip } }),
+                    PoolKind::Average => {
+                        cx.run(Pool { op, x, first, out, rule: MeanI8 { op, flip } });
+                    }
+                }
             }
             Dtype::F32 | Dtype::F16 => {
                 let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
-                cx.run(Pool { op, x, first, out, rule: Float { kind: op.kind } });
+                match op.kind {
+                    PoolKind::Max => cx.run(Pool { op, x, first, out, rule: LargestF32 }),
+                    PoolKind::Average => cx.run(Pool { op, x, first, out, rule: MeanF32 }),
+                }
             }
         }
     });
@@ -48,77 +55,99 @@ trait Rule<E> {
     fn finish(&self, acc: Self::Acc, count: usize, full: usize) -> E;
 }
 
-struct Int8<'a> {
+struct LargestI8 {
+    flip: i8,
+}
+
+impl Rule<i8> for LargestI8 {
+    type Acc = i8;
+
+    #[inline(always)]
+    fn start(&self) -> i8 {
+        i8::MIN
+    }
+
+    #[inline(always)]
+    fn add(&self, acc: i8, x: i8) -> i8 {
+        acc.max(x ^ self.flip)
+    }
+
+    #[inline(always)]
+    fn finish(&self, acc: i8, _: usize, _: usize) -> i8 {
+        acc ^ self.flip
+    }
+}
+
+struct MeanI8<'a> {
     op: &'a Pool2d,
     flip: i8,
 }
 
-impl Rule<i8> for Int8<'_> {
+impl Rule<i8> for MeanI8<'_> {
     type Acc = i32;
 
     #[inline(always)]
     fn start(&self) -> i32 {
-        match self.op.kind {
-            PoolKind::Max => -128,
-            PoolKind::Average => 0,
-        }
+        0
     }
 
     #[inline(always)]
     fn add(&self, acc: i32, x: i8) -> i32 {
-        let x = i32::from(x ^ self.flip);
-        match self.op.kind {
-            PoolKind::Max => acc.max(x),
-            PoolKind::Average => acc + x,
-        }
+        acc + i32::from(x ^ self.flip)
     }
 
     #[inline(always)]
     fn finish(&self, acc: i32, count: usize, full: usize) -> i8 {
-        let y = match self.op.kind {
-            PoolKind::Max => acc as i8,
-            PoolKind::Average => {
-                let zero_points = count as i32 * i32::from(self.op.input.quant.zero_point);
-                // A window at the border counts as if it were full: its sum is scaled up.
-                // In 64 bits: a sum over a large window times its size leaves 32.
-                let full = full as i64 * i64::from(acc - zero_points);
-                let sum = (full / count.max(1) as i64) as i32;
-                requantize(sum, self.op.requant, self.op.output.quant.zero_point.into(), -128)
-            }
-        };
-        y ^ self.flip
+        let zero_points = count as i32 * i32::from(self.op.input.quant.zero_point);
+        // A window at the border counts as if it were full: its sum is scaled up.
+        // In 64 bits: a sum over a large window times its size leaves 32.
+        let full = full as i64 * i64::from(acc - zero_points);
+        let sum = (full / count.max(1) as i64) as i32;
+        let zero_point = self.op.output.quant.zero_point.into();
+        requantize(sum, self.op.requant, zero_point, -128) ^ self.flip
     }
 }
 
-struct Float {
-    kind: PoolKind,
-}
+struct LargestF32;
 
-impl Rule<f32> for Float {
+impl Rule<f32> for LargestF32 {
     type Acc = f32;
 
     #[inline(always)]
     fn start(&self) -> f32 {
-        match self.kind {
-            PoolKind::Max => f32::NEG_INFINITY,
-            PoolKind::Average => 0.0,
-        }
+        f32::NEG_INFINITY
     }
 
     #[inline(always)]
     fn add(&self, acc: f32, x: f32) -> f32 {
-        match self.kind {
-            PoolKind::Max => acc.max(x),
-            PoolKind::Average => acc + x,
-        }
+        // One instruction, unlike `f32::max`; both pass over what is no number.
+        if x > acc { x } else { acc }
+    }
+
+    #[inline(always)]
+    fn finish(&self, acc: f32, _: usize, _: usize) -> f32 {
+        acc
+    }
+}
+
+struct MeanF32;
+
+impl Rule<f32> for MeanF32 {
+    type Acc = f32;
+
+    #[inline(always)]
+    fn start(&self) -> f32 {
+        0.0
+    }
+
+    #[inline(always)]
+    fn add(&self, acc: f32, x: f32) -> f32 {
+        acc + x
     }
 
     #[inline(always)]
     fn finish(&self, acc: f32, count: usize, _: usize) -> f32 {
-        match self.kind {
-            PoolKind::Max => acc,
-            PoolKind::Average => acc / count.max(1) as f32,
-        }
+        acc / count.max(1) as f32
     }
 }
 

@@ -1,6 +1,6 @@
 //! Builds models of one operator (and the global pool that a model must end with).
 #![allow(dead_code, reason = "each test uses a part")]
-use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes};
+use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes, pairs_fit};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
@@ -61,6 +61,8 @@ pub(crate) struct Case {
     pub(crate) padding: [u8; 4],
     pub(crate) residual: bool,
     pub(crate) relu: bool,
+    /// Weights of at most ±64, so that pairs fit.
+    pub(crate) small: bool,
 }
 
 impl Case {
@@ -150,8 +152,9 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         dtype: Dtype::I8,
     };
     let per_output = layout.kh * layout.kw * layout.c_in;
+    let limit = if case.small { 64 } else { 127 };
     let weights: Vec<i8> =
-        (0..per_output * layout.c_out).map(|_| fill.i8(noise).max(-127)).collect();
+        (0..per_output * layout.c_out).map(|_| fill.i8(noise).clamp(-limit, limit)).collect();
     let mut packed = vec![0; layout.len()];
     for o in 0..layout.c_out {
         for ky in 0..layout.kh {
@@ -165,7 +168,11 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     }
     let bias: Vec<i32> = (0..layout.c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
     let requant: Vec<Requant> = (0..layout.c_out)
-        .map(|_| Requant::new(f64::from(noise.below(1000) + 1) * 1e-6).unwrap())
+        .map(|_| {
+            // Few networks have factors above a half, which shift by less than 32.
+            let one = if noise.below(64) == 0 { 1e-3 } else { 1e-6 };
+            Requant::new(f64::from(noise.below(1000) + 1) * one).unwrap()
+        })
         .collect();
     let residual_shift = noise.below(12) as u8;
     let residual_factor: Vec<i32> =
@@ -188,12 +195,15 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     }
     let mut blob = Blob::new();
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
+    let pairs_fit = pairs_fit(&packed);
+    assert!(pairs_fit || !case.small);
     let op = Op::Conv2d(Conv2d {
         input: x,
         output: y,
         filter: case.filter,
         stride: case.stride,
         padding: case.padding(),
+        pairs_fit,
         weights: blob.push(&packed).unwrap(),
         params: blob.push(&params).unwrap(),
         residual: case.residual.then_some(Residual { input: x, shift: residual_shift }),

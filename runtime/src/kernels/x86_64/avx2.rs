@@ -1,17 +1,21 @@
 //! AVX2, FMA and F16C: 16 output channels in two registers.
 //!
-//! VPMADDUBSW multiplies an unsigned by a signed byte and saturates sums of two products. Given
-//! `|x|` and `w` with the sign of `x`, it never does: `2 · 128 · 127 < 2¹⁵`. So sums are exact,
-//! at twice the products an instruction of widened numbers.
+//! VPMADDUBSW multiplies unsigned activations with signed weights and saturates sums of two
+//! products. They are exact where no pair of weights is too large for that
+//! ([`artifact::layout::pairs_fit`]), which `convert` sees to: [`Unsaturated`]. Any other weights
+//! are multiplied as `|x|` and `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`.
 
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
-use crate::kernels::{Finish, Kernel, Lanes, peak};
+use crate::kernels::{self, Finish, Kernel, Lanes, Rows, peak};
+use artifact::Requant;
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
+/// [`Avx2::FLIP`] of four activations.
+const FLIPS: i32 = i32::from_ne_bytes([Avx2::FLIP.cast_unsigned(); 4]);
 
 /// AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,9 @@ pub(crate) struct Avx2 {
 }
 
 impl Avx2 {
+    /// What stored int8 activations are XORed with: the instruction multiplies unsigned ones.
+    pub(crate) const FLIP: i8 = -128;
+
     /// `None` unless the CPU has them.
     pub(crate) fn new() -> Option<Self> {
         (has!("avx2") && has!("fma") && has!("f16c")).then_some(Self { _proof: () })
@@ -44,57 +51,20 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
 }
 
-/// AVX2 has no arithmetic 64-bit shift: products are lifted by this, which every shift divides,
-/// so that none is negative, shifted logically, and the lift is taken out again.
-const LIFT: i64 = 1 << 62;
-
-/// The requantization of four outputs, every second of eight: their products have 64 bits.
-#[derive(Debug, Clone, Copy)]
-struct Quad {
-    multiplier: __m256i,
-    shift: __m256i,
-    /// `2^(shift−1)` and the lift.
-    addend: __m256i,
-    /// The lift after the shift.
-    lift: __m256i,
-}
-
-impl Quad {
-    /// From the low 32 bits of each 64-bit lane, and any high ones of `multiplier`.
-    #[inline(always)]
-    fn new(multiplier: __m256i, shift: __m256i) -> Self {
-        // SAFETY: AVX2 is proven by the callers' token; registers only.
-        unsafe {
-            let one = _mm256_set1_epi64x(1);
-            let lift = _mm256_set1_epi64x(LIFT);
-            let half = _mm256_sllv_epi64(one, _mm256_sub_epi64(shift, one));
-            Self {
-                multiplier,
-                shift,
-                addend: _mm256_add_epi64(half, lift),
-                lift: _mm256_srlv_epi64(lift, shift),
-            }
-        }
-    }
-
-    /// `(acc · multiplier + 2^(shift−1)) >> shift` of the low 32 bits of each 64-bit lane.
-    #[inline(always)]
-    fn apply(&self, acc: __m256i) -> __m256i {
-        // SAFETY: AVX2 is proven by the callers' token; registers only.
-        unsafe {
-            let sum = _mm256_add_epi64(_mm256_mul_epi32(acc, self.multiplier), self.addend);
-            _mm256_sub_epi64(_mm256_srlv_epi64(sum, self.shift), self.lift)
-        }
-    }
-}
-
 /// A panel's requantization, for each half of it.
+///
+/// Products have 64 bits, so even and odd outputs are multiplied apart. Their upper halves are
+/// shifted by what a shift exceeds 32, for AVX2 has no arithmetic 64-bit shift.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    even: [Quad; 2],
-    odd: [Quad; 2],
+    multiplier: [__m256i; 2],
+    shift: [__m256i; 2],
+    /// `2^(shift−1)` of the even and of the odd outputs.
+    rounding: [[__m256i; 2]; 2],
     /// Of the residual.
     factor: [__m256i; 2],
+    /// Some shift is less than 32.
+    has_small_shift: bool,
 }
 
 impl Lanes<NR, i8, i8> for Avx2 {
@@ -108,17 +78,30 @@ impl Lanes<NR, i8, i8> for Avx2 {
 
     #[inline(always)]
     fn scale(self, params: &[i32]) -> Scale {
-        let plane = |p| [0, 1].map(|half| load_half(params, p, half));
-        let (multiplier, shift) = (plane(ConvPlane::Multiplier), plane(ConvPlane::Shift));
-        // SAFETY: `self` proves AVX2; registers only.
-        let (even, odd) = unsafe {
-            let low = _mm256_set1_epi64x(0xffff_ffff);
-            let high = |x| _mm256_srli_epi64(x, 32);
-            let even = |i: usize| Quad::new(multiplier[i], _mm256_and_si256(shift[i], low));
-            let odd = |i: usize| Quad::new(high(multiplier[i]), high(shift[i]));
-            ([0, 1].map(even), [0, 1].map(odd))
-        };
-        Scale { even, odd, factor: plane(ConvPlane::Residual) }
+        let load = |p| [load_half(params, p, 0), load_half(params, p, 1)];
+        let (multiplier, shift) = (load(ConvPlane::Multiplier), load(ConvPlane::Shift));
+        let mut rounding = [[multiplier[0]; 2]; 2];
+        for half in 0..2 {
+            // SAFETY: `self` proves AVX2; registers only.
+            rounding[half] = unsafe {
+                let one = _mm256_set1_epi64x(1);
+                let even = _mm256_and_si256(shift[half], _mm256_set1_epi64x(0xffff_ffff));
+                let odd = _mm256_srli_epi64(shift[half], 32);
+                [
+                    _mm256_sllv_epi64(one, _mm256_sub_epi64(even, one)),
+                    _mm256_sllv_epi64(one, _mm256_sub_epi64(odd, one)),
+                ]
+            };
+        }
+        Scale {
+            multiplier,
+            shift,
+            rounding,
+            factor: load(ConvPlane::Residual),
+            has_small_shift: plane::<_, NR>(params, ConvPlane::Shift as usize)
+                .iter()
+                .any(|shift| *shift < 32),
+        }
     }
 
     #[inline(always)]
@@ -126,33 +109,38 @@ impl Lanes<NR, i8, i8> for Avx2 {
         self,
         acc: &mut [[[__m256i; 2]; NP]; MR],
         x: [&[i8]; MR],
+        rows: Rows,
         w: [&[i8]; NP],
     ) {
-        let groups = x[0].len() / KR_I8;
-        assert!(x.iter().all(|x| x.len() == groups * KR_I8));
-        assert!(w.iter().all(|w| w.len() == groups * KR_I8 * NR));
-        for g in 0..groups {
-            for p in 0..NP {
-                // SAFETY: `self` proves AVX2; group `g` of each slice is in bounds, as just
-                // asserted, and the loads are unaligned.
-                unsafe {
-                    let ones = _mm256_set1_epi16(1);
-                    let at = w[p].as_ptr().add(g * KR_I8 * NR);
-                    let weights =
-                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
-                    for m in 0..MR {
-                        let x = x[m].as_ptr().add(g * KR_I8).cast::<i32>().read_unaligned();
-                        let x = _mm256_set1_epi32(x);
-                        let magnitude = _mm256_abs_epi8(x);
-                        for i in 0..2 {
-                            let signed = _mm256_sign_epi8(weights[i], x);
-                            let pairs = _mm256_maddubs_epi16(magnitude, signed);
-                            let sums = _mm256_madd_epi16(pairs, ones);
-                            acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in 0..groups {
+                for p in 0..NP {
+                    // SAFETY: `self` proves AVX2; row and group are in bounds, as just
+                    // asserted, and the loads are unaligned.
+                    unsafe {
+                        let ones = _mm256_set1_epi16(1);
+                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                        let weights =
+                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                        for m in 0..MR {
+                            let x =
+                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                            let x = _mm256_set1_epi32(x ^ FLIPS);
+                            let magnitude = _mm256_abs_epi8(x);
+                            for i in 0..2 {
+                                let signed = _mm256_sign_epi8(weights[i], x);
+                                let pairs = _mm256_maddubs_epi16(magnitude, signed);
+                                let sums = _mm256_madd_epi16(pairs, ones);
+                                acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
+                            }
                         }
                     }
                 }
             }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
         }
     }
 
@@ -164,39 +152,15 @@ impl Lanes<NR, i8, i8> for Avx2 {
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
-        let mut out = [0; NR];
-        let (low_bytes, high_bytes) = out.split_at_mut(8);
-        for (half, out) in [low_bytes, high_bytes].into_iter().enumerate() {
-            // SAFETY: `self` proves AVX2; `r` and `out` are 8 bytes long.
-            unsafe {
-                let mut acc = acc[half];
-                if let Some(r) = residual {
-                    let r = &r[half * 8..][..8];
-                    let r = _mm256_cvtepi8_epi32(_mm_loadl_epi64(r.as_ptr().cast()));
-                    let r = _mm256_sub_epi32(r, _mm256_set1_epi32(finish.residual_zero_point));
-                    let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
-                    let product =
-                        _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[half]), rounding);
-                    let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
-                    acc = _mm256_add_epi32(acc, _mm256_sra_epi32(product, count));
-                }
-                let even = scale.even[half].apply(acc);
-                let odd = scale.odd[half].apply(_mm256_srli_epi64(acc, 32));
-                let y = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0b1010_1010);
-                let y = _mm256_add_epi32(y, _mm256_set1_epi32(finish.zero_point));
-                let y = _mm256_max_epi32(y, _mm256_set1_epi32(finish.low));
-                let y = _mm256_min_epi32(y, _mm256_set1_epi32(127));
-                // In range, so the saturating packs only narrow.
-                let y = _mm_packs_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
-                _mm_storel_epi64(out.as_mut_ptr().cast(), _mm_packs_epi16(y, y));
-            }
-        }
-        out
+        requantize(self, acc, scale, finish, residual)
     }
 
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            if conv.pairs_fit {
+                return Lanes::conv(Unsaturated(isa), conv, first, out);
+            }
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
                 conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
@@ -209,13 +173,170 @@ impl Lanes<NR, i8, i8> for Avx2 {
     fn peak(self, rounds: usize) -> u64 {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, rounds: usize) -> u64 {
-            peak::<_, i8, i8, NR, 4, 1>(isa, rounds)
+            Lanes::peak(Unsaturated(isa), rounds)
         }
         // SAFETY: `self` proves the feature.
         unsafe { enabled(self, rounds) }
     }
 }
 
+/// Adds the residual, requantizes and clamps.
+#[inline(always)]
+fn requantize(
+    _: Avx2,
+    acc: [__m256i; 2],
+    scale: &Scale,
+    finish: &Finish,
+    residual: Option<&[i8; NR]>,
+) -> [i8; NR] {
+    let mut acc = acc;
+    let mut out = [0; NR];
+    // SAFETY: the token proves AVX2; the residual and `out` are 16 bytes long.
+    unsafe {
+        let flip = _mm_set1_epi8(Avx2::FLIP);
+        if let Some(r) = residual {
+            let r = _mm_xor_si128(_mm_loadu_si128(r.as_ptr().cast()), flip);
+            let halves = [_mm256_cvtepi8_epi32(r), _mm256_cvtepi8_epi32(_mm_srli_si128(r, 8))];
+            let zero_point = _mm256_set1_epi32(finish.residual_zero_point);
+            let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
+            let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+            for i in 0..2 {
+                let r = _mm256_sub_epi32(halves[i], zero_point);
+                let product = _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[i]), rounding);
+                acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(product, count));
+            }
+        }
+        if scale.has_small_shift {
+            return requantize_any(acc, scale, finish);
+        }
+        let mut y = acc;
+        for i in 0..2 {
+            let (multiplier, [half_even, half_odd]) = (scale.multiplier[i], scale.rounding[i]);
+            let even = _mm256_add_epi64(_mm256_mul_epi32(acc[i], multiplier), half_even);
+            let odd =
+                _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), _mm256_srli_epi64(multiplier, 32));
+            let odd = _mm256_add_epi64(odd, half_odd);
+            let high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b1010_1010);
+            y[i] = _mm256_srav_epi32(high, _mm256_sub_epi32(scale.shift[i], _mm256_set1_epi32(32)));
+        }
+        // Packs saturate, which is the clamp at both ends, and leave the halves interleaved by
+        // 128 bits. A number that 16 bits cannot hold is clamped whatever the zero point.
+        let y = _mm256_packs_epi32(y[0], y[1]);
+        let y = _mm256_adds_epi16(y, _mm256_set1_epi16(finish.zero_point as i16));
+        let y = _mm256_packs_epi16(y, y);
+        let y = _mm_unpacklo_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+        let y = _mm_max_epi8(y, _mm_set1_epi8(finish.low as i8));
+        _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_xor_si128(y, flip));
+    }
+    out
+}
+
+/// With any shift; no network of ours has one below 32.
+#[cold]
+fn requantize_any(acc: [__m256i; 2], scale: &Scale, finish: &Finish) -> [i8; NR] {
+    // SAFETY: a vector is eight i32 of any value.
+    let numbers = |v: &[__m256i; 2]| unsafe { core::mem::transmute::<_, [i32; NR]>(*v) };
+    let (acc, multiplier, shift) =
+        (numbers(&acc), numbers(&scale.multiplier), numbers(&scale.shift));
+    core::array::from_fn(|i| {
+        let requant = Requant { multiplier: multiplier[i], shift: shift[i] as u8 };
+        kernels::requantize(acc[i], requant, finish.zero_point, finish.low) ^ Avx2::FLIP
+    })
+}
+
+/// For weights that never let VPMADDUBSW saturate.
+#[derive(Debug, Clone, Copy)]
+struct Unsaturated(Avx2);
+
+impl Lanes<NR, i8, i8> for Unsaturated {
+    type Acc = [__m256i; 2];
+    type Scale = Scale;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [__m256i; 2] {
+        let half = |i| {
+            let bias = load_half(params, ConvPlane::Bias, i);
+            let sum = load_half(params, ConvPlane::WeightSum, i);
+            // SAFETY: the token proves AVX2; registers only.
+            unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(sum, 7)) }
+        };
+        [half(0), half(1)]
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32]) -> Scale {
+        Lanes::<NR, i8, i8>::scale(self.0, params)
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[__m256i; 2]; NP]; MR],
+        x: [&[i8]; MR],
+        rows: Rows,
+        w: [&[i8]; NP],
+    ) {
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in 0..groups {
+                for p in 0..NP {
+                    // SAFETY: the token proves AVX2; row and group are in bounds, as just
+                    // asserted, and the loads are unaligned.
+                    unsafe {
+                        let ones = _mm256_set1_epi16(1);
+                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                        let weights =
+                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                        for m in 0..MR {
+                            let x =
+                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                            let x = _mm256_set1_epi32(x);
+                            for i in 0..2 {
+                                let pairs = _mm256_maddubs_epi16(x, weights[i]);
+                                let sums = _mm256_madd_epi16(pairs, ones);
+                                acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
+                            }
+                        }
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [__m256i; 2],
+        scale: &Scale,
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        requantize(self.0, acc, scale, finish, residual)
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Unsaturated, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Unsaturated, rounds: usize) -> u64 {
+            peak::<_, i8, i8, NR, 4, 1>(isa, rounds)
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { enabled(self, rounds) }
+    }
+}
 /// A stored weight that AVX2 loads as 8 f32.
 trait Load8: bytemuck::Pod + Sync {
     /// Eight weights.
@@ -262,26 +383,30 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
         self,
         acc: &mut [[[__m256; 2]; NP]; MR],
         x: [&[f32]; MR],
+        rows: Rows,
         w: [&[W]; NP],
     ) {
-        let depth = x[0].len();
-        assert!(x.iter().all(|x| x.len() == depth));
-        assert!(w.iter().all(|w| w.len() == depth * NR));
-        for c in 0..depth {
-            for p in 0..NP {
-                // SAFETY: `self` proves AVX2, FMA and F16C; channel `c` of each slice is in
-                // bounds, as just asserted.
-                unsafe {
-                    let at = w[p].as_ptr().add(c * NR);
-                    let weights = [W::load(at), W::load(at.add(8))];
-                    for m in 0..MR {
-                        let x = _mm256_set1_ps(*x[m].get_unchecked(c));
-                        for i in 0..2 {
-                            acc[m][p][i] = _mm256_fmadd_ps(x, weights[i], acc[m][p][i]);
+        let depth = rows.check(&x, &w, [1, NR]);
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for c in 0..depth {
+                for p in 0..NP {
+                    // SAFETY: `self` proves AVX2, FMA and F16C; row and channel are in
+                    // bounds, as just asserted.
+                    unsafe {
+                        let at = w[p].as_ptr().add(w_at + c * NR);
+                        let weights = [W::load(at), W::load(at.add(8))];
+                        for m in 0..MR {
+                            let x = _mm256_set1_ps(*x[m].get_unchecked(x_at + c));
+                            for i in 0..2 {
+                                acc[m][p][i] = _mm256_fmadd_ps(x, weights[i], acc[m][p][i]);
+                            }
                         }
                     }
                 }
             }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
         }
     }
 

@@ -7,7 +7,7 @@
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
-use crate::kernels::{Finish, Kernel, Lanes, peak};
+use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
 
@@ -96,27 +96,32 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         self,
         acc: &mut [[__m512i; NP]; MR],
         x: [&[i8]; MR],
+        rows: Rows,
         w: [&[i8]; NP],
     ) {
-        let groups = x[0].len() / KR_I8;
-        assert!(x.iter().all(|x| x.len() == groups * KR_I8));
-        assert!(w.iter().all(|w| w.len() == groups * KR_I8 * NR));
-        for g in 0..groups {
-            // SAFETY: `self` proves AVX-512 VNNI; group `g` of each slice is in bounds, as
-            // just asserted, and the loads are unaligned.
-            unsafe {
-                let mut weights = [_mm512_setzero_si512(); NP];
-                for p in 0..NP {
-                    weights[p] = _mm512_loadu_si512(w[p].as_ptr().add(g * KR_I8 * NR).cast());
-                }
-                for m in 0..MR {
-                    let x = x[m].as_ptr().add(g * KR_I8).cast::<i32>().read_unaligned();
-                    let x = _mm512_set1_epi32(x);
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in 0..groups {
+                // SAFETY: `self` proves AVX-512 VNNI; row and group are in bounds, as
+                // just asserted, and the loads are unaligned.
+                unsafe {
+                    let mut weights = [_mm512_setzero_si512(); NP];
                     for p in 0..NP {
-                        acc[m][p] = _mm512_dpbusd_epi32(acc[m][p], x, weights[p]);
+                        weights[p] =
+                            _mm512_loadu_si512(w[p].as_ptr().add(w_at + g * KR_I8 * NR).cast());
+                    }
+                    for m in 0..MR {
+                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                        let x = _mm512_set1_epi32(x);
+                        for p in 0..NP {
+                            acc[m][p] = _mm512_dpbusd_epi32(acc[m][p], x, weights[p]);
+                        }
                     }
                 }
             }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
         }
     }
 
@@ -249,26 +254,30 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         self,
         acc: &mut [[__m512; NP]; MR],
         x: [&[f32]; MR],
+        rows: Rows,
         w: [&[W]; NP],
     ) {
-        let depth = x[0].len();
-        assert!(x.iter().all(|x| x.len() == depth));
-        assert!(w.iter().all(|w| w.len() == depth * NR));
-        for c in 0..depth {
-            // SAFETY: `self` proves AVX-512; channel `c` of each slice is in bounds, as just
-            // asserted.
-            unsafe {
-                let mut weights = [_mm512_setzero_ps(); NP];
-                for p in 0..NP {
-                    weights[p] = W::load(w[p].as_ptr().add(c * NR));
-                }
-                for m in 0..MR {
-                    let x = _mm512_set1_ps(*x[m].get_unchecked(c));
+        let depth = rows.check(&x, &w, [1, NR]);
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for c in 0..depth {
+                // SAFETY: `self` proves AVX-512; row and channel are in bounds, as just
+                // asserted.
+                unsafe {
+                    let mut weights = [_mm512_setzero_ps(); NP];
                     for p in 0..NP {
-                        acc[m][p] = _mm512_fmadd_ps(x, weights[p], acc[m][p]);
+                        weights[p] = W::load(w[p].as_ptr().add(w_at + c * NR));
+                    }
+                    for m in 0..MR {
+                        let x = _mm512_set1_ps(*x[m].get_unchecked(x_at + c));
+                        for p in 0..NP {
+                            acc[m][p] = _mm512_fmadd_ps(x, weights[p], acc[m][p]);
+                        }
                     }
                 }
             }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
         }
     }
 

@@ -113,6 +113,8 @@ impl Lanes<NR, i8, i8> for Avx2 {
         w: [&[i8]; NP],
     ) {
         let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
             for g in 0..groups {
@@ -132,8 +134,8 @@ impl Lanes<NR, i8, i8> for Avx2 {
                             for i in 0..2 {
                                 let signed = _mm256_sign_epi8(weights[i], x);
                                 let pairs = _mm256_maddubs_epi16(magnitude, signed);
-                                let sums = _mm256_madd_epi16(pairs, ones);
-                                acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
+                                let quads = _mm256_madd_epi16(pairs, ones);
+                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
                             }
                         }
                     }
@@ -142,6 +144,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
             x_at += rows.stride;
             w_at += rows.len * NR;
         }
+        *acc = sums;
     }
 
     #[inline(always)]
@@ -277,6 +280,8 @@ impl Lanes<NR, i8, i8> for Unsaturated {
         w: [&[i8]; NP],
     ) {
         let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
             for g in 0..groups {
@@ -294,8 +299,8 @@ impl Lanes<NR, i8, i8> for Unsaturated {
                             let x = _mm256_set1_epi32(x);
                             for i in 0..2 {
                                 let pairs = _mm256_maddubs_epi16(x, weights[i]);
-                                let sums = _mm256_madd_epi16(pairs, ones);
-                                acc[m][p][i] = _mm256_add_epi32(acc[m][p][i], sums);
+                                let quads = _mm256_madd_epi16(pairs, ones);
+                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
                             }
                         }
                     }
@@ -304,6 +309,7 @@ impl Lanes<NR, i8, i8> for Unsaturated {
             x_at += rows.stride;
             w_at += rows.len * NR;
         }
+        *acc = sums;
     }
 
     #[inline(always)]
@@ -387,6 +393,8 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
         w: [&[W]; NP],
     ) {
         let depth = rows.check(&x, &w, [1, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
             for c in 0..depth {
@@ -399,7 +407,7 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
                         for m in 0..MR {
                             let x = _mm256_set1_ps(*x[m].get_unchecked(x_at + c));
                             for i in 0..2 {
-                                acc[m][p][i] = _mm256_fmadd_ps(x, weights[i], acc[m][p][i]);
+                                sums[m][p][i] = _mm256_fmadd_ps(x, weights[i], sums[m][p][i]);
                             }
                         }
                     }
@@ -408,6 +416,7 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
             x_at += rows.stride;
             w_at += rows.len * NR;
         }
+        *acc = sums;
     }
 
     #[inline(always)]

@@ -100,6 +100,8 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         w: [&[i8]; NP],
     ) {
         let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
             for g in 0..groups {
@@ -115,7 +117,7 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                         let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
                         let x = _mm512_set1_epi32(x);
                         for p in 0..NP {
-                            acc[m][p] = _mm512_dpbusd_epi32(acc[m][p], x, weights[p]);
+                            sums[m][p] = _mm512_dpbusd_epi32(sums[m][p], x, weights[p]);
                         }
                     }
                 }
@@ -123,6 +125,7 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
             x_at += rows.stride;
             w_at += rows.len * NR;
         }
+        *acc = sums;
     }
 
     #[inline(always)]
@@ -258,6 +261,8 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         w: [&[W]; NP],
     ) {
         let depth = rows.check(&x, &w, [1, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
             for c in 0..depth {
@@ -271,7 +276,7 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
                     for m in 0..MR {
                         let x = _mm512_set1_ps(*x[m].get_unchecked(x_at + c));
                         for p in 0..NP {
-                            acc[m][p] = _mm512_fmadd_ps(x, weights[p], acc[m][p]);
+                            sums[m][p] = _mm512_fmadd_ps(x, weights[p], sums[m][p]);
                         }
                     }
                 }
@@ -279,6 +284,7 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
             x_at += rows.stride;
             w_at += rows.len * NR;
         }
+        *acc = sums;
     }
 
     #[inline(always)]

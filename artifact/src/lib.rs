@@ -27,6 +27,7 @@ pub mod op;
 pub mod quant;
 mod reader;
 pub mod shape;
+pub mod winograd;
 #[cfg(feature = "alloc")]
 pub mod writer;
 

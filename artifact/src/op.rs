@@ -14,7 +14,8 @@ pub struct Place {
     pub quant: Quant,
 }
 
-/// A byte range of the weight blob; starts at a multiple of [`crate::layout::ALIGN`].
+/// A byte range of the weight blob or the arena; starts at a multiple of
+/// [`crate::layout::ALIGN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// First byte.
@@ -47,6 +48,9 @@ pub struct Conv2d {
     pub padding: Padding,
     /// Packed weights.
     pub weights: Span,
+    /// Computed as [`crate::winograd`] says, with this range of the arena as scratch; `None`:
+    /// directly.
+    pub winograd: Option<Span>,
     /// Whether [`crate::layout::pairs_fit`] them; false in f32 models.
     pub pairs_fit: bool,
     /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel.
@@ -136,6 +140,14 @@ impl Op {
         match self {
             Self::Conv2d(Conv2d { residual: Some(r), .. }) => Some(r.input),
             _ => None,
+        }
+    }
+
+    /// The part of the arena that it writes beside its output, if any.
+    pub const fn scratch(&self) -> Option<Span> {
+        match self {
+            Self::Conv2d(o) => o.winograd,
+            Self::Pool2d(_) | Self::Affine(_) => None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::layout::{
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
     Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Span, output_len,
+    winograd,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -160,13 +161,25 @@ impl<'a> Artifact<'a> {
         }
     }
 
+    /// Whether an operator's scratch leaves `place` alone.
+    fn spares(&self, scratch: Option<Span>, place: Place) -> bool {
+        match (scratch, self.bytes_of(place)) {
+            (None, _) => true,
+            (Some(s), Some(p)) => {
+                let end = u64::from(s.offset) + u64::from(s.len);
+                end <= p.start as u64 || p.end as u64 <= u64::from(s.offset)
+            }
+            (Some(_), None) => false,
+        }
+    }
+
     /// Whether `place` holds a value when operator `before` starts.
     fn is_live(&self, place: Place, before: usize) -> bool {
         let mut live = self.meta.input == place;
         for op in self.ops().take(before) {
             if op.output() == place {
                 live = true;
-            } else if self.overlap(op.output(), place) {
+            } else if self.overlap(op.output(), place) || !self.spares(op.scratch(), place) {
                 live = false;
             }
         }
@@ -184,6 +197,16 @@ impl<'a> Artifact<'a> {
             && input.shape == output.shape;
         if self.overlap(input, output) && !in_place {
             return bad;
+        }
+        if let Some(scratch) = op.scratch() {
+            let end = u64::from(scratch.offset) + u64::from(scratch.len);
+            let apart = [Some(input), Some(output), op.residual()];
+            if !(scratch.offset as usize).is_multiple_of(ALIGN)
+                || end > self.header.arena_len as u64
+                || !apart.into_iter().flatten().all(|place| self.spares(Some(scratch), place))
+            {
+                return bad;
+            }
         }
         if let Some(residual) = op.residual() {
             let in_place = residual.offset == output.offset && residual.shape == output.shape;
@@ -241,16 +264,32 @@ impl<'a> Artifact<'a> {
         if taps > 1 << 16 {
             return geometry;
         }
+        let dtype = self.header.dtype;
+        // Winograd's weights are as many 1×1 filters for each sixteen outputs.
+        let (filter, filters) = match o.winograd {
+            None => (o.filter, 1),
+            Some(scratch) => {
+                if dtype != Dtype::F32
+                    || self.header.nr != winograd::LANES
+                    || o.filter != [3, 3]
+                    || o.stride != [1, 1]
+                    || !winograd::channels_fit(i.c, y.c)
+                    || winograd::scratch_bytes(i.c, y) != Some(scratch.len as usize)
+                {
+                    return geometry;
+                }
+                ([1, 1], winograd::POSITIONS)
+            }
+        };
         let layout = FilterLayout {
-            kh: o.filter[0].into(),
-            kw: o.filter[1].into(),
+            kh: filter[0].into(),
+            kw: filter[1].into(),
             c_in: i.c.into(),
             c_out: y.c.into(),
             nr: self.header.nr,
-            dtype: self.header.dtype,
+            dtype,
         };
-        let dtype = self.header.dtype;
-        let panel = layout.panel_len().checked_mul(dtype.weight_bytes());
+        let panel = layout.panel_len().checked_mul(dtype.weight_bytes() * filters);
         let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
         let weights = self.take_span(o.weights, weights, index, cursor)?;
         let params_len = layout.panels() * conv_planes(dtype) * layout.nr * 4;

@@ -562,6 +562,20 @@ fn pairs_of_weights_that_do_not_fit() {
 }
 
 #[test]
+fn winograd_where_it_does_not_fit() {
+    // Of three channels, and in int8.
+    for dtype in [Dtype::F32, Dtype::I8] {
+        let mut parts = Parts::sound(dtype, 16);
+        let offset = parts.arena_len as u32;
+        parts.arena_len += 1 << 20;
+        let output = parts.conv(STEM).output.shape;
+        let len = artifact::winograd::scratch_bytes(3, output).unwrap() as u32;
+        parts.conv(STEM).winograd = Some(artifact::Span { offset, len });
+        assert_eq!(parts.file(), Err(ArtifactError::Geometry { op: STEM }));
+    }
+}
+
+#[test]
 fn biases_that_leave_the_accumulator() {
     let taps = 3 * 3 * 3;
     for bias in [i32::MAX, i32::MIN, i32::MIN + 1, i32::MAX - taps * (1 << 14)] {

@@ -77,6 +77,10 @@ struct ConvertArgs {
     /// Number format of weights and activations
     #[arg(long, value_enum, default_value_t = QuantizeArg::Int8)]
     quantize: QuantizeArg,
+    /// Keep 3×3 filters of f32 models as they are: smaller files, slower convolutions than by
+    /// Winograd's algorithm
+    #[arg(long)]
+    no_winograd: bool,
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
@@ -239,6 +243,7 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
             MethodArg::Mse => Method::Mse,
             MethodArg::MinMax => Method::MinMax,
         },
+        direct: args.no_winograd,
     };
     if output.extension().is_some_and(|e| e == "onnx") {
         return write_onnx(&checkpoint, &output, out);

@@ -80,7 +80,8 @@ mod tests {
         let config = ResNetConfig::named(name, 5).unwrap();
         let checkpoint = random_checkpoint(config, 32, seed).unwrap();
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-        let options = Options { quantize, target: Target::Host, method: Method::Mse };
+        let options =
+            Options { quantize, target: Target::Host, method: Method::Mse, direct: false };
         let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
         let file = AlignedBuf::from_slice(&converted.emitted.bytes);
         let model = Model::new(&file).unwrap();

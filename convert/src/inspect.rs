@@ -70,7 +70,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             || op.input().offset == output.offset;
         let _ = writeln!(
             out,
-            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}",
+            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}",
             names.get(i).copied().unwrap_or(""),
             op.name(),
             shape(op.input()),
@@ -79,6 +79,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             op.macs(),
             output.offset,
             if in_place { " in place" } else { "" },
+            if op.scratch().is_some() { " winograd" } else { "" },
         );
         macs += op.macs();
         weights += bytes;

@@ -52,6 +52,8 @@ pub struct Options {
     pub target: Target,
     /// Choice of int8 ranges.
     pub method: Method,
+    /// Compute f32 convolutions directly, never by Winograd's algorithm.
+    pub direct: bool,
 }
 
 /// The device file and what it was made from.
@@ -138,8 +140,9 @@ pub fn convert(
         dataset: &checkpoint.training.dataset,
         metrics: &metrics,
         nr: options.target.nr(),
+        winograd: !options.direct && options.target == Target::Host,
     };
-    let host = Attributes { nr: Target::Host.nr(), ..attributes.clone() };
+    let host = Attributes { nr: Target::Host.nr(), winograd: false, ..attributes.clone() };
     let float = to_edge(&graph, Format::F32, &host)?;
     let mut quants = Vec::new();
     let emitted = match options.quantize {

@@ -18,6 +18,8 @@ pub struct MemoryPlan {
     pub bytes: Vec<usize>,
     /// First and last node at which each value lives.
     pub live: Vec<[usize; 2]>,
+    /// Offset of each node's scratch, where it has some.
+    pub scratch: Vec<Option<usize>>,
     /// Bytes of the arena.
     pub arena_len: usize,
 }
@@ -33,6 +35,7 @@ pub struct PlanError {
 }
 
 struct Buffer {
+    /// None: a node's scratch.
     values: Vec<ValueId>,
     bytes: usize,
     live: [usize; 2],
@@ -49,11 +52,16 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)
 }
 
-/// Plans the arena of an optimized graph.
+/// Plans the arena of an optimized graph; `scratch` are the bytes that each node takes beside
+/// its value while it runs.
 ///
 /// # Errors
 /// An activation of more than 2 GiB.
-pub fn plan(graph: &Graph, dtype: Dtype) -> Result<MemoryPlan, PlanError> {
+pub fn plan(
+    graph: &Graph,
+    dtype: Dtype,
+    scratch: &[Option<usize>],
+) -> Result<MemoryPlan, PlanError> {
     let count = graph.nodes.len();
     let mut live: Vec<[usize; 2]> = (0..count).map(|id| [id, id]).collect();
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -81,6 +89,14 @@ pub fn plan(graph: &Graph, dtype: Dtype) -> Result<MemoryPlan, PlanError> {
             buffers.push(Buffer { values: vec![id], bytes: bytes[id], live: live[id] });
         }
     }
+
+    let scratch_of: Vec<Option<usize>> = (0..count)
+        .map(|id| {
+            let bytes = scratch.get(id).copied().flatten()?;
+            buffers.push(Buffer { values: Vec::new(), bytes, live: [id, id] });
+            Some(buffers.len() - 1)
+        })
+        .collect();
 
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|&b| (core::cmp::Reverse(buffers[b].bytes), buffers[b].live[0]));
@@ -111,5 +127,7 @@ pub fn plan(graph: &Graph, dtype: Dtype) -> Result<MemoryPlan, PlanError> {
             offsets[value] = offset;
         }
     }
-    Ok(MemoryPlan { offsets, bytes, live, arena_len })
+    let offset_of = |buffer: usize| placed.iter().find(|(b, _)| *b == buffer).map(|(_, at)| *at);
+    let scratch = scratch_of.into_iter().map(|buffer| buffer.and_then(offset_of)).collect();
+    Ok(MemoryPlan { offsets, bytes, live, scratch, arena_len })
 }

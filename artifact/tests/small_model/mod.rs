@@ -119,6 +119,7 @@ impl Weights {
             filter,
             stride,
             padding,
+            winograd: None,
             pairs_fit,
             weights,
             params,

@@ -1,13 +1,15 @@
 //! Writes `.edge` files: lowers an optimized graph to operator records and packed weights.
 
+use super::winograd;
 use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::quantize::quantize_channel;
 use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes};
+use artifact::winograd::scratch_bytes;
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d, PoolKind,
-    Preprocess, Quant, Requant, Residual, Shape,
+    Preprocess, Quant, Requant, Residual, Shape, Span,
 };
 
 /// What surrounds the graph in the file.
@@ -23,6 +25,9 @@ pub struct Attributes<'a> {
     pub metrics: &'a str,
     /// Panel width NR: 16 for PCs and Pis, 4 for microcontrollers.
     pub nr: usize,
+    /// Compute 3×3 convolutions of f32 by Winograd's algorithm where that is faster; their
+    /// weights take four times the space.
+    pub winograd: bool,
 }
 
 /// Number format of the file.
@@ -108,7 +113,20 @@ pub fn to_edge(
     attributes: &Attributes<'_>,
 ) -> Result<Emitted, EmitError> {
     let dtype = format.dtype();
-    let plan = plan(graph, dtype)?;
+    let scratch: Vec<Option<usize>> = (graph.nodes.iter())
+        .map(|node| match &node.op {
+            NodeOp::Conv2d(conv) if attributes.winograd && dtype == Dtype::F32 => {
+                let input = graph.nodes[node.inputs[0]].shape;
+                if winograd::is_worth_it(conv, input, node.shape) {
+                    scratch_bytes(input.c, node.shape)
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        })
+        .collect();
+    let plan = plan(graph, dtype, &scratch)?;
     let place = |id: usize| Place {
         offset: plan.offsets[id] as u32,
         shape: graph.nodes[id].shape,
@@ -128,9 +146,13 @@ pub fn to_edge(
             NodeOp::Conv2d(conv) => {
                 let input = place(node.inputs[0]);
                 let residual = conv.residual.then(|| place(node.inputs[1]));
+                let fast = plan.scratch[id].zip(scratch[id]);
+                let fast =
+                    fast.map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
+                let [kh, kw] = if fast.is_some() { [1, 1] } else { conv.filter };
                 let layout = FilterLayout {
-                    kh: conv.filter[0].into(),
-                    kw: conv.filter[1].into(),
+                    kh: kh.into(),
+                    kw: kw.into(),
                     c_in: input.shape.c.into(),
                     c_out: output.shape.c.into(),
                     nr: attributes.nr,
@@ -140,6 +162,10 @@ pub fn to_edge(
                     Dtype::I8 => {
                         let quants = ConvQuants { input, output, residual };
                         pack_i8(conv, layout, quants).ok_or_else(scale_error)?
+                    }
+                    Dtype::F32 if fast.is_some() => {
+                        let weights = winograd::transform(conv, layout);
+                        (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
                     }
                     Dtype::F32 | Dtype::F16 => {
                         let (w, p) = pack_float(conv, layout).map_err(|value| {
@@ -154,6 +180,7 @@ pub fn to_edge(
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
+                    winograd: fast,
                     pairs_fit: dtype == Dtype::I8,
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,
@@ -245,9 +272,13 @@ fn pack_float(conv: &Conv, layout: FilterLayout) -> Result<(Vec<u8>, Vec<u8>), f
     } else {
         bytes_of(&packed, f32::to_le_bytes)
     };
+    Ok((weights, pack_bias(conv, layout)))
+}
+
+fn pack_bias(conv: &Conv, layout: FilterLayout) -> Vec<u8> {
     let mut bias = conv.bias.clone();
     bias.resize(layout.panels() * layout.nr, 0.0);
-    Ok((weights, bytes_of(&bias, f32::to_le_bytes)))
+    bytes_of(&bias, f32::to_le_bytes)
 }
 
 fn bytes_of<T: Copy>(values: &[T], to_bytes: fn(T) -> [u8; 4]) -> Vec<u8> {

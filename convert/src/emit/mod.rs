@@ -5,3 +5,4 @@ pub mod keras;
 pub mod onnx;
 mod onnx_proto;
 pub mod torch;
+mod winograd;

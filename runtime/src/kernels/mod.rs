@@ -9,6 +9,7 @@
 
 pub(crate) mod conv;
 pub(crate) mod scalar;
+pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]
 pub(crate) mod x86_64;
@@ -34,7 +35,7 @@ impl Number for f32 {
 }
 
 /// How accumulators become activations; int8 fields are unused in f32.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Finish {
     /// Zero point of the output.
     pub zero_point: i32,

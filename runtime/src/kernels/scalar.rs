@@ -1,6 +1,7 @@
 //! Plain Rust: every CPU, every panel width.
 
 use super::conv::Conv;
+use super::winograd::{Block, Multiply, Products};
 use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
 use artifact::layout::{ConvPlane, KR_I8};
@@ -168,5 +169,11 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
 
     fn peak(self, rounds: usize) -> u64 {
         peak::<_, f32, W, NR, 1, 1>(self, rounds)
+    }
+}
+
+impl Multiply for Scalar {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        products.eval::<Self, 1>(self, out);
     }
 }

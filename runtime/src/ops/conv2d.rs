@@ -1,6 +1,6 @@
 //! Convolutions and dense layers.
 
-use super::{Context, fill_pad, range};
+use super::{Context, fill_pad, range, winograd};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
@@ -11,13 +11,14 @@ use artifact::{Conv2d, Dtype, Op};
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     match (cx.dtype(), cx.nr()) {
         (Dtype::I8, 4) => execute::<i8, i8, 4>(cx, op, arena, &|conv, first, out| {
-            Lanes::<4, _, _>::conv(crate::kernels::scalar::Scalar, conv, first, out);
+            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
+        (Dtype::F32, _) if op.winograd.is_some() => winograd::run(cx, op, arena),
         (Dtype::F32, 4) => execute::<f32, f32, 4>(cx, op, arena, &|conv, first, out| {
-            Lanes::<4, _, _>::conv(crate::kernels::scalar::Scalar, conv, first, out);
+            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
         (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
-            Lanes::<4, _, _>::conv(crate::kernels::scalar::Scalar, conv, first, out);
+            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
         (Dtype::I8, _) => execute::<i8, i8, 16>(cx, op, arena, &|conv, first, out| {
             dispatch(cx, conv, first, out);
@@ -63,7 +64,46 @@ where
 /// Computes the output pixels of a chunk, given the first one's index.
 type ChunkKernel<'k, E, W> = dyn Fn(&Conv<'_, E, W>, usize, &mut [E]) + Sync + 'k;
 
-/// Borrows the operands and hands chunks of output pixels to the workers.
+/// A convolution's operands in the arena.
+pub(super) struct Operands<'a, E> {
+    pub(super) x: &'a [E],
+    pub(super) residual: ResidualSource<'a, E>,
+    pub(super) scratch: &'a mut [u8],
+    pub(super) out: &'a mut [u8],
+}
+
+/// Borrows them. The reader proved that they are disjoint and in bounds; `None` would be its bug.
+pub(super) fn operands<'a, E: Number>(
+    op: &Conv2d,
+    dtype: Dtype,
+    arena: &'a mut [u8],
+) -> Option<Operands<'a, E>> {
+    let (input, output) = (range(op.input, dtype), range(op.output, dtype));
+    let scratch = op.winograd.map_or(0..0, |s| {
+        let start = s.offset as usize;
+        start..start + s.len as usize
+    });
+    let (x, residual, scratch, out) = match op.residual {
+        Some(r) if r.input.offset != op.output.offset && r.input != op.input => {
+            let ranges = [input, range(r.input, dtype), scratch, output];
+            let [x, r, scratch, out] = arena.get_disjoint_mut(ranges).ok()?;
+            (&*x, ResidualSource::Other(bytemuck::cast_slice(r)), scratch, out)
+        }
+        residual => {
+            let [x, scratch, out] = arena.get_disjoint_mut([input, scratch, output]).ok()?;
+            let x = &*x;
+            let residual = match residual {
+                None => ResidualSource::None,
+                Some(r) if r.input.offset == op.output.offset => ResidualSource::InPlace,
+                Some(_) => ResidualSource::Other(bytemuck::cast_slice(x)),
+            };
+            (x, residual, scratch, out)
+        }
+    };
+    Some(Operands { x: bytemuck::cast_slice(x), residual, scratch, out })
+}
+
+/// Hands chunks of output pixels to the workers.
 fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     cx: &Context<'_>,
     op: &Conv2d,
@@ -71,30 +111,7 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     kernel: &ChunkKernel<'_, E, W>,
 ) {
     let dtype = cx.dtype();
-    let (input, output) = (range(op.input, dtype), range(op.output, dtype));
-    let other = op.residual.filter(|r| r.input.offset != op.output.offset);
-    // The reader proved that these ranges are disjoint and in bounds; a refusal would be its bug.
-    let (x, residual, out) = match other {
-        None => match arena.get_disjoint_mut([input, output]) {
-            Ok([x, out]) => (x, None, out),
-            Err(_) => return,
-        },
-        Some(r) if r.input == op.input => match arena.get_disjoint_mut([input, output]) {
-            Ok([x, out]) => (x, Some(None), out),
-            Err(_) => return,
-        },
-        Some(r) => match arena.get_disjoint_mut([input, range(r.input, dtype), output]) {
-            Ok([x, r, out]) => (x, Some(Some(&*r)), out),
-            Err(_) => return,
-        },
-    };
-    let x: &[E] = bytemuck::cast_slice(x);
-    let residual = match (op.residual, residual) {
-        (None, _) => ResidualSource::None,
-        (Some(_), None) => ResidualSource::InPlace,
-        (Some(_), Some(None)) => ResidualSource::Other(x),
-        (Some(_), Some(Some(r))) => ResidualSource::Other(bytemuck::cast_slice(r)),
-    };
+    let Some(Operands { x, residual, out, .. }) = operands::<E>(op, dtype, arena) else { return };
     let flip = cx.flip();
     let zero_point = i32::from(op.output.quant.zero_point);
     let conv = Conv {

@@ -3,6 +3,7 @@
 pub(crate) mod affine;
 pub(crate) mod conv2d;
 pub(crate) mod pool2d;
+pub(crate) mod winograd;
 
 use crate::isa::{Isa, Token};
 use crate::kernels::Kernel;

@@ -203,6 +203,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         filter: case.filter,
         stride: case.stride,
         padding: case.padding(),
+        winograd: None,
         pairs_fit,
         weights: blob.push(&packed).unwrap(),
         params: blob.push(&params).unwrap(),

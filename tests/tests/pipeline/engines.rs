@@ -39,6 +39,7 @@ pub(crate) fn device_file(graph: &Graph, checkpoint: &Checkpoint) -> Vec<u8> {
         dataset: "",
         metrics: "",
         nr: 16,
+        winograd: true,
     };
     to_edge(graph, Format::F32, &attributes).unwrap().bytes
 }

@@ -8,6 +8,7 @@
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
+use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{self, Finish, Kernel, Lanes, Rows, peak};
 use artifact::Requant;
 use artifact::layout::{ConvPlane, KR_I8};
@@ -463,5 +464,16 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled::<W>(self, rounds) }
+    }
+}
+
+impl Multiply for Avx2 {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled(isa: Avx2, products: &Products<'_>, out: &mut Block) {
+            products.eval::<_, 6>(isa, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, products, out) }
     }
 }

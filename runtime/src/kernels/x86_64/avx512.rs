@@ -7,6 +7,7 @@
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::plane;
+use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
@@ -331,5 +332,16 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled::<W>(self, rounds) }
+    }
+}
+
+impl Multiply for Avx512Vnni {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn enabled(isa: Avx512Vnni, products: &Products<'_>, out: &mut Block) {
+            products.eval::<_, 12>(isa, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, products, out) }
     }
 }

@@ -1,0 +1,242 @@
+//! 3×3 convolutions of f32 by Winograd's F(4×4, 3×3), see [`artifact::winograd`].
+//!
+//! Runs of rows of tiles are computed one after the other, as many at a time as there are
+//! threads; each has a slot of the scratch for its transformed input. What is multiplied by a
+//! panel's filters are then convolutions of 1×1 for the usual kernels, and the products of a
+//! panel, which fit into a nearer cache, become pixels at once.
+
+use super::conv2d::{Operands, operands};
+use super::{Context, fill_pad};
+use crate::isa::Token;
+use crate::kernels::Kernel;
+use crate::kernels::conv::ResidualSource;
+use crate::kernels::winograd::{BLOCK, Block, Multiply, Products};
+use artifact::layout::window_start;
+use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
+use artifact::{Conv2d, Op, Shape};
+use core::ops::Range;
+
+/// Tiles of a run, unless a row of tiles has more.
+const RUN: usize = 42;
+/// Runs one convolution on the arena.
+pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
+    let dtype = cx.dtype();
+    let Some(Operands { x, residual, scratch, out }) = operands::<f32>(op, dtype, arena) else {
+        return;
+    };
+    let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
+    let [rows, columns] = tiles(op.output.shape);
+    let threads = match cx.chunk_pixels(rows, Op::Conv2d(*op).macs()) {
+        n if n == rows => 1,
+        _ => cx.workers.threads(),
+    };
+    let run_rows = (RUN / columns).clamp(1, rows.div_ceil(threads));
+    let run_tiles = run_rows * columns;
+    let slot_len = run_tiles * POSITIONS * c_in;
+    let row_len = TILE * usize::from(op.output.shape.w) * c_out;
+    let (data, _) = out.split_at_mut(op.output.shape.len() * 4);
+    let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
+    let weights: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.weights));
+    let bias: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.params));
+    let band_len = threads * run_rows * row_len;
+    for (band, out) in data.chunks_mut(band_len * 4).enumerate() {
+        let first_row = band * threads * run_rows;
+        let band_tiles = (threads * run_tiles).min((rows - first_row) * columns);
+        let transformed = &mut scratch[..band_tiles * POSITIONS * c_in];
+        cx.workers.for_each_chunk(
+            bytemuck::cast_slice_mut(transformed),
+            slot_len * 4,
+            &|i, slot| {
+                let first = first_row * columns + i * run_tiles;
+                cx.run(ToPositions { op, x, first, out: bytemuck::cast_slice_mut(slot) });
+            },
+        );
+        let transformed = &*transformed;
+        cx.workers.for_each_chunk(out, run_rows * row_len * 4, &|i, out| {
+            let slot = &transformed[i * slot_len..];
+            let slot = &slot[..slot_len.min(slot.len())];
+            let first_value = (first_row + i * run_rows) * row_len;
+            let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+            let count = slot.len() / (POSITIONS * c_in);
+            let mut block = [[0.0; BLOCK * LANES]; POSITIONS];
+            let panels = weights.chunks_exact(POSITIONS * c_in * LANES);
+            for (panel, filters) in panels.enumerate() {
+                for first in (0..count).step_by(BLOCK) {
+                    let tiles = BLOCK.min(count - first);
+                    let products = Products { x: slot, count, first, tiles, c_in, filters };
+                    multiply(cx, &products, &mut block);
+                    cx.run(ToPixels {
+                        op,
+                        products: &block,
+                        tiles: first..first + tiles,
+                        channel: panel * LANES,
+                        bias,
+                        residual,
+                        first_value,
+                        out,
+                    });
+                }
+            }
+        });
+    }
+    fill_pad(out, op.output, dtype, 0);
+}
+
+/// With the session's instruction set.
+fn multiply(cx: &Context<'_>, products: &Products<'_>, out: &mut Block) {
+    match cx.isa.0 {
+        Token::Scalar(t) => t.multiply(products, out),
+        #[cfg(target_arch = "x86_64")]
+        Token::Avx2(t) => t.multiply(products, out),
+        #[cfg(target_arch = "x86_64")]
+        Token::Avx512Vnni(t) => t.multiply(products, out),
+    }
+}
+
+type Lane = [f32; LANES];
+
+/// One dimension of the input's transform, `Bᵀ d`.
+#[inline(always)]
+fn input_transform(d: [&Lane; WINDOW], out: &mut [Lane; WINDOW]) {
+    for c in 0..LANES {
+        let [d0, d1, d2, d3, d4, d5] = [d[0][c], d[1][c], d[2][c], d[3][c], d[4][c], d[5][c]];
+        let (even, odd) = (d4 - 4.0 * d2, d3 - 4.0 * d1);
+        let (even2, odd2) = (d4 - d2, 2.0 * (d3 - d1));
+        out[0][c] = 4.0 * d0 - 5.0 * d2 + d4;
+        out[1][c] = even + odd;
+        out[2][c] = even - odd;
+        out[3][c] = even2 + odd2;
+        out[4][c] = even2 - odd2;
+        out[5][c] = 4.0 * d1 - 5.0 * d3 + d5;
+    }
+}
+
+/// One dimension of the products' transform, `Aᵀ m`.
+#[inline(always)]
+fn output_transform(m: [&Lane; WINDOW], out: &mut [Lane; TILE]) {
+    for c in 0..LANES {
+        let [m0, m1, m2, m3, m4, m5] = [m[0][c], m[1][c], m[2][c], m[3][c], m[4][c], m[5][c]];
+        let (sum, difference) = (m1 + m2, m1 - m2);
+        let (sum2, difference2) = (m3 + m4, m3 - m4);
+        out[0][c] = m0 + sum + sum2;
+        out[1][c] = difference + 2.0 * difference2;
+        out[2][c] = sum + 4.0 * sum2;
+        out[3][c] = difference + 8.0 * difference2 + m5;
+    }
+}
+
+/// Sixteen channels at `at`; a checked model's are there.
+#[inline(always)]
+fn lane(from: &[f32], at: usize) -> &Lane {
+    const NONE: &Lane = &[0.0; LANES];
+    from.get(at..).and_then(<[f32]>::first_chunk).unwrap_or(NONE)
+}
+
+/// Input tiles to positions.
+struct ToPositions<'a> {
+    op: &'a Conv2d,
+    x: &'a [f32],
+    /// First tile.
+    first: usize,
+    /// `[36, tiles, c_in]`.
+    out: &'a mut [f32],
+}
+
+impl Kernel for ToPositions<'_> {
+    #[expect(clippy::needless_range_loop, reason = "i and j are the formula's")]
+    #[inline(always)]
+    fn eval(self) {
+        let Shape { h, w, c } = self.op.input.shape;
+        let (h, w, c_in) = (usize::from(h), usize::from(w), usize::from(c));
+        let [_, columns] = tiles(self.op.output.shape);
+        let padding = self.op.padding;
+        let pad_pixel = self.op.input.shape.len();
+        let count = self.out.len() / (POSITIONS * c_in);
+        for tile in 0..count {
+            let (row, column) = ((self.first + tile) / columns, (self.first + tile) % columns);
+            let y0 = window_start(row, TILE as u16, padding.top);
+            let x0 = window_start(column, TILE as u16, padding.left);
+            let mut at = [pad_pixel; POSITIONS];
+            for i in 0..WINDOW {
+                for j in 0..WINDOW {
+                    let (y, x) = ((y0 + i as isize) as usize, (x0 + j as isize) as usize);
+                    if y < h && x < w {
+                        at[i * WINDOW + j] = (y * w + x) * c_in;
+                    }
+                }
+            }
+            for channel in (0..c_in).step_by(LANES) {
+                // Columns first: `half[j][i]`.
+                let mut half = [[[0.0; LANES]; WINDOW]; WINDOW];
+                for j in 0..WINDOW {
+                    let d = |i: usize| lane(self.x, at[i * WINDOW + j] + channel);
+                    input_transform([d(0), d(1), d(2), d(3), d(4), d(5)], &mut half[j]);
+                }
+                for i in 0..WINDOW {
+                    let mut values = [[0.0; LANES]; WINDOW];
+                    let d = |j: usize| &half[j][i];
+                    input_transform([d(0), d(1), d(2), d(3), d(4), d(5)], &mut values);
+                    for (j, value) in values.iter().enumerate() {
+                        let to = ((i * WINDOW + j) * count + tile) * c_in + channel;
+                        self.out[to..to + LANES].copy_from_slice(value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Products to output pixels, with bias, residual and ReLU.
+struct ToPixels<'a> {
+    op: &'a Conv2d,
+    /// Of sixteen outputs of some tiles, at each position.
+    products: &'a Block,
+    /// Which tiles of the run these are.
+    tiles: Range<usize>,
+    /// First of the outputs.
+    channel: usize,
+    bias: &'a [f32],
+    residual: ResidualSource<'a, f32>,
+    /// Where `out` starts in the output.
+    first_value: usize,
+    /// All rows of the run.
+    out: &'a mut [f32],
+}
+
+impl Kernel for ToPixels<'_> {
+    #[expect(clippy::needless_range_loop, reason = "i and j are the formula's")]
+    #[inline(always)]
+    fn eval(self) {
+        let (w, c_out) = (usize::from(self.op.output.shape.w), usize::from(self.op.output.shape.c));
+        let [_, columns] = tiles(self.op.output.shape);
+        let rows = self.out.len() / (w * c_out);
+        let bias = lane(self.bias, self.channel);
+        for (i, tile) in self.tiles.enumerate() {
+            let (y0, x0) = (tile / columns * TILE, tile % columns * TILE);
+            // Rows first: `half[i]` holds the four columns of row i.
+            let mut half = [[[0.0; LANES]; TILE]; WINDOW];
+            for y in 0..WINDOW {
+                let m = |x: usize| lane(&self.products[y * WINDOW + x], i * LANES);
+                output_transform([m(0), m(1), m(2), m(3), m(4), m(5)], &mut half[y]);
+            }
+            for x in 0..TILE.min(w - x0) {
+                let mut values = [[0.0; LANES]; TILE];
+                let m = |y: usize| &half[y][x];
+                output_transform([m(0), m(1), m(2), m(3), m(4), m(5)], &mut values);
+                for (y, value) in values.iter_mut().enumerate().take(rows - y0) {
+                    let at = ((y0 + y) * w + x0 + x) * c_out + self.channel;
+                    let residual = match self.residual {
+                        ResidualSource::None => [0.0; LANES],
+                        ResidualSource::InPlace => *lane(self.out, at),
+                        ResidualSource::Other(r) => *lane(r, self.first_value + at),
+                    };
+                    for c in 0..LANES {
+                        let y = value[c] + bias[c] + residual[c];
+                        value[c] = if self.op.relu { y.max(0.0) } else { y };
+                    }
+                    self.out[at..at + LANES].copy_from_slice(value);
+                }
+            }
+        }
+    }
+}

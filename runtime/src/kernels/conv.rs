@@ -65,14 +65,11 @@ impl<E: Number, W> Conv<'_, E, W> {
     {
         const { assert!(RIM >= MAX_PACKED_ROW) };
         let c_out = usize::from(self.output.c);
-        let (c_in, w_in) = (usize::from(self.input.c), usize::from(self.input.w));
-        let w_out = usize::from(self.output.w);
-        let (taps, channels) = self.filter.taps();
+        let (c_in, w_out) = (usize::from(self.input.c), usize::from(self.output.w));
         let depth = self.filter.groups() * self.filter.dtype.kr();
-        // What a dot takes: a filter row, or a tap where channels leave groups partly empty.
-        let by_rows = depth == channels || self.filter.packs_rows();
-        let row_len = taps * depth;
-        let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };
+        let is_pointwise = (self.filter.kh, self.filter.kw) == (1, 1)
+            && self.stride == [1, 1]
+            && self.padding == Padding::same(0);
         let panel_len = self.filter.panel_len();
         let params_len = E::PLANES * NR;
         let mut rim = [[E::zeroed(); RIM]; MR];
@@ -81,61 +78,33 @@ impl<E: Number, W> Conv<'_, E, W> {
         let params: [&[E::Param]; NP] =
             core::array::from_fn(|p| &self.params[(panel + p) * params_len..][..params_len]);
         let start: [I::Acc; NP] = core::array::from_fn(|p| isa.start(params[p]));
-        let scale: [I::Scale; NP] = core::array::from_fn(|p| isa.scale(params[p]));
+        let scale: [I::Scale; NP] = core::array::from_fn(|p| isa.scale(params[p], &self.finish));
         let pixels = out.len() / c_out;
 
-        let (mut row, mut column) = (first_pixel / w_out, first_pixel % w_out);
-        let mut pixel = 0;
-        while pixel < pixels {
-            let mut origin = [(0isize, 0isize); MR];
-            for (m, origin) in origin.iter_mut().enumerate() {
-                *origin = (
-                    window_start(row, self.stride[0], self.padding.top),
-                    window_start(column, self.stride[1], self.padding.left),
-                );
-                // A last, partial tile computes its last pixel several times.
-                if pixel + m + 1 < pixels {
-                    column += 1;
-                    if column == w_out {
-                        (row, column) = (row + 1, 0);
-                    }
-                }
-            }
+        let mut walk = (first_pixel / w_out, first_pixel % w_out);
+        for pixel in (0..pixels).step_by(MR) {
             let mut acc = [start; MR];
-            if by_rows && self.are_inside(&origin) {
-                let mut windows = [&self.x[..0]; MR];
+            if is_pointwise {
+                let mut rows = [&self.x[..0]; MR];
                 for m in 0..MR {
-                    let at = (origin[m].0 as usize * w_in + origin[m].1 as usize) * c_in;
-                    windows[m] = &self.x[at..at + window.span()];
+                    // A last, partial tile computes its last pixel several times.
+                    let at = (first_pixel + (pixel + m).min(pixels - 1)) * c_in;
+                    rows[m] = &self.x[at..at + depth];
                 }
-                isa.dot(&mut acc, windows, window, weights);
-            } else if by_rows && row_len <= RIM {
-                for ky in 0..self.filter.kh {
-                    let mut rows = [&self.x[..0]; MR];
-                    for (m, rim) in rim.iter_mut().enumerate() {
-                        rows[m] = match self.row_inside(origin[m], ky) {
-                            Some(at) => &self.x[at..at + row_len],
-                            None => {
-                                self.gather(rim, origin[m], ky);
-                                &rim[..row_len]
-                            }
-                        };
-                    }
-                    let w = part(&weights, ky, row_len * NR);
-                    isa.dot(&mut acc, rows, Rows::one(row_len), w);
-                }
+                isa.dot(&mut acc, rows, Rows::one(depth), weights);
             } else {
-                for ky in 0..self.filter.kh {
-                    for kx in 0..taps {
-                        let mut rows = [&self.x[..0]; MR];
-                        for m in 0..MR {
-                            let at = self.tap(origin[m], ky, kx);
-                            rows[m] = &self.x[at..at + depth];
-                        }
-                        let w = part(&weights, ky * taps + kx, depth * NR);
-                        isa.dot(&mut acc, rows, Rows::one(depth), w);
+                let mut origin = [(0isize, 0isize); MR];
+                for (m, origin) in origin.iter_mut().enumerate() {
+                    let (row, column) = walk;
+                    *origin = (
+                        window_start(row, self.stride[0], self.padding.top),
+                        window_start(column, self.stride[1], self.padding.left),
+                    );
+                    if pixel + m + 1 < pixels {
+                        walk = if column + 1 == w_out { (row + 1, 0) } else { (row, column + 1) };
                     }
                 }
+                self.windows(isa, &mut acc, &origin, &mut rim, weights);
             }
             for (m, acc) in acc.iter().enumerate() {
                 if pixel + m >= pixels {
@@ -161,7 +130,61 @@ impl<E: Number, W> Conv<'_, E, W> {
                     }
                 }
             }
-            pixel += MR;
+        }
+    }
+
+    /// Adds the windows that start at `origin` to the accumulators.
+    #[inline(always)]
+    fn windows<I, const NR: usize, const MR: usize, const NP: usize>(
+        &self,
+        isa: I,
+        acc: &mut [[I::Acc; NP]; MR],
+        origin: &[(isize, isize); MR],
+        rim: &mut [[E; RIM]; MR],
+        weights: [&[W]; NP],
+    ) where
+        I: Lanes<NR, E, W>,
+    {
+        let (c_in, w_in) = (usize::from(self.input.c), usize::from(self.input.w));
+        let (taps, channels) = self.filter.taps();
+        let depth = self.filter.groups() * self.filter.dtype.kr();
+        // What a dot takes: a filter row, or a tap where channels leave groups partly empty.
+        let by_rows = depth == channels || self.filter.packs_rows();
+        let row_len = taps * depth;
+        if by_rows && self.are_inside(origin) {
+            let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };
+            let mut windows = [&self.x[..0]; MR];
+            for m in 0..MR {
+                let at = (origin[m].0 as usize * w_in + origin[m].1 as usize) * c_in;
+                windows[m] = &self.x[at..at + window.span()];
+            }
+            isa.dot(acc, windows, window, weights);
+        } else if by_rows && row_len <= RIM {
+            for ky in 0..self.filter.kh {
+                let mut rows = [&self.x[..0]; MR];
+                for (m, rim) in rim.iter_mut().enumerate() {
+                    rows[m] = match self.row_inside(origin[m], ky) {
+                        Some(at) => &self.x[at..at + row_len],
+                        None => {
+                            self.gather(rim, origin[m], ky);
+                            &rim[..row_len]
+                        }
+                    };
+                }
+                isa.dot(acc, rows, Rows::one(row_len), part(&weights, ky, row_len * NR));
+            }
+        } else {
+            for ky in 0..self.filter.kh {
+                for kx in 0..taps {
+                    let mut rows = [&self.x[..0]; MR];
+                    for m in 0..MR {
+                        let at = self.tap(origin[m], ky, kx);
+                        rows[m] = &self.x[at..at + depth];
+                    }
+                    let w = part(&weights, ky * taps + kx, depth * NR);
+                    isa.dot(acc, rows, Rows::one(depth), w);
+                }
+            }
         }
     }
 

@@ -102,8 +102,8 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
     /// Accumulators before the first tap, from a panel's planes.
     fn start(self, params: &[E::Param]) -> Self::Acc;
 
-    /// A panel's scales from its planes; computed once for all of its pixels.
-    fn scale(self, params: &[E::Param]) -> Self::Scale;
+    /// What finishing a panel takes, from its planes; computed once for all of its pixels.
+    fn scale(self, params: &[E::Param], finish: &Finish) -> Self::Scale;
 
     /// `acc[m][p] += x[m] · w[p]` over the `rows` of `x[m]` and all groups of KR in each, whose
     /// NR × KR weights follow each other in `w[p]`.

@@ -35,7 +35,7 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     }
 
     #[inline(always)]
-    fn scale(self, params: &[i32]) -> [[i32; NR]; 3] {
+    fn scale(self, params: &[i32], _: &Finish) -> [[i32; NR]; 3] {
         [ConvPlane::Multiplier, ConvPlane::Shift, ConvPlane::Residual].map(|p| {
             let plane = plane::<_, NR>(params, p as usize);
             core::array::from_fn(|i| plane[i])
@@ -123,7 +123,7 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
     }
 
     #[inline(always)]
-    fn scale(self, _: &[f32]) {}
+    fn scale(self, _: &[f32], _: &Finish) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(

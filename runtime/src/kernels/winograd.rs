@@ -35,6 +35,7 @@ impl Products<'_> {
     {
         let Self { x, count, first, tiles, c_in, filters } = *self;
         let start = isa.start(&[0.0; LANES]);
+        let scale = isa.scale(&[0.0; LANES], &Finish::default());
         for (position, out) in out.iter_mut().enumerate() {
             let x = &x[(position * count + first) * c_in..][..tiles * c_in];
             let w = &filters[position * c_in * LANES..][..c_in * LANES];
@@ -50,7 +51,7 @@ impl Products<'_> {
                     if tile + m >= tiles {
                         break;
                     }
-                    let y = isa.finish(*acc, &isa.scale(&[]), &Finish::default(), None);
+                    let y = isa.finish(*acc, &scale, &Finish::default(), None);
                     out[(tile + m) * LANES..][..LANES].copy_from_slice(&y);
                 }
             }

@@ -58,12 +58,16 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
 /// shifted by what a shift exceeds 32, for AVX2 has no arithmetic 64-bit shift.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
-    multiplier: [__m256i; 2],
-    shift: [__m256i; 2],
+    /// Of the even and of the odd outputs, whose lanes are shifted down.
+    multiplier: [[__m256i; 2]; 2],
     /// `2^(shift−1)` of the even and of the odd outputs.
     rounding: [[__m256i; 2]; 2],
+    /// Less 32.
+    shift: [__m256i; 2],
     /// Of the residual.
     factor: [__m256i; 2],
+    /// What the residual's zero point (as it is stored) and rounding add to its product.
+    addend: [__m256i; 2],
     /// Some shift is less than 32.
     has_small_shift: bool,
 }
@@ -78,31 +82,37 @@ impl Lanes<NR, i8, i8> for Avx2 {
     }
 
     #[inline(always)]
-    fn scale(self, params: &[i32]) -> Scale {
+    fn scale(self, params: &[i32], finish: &Finish) -> Scale {
         let load = |p| [load_half(params, p, 0), load_half(params, p, 1)];
         let (multiplier, shift) = (load(ConvPlane::Multiplier), load(ConvPlane::Shift));
-        let mut rounding = [[multiplier[0]; 2]; 2];
-        for half in 0..2 {
-            // SAFETY: `self` proves AVX2; registers only.
-            rounding[half] = unsafe {
-                let one = _mm256_set1_epi64x(1);
-                let even = _mm256_and_si256(shift[half], _mm256_set1_epi64x(0xffff_ffff));
-                let odd = _mm256_srli_epi64(shift[half], 32);
-                [
-                    _mm256_sllv_epi64(one, _mm256_sub_epi64(even, one)),
-                    _mm256_sllv_epi64(one, _mm256_sub_epi64(odd, one)),
-                ]
-            };
-        }
-        Scale {
-            multiplier,
+        let factor = load(ConvPlane::Residual);
+        let mut scale = Scale {
+            multiplier: [multiplier; 2],
+            rounding: [shift; 2],
             shift,
-            rounding,
-            factor: load(ConvPlane::Residual),
+            factor,
+            addend: factor,
             has_small_shift: plane::<_, NR>(params, ConvPlane::Shift as usize)
                 .iter()
                 .any(|shift| *shift < 32),
+        };
+        for i in 0..2 {
+            // SAFETY: `self` proves AVX2; registers only.
+            unsafe {
+                let one = _mm256_set1_epi64x(1);
+                let even = _mm256_and_si256(shift[i], _mm256_set1_epi64x(0xffff_ffff));
+                let odd = _mm256_srli_epi64(shift[i], 32);
+                scale.multiplier[1][i] = _mm256_srli_epi64(multiplier[i], 32);
+                scale.rounding[0][i] = _mm256_sllv_epi64(one, _mm256_sub_epi64(even, one));
+                scale.rounding[1][i] = _mm256_sllv_epi64(one, _mm256_sub_epi64(odd, one));
+                scale.shift[i] = _mm256_sub_epi32(shift[i], _mm256_set1_epi32(32));
+                let stored = finish.residual_zero_point - i32::from(Self::FLIP);
+                let zero = _mm256_mullo_epi32(factor[i], _mm256_set1_epi32(stored));
+                let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
+                scale.addend[i] = _mm256_sub_epi32(rounding, zero);
+            }
         }
+        scale
     }
 
     #[inline(always)]
@@ -184,7 +194,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
     }
 }
 
-/// Adds the residual, requantizes and clamps.
+/// Adds the residual, requantizes and clamps. Activations are unsigned here, as they are stored.
 #[inline(always)]
 fn requantize(
     _: Avx2,
@@ -197,17 +207,14 @@ fn requantize(
     let mut out = [0; NR];
     // SAFETY: the token proves AVX2; the residual and `out` are 16 bytes long.
     unsafe {
-        let flip = _mm_set1_epi8(Avx2::FLIP);
         if let Some(r) = residual {
-            let r = _mm_xor_si128(_mm_loadu_si128(r.as_ptr().cast()), flip);
-            let halves = [_mm256_cvtepi8_epi32(r), _mm256_cvtepi8_epi32(_mm_srli_si128(r, 8))];
-            let zero_point = _mm256_set1_epi32(finish.residual_zero_point);
-            let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
+            let r = r.as_ptr();
             let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+            let halves = [_mm_loadl_epi64(r.cast()), _mm_loadl_epi64(r.add(8).cast())];
             for i in 0..2 {
-                let r = _mm256_sub_epi32(halves[i], zero_point);
-                let product = _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[i]), rounding);
-                acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(product, count));
+                let r = _mm256_cvtepu8_epi32(halves[i]);
+                let r = _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[i]), scale.addend[i]);
+                acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(r, count));
             }
         }
         if scale.has_small_shift {
@@ -215,22 +222,23 @@ fn requantize(
         }
         let mut y = acc;
         for i in 0..2 {
-            let (multiplier, [half_even, half_odd]) = (scale.multiplier[i], scale.rounding[i]);
-            let even = _mm256_add_epi64(_mm256_mul_epi32(acc[i], multiplier), half_even);
-            let odd =
-                _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), _mm256_srli_epi64(multiplier, 32));
-            let odd = _mm256_add_epi64(odd, half_odd);
+            let even = _mm256_mul_epi32(acc[i], scale.multiplier[0][i]);
+            let even = _mm256_add_epi64(even, scale.rounding[0][i]);
+            let odd = _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), scale.multiplier[1][i]);
+            let odd = _mm256_add_epi64(odd, scale.rounding[1][i]);
             let high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b1010_1010);
-            y[i] = _mm256_srav_epi32(high, _mm256_sub_epi32(scale.shift[i], _mm256_set1_epi32(32)));
+            y[i] = _mm256_srav_epi32(high, scale.shift[i]);
         }
         // Packs saturate, which is the clamp at both ends, and leave the halves interleaved by
         // 128 bits. A number that 16 bits cannot hold is clamped whatever the zero point.
+        let zero_point = finish.zero_point - i32::from(Avx2::FLIP);
+        let low = finish.low - i32::from(Avx2::FLIP);
         let y = _mm256_packs_epi32(y[0], y[1]);
-        let y = _mm256_adds_epi16(y, _mm256_set1_epi16(finish.zero_point as i16));
-        let y = _mm256_packs_epi16(y, y);
+        let y = _mm256_adds_epi16(y, _mm256_set1_epi16(zero_point as i16));
+        let y = _mm256_packus_epi16(y, y);
         let y = _mm_unpacklo_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
-        let y = _mm_max_epi8(y, _mm_set1_epi8(finish.low as i8));
-        _mm_storeu_si128(out.as_mut_ptr().cast(), _mm_xor_si128(y, flip));
+        let y = _mm_max_epu8(y, _mm_set1_epi8(low as i8));
+        _mm_storeu_si128(out.as_mut_ptr().cast(), y);
     }
     out
 }
@@ -241,9 +249,9 @@ fn requantize_any(acc: [__m256i; 2], scale: &Scale, finish: &Finish) -> [i8; NR]
     // SAFETY: a vector is eight i32 of any value.
     let numbers = |v: &[__m256i; 2]| unsafe { core::mem::transmute::<_, [i32; NR]>(*v) };
     let (acc, multiplier, shift) =
-        (numbers(&acc), numbers(&scale.multiplier), numbers(&scale.shift));
+        (numbers(&acc), numbers(&scale.multiplier[0]), numbers(&scale.shift));
     core::array::from_fn(|i| {
-        let requant = Requant { multiplier: multiplier[i], shift: shift[i] as u8 };
+        let requant = Requant { multiplier: multiplier[i], shift: (shift[i] + 32) as u8 };
         kernels::requantize(acc[i], requant, finish.zero_point, finish.low) ^ Avx2::FLIP
     })
 }
@@ -268,8 +276,8 @@ impl Lanes<NR, i8, i8> for Unsaturated {
     }
 
     #[inline(always)]
-    fn scale(self, params: &[i32]) -> Scale {
-        Lanes::<NR, i8, i8>::scale(self.0, params)
+    fn scale(self, params: &[i32], finish: &Finish) -> Scale {
+        Lanes::<NR, i8, i8>::scale(self.0, params, finish)
     }
 
     #[inline(always)]
@@ -383,7 +391,7 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
     }
 
     #[inline(always)]
-    fn scale(self, _: &[f32]) {}
+    fn scale(self, _: &[f32], _: &Finish) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(

@@ -55,9 +55,11 @@ pub(crate) struct Scale {
     multiplier: [__m512i; 2],
     shift: [__m512i; 2],
     /// `2^(shift−1)`.
-    half: [__m512i; 2],
+    rounding: [__m512i; 2],
     /// Of the residual, all 16 in order.
     factor: __m512i,
+    /// What the residual's zero point (as it is stored) and rounding add to its product.
+    addend: __m512i,
 }
 
 impl Lanes<NR, i8, i8> for Avx512Vnni {
@@ -73,7 +75,7 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn scale(self, params: &[i32]) -> Scale {
+    fn scale(self, params: &[i32], finish: &Finish) -> Scale {
         let multiplier = load_plane(params, ConvPlane::Multiplier);
         let shift = load_plane(params, ConvPlane::Shift);
         // SAFETY: `self` proves AVX-512; registers only.
@@ -83,11 +85,19 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                 _mm512_and_si512(shift, _mm512_set1_epi64(0xffff_ffff)),
                 _mm512_srli_epi64(shift, 32),
             ];
+            let factor = load_plane(params, ConvPlane::Residual);
+            let stored = finish.residual_zero_point - i32::from(Self::FLIP);
+            let zero = _mm512_mullo_epi32(factor, _mm512_set1_epi32(stored));
+            let rounding = _mm512_set1_epi32((1 << finish.residual_shift) >> 1);
             Scale {
                 multiplier: [multiplier, _mm512_srli_epi64(multiplier, 32)],
                 shift,
-                half: shift.map(|s| _mm512_sllv_epi64(one, _mm512_sub_epi64(s, one))),
-                factor: load_plane(params, ConvPlane::Residual),
+                rounding: [
+                    _mm512_sllv_epi64(one, _mm512_sub_epi64(shift[0], one)),
+                    _mm512_sllv_epi64(one, _mm512_sub_epi64(shift[1], one)),
+                ],
+                factor,
+                addend: _mm512_sub_epi32(rounding, zero),
             }
         }
     }
@@ -140,31 +150,24 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         let mut out = [0; NR];
         // SAFETY: `self` proves AVX-512; the residual and `out` are 16 bytes long.
         unsafe {
-            let flip = _mm_set1_epi8(Self::FLIP);
             let mut acc = acc;
             if let Some(r) = residual {
-                let r = _mm_xor_si128(_mm_loadu_si128(r.as_ptr().cast()), flip);
-                let r = _mm512_sub_epi32(
-                    _mm512_cvtepi8_epi32(r),
-                    _mm512_set1_epi32(finish.residual_zero_point),
-                );
-                let half = _mm512_set1_epi32((1 << finish.residual_shift) >> 1);
-                let product = _mm512_add_epi32(_mm512_mullo_epi32(r, scale.factor), half);
+                let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
+                let r = _mm512_add_epi32(_mm512_mullo_epi32(r, scale.factor), scale.addend);
                 let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
-                acc = _mm512_add_epi32(acc, _mm512_sra_epi32(product, count));
+                acc = _mm512_add_epi32(acc, _mm512_sra_epi32(r, count));
             }
-            let [even, odd] = [acc, _mm512_srli_epi64(acc, 32)];
-            let product = |lanes, i: usize| {
-                let product = _mm512_mul_epi32(lanes, scale.multiplier[i]);
-                _mm512_srav_epi64(_mm512_add_epi64(product, scale.half[i]), scale.shift[i])
-            };
-            let (even, odd) = (product(even, 0), product(odd, 1));
+            let even = _mm512_mul_epi32(acc, scale.multiplier[0]);
+            let even = _mm512_srav_epi64(_mm512_add_epi64(even, scale.rounding[0]), scale.shift[0]);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), scale.multiplier[1]);
+            let odd = _mm512_srav_epi64(_mm512_add_epi64(odd, scale.rounding[1]), scale.shift[1]);
             let y = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
-            let y = _mm512_add_epi32(y, _mm512_set1_epi32(finish.zero_point));
-            let y = _mm512_max_epi32(y, _mm512_set1_epi32(finish.low));
-            // Saturating, which is the clamp at 127.
-            let y = _mm_xor_si128(_mm512_cvtsepi32_epi8(y), flip);
-            _mm_storeu_si128(out.as_mut_ptr().cast(), y);
+            // As stored, unsigned: clamped below at zero at least, above by saturation.
+            let zero_point = finish.zero_point - i32::from(Self::FLIP);
+            let low = finish.low - i32::from(Self::FLIP);
+            let y = _mm512_add_epi32(y, _mm512_set1_epi32(zero_point));
+            let y = _mm512_max_epi32(y, _mm512_set1_epi32(low));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(y));
         }
         out
     }
@@ -251,7 +254,7 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn scale(self, _: &[f32]) {}
+    fn scale(self, _: &[f32], _: &Finish) {}
 
     #[inline(always)]
     fn dot<const MR: usize, const NP: usize>(

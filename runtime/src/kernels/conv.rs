@@ -63,6 +63,24 @@ impl<E: Number, W> Conv<'_, E, W> {
     ) where
         I: Lanes<NR, E, W>,
     {
+        if (panel + NP) * NR <= usize::from(self.output.c) {
+            self.tiles::<I, NR, MR, NP, true>(isa, panel, first_pixel, out);
+        } else {
+            self.tiles::<I, NR, MR, NP, false>(isa, panel, first_pixel, out);
+        }
+    }
+
+    /// As [`Self::panels`]; unless WHOLE, the last of them has less than NR outputs.
+    #[inline(always)]
+    fn tiles<I, const NR: usize, const MR: usize, const NP: usize, const WHOLE: bool>(
+        &self,
+        isa: I,
+        panel: usize,
+        first_pixel: usize,
+        out: &mut [E],
+    ) where
+        I: Lanes<NR, E, W>,
+    {
         const { assert!(RIM >= MAX_PACKED_ROW) };
         let c_out = usize::from(self.output.c);
         let (c_in, w_out) = (usize::from(self.input.c), usize::from(self.output.w));
@@ -106,27 +124,24 @@ impl<E: Number, W> Conv<'_, E, W> {
                 }
                 self.windows(isa, &mut acc, &origin, &mut rim, weights);
             }
-            for (m, acc) in acc.iter().enumerate() {
-                if pixel + m >= pixels {
-                    break;
-                }
+            for (m, acc) in acc.iter().enumerate().take(pixels - pixel) {
+                let pixel = pixel + m;
                 for p in 0..NP {
                     let channel = (panel + p) * NR;
-                    let n = NR.min(c_out - channel);
-                    let at = (pixel + m) * c_out + channel;
+                    let n = if WHOLE { NR } else { NR.min(c_out - channel) };
+                    let y = &mut out[pixel * c_out + channel..][..n];
                     let residual = match self.residual {
                         ResidualSource::None => None,
-                        ResidualSource::InPlace => Some(lanes::<E, NR>(&out[at..at + n])),
+                        ResidualSource::InPlace => Some(lanes::<E, NR, WHOLE>(y)),
                         ResidualSource::Other(r) => {
-                            let at = (first_pixel + pixel + m) * c_out + channel;
-                            Some(lanes::<E, NR>(&r[at..at + n]))
+                            let r = &r[(first_pixel + pixel) * c_out + channel..][..n];
+                            Some(lanes::<E, NR, WHOLE>(r))
                         }
                     };
-                    let y = isa.finish(acc[p], &scale[p], &self.finish, residual.as_ref());
-                    if n == NR {
-                        out[at..at + NR].copy_from_slice(&y);
-                    } else {
-                        out[at..at + n].copy_from_slice(&y[..n]);
+                    let all = isa.finish(acc[p], &scale[p], &self.finish, residual.as_ref());
+                    match y.as_chunks_mut() {
+                        ([whole], _) if WHOLE => *whole = all,
+                        _ => y.copy_from_slice(&all[..n]),
                     }
                 }
             }
@@ -255,13 +270,15 @@ fn part<'w, W, const NP: usize>(
     part
 }
 
-/// NR numbers from a slice that may be shorter, at a panel's ragged end.
+/// NR numbers, zeros where there are less.
 #[inline(always)]
-fn lanes<E: Number, const NR: usize>(from: &[E]) -> [E; NR] {
-    if let Ok(full) = from.try_into() {
-        return full;
+fn lanes<E: Number, const NR: usize, const WHOLE: bool>(from: &[E]) -> [E; NR] {
+    let mut all = [E::zeroed(); NR];
+    match from.as_chunks() {
+        ([whole], _) if WHOLE => *whole,
+        _ => {
+            all[..from.len()].copy_from_slice(from);
+            all
+        }
     }
-    let mut out = [E::zeroed(); NR];
-    out[..from.len()].copy_from_slice(from);
-    out
 }

@@ -1,6 +1,7 @@
 //! x86-64: AVX2 and AVX-512 VNNI.
 
 mod avx2;
+mod avx2_i8;
 mod avx512;
 
 pub(crate) use avx2::Avx2;

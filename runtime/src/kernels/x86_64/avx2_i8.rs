@@ -1,0 +1,308 @@
+//! Int8 with AVX2: 16 output channels in two registers.
+//!
+//! VPMADDUBSW multiplies unsigned activations, as which they are stored, with signed weights and
+//! saturates sums of two products. They are exact where no pair of weights is too large for that
+//! ([`artifact::layout::pairs_fit`]), which `convert` sees to: [`Fast`]. Any other weights are
+//! multiplied as `|x|` and `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`, and requantized
+//! one by one.
+
+use super::avx2::Avx2;
+use crate::kernels::conv::Conv;
+use crate::kernels::scalar::{Scalar, plane};
+use crate::kernels::{Finish, Lanes, Rows, peak};
+use artifact::Dtype;
+use artifact::layout::{ConvPlane, KR_I8, conv_planes};
+use core::arch::x86_64::*;
+
+const NR: usize = 16;
+
+/// Eight i32 of plane `p`, the first or second half.
+#[inline(always)]
+fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
+    let plane = &plane::<_, NR>(params, p as usize)[half * 8..][..8];
+    // SAFETY: AVX2 is proven by the callers' token; `plane` holds 8 numbers.
+    unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
+}
+
+/// Whether every panel's shifts are at least 32, as those of networks are.
+fn all_shifts_are_large(params: &[i32]) -> bool {
+    params.chunks_exact(conv_planes(Dtype::I8) * NR).all(|panel| {
+        plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
+    })
+}
+
+type AnyScale = <Scalar as Lanes<NR, i8, i8>>::Scale;
+
+impl Lanes<NR, i8, i8> for Avx2 {
+    type Acc = [__m256i; 2];
+    type Scale = AnyScale;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [__m256i; 2] {
+        [0, 1].map(|half| load_half(params, ConvPlane::Bias, half))
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32], finish: &Finish) -> AnyScale {
+        Lanes::<NR, i8, i8>::scale(Scalar, params, finish)
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[__m256i; 2]; NP]; MR],
+        x: [&[i8]; MR],
+        rows: Rows,
+        w: [&[i8]; NP],
+    ) {
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in 0..groups {
+                for p in 0..NP {
+                    // SAFETY: `self` proves AVX2; row and group are in bounds, as just
+                    // asserted, and the loads are unaligned.
+                    unsafe {
+                        let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(Self::FLIP));
+                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                        let weights =
+                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                        for m in 0..MR {
+                            let x =
+                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                            let x = _mm256_xor_si256(_mm256_set1_epi32(x), flip);
+                            let magnitude = _mm256_abs_epi8(x);
+                            for i in 0..2 {
+                                let signed = _mm256_sign_epi8(weights[i], x);
+                                let pairs = _mm256_maddubs_epi16(magnitude, signed);
+                                let quads = _mm256_madd_epi16(pairs, ones);
+                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
+                            }
+                        }
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+        *acc = sums;
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [__m256i; 2],
+        scale: &AnyScale,
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        // SAFETY: a vector is eight i32 of any value.
+        let acc = unsafe { core::mem::transmute::<[__m256i; 2], [i32; NR]>(acc) };
+        let flip = |from: &[i8; NR]| from.map(|x| x ^ Self::FLIP);
+        let residual = residual.map(flip);
+        flip(&Lanes::<NR, i8, i8>::finish(Scalar, acc, scale, finish, residual.as_ref()))
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            if conv.pairs_fit && all_shifts_are_large(conv.params) {
+                return Lanes::conv(Fast(isa), conv, first, out);
+            }
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
+                conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Avx2, rounds: usize) -> u64 {
+            Lanes::peak(Fast(isa), rounds)
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, rounds) }
+    }
+}
+
+/// For weights that never let VPMADDUBSW saturate, and shifts of at least 32.
+#[derive(Debug, Clone, Copy)]
+struct Fast(Avx2);
+
+/// A panel's requantization, for each half of it.
+///
+/// Products have 64 bits, so even and odd outputs are multiplied apart. Their upper halves are
+/// shifted by what a shift exceeds 32, for AVX2 has no arithmetic 64-bit shift.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    /// Of the even and of the odd outputs, whose lanes are shifted down.
+    multiplier: [[__m256i; 2]; 2],
+    /// `2^(shift−1)` of the even and of the odd outputs.
+    rounding: [[__m256i; 2]; 2],
+    /// Less 32.
+    shift: [__m256i; 2],
+    /// Of the residual.
+    factor: [__m256i; 2],
+    /// What the residual's zero point (as it is stored) and rounding add to its product.
+    addend: [__m256i; 2],
+}
+
+impl Lanes<NR, i8, i8> for Fast {
+    type Acc = [__m256i; 2];
+    type Scale = Scale;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [__m256i; 2] {
+        let half = |i| {
+            let bias = load_half(params, ConvPlane::Bias, i);
+            let sum = load_half(params, ConvPlane::WeightSum, i);
+            // SAFETY: the token proves AVX2; registers only.
+            unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(sum, 7)) }
+        };
+        [half(0), half(1)]
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32], finish: &Finish) -> Scale {
+        let load = |p| [load_half(params, p, 0), load_half(params, p, 1)];
+        let (multiplier, shift) = (load(ConvPlane::Multiplier), load(ConvPlane::Shift));
+        let factor = load(ConvPlane::Residual);
+        let mut scale = Scale {
+            multiplier: [multiplier; 2],
+            rounding: [shift; 2],
+            shift,
+            factor,
+            addend: factor,
+        };
+        for i in 0..2 {
+            // SAFETY: the token proves AVX2; registers only.
+            unsafe {
+                let one = _mm256_set1_epi64x(1);
+                let even = _mm256_and_si256(shift[i], _mm256_set1_epi64x(0xffff_ffff));
+                let odd = _mm256_srli_epi64(shift[i], 32);
+                scale.multiplier[1][i] = _mm256_srli_epi64(multiplier[i], 32);
+                scale.rounding[0][i] = _mm256_sllv_epi64(one, _mm256_sub_epi64(even, one));
+                scale.rounding[1][i] = _mm256_sllv_epi64(one, _mm256_sub_epi64(odd, one));
+                scale.shift[i] = _mm256_sub_epi32(shift[i], _mm256_set1_epi32(32));
+                let stored = finish.residual_zero_point - i32::from(Avx2::FLIP);
+                let zero = _mm256_mullo_epi32(factor[i], _mm256_set1_epi32(stored));
+                let rounding = _mm256_set1_epi32((1 << finish.residual_shift) >> 1);
+                scale.addend[i] = _mm256_sub_epi32(rounding, zero);
+            }
+        }
+        scale
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[__m256i; 2]; NP]; MR],
+        x: [&[i8]; MR],
+        rows: Rows,
+        w: [&[i8]; NP],
+    ) {
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in 0..groups {
+                for p in 0..NP {
+                    // SAFETY: the token proves AVX2; row and group are in bounds, as just
+                    // asserted, and the loads are unaligned.
+                    unsafe {
+                        let ones = _mm256_set1_epi16(1);
+                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                        let weights =
+                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                        for m in 0..MR {
+                            let x =
+                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                            let x = _mm256_set1_epi32(x);
+                            for i in 0..2 {
+                                let pairs = _mm256_maddubs_epi16(x, weights[i]);
+                                let quads = _mm256_madd_epi16(pairs, ones);
+                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
+                            }
+                        }
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+        *acc = sums;
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [__m256i; 2],
+        scale: &Scale,
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        // Activations are unsigned here, as they are stored.
+        let mut acc = acc;
+        let mut out = [0; NR];
+        // SAFETY: the token proves AVX2; the residual and `out` are 16 bytes long.
+        unsafe {
+            if let Some(r) = residual {
+                let r = r.as_ptr();
+                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+                let halves = [_mm_loadl_epi64(r.cast()), _mm_loadl_epi64(r.add(8).cast())];
+                for i in 0..2 {
+                    let r = _mm256_cvtepu8_epi32(halves[i]);
+                    let r =
+                        _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[i]), scale.addend[i]);
+                    acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(r, count));
+                }
+            }
+            let mut y = acc;
+            for i in 0..2 {
+                let even = _mm256_mul_epi32(acc[i], scale.multiplier[0][i]);
+                let even = _mm256_add_epi64(even, scale.rounding[0][i]);
+                let odd = _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), scale.multiplier[1][i]);
+                let odd = _mm256_add_epi64(odd, scale.rounding[1][i]);
+                let high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b1010_1010);
+                y[i] = _mm256_srav_epi32(high, scale.shift[i]);
+            }
+            // Packs saturate, which is the clamp at both ends, and leave the halves interleaved by
+            // 128 bits. A number that 16 bits cannot hold is clamped whatever the zero point.
+            let zero_point = finish.zero_point - i32::from(Avx2::FLIP);
+            let low = finish.low - i32::from(Avx2::FLIP);
+            let y = _mm256_packs_epi32(y[0], y[1]);
+            let y = _mm256_adds_epi16(y, _mm256_set1_epi16(zero_point as i16));
+            let y = _mm256_packus_epi16(y, y);
+            let y = _mm_unpacklo_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+            let y = _mm_max_epu8(y, _mm_set1_epi8(low as i8));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), y);
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Fast, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { enabled(self, conv, first_pixel, out) }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Fast, rounds: usize) -> u64 {
+            peak::<_, i8, i8, NR, 4, 1>(isa, rounds)
+        }
+        // SAFETY: the token proves the feature.
+        unsafe { enabled(self, rounds) }
+    }
+}

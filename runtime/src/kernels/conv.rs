@@ -104,10 +104,10 @@ impl<E: Number, W> Conv<'_, E, W> {
             let mut acc = [start; MR];
             if is_pointwise {
                 let mut rows = [&self.x[..0]; MR];
-                for m in 0..MR {
+                for (m, row) in rows.iter_mut().enumerate() {
                     // A last, partial tile computes its last pixel several times.
                     let at = (first_pixel + (pixel + m).min(pixels - 1)) * c_in;
-                    rows[m] = &self.x[at..at + depth];
+                    *row = &self.x[at..at + depth];
                 }
                 isa.dot(&mut acc, rows, Rows::one(depth), weights);
             } else {

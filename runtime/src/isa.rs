@@ -55,6 +55,17 @@ impl Isa {
         }
     }
 
+    /// Pixels that its convolutions take at a time, of which chunks should be multiples.
+    pub(crate) const fn tile(self, dtype: Dtype) -> usize {
+        match (self.0, dtype) {
+            (Token::Scalar(_), _) => 1,
+            #[cfg(target_arch = "x86_64")]
+            (Token::Avx2(_), Dtype::I8) => 4,
+            #[cfg(target_arch = "x86_64")]
+            (Token::Avx2(_) | Token::Avx512Vnni(_), _) => 6,
+        }
+    }
+
     /// Its name, as `--isa` takes it.
     pub const fn name(self) -> &'static str {
         match self.0 {

@@ -40,16 +40,27 @@ impl Context<'_> {
         self.artifact.header().nr
     }
 
-    /// Pixels per chunk of an operator that does `macs` multiply-accumulates: all of them for
-    /// one thread or little work, else a few chunks per thread so that they even out.
-    pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64) -> usize {
+    /// Parts that `macs` multiply-accumulates are worth cutting into: one for one thread or little
+    /// work, else several per thread, so that they even out where a core is slower.
+    pub(crate) fn parts(&self, macs: u64) -> usize {
+        const PER_THREAD: usize = 8;
         match self.workers.threads() {
-            0 | 1 => pixels,
+            0 | 1 => 1,
             n => {
                 let worth = macs / self.workers.grain().max(1);
-                pixels.div_ceil(usize::try_from(worth).unwrap_or(n * 2).clamp(1, n * 2))
+                usize::try_from(worth).unwrap_or(usize::MAX).clamp(1, n * PER_THREAD)
             }
         }
+    }
+
+    /// Pixels per chunk of an operator that does `macs` multiply-accumulates: whole tiles.
+    pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64) -> usize {
+        let parts = self.parts(macs);
+        let tile = self.isa.tile(self.dtype());
+        let tiles = pixels.div_ceil(tile);
+        // As many parts as threads where rounding would leave more of them uneven.
+        let parts = if tiles < parts * 4 { parts.min(self.workers.threads()) } else { parts };
+        tiles.div_ceil(parts.max(1)) * tile
     }
 
     /// Runs simple loops compiled for the session's instruction set.

@@ -26,8 +26,8 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     };
     let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
     let [rows, columns] = tiles(op.output.shape);
-    let threads = match cx.chunk_pixels(rows, Op::Conv2d(*op).macs()) {
-        n if n == rows => 1,
+    let threads = match cx.parts(Op::Conv2d(*op).macs()) {
+        1 => 1,
         _ => cx.workers.threads(),
     };
     let run_rows = (RUN / columns).clamp(1, rows.div_ceil(threads));

@@ -1,6 +1,8 @@
 //! Instruction sets by name.
 
 use crate::kernels::Lanes;
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
@@ -19,6 +21,10 @@ pub(crate) enum Token {
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512Vnni),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+    #[cfg(target_arch = "aarch64")]
+    DotProd(DotProd),
 }
 
 impl Isa {
@@ -32,7 +38,12 @@ impl Isa {
             Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
             Avx2::new().map(|t| Self(Token::Avx2(t))),
         ];
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        let special = [
+            DotProd::new().map(|t| Self(Token::DotProd(t))),
+            Neon::new().map(|t| Self(Token::Neon(t))),
+        ];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let special = [None::<Self>; 0];
         special.into_iter().flatten().chain([Self::SCALAR])
     }
@@ -52,6 +63,10 @@ impl Isa {
             Token::Avx2(t) => peak(t, dtype, rounds),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(t) => peak(t, dtype, rounds),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(t) => peak(t, dtype, rounds),
+            #[cfg(target_arch = "aarch64")]
+            Token::DotProd(t) => peak(t, dtype, rounds),
         }
     }
 
@@ -63,6 +78,10 @@ impl Isa {
             (Token::Avx2(_), Dtype::I8) => 4,
             #[cfg(target_arch = "x86_64")]
             (Token::Avx2(_) | Token::Avx512Vnni(_), _) => 6,
+            #[cfg(target_arch = "aarch64")]
+            (Token::Neon(_), Dtype::I8) => 2,
+            #[cfg(target_arch = "aarch64")]
+            (Token::Neon(_) | Token::DotProd(_), _) => 5,
         }
     }
 
@@ -74,6 +93,10 @@ impl Isa {
             Token::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(_) => "avx512-vnni",
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Token::DotProd(_) => "dotprod",
         }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct Conv<'a, E: Number, W> {
     /// Padding.
     pub padding: Padding,
     /// See [`artifact::layout::pairs_fit`].
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 asks"))]
     pub pairs_fit: bool,
     /// Packed weights.
     pub weights: &'a [W],

@@ -7,6 +7,9 @@
 //! exactly this order, and taps outside the map read the activation's pad pixel, so nothing
 //! branches on borders inside the loops.
 
+#[cfg(target_arch = "aarch64")]
+#[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]
+pub(crate) mod aarch64;
 pub(crate) mod conv;
 pub(crate) mod scalar;
 pub(crate) mod winograd;

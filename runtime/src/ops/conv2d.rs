@@ -32,6 +32,8 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
@@ -51,7 +53,22 @@ where
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+/// The kernel of the session's instruction set, panels of 16.
+#[cfg(target_arch = "aarch64")]
+fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
+where
+    Scalar: Lanes<16, E, W>,
+    Neon: Lanes<16, E, W>,
+    DotProd: Lanes<16, E, W>,
+{
+    match cx.isa.0 {
+        Token::Scalar(t) => t.conv(conv, first, out),
+        Token::Neon(t) => t.conv(conv, first, out),
+        Token::DotProd(t) => t.conv(conv, first, out),
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
 where
     Scalar: Lanes<16, E, W>,

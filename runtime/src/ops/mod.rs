@@ -71,6 +71,10 @@ impl Context<'_> {
             Token::Avx2(t) => t.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(t) => t.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(t) => t.run(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Token::DotProd(t) => t.run(kernel),
         }
     }
 }

@@ -90,6 +90,10 @@ fn multiply(cx: &Context<'_>, products: &Products<'_>, out: &mut Block) {
         Token::Avx2(t) => t.multiply(products, out),
         #[cfg(target_arch = "x86_64")]
         Token::Avx512Vnni(t) => t.multiply(products, out),
+        #[cfg(target_arch = "aarch64")]
+        Token::Neon(t) => t.multiply(products, out),
+        #[cfg(target_arch = "aarch64")]
+        Token::DotProd(t) => t.multiply(products, out),
     }
 }
 

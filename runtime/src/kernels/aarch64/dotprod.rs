@@ -1,0 +1,214 @@
+//! NEON with SDOT, the dot product of four bytes (Raspberry Pi 5): 16 output channels in four
+//! registers.
+
+use super::neon::{Load4, Neon, Scale, finish, load_plane, scale};
+use crate::kernels::conv::Conv;
+use crate::kernels::winograd::{Block, Multiply, Products};
+use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
+use artifact::layout::{ConvPlane, KR_I8};
+use core::arch::aarch64::*;
+
+const NR: usize = 16;
+/// Registers of sixteen 32-bit numbers.
+const QUADS: usize = 4;
+
+/// NEON with FEAT_DotProd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DotProd(Neon);
+
+impl DotProd {
+    /// `None` unless the CPU has it.
+    pub(crate) fn new() -> Option<Self> {
+        #[cfg(feature = "std")]
+        let has = std::arch::is_aarch64_feature_detected!("dotprod");
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(target_feature = "dotprod");
+        Neon::new().filter(|_| has).map(Self)
+    }
+
+    /// Runs a kernel.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        self.0.run(kernel);
+    }
+}
+
+/// `acc += w · x`, four bytes of each lane of `w` with those of lane LANE of `x`.
+///
+/// # Safety
+/// The CPU has FEAT_DotProd.
+#[inline(always)]
+unsafe fn sdot<const LANE: u32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller's promise; registers only. The intrinsic is not stable.
+    unsafe {
+        core::arch::asm!(
+            ".arch_extension dotprod",
+            "sdot {acc:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
+            acc = inlateout(vreg) acc,
+            w = in(vreg) w,
+            x = in(vreg) x,
+            lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
+/// Group LANE of those that `x` holds, whose weights start at `w`.
+///
+/// # Safety
+/// The CPU has FEAT_DotProd; the group's weights of each panel are readable.
+#[inline(always)]
+unsafe fn group<const LANE: u32, const MR: usize, const NP: usize>(
+    sums: &mut [[[int32x4_t; QUADS]; NP]; MR],
+    x: &[int8x16_t; MR],
+    w: [*const i8; NP],
+) {
+    for p in 0..NP {
+        for i in 0..QUADS {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let weights = vld1q_s8(w[p].add(LANE as usize * KR_I8 * NR + i * 16));
+                for m in 0..MR {
+                    sums[m][p][i] = sdot::<LANE>(sums[m][p][i], weights, x[m]);
+                }
+            }
+        }
+    }
+}
+
+impl Lanes<NR, i8, i8> for DotProd {
+    type Acc = [int32x4_t; QUADS];
+    type Scale = Scale;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [int32x4_t; QUADS] {
+        load_plane(params, ConvPlane::Bias)
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32], _: &Finish) -> Scale {
+        scale(self.0, params)
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[int32x4_t; QUADS]; NP]; MR],
+        x: [&[i8]; MR],
+        rows: Rows,
+        w: [&[i8]; NP],
+    ) {
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            // SAFETY: `self` proves NEON with SDOT; rows and groups are in bounds, as just
+            // asserted, and the loads are unaligned.
+            unsafe {
+                let mut at = [w[0].as_ptr(); NP];
+                for p in 0..NP {
+                    at[p] = w[p].as_ptr().add(w_at);
+                }
+                let mut four = [vdupq_n_s8(0); MR];
+                for g in 0..groups / 4 {
+                    for m in 0..MR {
+                        four[m] = vld1q_s8(x[m].as_ptr().add(x_at + g * 4 * KR_I8));
+                    }
+                    group::<0, MR, NP>(&mut sums, &four, at);
+                    group::<1, MR, NP>(&mut sums, &four, at);
+                    group::<2, MR, NP>(&mut sums, &four, at);
+                    group::<3, MR, NP>(&mut sums, &four, at);
+                    for p in 0..NP {
+                        at[p] = at[p].add(4 * KR_I8 * NR);
+                    }
+                }
+                for g in groups / 4 * 4..groups {
+                    for m in 0..MR {
+                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>();
+                        four[m] = vreinterpretq_s8_s32(vdupq_n_s32(x.read_unaligned()));
+                    }
+                    group::<0, MR, NP>(&mut sums, &four, at);
+                    for p in 0..NP {
+                        at[p] = at[p].add(KR_I8 * NR);
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+        *acc = sums;
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [int32x4_t; QUADS],
+        scale: &Scale,
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        self::finish(self.0, acc, scale, finish, residual)
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+            // 20 accumulators, 4 weights and 5 activations of 32 registers.
+            conv.panels::<_, NR, 5, 1>(self, panel, first_pixel, out);
+        }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        peak::<_, i8, i8, NR, 5, 1>(self, rounds)
+    }
+}
+
+/// As NEON.
+impl<W: Load4> Lanes<NR, f32, W> for DotProd {
+    type Acc = <Neon as Lanes<NR, f32, W>>::Acc;
+    type Scale = ();
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> Self::Acc {
+        Lanes::<NR, f32, W>::start(self.0, params)
+    }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32], _: &Finish) {}
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[Self::Acc; NP]; MR],
+        x: [&[f32]; MR],
+        rows: Rows,
+        w: [&[W]; NP],
+    ) {
+        self.0.dot(acc, x, rows, w);
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: Self::Acc,
+        (): &(),
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        Lanes::<NR, f32, W>::finish(self.0, acc, &(), finish, residual)
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        self.0.conv(conv, first_pixel, out);
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        Lanes::<NR, f32, W>::peak(self.0, rounds)
+    }
+}
+
+impl Multiply for DotProd {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        self.0.multiply(products, out);
+    }
+}

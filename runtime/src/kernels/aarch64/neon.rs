@@ -1,0 +1,354 @@
+//! NEON as every aarch64 CPU has it (Raspberry Pi 3 and 4): 16 output channels in four registers,
+//! or in eight while int8 is summed.
+//!
+//! SMULL and SMLAL make 16-bit sums of two products, `2 · 128 · 127 < 2¹⁵`; SADALP adds
+//! neighbours of them to 32-bit sums. A group of KR = 4 inputs leaves two sums an output, which
+//! are added at the end.
+
+use crate::kernels::conv::Conv;
+use crate::kernels::scalar::plane;
+use crate::kernels::winograd::{Block, Multiply, Products};
+use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
+use artifact::layout::{ConvPlane, KR_I8};
+use core::arch::aarch64::*;
+
+const NR: usize = 16;
+/// Registers of sixteen 32-bit numbers.
+const QUADS: usize = 4;
+
+/// NEON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Neon {
+    _proof: (),
+}
+
+impl Neon {
+    /// The target has it.
+    pub(crate) fn new() -> Option<Self> {
+        cfg!(target_feature = "neon").then_some(Self { _proof: () })
+    }
+
+    /// Runs a kernel: NEON is the baseline.
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        kernel.eval();
+    }
+}
+
+/// Sixteen i32 of plane `p`.
+#[inline(always)]
+pub(super) fn load_plane(params: &[i32], p: ConvPlane) -> [int32x4_t; QUADS] {
+    let plane = plane::<_, NR>(params, p as usize).as_ptr();
+    // SAFETY: NEON is proven by the callers' token; `plane` holds 16 numbers.
+    unsafe {
+        [
+            vld1q_s32(plane),
+            vld1q_s32(plane.add(4)),
+            vld1q_s32(plane.add(8)),
+            vld1q_s32(plane.add(12)),
+        ]
+    }
+}
+
+/// A panel's requantization.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    multiplier: [int32x4_t; QUADS],
+    /// Negative, for SRSHL, which rounds as the rule does; of the lower and upper two outputs.
+    shift: [[int64x2_t; 2]; QUADS],
+    /// Of the residual.
+    factor: [int32x4_t; QUADS],
+}
+
+/// See [`Lanes::scale`].
+#[inline(always)]
+pub(super) fn scale(_: Neon, params: &[i32]) -> Scale {
+    let shift = load_plane(params, ConvPlane::Shift);
+    // SAFETY: the token proves NEON; registers only.
+    let negative = |quad: int32x4_t| unsafe {
+        [vnegq_s64(vmovl_s32(vget_low_s32(quad))), vnegq_s64(vmovl_high_s32(quad))]
+    };
+    Scale {
+        multiplier: load_plane(params, ConvPlane::Multiplier),
+        shift: [negative(shift[0]), negative(shift[1]), negative(shift[2]), negative(shift[3])],
+        factor: load_plane(params, ConvPlane::Residual),
+    }
+}
+
+/// See [`Lanes::finish`]; accumulators in the order of the outputs.
+#[inline(always)]
+pub(super) fn finish(
+    _: Neon,
+    acc: [int32x4_t; QUADS],
+    scale: &Scale,
+    finish: &Finish,
+    residual: Option<&[i8; NR]>,
+) -> [i8; NR] {
+    let mut acc = acc;
+    let mut out = [0; NR];
+    // SAFETY: the token proves NEON; the residual and `out` are 16 bytes long.
+    unsafe {
+        if let Some(r) = residual {
+            let r = vld1q_s8(r.as_ptr());
+            let (low, high) = (vmovl_s8(vget_low_s8(r)), vmovl_high_s8(r));
+            let r = [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ];
+            let zero_point = vdupq_n_s32(finish.residual_zero_point);
+            let shift = vdupq_n_s32(-(finish.residual_shift as i32));
+            for i in 0..QUADS {
+                let product = vmulq_s32(vsubq_s32(r[i], zero_point), scale.factor[i]);
+                acc[i] = vaddq_s32(acc[i], vrshlq_s32(product, shift));
+            }
+        }
+        let mut y = acc;
+        for i in 0..QUADS {
+            let low = vmull_s32(vget_low_s32(acc[i]), vget_low_s32(scale.multiplier[i]));
+            let high = vmull_high_s32(acc[i], scale.multiplier[i]);
+            let low = vmovn_s64(vrshlq_s64(low, scale.shift[i][0]));
+            let both = vmovn_high_s64(low, vrshlq_s64(high, scale.shift[i][1]));
+            let both = vaddq_s32(both, vdupq_n_s32(finish.zero_point));
+            y[i] = vmaxq_s32(both, vdupq_n_s32(finish.low));
+        }
+        // Saturating, which is the clamp at 127.
+        let low = vqmovn_high_s32(vqmovn_s32(y[0]), y[1]);
+        let high = vqmovn_high_s32(vqmovn_s32(y[2]), y[3]);
+        vst1q_s8(out.as_mut_ptr(), vqmovn_high_s16(vqmovn_s16(low), high));
+    }
+    out
+}
+
+impl Lanes<NR, i8, i8> for Neon {
+    /// Two sums of each output, side by side.
+    type Acc = [int32x4_t; 2 * QUADS];
+    type Scale = Scale;
+
+    #[inline(always)]
+    fn start(self, params: &[i32]) -> [int32x4_t; 2 * QUADS] {
+        let bias = load_plane(params, ConvPlane::Bias);
+        let mut acc = [bias[0]; 2 * QUADS];
+        for i in 0..QUADS {
+            // SAFETY: `self` proves NEON; registers only.
+            unsafe {
+                acc[2 * i] = vzip1q_s32(bias[i], vdupq_n_s32(0));
+                acc[2 * i + 1] = vzip2q_s32(bias[i], vdupq_n_s32(0));
+            }
+        }
+        acc
+    }
+
+    #[inline(always)]
+    fn scale(self, params: &[i32], _: &Finish) -> Scale {
+        scale(self, params)
+    }
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[int32x4_t; 2 * QUADS]; NP]; MR],
+        x: [&[i8]; MR],
+        rows: Rows,
+        w: [&[i8]; NP],
+    ) {
+        let groups = rows.check(&x, &w, [KR_I8, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for g in (0..groups).step_by(2) {
+                let both = g + 1 < groups;
+                for p in 0..NP {
+                    for i in 0..QUADS {
+                        // SAFETY: `self` proves NEON; row and groups are in bounds, as just
+                        // asserted, and the loads are unaligned.
+                        unsafe {
+                            let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR + i * 16);
+                            let w0 = vld1q_s8(at);
+                            let w1 = if both { vld1q_s8(at.add(KR_I8 * NR)) } else { w0 };
+                            for m in 0..MR {
+                                let at = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>();
+                                let x0 = vreinterpretq_s8_s32(vdupq_n_s32(at.read_unaligned()));
+                                let mut low = vmull_s8(vget_low_s8(w0), vget_low_s8(x0));
+                                let mut high = vmull_high_s8(w0, x0);
+                                if both {
+                                    let x1 = at.add(1).read_unaligned();
+                                    let x1 = vreinterpretq_s8_s32(vdupq_n_s32(x1));
+                                    low = vmlal_s8(low, vget_low_s8(w1), vget_low_s8(x1));
+                                    high = vmlal_high_s8(high, w1, x1);
+                                }
+                                let sum = &mut sums[m][p];
+                                sum[2 * i] = vpadalq_s16(sum[2 * i], low);
+                                sum[2 * i + 1] = vpadalq_s16(sum[2 * i + 1], high);
+                            }
+                        }
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+        *acc = sums;
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [int32x4_t; 2 * QUADS],
+        scale: &Scale,
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [i8; NR] {
+        let mut sums = [acc[0]; QUADS];
+        for i in 0..QUADS {
+            // SAFETY: `self` proves NEON; registers only.
+            sums[i] = unsafe { vpaddq_s32(acc[2 * i], acc[2 * i + 1]) };
+        }
+        self::finish(self, sums, scale, finish, residual)
+    }
+
+    fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
+        for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+            // 16 accumulators, 2 weights, 2 of each activation and of the products.
+            conv.panels::<_, NR, 2, 1>(self, panel, first_pixel, out);
+        }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        peak::<_, i8, i8, NR, 2, 1>(self, rounds)
+    }
+}
+
+/// A stored weight that NEON loads as 4 f32.
+pub(super) trait Load4: bytemuck::Pod + Sync {
+    /// Four weights.
+    ///
+    /// # Safety
+    /// The CPU has NEON; `from` points at 4 readable weights, aligned or not.
+    unsafe fn load(from: *const Self) -> float32x4_t;
+}
+
+impl Load4 for f32 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe { vld1q_f32(from) }
+    }
+}
+
+impl Load4 for u16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> float32x4_t {
+        // SAFETY: the caller's promise. FCVTL, part of NEON, has no stable intrinsic.
+        unsafe {
+            let half = vld1_u16(from);
+            let wide: float32x4_t;
+            core::arch::asm!(
+                "fcvtl {wide:v}.4s, {half:v}.4h",
+                wide = lateout(vreg) wide,
+                half = in(vreg) half,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            wide
+        }
+    }
+}
+
+impl<W: Load4> Lanes<NR, f32, W> for Neon {
+    type Acc = [float32x4_t; QUADS];
+    type Scale = ();
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> [float32x4_t; QUADS] {
+        let bias = plane::<_, NR>(params, 0).as_ptr();
+        // SAFETY: `self` proves NEON; `bias` holds 16 numbers.
+        unsafe {
+            [
+                vld1q_f32(bias),
+                vld1q_f32(bias.add(4)),
+                vld1q_f32(bias.add(8)),
+                vld1q_f32(bias.add(12)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32], _: &Finish) {}
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[float32x4_t; QUADS]; NP]; MR],
+        x: [&[f32]; MR],
+        rows: Rows,
+        w: [&[W]; NP],
+    ) {
+        let depth = rows.check(&x, &w, [1, NR]);
+        // A copy, which stays in registers through both loops.
+        let mut sums = *acc;
+        let (mut x_at, mut w_at) = (0, 0);
+        for _ in 0..rows.count {
+            for c in 0..depth {
+                for p in 0..NP {
+                    for i in 0..QUADS {
+                        // SAFETY: `self` proves NEON; row and channel are in bounds, as just
+                        // asserted.
+                        unsafe {
+                            let weights = W::load(w[p].as_ptr().add(w_at + c * NR + i * 4));
+                            for m in 0..MR {
+                                let x = *x[m].get_unchecked(x_at + c);
+                                sums[m][p][i] = vfmaq_n_f32(sums[m][p][i], weights, x);
+                            }
+                        }
+                    }
+                }
+            }
+            x_at += rows.stride;
+            w_at += rows.len * NR;
+        }
+        *acc = sums;
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [float32x4_t; QUADS],
+        (): &(),
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        let mut out = [0.0; NR];
+        for i in 0..QUADS {
+            // SAFETY: `self` proves NEON; the residual and `out` hold 16 numbers.
+            unsafe {
+                let mut y = acc[i];
+                if let Some(r) = residual {
+                    y = vaddq_f32(y, vld1q_f32(r.as_ptr().add(i * 4)));
+                }
+                if finish.relu {
+                    y = vmaxq_f32(y, vdupq_n_f32(0.0));
+                }
+                vst1q_f32(out.as_mut_ptr().add(i * 4), y);
+            }
+        }
+        out
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+            // 20 accumulators, 4 weights and 5 activations of 32 registers.
+            conv.panels::<_, NR, 5, 1>(self, panel, first_pixel, out);
+        }
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        peak::<_, f32, W, NR, 5, 1>(self, rounds)
+    }
+}
+
+impl Multiply for Neon {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        products.eval::<_, 4>(self, out);
+    }
+}

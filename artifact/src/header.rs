@@ -155,22 +155,80 @@ pub const fn arena_len(model: &[u8]) -> usize {
 /// It finds every change within one word and swapped words, needs no table in flash and
 /// runs at memory speed. It guards against damage, not against forgery.
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
-    let (mut sum, mut sum_of_sums) = (1u32, 0u32);
-    let mut add = |part: &[u8]| {
-        let mut words = part.chunks_exact(4);
-        for w in &mut words {
-            sum = sum.wrapping_add(u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-            sum_of_sums = sum_of_sums.wrapping_add(sum);
+    let mut sums = Sums { sum: 1, sum_of_sums: 0 };
+    sums.add(&bytes[..CHECKSUM_AT]);
+    sums.add(&bytes[CHECKSUM_AT + 8..]);
+    u64::from(sums.sum_of_sums) << 32 | u64::from(sums.sum)
+}
+
+struct Sums {
+    sum: u32,
+    sum_of_sums: u32,
+}
+
+impl Sums {
+    /// Adds the words of `part`, the last filled up with zeros.
+    fn add(&mut self, part: &[u8]) {
+        const LANES: usize = 16;
+        let (words, rest) = part.as_chunks::<4>();
+        let (rows, last) = words.as_chunks::<LANES>();
+        // Each lane adds every sixteenth word, so that compilers can use vectors. Lane l's word
+        // of row j is counted by as many sums as words follow: n − LANES·j − l.
+        let (mut sum, mut falling) = ([0u32; LANES], [0u32; LANES]);
+        for row in rows {
+            for l in 0..LANES {
+                sum[l] = sum[l].wrapping_add(u32::from_le_bytes(row[l]));
+                falling[l] = falling[l].wrapping_add(sum[l]);
+            }
         }
-        let rest = words.remainder();
+        // falling = Σ (rows − j) · word
+        let (n, rows) = ((rows.len() * LANES) as u32, rows.len() as u32);
+        self.sum_of_sums = self.sum_of_sums.wrapping_add(self.sum.wrapping_mul(n));
+        for (l, (sum, falling)) in sum.into_iter().zip(falling).enumerate() {
+            let by_row = rows.wrapping_mul(sum).wrapping_sub(falling);
+            let weighted = n.wrapping_sub(l as u32).wrapping_mul(sum);
+            let weighted = weighted.wrapping_sub(by_row.wrapping_mul(LANES as u32));
+            self.sum_of_sums = self.sum_of_sums.wrapping_add(weighted);
+            self.sum = self.sum.wrapping_add(sum);
+        }
+        for word in last {
+            self.add_word(*word);
+        }
         if !rest.is_empty() {
-            let mut last = [0; 4];
-            last[..rest.len()].copy_from_slice(rest);
-            sum = sum.wrapping_add(u32::from_le_bytes(last));
-            sum_of_sums = sum_of_sums.wrapping_add(sum);
+            let mut word = [0; 4];
+            word[..rest.len()].copy_from_slice(rest);
+            self.add_word(word);
         }
-    };
-    add(&bytes[..CHECKSUM_AT]);
-    add(&bytes[CHECKSUM_AT + 8..]);
-    u64::from(sum_of_sums) << 32 | u64::from(sum)
+    }
+
+    fn add_word(&mut self, word: [u8; 4]) {
+        self.sum = self.sum.wrapping_add(u32::from_le_bytes(word));
+        self.sum_of_sums = self.sum_of_sums.wrapping_add(self.sum);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_add_up_as_one_word_after_the_other() {
+        let mut bytes = [0u8; 700];
+        for (i, b) in bytes.iter_mut().enumerate() {
+            *b = (i * i * 31 + i / 7) as u8 | 0x80;
+        }
+        for len in [0, 1, 3, 4, 63, 64, 65, 128, 200, 511, 640, 700] {
+            let (mut got, mut want) = (
+                Sums { sum: 5, sum_of_sums: u32::MAX - 3 },
+                Sums { sum: 5, sum_of_sums: u32::MAX - 3 },
+            );
+            got.add(&bytes[..len]);
+            for part in bytes[..len].chunks(4) {
+                let mut word = [0; 4];
+                word[..part.len()].copy_from_slice(part);
+                want.add_word(word);
+            }
+            assert_eq!((got.sum, got.sum_of_sums), (want.sum, want.sum_of_sums), "{len}");
+        }
+    }
 }

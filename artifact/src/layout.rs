@@ -169,13 +169,44 @@ impl FilterLayout {
 /// Then `x₀·w₀ + x₁·w₁` of unsigned bytes `x` fits into 16 bits, `255 · 128 < 2¹⁵`, and
 /// instructions that saturate there (VPMADDUBSW) are exact.
 pub fn pairs_fit(weights: &[u8]) -> bool {
-    let (pairs, rest) = weights.as_chunks();
-    let over = |&[a, b]: &[u8; 2]| {
-        (i16::from(a.cast_signed()) + i16::from(b.cast_signed())).abs() > MAX_PAIR
+    extremes(weights).largest_pair <= MAX_PAIR
+}
+
+/// What a reader wants to know of int8 weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extremes {
+    /// The smallest weight, or 0.
+    pub smallest: i16,
+    /// The largest sum of two neighbours, without its sign.
+    pub largest_pair: i16,
+}
+
+/// Of packed weights, whose number is even.
+pub(crate) fn extremes(weights: &[u8]) -> Extremes {
+    const LANES: usize = 16;
+    let (pairs, _) = weights.as_chunks::<2>();
+    let (rows, rest) = pairs.as_chunks::<LANES>();
+    // A pair is a 16-bit lane, so that compilers can use vectors.
+    let (mut smallest, mut largest) = ([0i16; LANES], [0i16; LANES]);
+    let mut see = |l: usize, pair: [u8; 2]| {
+        let both = i16::from_le_bytes(pair);
+        let (first, second) = ((both << 8) >> 8, both >> 8);
+        let sum = first + second;
+        smallest[l] = smallest[l].min(first).min(second);
+        largest[l] = largest[l].max(sum).max(-sum);
     };
-    // Blocks without a branch inside, which compilers turn into vector code.
-    let fits = |block: &[[u8; 2]]| !block.iter().fold(false, |any, pair| any | over(pair));
-    pairs.chunks(256).all(fits) && rest.is_empty()
+    for row in rows {
+        for (l, pair) in row.iter().enumerate() {
+            see(l, *pair);
+        }
+    }
+    for pair in rest {
+        see(0, *pair);
+    }
+    Extremes {
+        smallest: smallest.into_iter().fold(0, i16::min),
+        largest_pair: largest.into_iter().fold(0, i16::max),
+    }
 }
 
 /// See [`pairs_fit`].

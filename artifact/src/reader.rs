@@ -8,8 +8,8 @@
 
 use crate::header::{CHECKSUM_AT, HEADER_LEN, checksum};
 use crate::layout::{
-    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, FilterLayout, activation_bytes, align_up, conv_planes,
-    padding_fits, pairs_fit,
+    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
+    align_up, conv_planes, extremes, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
@@ -296,9 +296,10 @@ impl<'a> Artifact<'a> {
         let params = self.take_span(o.params, Some(params_len), index, cursor)?;
         if dtype == Dtype::I8 {
             // Some kernels negate weights, which −128 does not survive.
+            let Extremes { smallest, largest_pair } = extremes(weights);
             let ok = check_conv_params(params, layout.nr, taps, o)
-                && !weights.contains(&i8::MIN.cast_unsigned())
-                && (!o.pairs_fit || pairs_fit(weights));
+                && smallest > i8::MIN.into()
+                && (!o.pairs_fit || largest_pair <= MAX_PAIR);
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())

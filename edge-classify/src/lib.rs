@@ -5,7 +5,6 @@
 //! let code = edge_classify::run(["edge-classify", "no-such.jpg"], &mut out, &mut err);
 //! assert_eq!(code, edge_classify::EXIT_ERROR);
 //! ```
-#![forbid(unsafe_code)]
 
 mod bench;
 mod builtin;

@@ -3,6 +3,7 @@
 use crate::cli::Machine;
 use anyhow::{Context, Result};
 use core::num::NonZeroUsize;
+use memmap2::{Mmap, MmapOptions};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model};
 use std::fs::File;
@@ -17,6 +18,7 @@ pub(crate) struct ModelFile {
 
 enum Bytes {
     Builtin(&'static [u8]),
+    Mapped(Mmap),
     Loaded(AlignedBuf),
 }
 
@@ -29,33 +31,40 @@ impl ModelFile {
             return Ok(Self { bytes: Bytes::Builtin(bytes), name: "built-in model".into() });
         };
         let name = path.display().to_string();
-        let bytes = read_aligned(path).with_context(|| format!("model {name}"))?;
-        Ok(Self { bytes: Bytes::Loaded(bytes), name })
+        let bytes = load(path).with_context(|| format!("model {name}"))?;
+        Ok(Self { bytes, name })
     }
 
     /// Checks the file.
     pub(crate) fn parse(&self) -> Result<Model<'_>> {
         let bytes = match &self.bytes {
-            Bytes::Builtin(bytes) => bytes,
+            Bytes::Builtin(bytes) => *bytes,
+            Bytes::Mapped(bytes) => &bytes[..],
             Bytes::Loaded(bytes) => &bytes[..],
         };
         Model::new(bytes).with_context(|| format!("model {}", self.name))
     }
 }
 
-/// Reads straight into aligned memory where the length is known beforehand.
-fn read_aligned(path: &Path) -> std::io::Result<AlignedBuf> {
+/// Maps a file, at once as a whole; reads what cannot be mapped, such as a pipe.
+fn load(path: &Path) -> std::io::Result<Bytes> {
     let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_file() {
-        let len = usize::try_from(metadata.len()).map_err(std::io::Error::other)?;
-        let mut bytes = AlignedBuf::zeroed(len);
-        file.read_exact(&mut bytes)?;
-        return Ok(bytes);
+    if file.metadata()?.is_file()
+        && let Some(map) = map(&file)
+    {
+        return Ok(Bytes::Mapped(map));
     }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(AlignedBuf::from_slice(&bytes))
+    Ok(Bytes::Loaded(AlignedBuf::from_slice(&bytes)))
+}
+
+/// `None` where the file system cannot, or the file is empty.
+#[expect(unsafe_code, reason = "a mapping changes where its file is changed in place")]
+fn map(file: &File) -> Option<Mmap> {
+    // SAFETY: as for every program that maps its model, nobody may write into the file while it
+    // is in use. `convert` never does: it writes another file and renames it.
+    unsafe { MmapOptions::new().populate().map(file) }.ok()
 }
 
 impl Machine {

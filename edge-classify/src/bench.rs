@@ -55,6 +55,12 @@ struct Layer {
 
 /// Measures and prints one line.
 pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
+    if options.model.extension().is_some_and(|e| e == "onnx") {
+        return run_onnx(options, out);
+    }
+    if !options.compare.is_empty() {
+        return crate::compare::run(options, out);
+    }
     let given = std::env::var_os(INPUT_VARIABLE).map(|path| {
         std::fs::read(&path).with_context(|| format!("{INPUT_VARIABLE}={}", path.display()))
     });
@@ -80,15 +86,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let (_, y) = infer();
     let load_ms = to_ms(start.elapsed());
 
-    let start = Instant::now();
-    for i in 0.. {
-        if i >= 3 && start.elapsed() >= WARM_UP {
-            break;
-        }
-        infer();
-    }
-    let ms = sorted((0..options.runs.get()).map(|_| to_ms(infer().0)).collect());
-    let [min_ms, median_ms, p99_ms] = [0.0, 0.5, 0.99].map(|share| quantile(&ms, share));
+    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || Ok(infer().0))?;
     let threads = workers.threads();
     let (layers, peak_gmacs) = match options.layers {
         true => (
@@ -126,6 +124,58 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         write_layers(&report, out)?;
     }
     Ok(EXIT_ANSWER)
+}
+
+/// Times tract, where this build has it.
+#[cfg(feature = "tract")]
+fn run_onnx(options: &Bench, out: &mut dyn Write) -> Result<u8> {
+    let start = Instant::now();
+    let mut infer = crate::tract::load(&options.model)?;
+    infer()?;
+    let load_ms = to_ms(start.elapsed());
+    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || {
+        let start = Instant::now();
+        infer()?;
+        Ok(start.elapsed())
+    })?;
+    let report = Report {
+        median_ms,
+        min_ms,
+        p99_ms,
+        load_ms,
+        rss_mb: peak_mb(),
+        isa: "tract",
+        threads: 1,
+        peak_gmacs: None,
+        y: None,
+        layers: Vec::new(),
+    };
+    crate::print::json(out, &report)?;
+    writeln!(out)?;
+    Ok(EXIT_ANSWER)
+}
+
+#[cfg(not(feature = "tract"))]
+fn run_onnx(options: &Bench, _: &mut dyn Write) -> Result<u8> {
+    anyhow::bail!(
+        "{}: bench runs .edge files; ONNX models are for --compare, and a build with the feature \
+         tract also runs them",
+        options.model.display()
+    )
+}
+
+/// Warms up, then times runs; the fastest, the median and what 99 of 100 do not exceed.
+fn time_runs(runs: usize, mut run: impl FnMut() -> Result<Duration>) -> Result<[f64; 3]> {
+    let start = Instant::now();
+    for i in 0.. {
+        if i >= 3 && start.elapsed() >= WARM_UP {
+            break;
+        }
+        run()?;
+    }
+    let ms: Result<Vec<f64>> = (0..runs).map(|_| Ok(to_ms(run()?))).collect();
+    let ms = sorted(ms?);
+    Ok([0.0, 0.5, 0.99].map(|share| quantile(&ms, share)))
 }
 
 /// Writes the input, which a run overwrites: the arena's memory is reused.

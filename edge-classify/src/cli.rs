@@ -101,6 +101,16 @@ pub(crate) struct Bench {
     #[arg(long)]
     pub(crate) layers: bool,
 
+    /// Also time other engines on the same network in their format: .onnx for onnxruntime, openvino
+    /// and tract, .tflite for LiteRT; may be given several times. Uses the Python packages that
+    /// `python3` (or $PYTHON) finds
+    #[arg(long, value_name = "FILE", conflicts_with = "layers")]
+    pub(crate) compare: Vec<PathBuf>,
+
+    /// Rounds of --compare, in each of which every engine runs once
+    #[arg(long, value_name = "N", default_value = "3", requires = "compare")]
+    pub(crate) rounds: NonZeroUsize,
+
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,10 +10,13 @@ mod bench;
 mod builtin;
 mod classify;
 mod cli;
+mod compare;
 mod model;
 mod npy;
 mod print;
 mod sources;
+#[cfg(feature = "tract")]
+mod tract;
 
 use clap::Parser;
 use std::ffi::OsString;

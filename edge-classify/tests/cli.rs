@@ -419,6 +419,67 @@ fn bench_prints_one_line() {
     assert!(o.out.contains("max_pool2d        2x2x3       1x1x3    1x1"), "{}", o.out);
 }
 
+/// The program itself, with another Python: it starts itself to measure itself.
+#[cfg(unix)]
+fn compare(bench: &Bench, python: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_edge-classify"))
+        .args(["bench", "--threads", "1", "--runs", "3", "--rounds", "2"])
+        .arg(bench.path("corner.edge"))
+        .args(more)
+        .env("PYTHON", python)
+        .current_dir(bench.folder.path())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[cfg(unix)]
+#[test]
+fn bench_compares_with_what_is_installed() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bench = Bench::new();
+    bench.put("x.onnx", "not a model");
+    bench.put("x.tflite", "not a model");
+    // Has one engine, lacks another, and a third breaks; what the real ones say to that.
+    let python = bench.put(
+        "python",
+        "#!/bin/sh\n\
+         case $3 in\n\
+         onnxruntime) echo noise; echo '{\"median_ms\":7.5,\"min_ms\":7,\"load_ms\":9,\"rss_mb\":null}';;\n\
+         openvino) exit 3;;\n\
+         *) echo trace >&2; echo 'ValueError: no such model' >&2; exit 1;;\n\
+         esac\n",
+    );
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let models = ["--compare", "x.onnx", "--compare", "x.tflite"];
+    let (code, out, err) = compare(&bench, &python, &[&models[..], &["--json"]].concat());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let rows: Value = serde_json::from_str(&out).unwrap();
+    let row = |engine: &str| {
+        let rows = rows.as_array().unwrap();
+        rows.iter().find(|row| row["engine"] == engine).unwrap().clone()
+    };
+    assert!(row("edge-classify")["median_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(row("onnxruntime")["median_ms"], 7.5);
+    assert!(row("openvino")["error"].as_str().unwrap().contains("pip install openvino"));
+    assert_eq!(row("litert")["error"], "ValueError: no such model");
+    assert!(row("tract").get("median_ms").is_none());
+    let (_, table, _) = compare(&bench, &python, &models);
+    assert!(table.contains("onnxruntime         7.500      7.000"), "{table}");
+
+    // Without any Python the others are named all the same.
+    let (code, out, _) = compare(&bench, Path::new("/no/python"), &models);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("/no/python: No such file"), "{out}");
+    for (file, want) in [("y.onnx", "no such file"), ("corner.edge", "want an .onnx or .tflite")] {
+        let (code, out, err) = compare(&bench, &python, &["--compare", file]);
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(err.contains(file) && err.contains(want), "{err}");
+    }
+}
+
 #[test]
 fn usage_errors() {
     let bench = Bench::new();

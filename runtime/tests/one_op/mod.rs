@@ -61,7 +61,7 @@ pub(crate) struct Case {
     pub(crate) padding: [u8; 4],
     pub(crate) residual: bool,
     pub(crate) relu: bool,
-    /// Weights of at most ±64, so that pairs fit.
+    /// Weights of at most ±64, so that pairs fit, and no large factors: what `convert` writes.
     pub(crate) small: bool,
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let requant: Vec<Requant> = (0..layout.c_out)
         .map(|_| {
             // Few networks have factors above a half, which shift by less than 32.
-            let one = if noise.below(64) == 0 { 1e-3 } else { 1e-6 };
+            let one = if !case.small && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
             Requant::new(f64::from(noise.below(1000) + 1) * one).unwrap()
         })
         .collect();

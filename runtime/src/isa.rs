@@ -5,7 +5,7 @@ use crate::kernels::Lanes;
 use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::x86_64::{Avx2, Avx512Vnni};
+use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
 use artifact::Dtype;
 use core::fmt;
 
@@ -17,6 +17,8 @@ pub struct Isa(pub(crate) Token);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
     Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Ssse3(Ssse3),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -37,6 +39,7 @@ impl Isa {
         let special = [
             Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
             Avx2::new().map(|t| Self(Token::Avx2(t))),
+            Ssse3::new().map(|t| Self(Token::Ssse3(t))),
         ];
         #[cfg(target_arch = "aarch64")]
         let special = [
@@ -60,6 +63,8 @@ impl Isa {
         match self.0 {
             Token::Scalar(t) => peak(t, dtype, rounds),
             #[cfg(target_arch = "x86_64")]
+            Token::Ssse3(t) => peak(t, dtype, rounds),
+            #[cfg(target_arch = "x86_64")]
             Token::Avx2(t) => peak(t, dtype, rounds),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(t) => peak(t, dtype, rounds),
@@ -75,6 +80,8 @@ impl Isa {
         match (self.0, dtype) {
             (Token::Scalar(_), _) => 1,
             #[cfg(target_arch = "x86_64")]
+            (Token::Ssse3(_), _) => 2,
+            #[cfg(target_arch = "x86_64")]
             (Token::Avx2(_), Dtype::I8) => 4,
             #[cfg(target_arch = "x86_64")]
             (Token::Avx2(_) | Token::Avx512Vnni(_), _) => 6,
@@ -89,6 +96,8 @@ impl Isa {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Token::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Token::Ssse3(_) => "ssse3",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]

@@ -36,18 +36,20 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
 use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::x86_64::{Avx2, Avx512Vnni};
+use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
 
 /// The kernel of the session's instruction set, panels of 16.
 #[cfg(target_arch = "x86_64")]
 fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
 where
     Scalar: Lanes<16, E, W>,
+    Ssse3: Lanes<16, E, W>,
     Avx2: Lanes<16, E, W>,
     Avx512Vnni: Lanes<16, E, W>,
 {
     match cx.isa.0 {
         Token::Scalar(t) => t.conv(conv, first, out),
+        Token::Ssse3(t) => t.conv(conv, first, out),
         Token::Avx2(t) => t.conv(conv, first, out),
         Token::Avx512Vnni(t) => t.conv(conv, first, out),
     }

@@ -68,6 +68,8 @@ impl Context<'_> {
         match self.isa.0 {
             Token::Scalar(t) => t.run(kernel),
             #[cfg(target_arch = "x86_64")]
+            Token::Ssse3(t) => t.run(kernel),
+            #[cfg(target_arch = "x86_64")]
             Token::Avx2(t) => t.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(t) => t.run(kernel),

@@ -87,6 +87,8 @@ fn multiply(cx: &Context<'_>, products: &Products<'_>, out: &mut Block) {
     match cx.isa.0 {
         Token::Scalar(t) => t.multiply(products, out),
         #[cfg(target_arch = "x86_64")]
+        Token::Ssse3(t) => t.multiply(products, out),
+        #[cfg(target_arch = "x86_64")]
         Token::Avx2(t) => t.multiply(products, out),
         #[cfg(target_arch = "x86_64")]
         Token::Avx512Vnni(t) => t.multiply(products, out),

@@ -1,11 +1,13 @@
-//! x86-64: AVX2 and AVX-512 VNNI.
+//! x86-64: SSSE3, AVX2 and AVX-512 VNNI.
 
 mod avx2;
 mod avx2_i8;
 mod avx512;
+mod ssse3;
 
 pub(crate) use avx2::Avx2;
 pub(crate) use avx512::Avx512Vnni;
+pub(crate) use ssse3::Ssse3;
 
 /// True where the CPU and the operating system have the feature; without std, only what
 /// the build was compiled for.

@@ -162,12 +162,11 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
             let odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), scale.multiplier[1]);
             let odd = _mm512_srav_epi64(_mm512_add_epi64(odd, scale.rounding[1]), scale.shift[1]);
             let y = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
-            // As stored, unsigned: clamped below at zero at least, above by saturation.
-            let zero_point = finish.zero_point - i32::from(Self::FLIP);
-            let low = finish.low - i32::from(Self::FLIP);
-            let y = _mm512_add_epi32(y, _mm512_set1_epi32(zero_point));
-            let y = _mm512_max_epi32(y, _mm512_set1_epi32(low));
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtusepi32_epi8(y));
+            let y = _mm512_add_epi32(y, _mm512_set1_epi32(finish.zero_point));
+            let y = _mm512_max_epi32(y, _mm512_set1_epi32(finish.low));
+            // Saturating, which is the clamp at 127.
+            let y = _mm_xor_si128(_mm512_cvtsepi32_epi8(y), _mm_set1_epi8(Self::FLIP));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), y);
         }
         out
     }

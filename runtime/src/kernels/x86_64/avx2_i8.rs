@@ -33,6 +33,53 @@ fn all_shifts_are_large(params: &[i32]) -> bool {
 
 type AnyScale = <Scalar as Lanes<NR, i8, i8>>::Scale;
 
+/// [`Lanes::dot`]; where weights FIT, of activations as they are stored.
+#[inline(always)]
+fn add_products<const FIT: bool, const MR: usize, const NP: usize>(
+    _: Avx2,
+    acc: &mut [[[__m256i; 2]; NP]; MR],
+    x: [&[i8]; MR],
+    rows: Rows,
+    w: [&[i8]; NP],
+) {
+    let groups = rows.check(&x, &w, [KR_I8, NR]);
+    // A copy, which stays in registers through both loops.
+    let mut sums = *acc;
+    let (mut x_at, mut w_at) = (0, 0);
+    for _ in 0..rows.count {
+        for g in 0..groups {
+            for p in 0..NP {
+                // SAFETY: the token proves AVX2; row and group are in bounds, as just asserted,
+                // and the loads are unaligned.
+                unsafe {
+                    let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(Avx2::FLIP));
+                    let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                    let weights =
+                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                    for m in 0..MR {
+                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                        let stored = _mm256_set1_epi32(x);
+                        let signed = _mm256_xor_si256(stored, flip);
+                        for i in 0..2 {
+                            let pairs = if FIT {
+                                _mm256_maddubs_epi16(stored, weights[i])
+                            } else {
+                                let weights = _mm256_sign_epi8(weights[i], signed);
+                                _mm256_maddubs_epi16(_mm256_abs_epi8(signed), weights)
+                            };
+                            let quads = _mm256_madd_epi16(pairs, ones);
+                            sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
+                        }
+                    }
+                }
+            }
+        }
+        x_at += rows.stride;
+        w_at += rows.len * NR;
+    }
+    *acc = sums;
+}
+
 impl Lanes<NR, i8, i8> for Avx2 {
     type Acc = [__m256i; 2];
     type Scale = AnyScale;
@@ -55,39 +102,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        let groups = rows.check(&x, &w, [KR_I8, NR]);
-        // A copy, which stays in registers through both loops.
-        let mut sums = *acc;
-        let (mut x_at, mut w_at) = (0, 0);
-        for _ in 0..rows.count {
-            for g in 0..groups {
-                for p in 0..NP {
-                    // SAFETY: `self` proves AVX2; row and group are in bounds, as just
-                    // asserted, and the loads are unaligned.
-                    unsafe {
-                        let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(Self::FLIP));
-                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
-                        let weights =
-                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
-                        for m in 0..MR {
-                            let x =
-                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
-                            let x = _mm256_xor_si256(_mm256_set1_epi32(x), flip);
-                            let magnitude = _mm256_abs_epi8(x);
-                            for i in 0..2 {
-                                let signed = _mm256_sign_epi8(weights[i], x);
-                                let pairs = _mm256_maddubs_epi16(magnitude, signed);
-                                let quads = _mm256_madd_epi16(pairs, ones);
-                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
-                            }
-                        }
-                    }
-                }
-            }
-            x_at += rows.stride;
-            w_at += rows.len * NR;
-        }
-        *acc = sums;
+        add_products::<false, MR, NP>(self, acc, x, rows, w);
     }
 
     #[inline(always)]
@@ -206,37 +221,7 @@ impl Lanes<NR, i8, i8> for Fast {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        let groups = rows.check(&x, &w, [KR_I8, NR]);
-        // A copy, which stays in registers through both loops.
-        let mut sums = *acc;
-        let (mut x_at, mut w_at) = (0, 0);
-        for _ in 0..rows.count {
-            for g in 0..groups {
-                for p in 0..NP {
-                    // SAFETY: the token proves AVX2; row and group are in bounds, as just
-                    // asserted, and the loads are unaligned.
-                    unsafe {
-                        let ones = _mm256_set1_epi16(1);
-                        let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
-                        let weights =
-                            [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
-                        for m in 0..MR {
-                            let x =
-                                x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
-                            let x = _mm256_set1_epi32(x);
-                            for i in 0..2 {
-                                let pairs = _mm256_maddubs_epi16(x, weights[i]);
-                                let quads = _mm256_madd_epi16(pairs, ones);
-                                sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
-                            }
-                        }
-                    }
-                }
-            }
-            x_at += rows.stride;
-            w_at += rows.len * NR;
-        }
-        *acc = sums;
+        add_products::<true, MR, NP>(self.0, acc, x, rows, w);
     }
 
     #[inline(always)]

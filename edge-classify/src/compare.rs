@@ -4,6 +4,7 @@
 //! rounds, so that whatever else the machine does disturbs all of them alike.
 
 use crate::EXIT_ANSWER;
+use crate::bench::{quantile, sorted};
 use crate::cli::Bench;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -110,9 +111,8 @@ fn time(engine: &Engine, mut command: Command) -> Result<core::result::Result<Ti
 }
 
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let values = sorted(values.collect());
+    (!values.is_empty()).then(|| quantile(&values, 0.5))
 }
 
 /// Measures all engines and prints a table.
@@ -126,7 +126,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
             _ => bail!("{}: want an .onnx or .tflite model to compare with", model.display()),
         }
     }
-    let threads = options.machine.workers()?.threads();
+    let threads = options.machine.threads();
     let mut times: Vec<core::result::Result<Vec<Times>, String>> = vec![Ok(Vec::new()); rows.len()];
     let rounds = options.rounds.get();
     for round in 1..=rounds {

@@ -69,9 +69,14 @@ fn map(file: &File) -> Option<Mmap> {
 
 impl Machine {
     /// The threads asked for, or one for each CPU.
-    pub(crate) fn workers(&self) -> Result<Box<dyn Workers>> {
+    pub(crate) fn threads(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        match self.threads.map_or_else(all, NonZeroUsize::get) {
+        self.threads.map_or_else(all, NonZeroUsize::get)
+    }
+
+    /// That many threads.
+    pub(crate) fn workers(&self) -> Result<Box<dyn Workers>> {
+        match self.threads() {
             1 => Ok(Box::new(Inline)),
             n => Ok(Box::new(Threads::new(n).with_context(|| format!("--threads {n}"))?)),
         }

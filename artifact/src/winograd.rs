@@ -20,6 +20,7 @@ pub const WINDOW: usize = TILE + 2;
 pub const POSITIONS: usize = WINDOW * WINDOW;
 /// Channels are transformed this many at a time; input and output have whole groups of them.
 pub const LANES: usize = 16;
+
 /// Rows and columns of tiles that cover a map.
 pub const fn tiles(output: Shape) -> [usize; 2] {
     [(output.h as usize).div_ceil(TILE), (output.w as usize).div_ceil(TILE)]
@@ -28,7 +29,7 @@ pub const fn tiles(output: Shape) -> [usize; 2] {
 /// Bytes of the transformed input; `None` where they leave `u32`.
 pub const fn scratch_bytes(c_in: u16, output: Shape) -> Option<usize> {
     let [rows, columns] = tiles(output);
-    let bytes = (rows * columns * POSITIONS) as u64 * c_in as u64 * 4;
+    let bytes = rows as u64 * columns as u64 * POSITIONS as u64 * c_in as u64 * 4;
     if bytes > (u32::MAX / 2) as u64 { None } else { Some(align_up(bytes as usize)) }
 }
 

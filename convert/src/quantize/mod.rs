@@ -26,8 +26,8 @@ pub fn quant_of_range(low: f32, high: f32) -> Quant {
 /// Int8 weights of one output channel and their scale: `w ≈ scale · q`, q in −127..=127.
 ///
 /// `run` weights lie side by side once packed; pairs of them are kept within [`MAX_PAIR`], for
-/// speed where instructions saturate. Few trained channels have a larger pair. Where one does,
-/// a coarser scale and a clipped pair are weighed by their squared error.
+/// speed where instructions saturate. Most channels have a larger pair somewhere; there, a coarser
+/// scale and clipped pairs are weighed by their squared error.
 /// `min_scale` keeps the accumulator's unit coarse enough for the bias and the residual.
 pub fn quantize_channel(weights: &[f32], run: usize, min_scale: f32) -> (Vec<i8>, f32) {
     const COARSER: f32 = 1.04;

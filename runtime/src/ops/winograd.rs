@@ -1,9 +1,8 @@
 //! 3×3 convolutions of f32 by Winograd's F(4×4, 3×3), see [`artifact::winograd`].
 //!
 //! Runs of rows of tiles are computed one after the other, as many at a time as there are
-//! threads; each has a slot of the scratch for its transformed input. What is multiplied by a
-//! panel's filters are then convolutions of 1×1 for the usual kernels, and the products of a
-//! panel, which fit into a nearer cache, become pixels at once.
+//! threads; each has a slot of the scratch for its transformed input. Its products with a panel's
+//! filters, [`crate::kernels::winograd`], fit into a nearer cache and become pixels at once.
 
 use super::conv2d::{Operands, operands};
 use super::{Context, fill_pad};
@@ -18,6 +17,7 @@ use core::ops::Range;
 
 /// Tiles of a run, unless a row of tiles has more.
 const RUN: usize = 42;
+
 /// Runs one convolution on the arena.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     let dtype = cx.dtype();

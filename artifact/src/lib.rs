@@ -28,6 +28,7 @@ pub mod quant;
 mod reader;
 pub mod shape;
 pub mod winograd;
+pub mod winograd_i8;
 #[cfg(feature = "alloc")]
 pub mod writer;
 

@@ -48,8 +48,8 @@ pub struct Conv2d {
     pub padding: Padding,
     /// Packed weights.
     pub weights: Span,
-    /// Computed as [`crate::winograd`] says, with this range of the arena as scratch; `None`:
-    /// directly.
+    /// Scratch for Winograd's algorithm, a range of the arena. Floats are computed as
+    /// [`crate::winograd`] says if there is some; int8 may be, as [`crate::winograd_i8`] says.
     pub winograd: Option<Span>,
     /// Whether [`crate::layout::pairs_fit`] them; false in f32 models.
     pub pairs_fit: bool,

@@ -14,7 +14,7 @@ use crate::layout::{
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
     Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Span, output_len,
-    winograd,
+    winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -265,21 +265,26 @@ impl<'a> Artifact<'a> {
             return geometry;
         }
         let dtype = self.header.dtype;
-        // Winograd's weights are as many 1×1 filters for each sixteen outputs.
-        let (filter, filters) = match o.winograd {
-            None => (o.filter, 1),
-            Some(scratch) => {
-                if dtype != Dtype::F32
-                    || self.header.nr != winograd::LANES
-                    || o.filter != [3, 3]
-                    || o.stride != [1, 1]
-                    || !winograd::channels_fit(i.c, y.c)
-                    || winograd::scratch_bytes(i.c, y) != Some(scratch.len as usize)
-                {
-                    return geometry;
+        if let Some(scratch) = o.winograd {
+            let bytes = match dtype {
+                Dtype::F32 if winograd::channels_fit(i.c, y.c) => winograd::scratch_bytes(i.c, y),
+                Dtype::I8 if winograd_i8::channels_fit(i.c, y.c) => {
+                    Some(winograd_i8::scratch_bytes(i.c, y))
                 }
-                ([1, 1], winograd::POSITIONS)
+                _ => None,
+            };
+            if self.header.nr != winograd::LANES
+                || o.filter != [3, 3]
+                || o.stride != [1, 1]
+                || bytes != Some(scratch.len as usize)
+            {
+                return geometry;
             }
+        }
+        // Winograd's weights of floats are as many 1×1 filters for each sixteen outputs.
+        let (filter, filters) = match o.winograd {
+            Some(_) if dtype == Dtype::F32 => ([1, 1], winograd::POSITIONS),
+            _ => (o.filter, 1),
         };
         let layout = FilterLayout {
             kh: filter[0].into(),

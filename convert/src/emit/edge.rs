@@ -5,7 +5,6 @@ use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::quantize::quantize_channel;
 use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes};
-use artifact::winograd::scratch_bytes;
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d, PoolKind,
@@ -115,13 +114,9 @@ pub fn to_edge(
     let dtype = format.dtype();
     let scratch: Vec<Option<usize>> = (graph.nodes.iter())
         .map(|node| match &node.op {
-            NodeOp::Conv2d(conv) if attributes.winograd && dtype == Dtype::F32 => {
+            NodeOp::Conv2d(conv) if attributes.winograd => {
                 let input = graph.nodes[node.inputs[0]].shape;
-                if winograd::is_worth_it(conv, input, node.shape) {
-                    scratch_bytes(input.c, node.shape)
-                } else {
-                    None
-                }
+                winograd::scratch(conv, dtype, input, node.shape)
             }
             _ => None,
         })
@@ -149,7 +144,8 @@ pub fn to_edge(
                 let fast = plan.scratch[id].zip(scratch[id]);
                 let fast =
                     fast.map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
-                let [kh, kw] = if fast.is_some() { [1, 1] } else { conv.filter };
+                let is_transformed = fast.is_some() && dtype == Dtype::F32;
+                let [kh, kw] = if is_transformed { [1, 1] } else { conv.filter };
                 let layout = FilterLayout {
                     kh: kh.into(),
                     kw: kw.into(),
@@ -163,7 +159,7 @@ pub fn to_edge(
                         let quants = ConvQuants { input, output, residual };
                         pack_i8(conv, layout, quants).ok_or_else(scale_error)?
                     }
-                    Dtype::F32 if fast.is_some() => {
+                    Dtype::F32 if is_transformed => {
                         let weights = winograd::transform(conv, layout);
                         (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
                     }

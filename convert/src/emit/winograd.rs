@@ -1,8 +1,8 @@
 //! Filters of Winograd's F(4×4, 3×3), see [`artifact::winograd`], and where they are worth it.
 
 use crate::graph::Conv;
-use artifact::Shape;
 use artifact::layout::FilterLayout;
+use artifact::{Dtype, Shape, winograd, winograd_i8};
 use artifact::winograd::{LANES, POSITIONS, WINDOW, channels_fit, tiles};
 
 /// G: a filter's three taps to the six values of its transform.
@@ -20,11 +20,11 @@ const G: [[f64; 3]; WINDOW] = [
 /// Counts in multiply-adds: what is computed, some for each number that a transform makes, and
 /// some for each byte of weights beyond those that stay in a cache from one run to the next.
 /// Agrees with what ResNets of 32² and 224² take with AVX2.
-pub(crate) fn is_worth_it(conv: &Conv, input: Shape, output: Shape) -> bool {
+fn is_worth_it(input: Shape, output: Shape) -> bool {
     const TRANSFORM: f64 = 16.0;
     const READ: f64 = 5.0;
     const CACHED: f64 = 1e6;
-    if conv.filter != [3, 3] || conv.stride != [1, 1] || !channels_fit(input.c, output.c) {
+    if !channels_fit(input.c, output.c) {
         return false;
     }
     let (c_in, c_out) = (f64::from(input.c), f64::from(output.c));
@@ -37,6 +37,20 @@ pub(crate) fn is_worth_it(conv: &Conv, input: Shape, output: Shape) -> bool {
     let direct = products(9.0 * output.pixels() as f64, 9.0);
     let fast = products(values, POSITIONS as f64) + TRANSFORM * values * (c_in + c_out);
     fast < direct
+}
+
+/// Bytes of scratch that a convolution gets, if Winograd's way is worth it.
+pub(crate) fn scratch(conv: &Conv, dtype: Dtype, input: Shape, output: Shape) -> Option<usize> {
+    if conv.filter != [3, 3] || conv.stride != [1, 1] {
+        return None;
+    }
+    match dtype {
+        Dtype::F32 if is_worth_it(input, output) => winograd::scratch_bytes(input.c, output),
+        Dtype::I8 if winograd_i8::channels_fit(input.c, output.c) => {
+            Some(winograd_i8::scratch_bytes(input.c, output))
+        }
+        _ => None,
+    }
 }
 
 /// `G g Gᵀ` of every pair of channels, packed; `layout` is that of a 1×1 filter.

@@ -16,6 +16,22 @@ pub(crate) enum ResidualSource<'a, E> {
     InPlace,
 }
 
+impl<E: Number> ResidualSource<'_, E> {
+    /// What is added to `out`, `at` the output's element `at`; unless WHOLE, less than NR numbers.
+    #[inline(always)]
+    pub(crate) fn lanes<const NR: usize, const WHOLE: bool>(
+        self,
+        out: &[E],
+        at: usize,
+    ) -> Option<[E; NR]> {
+        match self {
+            Self::None => None,
+            Self::InPlace => Some(lanes::<E, NR, WHOLE>(out)),
+            Self::Other(r) => Some(lanes::<E, NR, WHOLE>(&r[at..][..out.len()])),
+        }
+    }
+}
+
 /// Operands of a convolution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conv<'a, E: Number, W> {
@@ -131,14 +147,8 @@ impl<E: Number, W> Conv<'_, E, W> {
                     let channel = (panel + p) * NR;
                     let n = if WHOLE { NR } else { NR.min(c_out - channel) };
                     let y = &mut out[pixel * c_out + channel..][..n];
-                    let residual = match self.residual {
-                        ResidualSource::None => None,
-                        ResidualSource::InPlace => Some(lanes::<E, NR, WHOLE>(y)),
-                        ResidualSource::Other(r) => {
-                            let r = &r[(first_pixel + pixel) * c_out + channel..][..n];
-                            Some(lanes::<E, NR, WHOLE>(r))
-                        }
-                    };
+                    let at = (first_pixel + pixel) * c_out + channel;
+                    let residual = self.residual.lanes::<NR, WHOLE>(y, at);
                     let all = isa.finish(acc[p], &scale[p], &self.finish, residual.as_ref());
                     match y.as_chunks_mut() {
                         ([whole], _) if WHOLE => *whole = all,

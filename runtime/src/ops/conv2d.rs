@@ -1,5 +1,7 @@
 //! Convolutions and dense layers.
 
+#[cfg(target_arch = "x86_64")]
+use super::winograd_i8;
 use super::{Context, fill_pad, range, winograd};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
@@ -20,6 +22,8 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
         (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
+        #[cfg(target_arch = "x86_64")]
+        (Dtype::I8, _) if winograd_i8::run(cx, op, arena) => {}
         (Dtype::I8, _) => execute::<i8, i8, 16>(cx, op, arena, &|conv, first, out| {
             dispatch(cx, conv, first, out);
         }),
@@ -122,18 +126,15 @@ pub(super) fn operands<'a, E: Number>(
     Some(Operands { x: bytemuck::cast_slice(x), residual, scratch, out })
 }
 
-/// Hands chunks of output pixels to the workers.
-fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
-    cx: &Context<'_>,
+/// A convolution as kernels of panels of NR take it.
+pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
+    cx: &Context<'a>,
     op: &Conv2d,
-    arena: &mut [u8],
-    kernel: &ChunkKernel<'_, E, W>,
-) {
-    let dtype = cx.dtype();
-    let Some(Operands { x, residual, out, .. }) = operands::<E>(op, dtype, arena) else { return };
-    let flip = cx.flip();
+    x: &'a [E],
+    residual: ResidualSource<'a, E>,
+) -> Conv<'a, E, W> {
     let zero_point = i32::from(op.output.quant.zero_point);
-    let conv = Conv {
+    Conv {
         x,
         input: op.input.shape,
         output: op.output.shape,
@@ -143,7 +144,7 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
             c_in: op.input.shape.c.into(),
             c_out: op.output.shape.c.into(),
             nr: NR,
-            dtype,
+            dtype: cx.dtype(),
         },
         stride: op.stride,
         padding: op.padding,
@@ -158,7 +159,19 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
             residual_zero_point: op.residual.map_or(0, |r| r.input.quant.zero_point.into()),
             residual_shift: op.residual.map_or(0, |r| r.shift.into()),
         },
-    };
+    }
+}
+
+/// Hands chunks of output pixels to the workers.
+fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
+    cx: &Context<'_>,
+    op: &Conv2d,
+    arena: &mut [u8],
+    kernel: &ChunkKernel<'_, E, W>,
+) {
+    let dtype = cx.dtype();
+    let Some(Operands { x, residual, out, .. }) = operands::<E>(op, dtype, arena) else { return };
+    let conv = conv::<E, W, NR>(cx, op, x, residual);
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
     let chunk_pixels = cx.chunk_pixels(pixels, Op::Conv2d(*op).macs());
@@ -166,5 +179,5 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
         kernel(&conv, i * chunk_pixels, bytemuck::cast_slice_mut(chunk));
     });
-    fill_pad(out, op.output, dtype, flip);
+    fill_pad(out, op.output, dtype, cx.flip());
 }

@@ -4,6 +4,8 @@ pub(crate) mod affine;
 pub(crate) mod conv2d;
 pub(crate) mod pool2d;
 pub(crate) mod winograd;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod winograd_i8;
 
 use crate::isa::{Isa, Token};
 use crate::kernels::Kernel;

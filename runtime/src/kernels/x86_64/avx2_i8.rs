@@ -25,7 +25,7 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
 }
 
 /// Whether every panel's shifts are at least 32, as those of networks are.
-fn all_shifts_are_large(params: &[i32]) -> bool {
+pub(super) fn all_shifts_are_large(params: &[i32]) -> bool {
     params.chunks_exact(conv_planes(Dtype::I8) * NR).all(|panel| {
         plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
     })
@@ -147,7 +147,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
 
 /// For weights that never let VPMADDUBSW saturate, and shifts of at least 32.
 #[derive(Debug, Clone, Copy)]
-struct Fast(Avx2);
+pub(super) struct Fast(pub(super) Avx2);
 
 /// A panel's requantization, for each half of it.
 ///

@@ -2,6 +2,7 @@
 
 mod avx2;
 mod avx2_i8;
+pub(crate) mod avx2_winograd;
 mod avx512;
 mod ssse3;
 

@@ -1,38 +1,29 @@
-//! Geometry of Winograd's F(2×2, 3×3) in integers, which is exact.
+//! Winograd's F(4×4, 3×3) in integers, which is exact.
 //!
-//! A tile is 2×2 output pixels. With `Bᵀ d B` of its 4×4 input pixels and `2G g 2Gᵀ` of the
-//! filter, both integers that fit into 16 bits, sixteen products per pair of channels replace 36,
-//! and their transform is four times the convolution: the same accumulators, so the same bytes.
+//! Geometry and transforms are [`crate::winograd`]'s, with rows of G scaled to integers: `4, −6,
+//! −6, 24, 24, 1` times. A transformed tile of bytes is within `±10 · 10 · 255 / 2`, a transformed
+//! filter within `±7 · 7 · 127`, so 16 bits hold both. The products' transform, with rows scaled
+//! to make up for that, is `24² = 64 · 9` times the convolution, in arithmetic modulo 2³². 9 has
+//! an inverse there, and `64 · Σ x·w` fits into an i32 if an output's weights sum up to no more
+//! than [`MAX_SUM`]: the same accumulators, so the same bytes as by the direct way.
 //!
-//! It pays where multiplying 16-bit numbers is as fast as multiplying bytes: on AVX2. Weights
-//! are therefore packed as for the direct convolution, and transformed as they are used; a model
-//! only reserves scratch for transformed tiles, which other CPUs leave alone.
-//!
-//! Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015.
+//! It pays where multiplying 16-bit numbers is about as fast as multiplying bytes: on AVX2.
+//! Weights are therefore packed as for the direct convolution, and transformed as they are used; a
+//! model only reserves scratch, which other CPUs leave alone.
 
 use crate::Shape;
-use crate::layout::align_up;
+use crate::layout::{KR_I8, align_up};
+use crate::winograd::{LANES, POSITIONS, tiles};
 
-/// Output pixels of a tile along each side.
-pub const TILE: usize = 2;
-/// Input pixels of a tile along each side, and values after each one-dimensional transform.
-pub const WINDOW: usize = TILE + 2;
-/// Values of a transformed tile.
-pub const POSITIONS: usize = WINDOW * WINDOW;
-/// Channels are transformed this many at a time; input and output have whole groups of them.
-pub const LANES: usize = 16;
 /// Tiles whose products are computed at a time, and stored side by side.
 pub const GROUP: usize = 6;
-/// Most input channels: `4 · 9 · 255 · 127 · 512 < 2³¹`, and what is on the stack stays small.
+/// Most that an output's weights may sum up to, without their signs: `64 · 255 · MAX_SUM < 2³¹`.
+pub const MAX_SUM: u32 = 131_585;
+/// Most input channels; larger transformed filters leave the cache.
 pub const MAX_CHANNELS: u16 = 512;
 
 /// Tiles for which scratch is reserved, unless a row of tiles has more.
-const CAPACITY: usize = 128;
-
-/// Rows and columns of tiles that cover a map.
-pub const fn tiles(output: Shape) -> [usize; 2] {
-    [(output.h as usize).div_ceil(TILE), (output.w as usize).div_ceil(TILE)]
-}
+const CAPACITY: usize = 60;
 
 /// Groups of tiles for which scratch is reserved: at least a row's.
 pub const fn scratch_groups(output: Shape) -> usize {
@@ -42,19 +33,62 @@ pub const fn scratch_groups(output: Shape) -> usize {
     (if some < columns { columns } else { some }).div_ceil(GROUP)
 }
 
-/// Numbers of a transformed group, `[16, 6, c_in]`.
+/// Numbers of a transformed group, `[36, 6, c_in]`.
 pub const fn group_len(c_in: u16) -> usize {
     POSITIONS * GROUP * c_in as usize
 }
 
-/// Bytes of scratch: the transformed groups in 16 bits.
+/// Numbers of sixteen outputs' transformed filters, `[c_in / 16, 36, 8, 16, 2]`.
+pub const fn filters_len(c_in: u16) -> usize {
+    POSITIONS * c_in as usize * LANES
+}
+
+/// Bytes of scratch: transformed groups and filters in 16 bits.
 pub const fn scratch_bytes(c_in: u16, output: Shape) -> usize {
-    align_up(scratch_groups(output) * group_len(c_in) * 2)
+    align_up((scratch_groups(output) * group_len(c_in) + filters_len(c_in)) * 2)
 }
 
 /// Whether the channels of a convolution suit the transforms.
 pub const fn channels_fit(c_in: u16, c_out: u16) -> bool {
-    (c_in as usize).is_multiple_of(LANES)
-        && (c_out as usize).is_multiple_of(LANES)
-        && c_in <= MAX_CHANNELS
+    crate::winograd::channels_fit(c_in, c_out) && c_in <= MAX_CHANNELS
+}
+
+/// The largest sum of an output's weights without their signs; `packed` panels of `panel_len`.
+pub fn largest_sum(packed: &[u8], panel_len: usize) -> u32 {
+    const ROW: usize = LANES * KR_I8;
+    // As many rows as 16 bits can sum up.
+    const ROWS: usize = u16::MAX as usize / 128;
+    let mut largest = 0;
+    for panel in packed.chunks_exact(panel_len.max(1)) {
+        let mut sums = [0u32; LANES];
+        for part in panel.chunks(ROWS * ROW) {
+            let mut bytes = [0u16; ROW];
+            for row in part.as_chunks::<ROW>().0 {
+                for (sum, w) in bytes.iter_mut().zip(row) {
+                    *sum += u16::from((*w as i8).unsigned_abs());
+                }
+            }
+            for (sum, four) in sums.iter_mut().zip(bytes.as_chunks::<KR_I8>().0) {
+                *sum += four.iter().map(|b| u32::from(*b)).sum::<u32>();
+            }
+        }
+        largest = sums.into_iter().fold(largest, u32::max);
+    }
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_those_of_each_output() {
+        let panel_len = 9 * 64 * LANES;
+        let mut packed = [0u8; 2 * 9 * 64 * LANES];
+        // Output 3 of the second panel; the largest weights there are.
+        for (i, w) in packed[panel_len..].iter_mut().enumerate() {
+            *w = if i / KR_I8 % LANES == 3 { 0x80 } else { 1 };
+        }
+        assert_eq!(largest_sum(&packed, panel_len), 9 * 64 * 128);
+    }
 }

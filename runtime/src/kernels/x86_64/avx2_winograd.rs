@@ -1,25 +1,26 @@
-//! Int8 by Winograd's F(2×2, 3×3), see [`artifact::winograd_i8`].
+//! Int8 by Winograd's F(4×4, 3×3), see [`artifact::winograd_i8`].
 //!
-//! VPMADDWD multiplies sixteen pairs of 16-bit numbers in one instruction, of bytes VPMADDUBSW and
-//! VPMADDWD together do thirty-two: with 2.25 times fewer products, this is the faster way.
+//! VPMADDWD multiplies sixteen pairs of 16-bit numbers and VPADDD sums them up: two instructions,
+//! as the direct way takes three for as many pairs of pairs of bytes. A quarter of the products
+//! leaves room for the transforms.
 
 use super::Avx2;
 use super::avx2_i8::{Fast, all_shifts_are_large};
-use crate::kernels::Lanes;
 use crate::kernels::conv::Conv;
+use crate::kernels::{Lanes, Number};
 use artifact::layout::{KR_I8, window_start};
-use artifact::winograd_i8::{GROUP, LANES, MAX_CHANNELS, POSITIONS, TILE, WINDOW, group_len, tiles};
+use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
+use artifact::winograd_i8::{GROUP, filters_len, group_len};
+use core::arch::asm;
 use core::arch::x86_64::*;
 
-/// Most tiles of a run: their sums stay on the stack, a kilobyte for four.
-pub(crate) const MAX_TILES: usize = 132;
-/// Transformed filters of a row of positions: two channels of sixteen outputs are 32 numbers.
-const ROW: usize = WINDOW * MAX_CHANNELS as usize * LANES;
+/// Sixteen sums.
+type Sums = [__m256i; 2];
 
-/// Sixteen sums of a tile's output pixels.
-type Sums = [[__m256i; 2]; TILE * TILE];
+/// Numbers of a block of transformed filters: sixteen channels of sixteen outputs.
+pub(crate) const BLOCK_LEN: usize = POSITIONS * LANES * LANES;
 
-/// Some rows of tiles of a convolution.
+/// Some tiles of a convolution: whole rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Run<'a> {
     /// The convolution.
@@ -30,34 +31,39 @@ pub(crate) struct Run<'a> {
     pub count: usize,
 }
 
-/// Whether [`Run::to_pixels`] can requantize a convolution's output.
+/// Whether [`Run::to_pixels`] can requantize with these parameters.
 pub(crate) fn suits(params: &[i32]) -> bool {
     all_shifts_are_large(params)
 }
 
+/// Transforms the filters of channels `block · 16 ..` of a panel's weights to `[36, 8, 16, 2]`.
+pub(crate) fn transform_filters(_: Avx2, weights: &[i8], block: usize, out: &mut [i16]) {
+    // SAFETY: the token proves the feature.
+    unsafe { filters_to_positions(weights, block, out) }
+}
+
 impl Run<'_> {
-    /// Transforms the input of the run's tiles to `out`, groups of `[16, 6, c_in]`.
+    /// Transforms the input of the tiles to `out`, groups of `[36, 6, c_in]`.
     pub(crate) fn to_positions(self, _: Avx2, out: &mut [i16]) {
-        #[target_feature(enable = "avx2")]
-        fn enabled(run: Run<'_>, out: &mut [i16]) {
-            run.transform_input(out);
-        }
         // SAFETY: the token proves the feature.
-        unsafe { enabled(self, out) }
+        unsafe { self.input_to_positions(out) }
     }
 
-    /// Computes output pixels of transformed tiles; `out` holds the run's rows.
-    pub(crate) fn to_pixels(self, isa: Avx2, x: &[i16], out: &mut [i8]) {
-        #[target_feature(enable = "avx2")]
-        fn enabled(run: Run<'_>, isa: Avx2, x: &[i16], out: &mut [i8]) {
-            run.multiply(isa, x, out);
-        }
+    /// Computes a panel's output pixels of transformed tiles; `out` holds the run's rows.
+    pub(crate) fn to_pixels(
+        self,
+        isa: Avx2,
+        panel: usize,
+        filters: &[i16],
+        x: &[i16],
+        out: &mut [i8],
+    ) {
         // SAFETY: the token proves the feature.
-        unsafe { enabled(self, isa, x, out) }
+        unsafe { self.products_to_pixels(Fast(isa), panel, filters, x, out) }
     }
 
-    #[inline(always)]
-    fn transform_input(self, out: &mut [i16]) {
+    #[target_feature(enable = "avx2")]
+    fn input_to_positions(self, out: &mut [i16]) {
         let conv = self.conv;
         let (h, w) = (usize::from(conv.input.h), usize::from(conv.input.w));
         let c_in = usize::from(conv.input.c);
@@ -78,89 +84,90 @@ impl Run<'_> {
             }
             let group = tile / GROUP * group_len(conv.input.c);
             for channel in (0..c_in).step_by(LANES) {
-                // SAFETY: the callers' token proves AVX2; slices are bounds-checked and sixteen
-                // bytes, or numbers, long.
-                unsafe {
-                    let zero = _mm256_setzero_si256();
-                    let mut half = [[zero; WINDOW]; WINDOW];
-                    for j in 0..WINDOW {
-                        let mut d = [zero; WINDOW];
-                        for i in 0..WINDOW {
-                            let x = &conv.x[at[i * WINDOW + j] + channel..][..LANES];
-                            d[i] = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
-                        }
-                        half[j] = input_transform(d);
-                    }
+                let mut half = [[_mm256_setzero_si256(); WINDOW]; WINDOW];
+                for j in 0..WINDOW {
+                    let mut d = [_mm256_setzero_si256(); WINDOW];
                     for i in 0..WINDOW {
-                        let mut d = [zero; WINDOW];
-                        for j in 0..WINDOW {
-                            d[j] = half[j][i];
-                        }
-                        let values = input_transform(d);
-                        for j in 0..WINDOW {
-                            let position = (i * WINDOW + j) * GROUP + tile % GROUP;
-                            let to = group + position * c_in + channel;
-                            let to = &mut out[to..][..LANES];
-                            _mm256_storeu_si256(to.as_mut_ptr().cast(), values[j]);
-                        }
+                        let x = &conv.x[at[i * WINDOW + j] + channel..][..LANES];
+                        // SAFETY: `x` is sixteen bytes long.
+                        let x = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+                        d[i] = _mm256_cvtepu8_epi16(x);
+                    }
+                    let d = transform_input(d);
+                    for i in 0..WINDOW {
+                        half[i][j] = d[i];
+                    }
+                }
+                for i in 0..WINDOW {
+                    let values = transform_input(half[i]);
+                    for j in 0..WINDOW {
+                        let position = (i * WINDOW + j) * GROUP + tile % GROUP;
+                        let to = group + position * c_in + channel;
+                        let to = &mut out[to..][..LANES];
+                        // SAFETY: `to` is sixteen numbers long.
+                        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), values[j]) };
                     }
                 }
             }
         }
     }
 
-    #[inline(always)]
-    fn multiply(self, isa: Avx2, x: &[i16], out: &mut [i8]) {
+    #[target_feature(enable = "avx2")]
+    fn products_to_pixels(
+        self,
+        isa: Fast,
+        panel: usize,
+        filters: &[i16],
+        x: &[i16],
+        out: &mut [i8],
+    ) {
         let conv = self.conv;
         let (c_in, c_out) = (usize::from(conv.input.c), usize::from(conv.output.c));
         let w_out = usize::from(conv.output.w);
         let [_, columns] = tiles(conv.output);
         let rows = out.len() / (w_out * c_out);
         let first_pixel = self.first / columns * TILE * w_out;
-        let groups = self.count.div_ceil(GROUP);
-        assert!(groups * GROUP <= MAX_TILES && x.len() >= groups * group_len(conv.input.c));
-        let panel_len = conv.filter.panel_len();
-        let isa = Fast(isa);
-        let mut filters = [0i16; ROW];
-        let filters = &mut filters[..WINDOW * c_in * LANES];
-        // SAFETY: the token proves AVX2.
-        let zero = unsafe { _mm256_setzero_si256() };
-        let mut sums: [Sums; MAX_TILES] = [[[zero; 2]; TILE * TILE]; MAX_TILES];
-        let panels = conv.weights.chunks_exact(panel_len);
-        for (panel, weights) in panels.enumerate() {
-            for i in 0..WINDOW {
-                transform_filters(weights, i, filters);
-                for (group, sums) in sums.chunks_exact_mut(GROUP).take(groups).enumerate() {
-                    let x = &x[group * group_len(conv.input.c)..][..group_len(conv.input.c)];
-                    let mut products = [[[zero; 2]; GROUP]; WINDOW];
-                    for (j, products) in products.iter_mut().enumerate() {
-                        let len = GROUP * c_in;
-                        let x = &x[(i * WINDOW + j) * len..][..len];
-                        let w = &filters[j * c_in * LANES..][..c_in * LANES];
-                        dot(x, w, products);
-                    }
-                    add_products(&products, i, sums);
-                }
+        let params = &conv.params[panel * <i8 as Number>::PLANES * LANES..];
+        let (start, scale) = (isa.start(params), isa.scale(params, &conv.finish));
+        let group_len = group_len(conv.input.c);
+        assert!(filters.len() == filters_len(conv.input.c));
+        let mut products = [[[_mm256_setzero_si256(); 2]; GROUP]; POSITIONS];
+        for first in (0..self.count).step_by(GROUP) {
+            let x = &x[first / GROUP * group_len..][..group_len];
+            for (position, products) in products.iter_mut().enumerate() {
+                let x = &x[position * GROUP * c_in..][..GROUP * c_in];
+                dot(x, &filters[position * LANES * LANES..], products);
             }
-            let params = &conv.params[panel * 5 * LANES..][..5 * LANES];
-            let (start, scale) = (isa.start(params), isa.scale(params, &conv.finish));
-            for (tile, sums) in sums.iter().enumerate().take(self.count) {
-                let (y0, x0) = (tile / columns * TILE, tile % columns * TILE);
-                for y in 0..TILE.min(rows - y0) {
-                    for x in 0..TILE.min(w_out - x0) {
-                        let pixel = (y0 + y) * w_out + x0 + x;
-                        let at = pixel * c_out + panel * LANES;
-                        let to = &mut out[at..][..LANES];
-                        let offset = first_pixel * c_out + at;
-                        let residual = conv.residual.lanes::<LANES, true>(to, offset);
-                        let mut acc = start;
-                        for half in 0..2 {
-                            let sum = sums[y * TILE + x][half];
-                            // SAFETY: as above.
-                            acc[half] = unsafe {
-                                _mm256_add_epi32(acc[half], _mm256_srai_epi32(sum, 2))
-                            };
+            for m in 0..GROUP.min(self.count - first) {
+                let (row, column) = ((first + m) / columns, (first + m) % columns);
+                let (y0, x0) = (row * TILE, column * TILE);
+                let mut half = [[[_mm256_setzero_si256(); WINDOW]; 2]; TILE];
+                for y in 0..WINDOW {
+                    for h in 0..2 {
+                        let mut m_y = [_mm256_setzero_si256(); WINDOW];
+                        for x in 0..WINDOW {
+                            m_y[x] = products[y * WINDOW + x][m][h];
                         }
+                        let m_y = transform_products(m_y);
+                        for x in 0..TILE {
+                            half[x][h][y] = m_y[x];
+                        }
+                    }
+                }
+                for x in 0..TILE.min(w_out - x0) {
+                    let sums = [transform_products(half[x][0]), transform_products(half[x][1])];
+                    for y in 0..TILE.min(rows - y0) {
+                        let mut acc = start;
+                        for h in 0..2 {
+                            // 576 is 64 · 9, whose second factor has an inverse.
+                            let inverse = _mm256_set1_epi32(0x38e3_8e39);
+                            let sum = _mm256_mullo_epi32(sums[h][y], inverse);
+                            acc[h] = _mm256_add_epi32(acc[h], _mm256_srai_epi32(sum, 6));
+                        }
+                        let at = ((y0 + y) * w_out + x0 + x) * c_out + panel * LANES;
+                        let to = &mut out[at..][..LANES];
+                        let residual =
+                            conv.residual.lanes::<LANES, true>(to, first_pixel * c_out + at);
                         let all = isa.finish(acc, &scale, &conv.finish, residual.as_ref());
                         to.copy_from_slice(&all);
                     }
@@ -171,154 +178,194 @@ impl Run<'_> {
 }
 
 /// One dimension of the input's transform, `Bᵀ d`.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn input_transform(d: [__m256i; WINDOW]) -> [__m256i; WINDOW] {
-    // SAFETY: the caller's promise; registers only.
-    unsafe {
-        [
-            _mm256_sub_epi16(d[0], d[2]),
-            _mm256_add_epi16(d[1], d[2]),
-            _mm256_sub_epi16(d[2], d[1]),
-            _mm256_sub_epi16(d[1], d[3]),
-        ]
-    }
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transform_input(d: [__m256i; WINDOW]) -> [__m256i; WINDOW] {
+    let four = |x| _mm256_slli_epi16(x, 2);
+    let [d0, d1, d2, d3, d4, d5] = d;
+    let (even, odd) = (_mm256_sub_epi16(d4, four(d2)), _mm256_sub_epi16(d3, four(d1)));
+    let (d20, d42) = (_mm256_sub_epi16(d0, d2), _mm256_sub_epi16(d4, d2));
+    let (d31, d53) = (_mm256_sub_epi16(d1, d3), _mm256_sub_epi16(d5, d3));
+    let twice = _mm256_add_epi16(d31, d31);
+    [
+        _mm256_add_epi16(four(d20), d42),
+        _mm256_add_epi16(even, odd),
+        _mm256_sub_epi16(even, odd),
+        _mm256_sub_epi16(d42, twice),
+        _mm256_add_epi16(d42, twice),
+        _mm256_add_epi16(four(d31), d53),
+    ]
 }
 
-/// Row `i` of `2G g 2Gᵀ` of a panel, `[4, c_in / 2, 16, 2]`.
-#[inline(always)]
-fn transform_filters(weights: &[i8], i: usize, out: &mut [i16]) {
+/// One dimension of the products' transform, `Aᵀ m`, of rows of G as they are scaled.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transform_products(m: [__m256i; WINDOW]) -> [__m256i; TILE] {
+    let [m0, m1, m2, m3, m4, m5] = m;
+    let sum = _mm256_slli_epi32(_mm256_add_epi32(m1, m2), 2);
+    let difference = _mm256_slli_epi32(_mm256_sub_epi32(m1, m2), 2);
+    let (sum2, difference2) = (_mm256_add_epi32(m3, m4), _mm256_sub_epi32(m3, m4));
+    let six = _mm256_add_epi32(_mm256_slli_epi32(m0, 2), _mm256_slli_epi32(m0, 1));
+    let three = _mm256_add_epi32(m5, _mm256_add_epi32(m5, m5));
+    // 8 · (difference2 + 3 · m5)
+    let last = _mm256_slli_epi32(_mm256_add_epi32(difference2, three), 3);
+    [
+        _mm256_add_epi32(_mm256_sub_epi32(six, sum), sum2),
+        _mm256_sub_epi32(_mm256_slli_epi32(difference2, 1), difference),
+        _mm256_sub_epi32(_mm256_slli_epi32(sum2, 2), sum),
+        _mm256_sub_epi32(last, difference),
+    ]
+}
+
+/// One dimension of a filter's transform, `G g`, of rows scaled by 4, −6, −6, 24, 24 and 1.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn transform_taps(g: [__m256i; 3]) -> [__m256i; WINDOW] {
+    let [g0, g1, g2] = g;
+    let (ends, ends4) =
+        (_mm256_add_epi16(g0, g2), _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)));
+    let twice = _mm256_add_epi16(g1, g1);
+    [
+        g0,
+        _mm256_add_epi16(ends, g1),
+        _mm256_sub_epi16(ends, g1),
+        _mm256_add_epi16(ends4, twice),
+        _mm256_sub_epi16(ends4, twice),
+        g2,
+    ]
+}
+
+#[target_feature(enable = "avx2")]
+fn filters_to_positions(weights: &[i8], block: usize, out: &mut [i16]) {
+    const GROUPS: usize = LANES / KR_I8;
     let tap_len = weights.len() / 9;
-    let position_len = tap_len;
-    assert!(out.len() == WINDOW * position_len && tap_len.is_multiple_of(KR_I8 * LANES));
-    // SAFETY: the callers' token proves AVX2. Reads stay below 9 · tap_len, writes below
-    // 4 · position_len numbers, which are as many as asserted.
-    unsafe {
-        // The first or second two of four channels, to upper halves of 16 bits.
-        let pairs = [
-            _mm256_setr_epi8(
-                -1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1, -1, 4, -1,
-                5, -1, 8, -1, 9, -1, 12, -1, 13,
-            ),
-            _mm256_setr_epi8(
-                -1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1, 2, -1, 3, -1, 6,
-                -1, 7, -1, 10, -1, 11, -1, 14, -1, 15,
-            ),
-        ];
-        for at in (0..tap_len).step_by(32) {
-            for (pair, order) in pairs.iter().enumerate() {
-                let mut r = [_mm256_setzero_si256(); 3];
-                for x in 0..3 {
-                    let top = weights.as_ptr().add(x * tap_len + at);
-                    r[x] = match i {
-                        0 => double(widen(top, *order)),
-                        3 => double(widen(top.add(6 * tap_len), *order)),
-                        _ => {
-                            let bottom = widen(top.add(6 * tap_len), *order);
-                            let middle = widen(top.add(3 * tap_len), *order);
-                            let ends = _mm256_add_epi16(widen(top, *order), bottom);
-                            if i == 1 {
-                                _mm256_add_epi16(ends, middle)
-                            } else {
-                                _mm256_sub_epi16(ends, middle)
-                            }
-                        }
-                    };
-                }
-                let ends = _mm256_add_epi16(r[0], r[2]);
-                let values = [
-                    double(r[0]),
-                    _mm256_add_epi16(ends, r[1]),
-                    _mm256_sub_epi16(ends, r[1]),
-                    double(r[2]),
-                ];
-                // Of a group's 64 numbers, those of its first two channels come first.
-                let to = at / 64 * 64 + pair * 32 + at % 64 / 2;
-                for (j, value) in values.into_iter().enumerate() {
-                    let to = out.as_mut_ptr().add(j * position_len + to);
-                    _mm256_storeu_si256(to.cast(), value);
-                }
-            }
-        }
-    }
-}
-
-/// Sixteen of the bytes at `from`, as `order` picks them, in 16 bits.
-///
-/// # Safety
-/// The CPU has AVX2; 32 bytes are readable.
-#[inline(always)]
-unsafe fn widen(from: *const i8, order: __m256i) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let bytes = _mm256_loadu_si256(from.cast());
-        _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, order), 8)
-    }
-}
-
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn double(x: __m256i) -> __m256i {
-    // SAFETY: the caller's promise; registers only.
-    unsafe { _mm256_add_epi16(x, x) }
-}
-
-/// Products of a group's tiles `[6, c_in]` with sixteen outputs' filters `[c_in / 2, 16, 2]`.
-#[inline(always)]
-fn dot(x: &[i16], w: &[i16], out: &mut [[__m256i; 2]; GROUP]) {
-    let c_in = x.len() / GROUP;
-    assert!(w.len() == c_in * LANES);
-    // SAFETY: the callers' token proves AVX2; reads stay below 6 · c_in and 16 · c_in numbers.
-    unsafe {
-        let mut sums = [[_mm256_setzero_si256(); 2]; GROUP];
-        for c in (0..c_in / 2 * 2).step_by(2) {
-            let w = w.as_ptr().add(c * LANES);
-            let w = [_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(w.add(16).cast())];
-            for m in 0..GROUP {
-                let x = x.as_ptr().add(m * c_in + c).cast::<i32>().read_unaligned();
-                let x = _mm256_set1_epi32(x);
-                for half in 0..2 {
-                    let product = _mm256_madd_epi16(x, w[half]);
-                    sums[m][half] = _mm256_add_epi32(sums[m][half], product);
-                }
-            }
-        }
-        *out = sums;
-    }
-}
-
-/// Adds row `i` of a group's products to its sums, `Aᵀ m A`.
-#[inline(always)]
-fn add_products(products: &[[[__m256i; 2]; GROUP]; WINDOW], i: usize, sums: &mut [Sums]) {
-    for (tile, sums) in sums.iter_mut().enumerate() {
+    let first = block * GROUPS * KR_I8 * LANES;
+    assert!(out.len() == BLOCK_LEN && first + GROUPS * KR_I8 * LANES <= tap_len);
+    // The first or last two of four channels, to upper halves of 16 bits.
+    let orders = [
+        _mm256_setr_epi8(
+            -1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1, 0, -1, 1, -1, 4, -1, 5,
+            -1, 8, -1, 9, -1, 12, -1, 13,
+        ),
+        _mm256_setr_epi8(
+            -1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1, 2, -1, 3, -1, 6, -1, 7,
+            -1, 10, -1, 11, -1, 14, -1, 15,
+        ),
+    ];
+    for group in 0..GROUPS {
         for half in 0..2 {
-            // SAFETY: the callers' token proves AVX2; registers only.
-            unsafe {
-                let [first, second] = [products[0][tile][half], products[1][tile][half]];
-                let [third, fourth] = [products[2][tile][half], products[3][tile][half]];
-                let left = _mm256_add_epi32(_mm256_add_epi32(first, second), third);
-                let right = _mm256_sub_epi32(_mm256_sub_epi32(second, third), fourth);
-                for (x, value) in [left, right].into_iter().enumerate() {
-                    let [mut top, mut bottom] = [sums[x][half], sums[TILE + x][half]];
-                    match i {
-                        0 => top = value,
-                        1 => {
-                            top = _mm256_add_epi32(top, value);
-                            bottom = value;
-                        }
-                        2 => {
-                            top = _mm256_add_epi32(top, value);
-                            bottom = _mm256_sub_epi32(bottom, value);
-                        }
-                        _ => bottom = _mm256_sub_epi32(bottom, value),
+            let from = &weights[first + group * KR_I8 * LANES + half * 32..];
+            assert!(from.len() >= 8 * tap_len + 32);
+            for (pair, order) in orders.iter().enumerate() {
+                let mut rows = [[_mm256_setzero_si256(); 3]; WINDOW];
+                for x in 0..3 {
+                    let mut taps = [_mm256_setzero_si256(); 3];
+                    for y in 0..3 {
+                        // SAFETY: 32 bytes are there even of the last tap, as just asserted.
+                        let bytes = unsafe {
+                            _mm256_loadu_si256(from.as_ptr().add((y * 3 + x) * tap_len).cast())
+                        };
+                        taps[y] = _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, *order), 8);
                     }
-                    sums[x][half] = top;
-                    sums[TILE + x][half] = bottom;
+                    let taps = transform_taps(taps);
+                    for i in 0..WINDOW {
+                        rows[i][x] = taps[i];
+                    }
+                }
+                for i in 0..WINDOW {
+                    let values = transform_taps(rows[i]);
+                    for j in 0..WINDOW {
+                        let to = (i * WINDOW + j) * LANES * LANES;
+                        let to = to + (group * 2 + pair) * 2 * LANES + half * LANES;
+                        let to = &mut out[to..][..LANES];
+                        // SAFETY: `to` is sixteen numbers long.
+                        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), values[j]) };
+                    }
                 }
             }
         }
     }
+}
+
+/// Of six rows, from `{x}` and `{y}` on, `{s}` bytes apart: channels at `$x`, filters at `$w`.
+macro_rules! step {
+    ($x:literal, $w:literal) => {
+        concat!(
+            "vmovdqu {w0}, [{w} + ", $w, "]\n",
+            "vmovdqu {w1}, [{w} + ", $w, " + 32]\n",
+            step!("{a0}", "{a1}", "{x}", $x),
+            step!("{a2}", "{a3}", "{x} + {s}", $x),
+            step!("{a4}", "{a5}", "{x} + 2 * {s}", $x),
+            step!("{a6}", "{a7}", "{y}", $x),
+            step!("{a8}", "{a9}", "{y} + {s}", $x),
+            step!("{a10}", "{a11}", "{y} + 2 * {s}", $x),
+        )
+    };
+    ($low:literal, $high:literal, $row:literal, $x:literal) => {
+        concat!(
+            "vpbroadcastd {t0}, [", $row, " + ", $x, "]\n",
+            "vpmaddwd {t1}, {t0}, {w0}\n",
+            "vpmaddwd {t0}, {t0}, {w1}\n",
+            "vpaddd ", $low, ", ", $low, ", {t1}\n",
+            "vpaddd ", $high, ", ", $high, ", {t0}\n",
+        )
+    };
+}
+
+/// Products of a group's tiles `[6, c_in]` with sixteen outputs' filters of one position: of
+/// every sixteen channels `[8, 16, 2]`, [`BLOCK_LEN`] apart.
+///
+/// In assembly, because compilers neither unroll the loop nor leave its addresses to the loads.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn dot(x: &[i16], w: &[i16], out: &mut [Sums; GROUP]) {
+    let c_in = x.len() / GROUP;
+    let blocks = c_in / LANES;
+    assert!(c_in > 0 && c_in.is_multiple_of(LANES));
+    assert!(w.len() >= (blocks - 1) * BLOCK_LEN + LANES * LANES);
+    let mut a = [[_mm256_setzero_si256(); 2]; GROUP];
+    // SAFETY: each of the `blocks` turns reads sixteen channels of six rows of `c_in`, and their
+    // filters, which are in bounds as just asserted.
+    unsafe {
+        asm!(
+            "2:",
+            step!("0", "0"),
+            step!("4", "64"),
+            step!("8", "128"),
+            step!("12", "192"),
+            step!("16", "256"),
+            step!("20", "320"),
+            step!("24", "384"),
+            step!("28", "448"),
+            "add {x}, 32",
+            "add {y}, 32",
+            "add {w}, {block}",
+            "dec {n}",
+            "jnz 2b",
+            block = const BLOCK_LEN * 2,
+            x = inout(reg) x.as_ptr() => _,
+            y = inout(reg) x.as_ptr().add(3 * c_in) => _,
+            w = inout(reg) w.as_ptr() => _,
+            s = in(reg) c_in * 2,
+            n = inout(reg) blocks => _,
+            a0 = inout(ymm_reg) a[0][0],
+            a1 = inout(ymm_reg) a[0][1],
+            a2 = inout(ymm_reg) a[1][0],
+            a3 = inout(ymm_reg) a[1][1],
+            a4 = inout(ymm_reg) a[2][0],
+            a5 = inout(ymm_reg) a[2][1],
+            a6 = inout(ymm_reg) a[3][0],
+            a7 = inout(ymm_reg) a[3][1],
+            a8 = inout(ymm_reg) a[4][0],
+            a9 = inout(ymm_reg) a[4][1],
+            a10 = inout(ymm_reg) a[5][0],
+            a11 = inout(ymm_reg) a[5][1],
+            w0 = out(ymm_reg) _,
+            w1 = out(ymm_reg) _,
+            t0 = out(ymm_reg) _,
+            t1 = out(ymm_reg) _,
+            options(nostack, readonly),
+        );
+    }
+    *out = a;
 }

@@ -304,7 +304,10 @@ impl<'a> Artifact<'a> {
             let Extremes { smallest, largest_pair } = extremes(weights);
             let ok = check_conv_params(params, layout.nr, taps, o)
                 && smallest > i8::MIN.into()
-                && (!o.pairs_fit || largest_pair <= MAX_PAIR);
+                && (!o.pairs_fit || largest_pair <= MAX_PAIR)
+                && (o.winograd.is_none()
+                    || winograd_i8::largest_sum(weights, layout.panel_len())
+                        <= winograd_i8::MAX_SUM);
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())

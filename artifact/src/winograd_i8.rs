@@ -23,7 +23,7 @@ pub const MAX_SUM: u32 = 131_585;
 pub const MAX_CHANNELS: u16 = 512;
 
 /// Tiles for which scratch is reserved, unless a row of tiles has more.
-const CAPACITY: usize = 60;
+const CAPACITY: usize = 120;
 
 /// Groups of tiles for which scratch is reserved: at least a row's.
 pub const fn scratch_groups(output: Shape) -> usize {

@@ -77,8 +77,8 @@ struct ConvertArgs {
     /// Number format of weights and activations
     #[arg(long, value_enum, default_value_t = QuantizeArg::Int8)]
     quantize: QuantizeArg,
-    /// Keep 3×3 filters of f32 models as they are: smaller files, slower convolutions than by
-    /// Winograd's algorithm
+    /// Compute every convolution directly, none by Winograd's algorithm: smaller files of f32
+    /// models, less memory of int8 models, slower 3×3 convolutions
     #[arg(long)]
     no_winograd: bool,
     /// Device class: decides the layout of the weights

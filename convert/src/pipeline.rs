@@ -52,7 +52,7 @@ pub struct Options {
     pub target: Target,
     /// Choice of int8 ranges.
     pub method: Method,
-    /// Compute f32 convolutions directly, never by Winograd's algorithm.
+    /// Compute convolutions directly, never by Winograd's algorithm.
     pub direct: bool,
 }
 

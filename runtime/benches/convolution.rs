@@ -24,6 +24,7 @@ fn shapes() -> Vec<(&'static str, Case)> {
         residual: false,
         relu: true,
         small: true,
+        winograd: false,
     };
     vec![
         ("stem 7x7 of a picture", case(224, 3, 64, 7, 2)),

@@ -17,6 +17,7 @@ fn cases() -> Vec<Case> {
         residual: false,
         relu: false,
         small: false,
+        winograd: false,
     };
     let mut cases = vec![
         base,
@@ -37,6 +38,21 @@ fn cases() -> Vec<Case> {
     }
     for width in 1..=20 {
         cases.push(Case { input: [2, width, 8], c_out: 20, ..base });
+    }
+    // Whole and partial tiles and groups of tiles, several bands; sums close to what is allowed.
+    for (input, c_out) in [
+        ([1, 1, 16], 16),
+        ([4, 4, 16], 16),
+        ([5, 7, 32], 48),
+        ([14, 14, 48], 16),
+        ([60, 9, 16], 32),
+        ([9, 45, 16], 16),
+        ([10, 6, 112], 16),
+    ] {
+        let fast = Case { input, c_out, winograd: true, ..base };
+        let same = c_out == input[2];
+        cases.extend([fast, Case { padding: [0, 1, 2, 1], relu: true, ..fast }]);
+        cases.push(Case { residual: same, relu: true, ..fast });
     }
     let small = cases.clone().into_iter().map(|case| Case { small: true, ..case });
     cases.extend(small);
@@ -91,6 +107,13 @@ fn convolutions_equal_the_formula() {
             }
         }
     }
+}
+
+#[test]
+#[should_panic(expected = "Quantization")]
+fn sums_beyond_those_of_winograd_are_refused() {
+    let case = Case { input: [4, 4, 128], winograd: true, ..cases()[0] };
+    conv_i8(&case, 16, Fill::Highest, &mut Noise(3));
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn inference_does_not_allocate() {
         residual: false,
         relu: true,
         small: true,
+        winograd: false,
     };
     let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
     let model = Model::new(&file).unwrap();

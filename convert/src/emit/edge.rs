@@ -5,6 +5,7 @@ use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::quantize::quantize_channel;
 use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes};
+use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d, PoolKind,
@@ -24,8 +25,8 @@ pub struct Attributes<'a> {
     pub metrics: &'a str,
     /// Panel width NR: 16 for PCs and Pis, 4 for microcontrollers.
     pub nr: usize,
-    /// Compute 3×3 convolutions of f32 by Winograd's algorithm where that is faster; their
-    /// weights take four times the space.
+    /// Let 3×3 convolutions be computed by Winograd's algorithm where that is faster: weights of
+    /// f32 take four times the space, int8 reserves scratch.
     pub winograd: bool,
 }
 
@@ -170,13 +171,16 @@ pub fn to_edge(
                         (w, p, 0)
                     }
                 };
+                // Scratch of a convolution with larger sums stays unused; few have them.
+                let suits = dtype != Dtype::I8
+                    || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM;
                 ops.push(Op::Conv2d(Conv2d {
                     input,
                     output,
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
-                    winograd: fast,
+                    winograd: fast.filter(|_| suits),
                     pairs_fit: dtype == Dtype::I8,
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,

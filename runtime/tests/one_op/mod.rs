@@ -4,7 +4,7 @@ use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes, p
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
-    Residual, Shape, output_len,
+    Residual, Shape, Span, output_len, winograd_i8,
 };
 
 /// Deterministic numbers.
@@ -63,6 +63,8 @@ pub(crate) struct Case {
     pub(crate) relu: bool,
     /// Weights of at most ±64, so that pairs fit, and no large factors: what `convert` writes.
     pub(crate) small: bool,
+    /// With scratch for Winograd's algorithm, where panels have 16 outputs.
+    pub(crate) winograd: bool,
 }
 
 impl Case {
@@ -170,7 +172,8 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let requant: Vec<Requant> = (0..layout.c_out)
         .map(|_| {
             // Few networks have factors above a half, which shift by less than 32.
-            let one = if !case.small && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
+            let one =
+                if !case.small && !case.winograd && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
             Requant::new(f64::from(noise.below(1000) + 1) * one).unwrap()
         })
         .collect();
@@ -197,13 +200,18 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
     let pairs_fit = pairs_fit(&packed);
     assert!(pairs_fit || !case.small);
+    let scratch = (case.winograd && nr == 16).then(|| {
+        let len = winograd_i8::scratch_bytes(c, case.output());
+        arena += len;
+        Span { offset: (arena - len) as u32, len: len as u32 }
+    });
     let op = Op::Conv2d(Conv2d {
         input: x,
         output: y,
         filter: case.filter,
         stride: case.stride,
         padding: case.padding(),
-        winograd: None,
+        winograd: scratch,
         pairs_fit,
         weights: blob.push(&packed).unwrap(),
         params: blob.push(&params).unwrap(),

@@ -222,8 +222,7 @@ fn transform_products(m: [__m256i; WINDOW]) -> [__m256i; TILE] {
 #[inline]
 fn transform_taps(g: [__m256i; 3]) -> [__m256i; WINDOW] {
     let [g0, g1, g2] = g;
-    let (ends, ends4) =
-        (_mm256_add_epi16(g0, g2), _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)));
+    let (ends, ends4) = (_mm256_add_epi16(g0, g2), _mm256_add_epi16(g0, _mm256_slli_epi16(g2, 2)));
     let twice = _mm256_add_epi16(g1, g1);
     [
         g0,
@@ -291,8 +290,12 @@ fn filters_to_positions(weights: &[i8], block: usize, out: &mut [i16]) {
 macro_rules! step {
     ($x:literal, $w:literal) => {
         concat!(
-            "vmovdqu {w0}, [{w} + ", $w, "]\n",
-            "vmovdqu {w1}, [{w} + ", $w, " + 32]\n",
+            "vmovdqu {w0}, [{w} + ",
+            $w,
+            "]\n",
+            "vmovdqu {w1}, [{w} + ",
+            $w,
+            " + 32]\n",
             step!("{a0}", "{a1}", "{x}", $x),
             step!("{a2}", "{a3}", "{x} + {s}", $x),
             step!("{a4}", "{a5}", "{x} + 2 * {s}", $x),
@@ -303,11 +306,23 @@ macro_rules! step {
     };
     ($low:literal, $high:literal, $row:literal, $x:literal) => {
         concat!(
-            "vpbroadcastd {t0}, [", $row, " + ", $x, "]\n",
+            "vpbroadcastd {t0}, [",
+            $row,
+            " + ",
+            $x,
+            "]\n",
             "vpmaddwd {t1}, {t0}, {w0}\n",
             "vpmaddwd {t0}, {t0}, {w1}\n",
-            "vpaddd ", $low, ", ", $low, ", {t1}\n",
-            "vpaddd ", $high, ", ", $high, ", {t0}\n",
+            "vpaddd ",
+            $low,
+            ", ",
+            $low,
+            ", {t1}\n",
+            "vpaddd ",
+            $high,
+            ", ",
+            $high,
+            ", {t0}\n",
         )
     };
 }

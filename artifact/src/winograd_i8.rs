@@ -16,7 +16,7 @@ use crate::layout::{KR_I8, align_up};
 use crate::winograd::{LANES, POSITIONS, tiles};
 
 /// Tiles whose products are computed at a time, and stored side by side.
-pub const GROUP: usize = 6;
+pub const GROUP: usize = 4;
 /// Most that an output's weights may sum up to, without their signs: `64 · 255 · MAX_SUM < 2³¹`.
 pub const MAX_SUM: u32 = 131_585;
 /// Most input channels; larger transformed filters leave the cache.
@@ -33,7 +33,7 @@ pub const fn scratch_groups(output: Shape) -> usize {
     (if some < columns { columns } else { some }).div_ceil(GROUP)
 }
 
-/// Numbers of a transformed group, `[36, 6, c_in]`.
+/// Numbers of a transformed group, `[36, 4, c_in]`.
 pub const fn group_len(c_in: u16) -> usize {
     POSITIONS * GROUP * c_in as usize
 }

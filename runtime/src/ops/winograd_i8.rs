@@ -24,30 +24,30 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let [rows, columns] = tiles(op.output.shape);
     // Whole groups in a thread's slot.
     let most = scratch_groups(op.output.shape) / threads * GROUP;
-    let run_rows = (most / columns).min(rows.div_ceil(threads));
-    if run_rows == 0 {
+    let most_rows = (most / columns).min(rows.div_ceil(threads));
+    if most_rows == 0 {
         return false;
     }
-    // As many rows in each band, as far as that goes.
-    let bands = rows.div_ceil(run_rows * threads);
-    let run_rows = rows.div_ceil(bands * threads);
-    let run_tiles = run_rows * columns;
     let dtype = cx.dtype();
     let Some(Operands { x, residual, scratch, out }) = operands::<i8>(op, dtype, arena) else {
         return true;
     };
     let conv = conv::<i8, i8, 16>(cx, op, x, residual);
-    let slot_len = run_tiles.div_ceil(GROUP) * group_len(op.input.shape.c);
+    let group_len = group_len(op.input.shape.c);
     let row_len = TILE * usize::from(op.output.shape.w) * usize::from(op.output.shape.c);
     let (filters, scratch) = scratch.split_at_mut(filters_len(op.input.shape.c) * 2);
     let (data, _) = out.split_at_mut(op.output.shape.len());
-    for (band, out) in data.chunks_mut(threads * run_rows * row_len).enumerate() {
+    let band_rows = threads * most_rows;
+    for (band, out) in data.chunks_mut(band_rows * row_len).enumerate() {
+        let first_row = band * band_rows;
+        let band_rows = band_rows.min(rows - first_row);
+        let run_rows = band_rows.div_ceil(threads);
         let run = |i: usize| {
-            let first_row = (band * threads + i) * run_rows;
-            let count = run_rows.min(rows - first_row) * columns;
-            Run { conv: &conv, first: first_row * columns, count }
+            let count = run_rows.min(band_rows - i * run_rows) * columns;
+            Run { conv: &conv, first: (first_row + i * run_rows) * columns, count }
         };
-        let slots = out.len().div_ceil(run_rows * row_len);
+        let slot_len = (run_rows * columns).div_ceil(GROUP) * group_len;
+        let slots = band_rows.div_ceil(run_rows);
         let scratch = &mut scratch[..slots * slot_len * 2];
         cx.workers.for_each_chunk(scratch, slot_len * 2, &|i, slot| {
             run(i).to_positions(isa, bytemuck::cast_slice_mut(slot));

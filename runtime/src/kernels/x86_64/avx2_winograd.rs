@@ -43,7 +43,7 @@ pub(crate) fn transform_filters(_: Avx2, weights: &[i8], block: usize, out: &mut
 }
 
 impl Run<'_> {
-    /// Transforms the input of the tiles to `out`, groups of `[36, 6, c_in]`.
+    /// Transforms the input of the tiles to `out`, groups of `[36, 4, c_in]`.
     pub(crate) fn to_positions(self, _: Avx2, out: &mut [i16]) {
         // SAFETY: the token proves the feature.
         unsafe { self.input_to_positions(out) }
@@ -286,7 +286,7 @@ fn filters_to_positions(weights: &[i8], block: usize, out: &mut [i16]) {
     }
 }
 
-/// Of six rows, from `{x}` and `{y}` on, `{s}` bytes apart: channels at `$x`, filters at `$w`.
+/// Of four rows from `{x}` on, `{s}` and `{s3}` bytes apart: channels at `$x`, filters at `$w`.
 macro_rules! step {
     ($x:literal, $w:literal) => {
         concat!(
@@ -299,9 +299,7 @@ macro_rules! step {
             step!("{a0}", "{a1}", "{x}", $x),
             step!("{a2}", "{a3}", "{x} + {s}", $x),
             step!("{a4}", "{a5}", "{x} + 2 * {s}", $x),
-            step!("{a6}", "{a7}", "{y}", $x),
-            step!("{a8}", "{a9}", "{y} + {s}", $x),
-            step!("{a10}", "{a11}", "{y} + 2 * {s}", $x),
+            step!("{a6}", "{a7}", "{x} + {s3}", $x),
         )
     };
     ($low:literal, $high:literal, $row:literal, $x:literal) => {
@@ -327,7 +325,7 @@ macro_rules! step {
     };
 }
 
-/// Products of a group's tiles `[6, c_in]` with sixteen outputs' filters of one position: of
+/// Products of a group's tiles `[4, c_in]` with sixteen outputs' filters of one position: of
 /// every sixteen channels `[8, 16, 2]`, [`BLOCK_LEN`] apart.
 ///
 /// In assembly, because compilers neither unroll the loop nor leave its addresses to the loads.
@@ -339,7 +337,7 @@ fn dot(x: &[i16], w: &[i16], out: &mut [Sums; GROUP]) {
     assert!(c_in > 0 && c_in.is_multiple_of(LANES));
     assert!(w.len() >= (blocks - 1) * BLOCK_LEN + LANES * LANES);
     let mut a = [[_mm256_setzero_si256(); 2]; GROUP];
-    // SAFETY: each of the `blocks` turns reads sixteen channels of six rows of `c_in`, and their
+    // SAFETY: each of the `blocks` turns reads sixteen channels of four rows of `c_in`, and their
     // filters, which are in bounds as just asserted.
     unsafe {
         asm!(
@@ -353,15 +351,14 @@ fn dot(x: &[i16], w: &[i16], out: &mut [Sums; GROUP]) {
             step!("24", "384"),
             step!("28", "448"),
             "add {x}, 32",
-            "add {y}, 32",
             "add {w}, {block}",
             "dec {n}",
             "jnz 2b",
             block = const BLOCK_LEN * 2,
             x = inout(reg) x.as_ptr() => _,
-            y = inout(reg) x.as_ptr().add(3 * c_in) => _,
             w = inout(reg) w.as_ptr() => _,
             s = in(reg) c_in * 2,
+            s3 = in(reg) c_in * 6,
             n = inout(reg) blocks => _,
             a0 = inout(ymm_reg) a[0][0],
             a1 = inout(ymm_reg) a[0][1],
@@ -371,10 +368,6 @@ fn dot(x: &[i16], w: &[i16], out: &mut [Sums; GROUP]) {
             a5 = inout(ymm_reg) a[2][1],
             a6 = inout(ymm_reg) a[3][0],
             a7 = inout(ymm_reg) a[3][1],
-            a8 = inout(ymm_reg) a[4][0],
-            a9 = inout(ymm_reg) a[4][1],
-            a10 = inout(ymm_reg) a[5][0],
-            a11 = inout(ymm_reg) a[5][1],
             w0 = out(ymm_reg) _,
             w1 = out(ymm_reg) _,
             t0 = out(ymm_reg) _,

@@ -25,6 +25,17 @@ pub const MAX_CHANNELS: u16 = 512;
 /// Tiles for which scratch is reserved, unless a row of tiles has more.
 const CAPACITY: usize = 120;
 
+/// Threads that have transformed filters of their own. Few tiles are not worth them, and fewer
+/// threads than there are would be slower than all by the direct way.
+pub const fn slots(output: Shape) -> usize {
+    let [rows, columns] = tiles(output);
+    match rows * columns / 8 {
+        0 => 1,
+        n if n < 4 => n,
+        _ => 4,
+    }
+}
+
 /// Groups of tiles for which scratch is reserved: at least a row's.
 pub const fn scratch_groups(output: Shape) -> usize {
     let [rows, columns] = tiles(output);
@@ -43,9 +54,10 @@ pub const fn filters_len(c_in: u16) -> usize {
     POSITIONS * c_in as usize * LANES
 }
 
-/// Bytes of scratch: transformed groups and filters in 16 bits.
+/// Bytes of scratch: transformed groups and each thread's filters in 16 bits.
 pub const fn scratch_bytes(c_in: u16, output: Shape) -> usize {
-    align_up((scratch_groups(output) * group_len(c_in) + filters_len(c_in)) * 2)
+    let filters = slots(output) * filters_len(c_in);
+    align_up((scratch_groups(output) * group_len(c_in) + filters) * 2)
 }
 
 /// Whether the channels of a convolution suit the transforms.

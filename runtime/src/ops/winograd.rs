@@ -35,29 +35,20 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     let slot_len = run_tiles * POSITIONS * c_in;
     let row_len = TILE * usize::from(op.output.shape.w) * c_out;
     let (data, _) = out.split_at_mut(op.output.shape.len() * 4);
-    let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
     let weights: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.weights));
     let bias: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.params));
     let band_len = threads * run_rows * row_len;
     for (band, out) in data.chunks_mut(band_len * 4).enumerate() {
         let first_row = band * threads * run_rows;
-        let band_tiles = (threads * run_tiles).min((rows - first_row) * columns);
-        let transformed = &mut scratch[..band_tiles * POSITIONS * c_in];
-        cx.workers.for_each_chunk(
-            bytemuck::cast_slice_mut(transformed),
-            slot_len * 4,
-            &|i, slot| {
-                let first = first_row * columns + i * run_tiles;
-                cx.run(ToPositions { op, x, first, out: bytemuck::cast_slice_mut(slot) });
-            },
-        );
-        let transformed = &*transformed;
-        cx.workers.for_each_chunk(out, run_rows * row_len * 4, &|i, out| {
-            let slot = &transformed[i * slot_len..];
-            let slot = &slot[..slot_len.min(slot.len())];
-            let first_value = (first_row + i * run_rows) * row_len;
+        let sizes = [run_rows * row_len * 4, slot_len * 4];
+        cx.workers.for_each_chunk_with([out, &mut *scratch], sizes, &|i, out, slot| {
             let out: &mut [f32] = bytemuck::cast_slice_mut(out);
-            let count = slot.len() / (POSITIONS * c_in);
+            let slot: &mut [f32] = bytemuck::cast_slice_mut(slot);
+            let count = out.len().div_ceil(row_len) * columns;
+            let slot = &mut slot[..count * POSITIONS * c_in];
+            let first_row = first_row + i * run_rows;
+            cx.run(ToPositions { op, x, first: first_row * columns, out: slot });
+            let first_value = first_row * row_len;
             let mut block = [[0.0; BLOCK * LANES]; POSITIONS];
             let panels = weights.chunks_exact(POSITIONS * c_in * LANES);
             for (panel, filters) in panels.enumerate() {

@@ -30,6 +30,22 @@ pub trait Workers: Sync {
         chunk_bytes: usize,
         f: &(dyn Fn(usize, &mut [u8]) + Sync),
     );
+
+    /// As [`Self::for_each_chunk`], but `f(i, chunk, slot)` also gets the `slot_bytes`-sized piece
+    /// `i` of `scratch`, of which there are at least as many.
+    ///
+    /// By default one after the other on the calling thread.
+    fn for_each_chunk_with(
+        &self,
+        [out, scratch]: [&mut [u8]; 2],
+        [chunk_bytes, slot_bytes]: [usize; 2],
+        f: &(dyn Fn(usize, &mut [u8], &mut [u8]) + Sync),
+    ) {
+        let slots = scratch.chunks_mut(slot_bytes.max(1));
+        for (i, (chunk, slot)) in out.chunks_mut(chunk_bytes.max(1)).zip(slots).enumerate() {
+            f(i, chunk, slot);
+        }
+    }
 }
 
 /// The calling thread.

@@ -10,7 +10,7 @@
 //! the chunks run out, and returns when nobody is left in it. A thread that comes late finds it
 //! closed, and nobody has waited for it.
 
-use super::{Inline, Workers};
+use super::Workers;
 use core::cell::UnsafeCell;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -222,6 +222,23 @@ impl Threads {
         self
     }
 
+    /// Does `task` once for each of `0..count`, with the other threads if they are free.
+    fn share(&self, count: usize, task: &Task<'_>) {
+        let turn = match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            // Left by a panic, after the job was closed.
+            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if turn.is_none() || count <= 1 {
+            return (0..count).for_each(task);
+        }
+        self.shared.give(task, count, || self.wake());
+        if self.shared.panicked.load(Ordering::Relaxed) {
+            resume_unwind(Box::new("a worker thread panicked"));
+        }
+    }
+
     /// Wakes parked threads.
     fn wake(&self) {
         if self.shared.parked.load(Ordering::SeqCst) > 0 {
@@ -265,42 +282,56 @@ impl Workers for Threads {
         chunk_bytes: usize,
         f: &(dyn Fn(usize, &mut [u8]) + Sync),
     ) {
-        let (len, chunk_bytes) = (out.len(), chunk_bytes.max(1));
-        let turn = match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            // Left by a panic, after the job was closed.
-            Err(TryLockError::Poisoned(turn)) => Some(turn.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if turn.is_none() || len <= chunk_bytes {
-            return Inline.for_each_chunk(out, chunk_bytes, f);
-        }
-        let start = Start(out.as_mut_ptr());
-        let task = |i: usize| {
-            let at = i * chunk_bytes;
-            // SAFETY: chunk `i` is inside `out`, which is borrowed until `give` has returned;
-            // chunks are disjoint, and the counter gives each to one thread.
-            let chunk =
-                unsafe { core::slice::from_raw_parts_mut(start.at(at), chunk_bytes.min(len - at)) };
-            f(i, chunk);
-        };
-        self.shared.give(&task, len.div_ceil(chunk_bytes), || self.wake());
-        if self.shared.panicked.load(Ordering::Relaxed) {
-            resume_unwind(Box::new("a worker thread panicked"));
-        }
+        let pieces = Pieces::new(out, chunk_bytes);
+        // SAFETY: `out` is borrowed until all threads are done, and each piece is one thread's.
+        self.share(pieces.count(), &|i| f(i, unsafe { pieces.piece(i) }));
+    }
+
+    fn for_each_chunk_with(
+        &self,
+        [out, scratch]: [&mut [u8]; 2],
+        [chunk_bytes, slot_bytes]: [usize; 2],
+        f: &(dyn Fn(usize, &mut [u8], &mut [u8]) + Sync),
+    ) {
+        let (chunks, slots) = (Pieces::new(out, chunk_bytes), Pieces::new(scratch, slot_bytes));
+        // SAFETY: as above, of both.
+        self.share(chunks.count().min(slots.count()), &|i| unsafe {
+            f(i, chunks.piece(i), slots.piece(i));
+        });
     }
 }
 
-/// The start of an output, which threads write chunks of.
-struct Start(*mut u8);
+/// A slice that threads share by pieces.
+struct Pieces {
+    start: *mut u8,
+    len: usize,
+    bytes: usize,
+}
 
-// SAFETY: threads make disjoint slices of it, see `for_each_chunk`.
-unsafe impl Sync for Start {}
+// SAFETY: threads make disjoint slices of it, see `piece`.
+unsafe impl Sync for Pieces {}
 
-impl Start {
-    /// The byte `offset`, which is inside the output.
-    fn at(&self, offset: usize) -> *mut u8 {
-        self.0.wrapping_add(offset)
+impl Pieces {
+    fn new(all: &mut [u8], bytes: usize) -> Self {
+        Self { start: all.as_mut_ptr(), len: all.len(), bytes: bytes.max(1) }
+    }
+
+    fn count(&self) -> usize {
+        self.len.div_ceil(self.bytes)
+    }
+
+    /// Piece `i`; the last may be shorter.
+    ///
+    /// # Safety
+    /// `i` is less than the count, the slice is still borrowed, and no other slice is made of this
+    /// piece meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "of each piece there is one, as the caller promises")]
+    unsafe fn piece(&self, i: usize) -> &mut [u8] {
+        let at = i * self.bytes;
+        // SAFETY: the caller's promise; `at` is less than the length.
+        unsafe {
+            core::slice::from_raw_parts_mut(self.start.add(at), self.bytes.min(self.len - at))
+        }
     }
 }
 
@@ -324,6 +355,22 @@ mod tests {
                 let want: Vec<u8> = (0..len).map(|at| 1 + (at / chunk) as u8).collect();
                 assert_eq!(out, want, "{n} threads, {len} by {chunk}");
             }
+        }
+    }
+
+    #[test]
+    fn every_chunk_has_its_slot() {
+        let pool = Threads::new(3).unwrap();
+        for round in 0..if cfg!(miri) { 60 } else { 2_000 } {
+            let (count, chunk, slot) = (round % 7, 1 + round % 5, 1 + round % 3);
+            let mut out = vec![0; count * chunk];
+            let mut scratch = vec![0; (count + 1) * slot];
+            pool.for_each_chunk_with([&mut out, &mut scratch], [chunk, slot], &|i, chunk, slot| {
+                slot.fill(1 + i as u8);
+                chunk.fill(slot[0]);
+            });
+            assert!(out.iter().enumerate().all(|(at, b)| usize::from(*b) == 1 + at / chunk));
+            assert!(scratch[count * slot..].iter().all(|b| *b == 0));
         }
     }
 

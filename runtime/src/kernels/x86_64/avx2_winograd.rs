@@ -18,7 +18,7 @@ use core::arch::x86_64::*;
 type Sums = [__m256i; 2];
 
 /// Numbers of a block of transformed filters: sixteen channels of sixteen outputs.
-pub(crate) const BLOCK_LEN: usize = POSITIONS * LANES * LANES;
+const BLOCK_LEN: usize = POSITIONS * LANES * LANES;
 
 /// Some tiles of a convolution: whole rows.
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +36,6 @@ pub(crate) fn suits(params: &[i32]) -> bool {
     all_shifts_are_large(params)
 }
 
-/// Transforms the filters of channels `block · 16 ..` of a panel's weights to `[36, 8, 16, 2]`.
-pub(crate) fn transform_filters(_: Avx2, weights: &[i8], block: usize, out: &mut [i16]) {
-    // SAFETY: the token proves the feature.
-    unsafe { filters_to_positions(weights, block, out) }
-}
-
 impl Run<'_> {
     /// Transforms the input of the tiles to `out`, groups of `[36, 4, c_in]`.
     pub(crate) fn to_positions(self, _: Avx2, out: &mut [i16]) {
@@ -49,17 +43,19 @@ impl Run<'_> {
         unsafe { self.input_to_positions(out) }
     }
 
-    /// Computes a panel's output pixels of transformed tiles; `out` holds the run's rows.
-    pub(crate) fn to_pixels(
-        self,
-        isa: Avx2,
-        panel: usize,
-        filters: &[i16],
-        x: &[i16],
-        out: &mut [i8],
-    ) {
-        // SAFETY: the token proves the feature.
-        unsafe { self.products_to_pixels(Fast(isa), panel, filters, x, out) }
+    /// Computes output pixels of transformed tiles; `out` holds the run's rows, `filters` a
+    /// panel's when they are transformed.
+    pub(crate) fn to_pixels(self, isa: Avx2, filters: &mut [i16], x: &[i16], out: &mut [i8]) {
+        let panels = self.conv.weights.chunks_exact(self.conv.filter.panel_len());
+        for (panel, weights) in panels.enumerate() {
+            // SAFETY: the token proves the feature.
+            unsafe {
+                for (block, filters) in filters.chunks_exact_mut(BLOCK_LEN).enumerate() {
+                    filters_to_positions(weights, block, filters);
+                }
+                self.products_to_pixels(Fast(isa), panel, filters, x, out);
+            }
+        }
     }
 
     #[target_feature(enable = "avx2")]
@@ -234,6 +230,7 @@ fn transform_taps(g: [__m256i; 3]) -> [__m256i; WINDOW] {
     ]
 }
 
+/// Transforms the filters of channels `block · 16 ..` of a panel's weights to `[36, 8, 16, 2]`.
 #[target_feature(enable = "avx2")]
 fn filters_to_positions(weights: &[i8], block: usize, out: &mut [i16]) {
     const GROUPS: usize = LANES / KR_I8;

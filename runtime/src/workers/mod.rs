@@ -7,6 +7,9 @@ mod threads;
 #[cfg(feature = "std")]
 pub use threads::Threads;
 
+/// What [`Workers::for_each_chunk_with`] calls: the chunk's index, the chunk, its slot.
+pub type ChunkWith<'f> = dyn Fn(usize, &mut [u8], &mut [u8]) + Sync + 'f;
+
 /// Runs a function over disjoint chunks of an output.
 pub trait Workers: Sync {
     /// Threads that may work at once, at least 1; operators cut their output accordingly.
@@ -39,7 +42,7 @@ pub trait Workers: Sync {
         &self,
         [out, scratch]: [&mut [u8]; 2],
         [chunk_bytes, slot_bytes]: [usize; 2],
-        f: &(dyn Fn(usize, &mut [u8], &mut [u8]) + Sync),
+        f: &ChunkWith<'_>,
     ) {
         let slots = scratch.chunks_mut(slot_bytes.max(1));
         for (i, (chunk, slot)) in out.chunks_mut(chunk_bytes.max(1)).zip(slots).enumerate() {

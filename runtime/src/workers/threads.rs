@@ -10,7 +10,7 @@
 //! the chunks run out, and returns when nobody is left in it. A thread that comes late finds it
 //! closed, and nobody has waited for it.
 
-use super::Workers;
+use super::{ChunkWith, Workers};
 use core::cell::UnsafeCell;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -291,7 +291,7 @@ impl Workers for Threads {
         &self,
         [out, scratch]: [&mut [u8]; 2],
         [chunk_bytes, slot_bytes]: [usize; 2],
-        f: &(dyn Fn(usize, &mut [u8], &mut [u8]) + Sync),
+        f: &ChunkWith<'_>,
     ) {
         let (chunks, slots) = (Pieces::new(out, chunk_bytes), Pieces::new(scratch, slot_bytes));
         // SAFETY: as above, of both.

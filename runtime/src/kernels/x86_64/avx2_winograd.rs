@@ -3,6 +3,7 @@
 //! VPMADDWD multiplies sixteen pairs of 16-bit numbers and VPADDD sums them up: two instructions,
 //! as the direct way takes three for as many pairs of pairs of bytes. A quarter of the products
 //! leaves room for the transforms.
+#![expect(clippy::needless_range_loop, reason = "x, y, i and j are the formulas'")]
 
 use super::Avx2;
 use super::avx2_i8::{Fast, all_shifts_are_large};

@@ -202,7 +202,7 @@ impl Lanes<NR, i8, i8> for Neon {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        const { assert!(MR % 2 == 0) };
+        const { assert!(MR.is_multiple_of(2)) };
         let groups = rows.check(&x, &w, [KR_I8, NR]);
         // A copy, which stays in registers through both loops.
         let mut sums = *acc;

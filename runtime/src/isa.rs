@@ -38,6 +38,7 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         let special = [
             Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
+            Avx2::with_vnni().map(|t| Self(Token::Avx2(t))),
             Avx2::new().map(|t| Self(Token::Avx2(t))),
             Ssse3::new().map(|t| Self(Token::Ssse3(t))),
         ];
@@ -82,7 +83,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             (Token::Ssse3(_), _) => 2,
             #[cfg(target_arch = "x86_64")]
-            (Token::Avx2(_), Dtype::I8) => 4,
+            (Token::Avx2(t), Dtype::I8) if !t.has_vnni() => 4,
             #[cfg(target_arch = "x86_64")]
             (Token::Avx2(_) | Token::Avx512Vnni(_), _) => 6,
             #[cfg(target_arch = "aarch64")]
@@ -98,6 +99,8 @@ impl Isa {
             Token::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Token::Ssse3(_) => "ssse3",
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(t) if t.has_vnni() => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]

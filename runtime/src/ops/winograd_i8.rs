@@ -15,7 +15,8 @@ use artifact::{Conv2d, Op};
 /// Runs one convolution on the arena; false where another way is better, and nothing was done.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.winograd) else { return false };
-    if !suits(bytemuck::cast_slice(cx.artifact.span(op.params))) {
+    // Which multiplies bytes four times as fast as 16 bits.
+    if isa.has_vnni() || !suits(bytemuck::cast_slice(cx.artifact.span(op.params))) {
         return false;
     }
     let threads = match cx.parts(Op::Conv2d(*op).macs()) {

@@ -14,7 +14,8 @@ const NR: usize = 16;
 /// AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx2 {
-    _proof: (),
+    /// AVX-VNNI, too.
+    vnni: bool,
 }
 
 impl Avx2 {
@@ -23,7 +24,17 @@ impl Avx2 {
 
     /// `None` unless the CPU has them.
     pub(crate) fn new() -> Option<Self> {
-        (has!("avx2") && has!("fma") && has!("f16c")).then_some(Self { _proof: () })
+        (has!("avx2") && has!("fma") && has!("f16c")).then_some(Self { vnni: false })
+    }
+
+    /// `None` unless the CPU has them and AVX-VNNI.
+    pub(crate) fn with_vnni() -> Option<Self> {
+        Self::new().filter(|_| has!("avxvnni")).map(|_| Self { vnni: true })
+    }
+
+    /// Whether it stands for AVX-VNNI, too.
+    pub(crate) const fn has_vnni(self) -> bool {
+        self.vnni
     }
 
     /// Runs a kernel compiled for these instructions.

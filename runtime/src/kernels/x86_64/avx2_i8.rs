@@ -5,6 +5,8 @@
 //! ([`artifact::layout::pairs_fit`]), which `convert` sees to: [`Fast`]. Any other weights are
 //! multiplied as `|x|` and `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`, and requantized
 //! one by one.
+//!
+//! AVX-VNNI's VPDPBUSD does all three steps of [`Fast`]'s products at once, without saturation.
 
 use super::avx2::Avx2;
 use crate::kernels::conv::Conv;
@@ -80,6 +82,44 @@ fn add_products<const FIT: bool, const MR: usize, const NP: usize>(
     *acc = sums;
 }
 
+/// [`Lanes::dot`] with AVX-VNNI.
+#[inline(always)]
+fn add_dots<const MR: usize, const NP: usize>(
+    _: Avx2,
+    acc: &mut [[[__m256i; 2]; NP]; MR],
+    x: [&[i8]; MR],
+    rows: Rows,
+    w: [&[i8]; NP],
+) {
+    let groups = rows.check(&x, &w, [KR_I8, NR]);
+    let mut sums = *acc;
+    let (mut x_at, mut w_at) = (0, 0);
+    for _ in 0..rows.count {
+        for g in 0..groups {
+            for p in 0..NP {
+                // SAFETY: the token proves AVX2, and its caller AVX-VNNI; row and group are in
+                // bounds, as just asserted, and the loads are unaligned.
+                unsafe {
+                    let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
+                    let weights =
+                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
+                    for m in 0..MR {
+                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
+                        let stored = _mm256_set1_epi32(x);
+                        for i in 0..2 {
+                            sums[m][p][i] =
+                                _mm256_dpbusd_avx_epi32(sums[m][p][i], stored, weights[i]);
+                        }
+                    }
+                }
+            }
+        }
+        x_at += rows.stride;
+        w_at += rows.len * NR;
+    }
+    *acc = sums;
+}
+
 impl Lanes<NR, i8, i8> for Avx2 {
     type Acc = [__m256i; 2];
     type Scale = AnyScale;
@@ -123,8 +163,13 @@ impl Lanes<NR, i8, i8> for Avx2 {
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            if conv.pairs_fit && all_shifts_are_large(conv.params) {
-                return Lanes::conv(Fast(isa), conv, first, out);
+            if all_shifts_are_large(conv.params) {
+                if isa.has_vnni() {
+                    return Lanes::conv(Fast::<true>(isa), conv, first, out);
+                }
+                if conv.pairs_fit {
+                    return Lanes::conv(Fast::<false>(isa), conv, first, out);
+                }
             }
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
@@ -136,18 +181,17 @@ impl Lanes<NR, i8, i8> for Avx2 {
     }
 
     fn peak(self, rounds: usize) -> u64 {
-        #[target_feature(enable = "avx2")]
-        fn enabled(isa: Avx2, rounds: usize) -> u64 {
-            Lanes::peak(Fast(isa), rounds)
+        if self.has_vnni() {
+            return Lanes::peak(Fast::<true>(self), rounds);
         }
-        // SAFETY: `self` proves the feature.
-        unsafe { enabled(self, rounds) }
+        Lanes::peak(Fast::<false>(self), rounds)
     }
 }
 
-/// For weights that never let VPMADDUBSW saturate, and shifts of at least 32.
+/// For shifts of at least 32, and weights that never let VPMADDUBSW saturate unless with VNNI,
+/// where the token has it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fast(pub(super) Avx2);
+pub(super) struct Fast<const VNNI: bool>(pub(super) Avx2);
 
 /// A panel's requantization, for each half of it.
 ///
@@ -167,7 +211,7 @@ pub(crate) struct Scale {
     addend: [__m256i; 2],
 }
 
-impl Lanes<NR, i8, i8> for Fast {
+impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
     type Acc = [__m256i; 2];
     type Scale = Scale;
 
@@ -221,6 +265,9 @@ impl Lanes<NR, i8, i8> for Fast {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
+        if VNNI {
+            return add_dots(self.0, acc, x, rows, w);
+        }
         add_products::<true, MR, NP>(self.0, acc, x, rows, w);
     }
 
@@ -273,21 +320,42 @@ impl Lanes<NR, i8, i8> for Fast {
 
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
-        fn enabled(isa: Fast, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+        fn enabled(isa: Fast<false>, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 conv.panels::<_, NR, 4, 1>(isa, panel, first, out);
             }
         }
-        // SAFETY: the token proves the feature.
-        unsafe { enabled(self, conv, first_pixel, out) }
+        #[target_feature(enable = "avx2,avxvnni")]
+        fn vnni(isa: Fast<true>, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
+                // 12 accumulators, 2 weights, 1 activation of 16 registers.
+                conv.panels::<_, NR, 6, 1>(isa, panel, first, out);
+            }
+        }
+        // SAFETY: the token proves the features.
+        unsafe {
+            if VNNI && self.0.has_vnni() {
+                return vnni(Fast(self.0), conv, first_pixel, out);
+            }
+            enabled(Fast(self.0), conv, first_pixel, out);
+        }
     }
 
     fn peak(self, rounds: usize) -> u64 {
         #[target_feature(enable = "avx2")]
-        fn enabled(isa: Fast, rounds: usize) -> u64 {
+        fn enabled(isa: Fast<false>, rounds: usize) -> u64 {
             peak::<_, i8, i8, NR, 4, 1>(isa, rounds)
         }
-        // SAFETY: the token proves the feature.
-        unsafe { enabled(self, rounds) }
+        #[target_feature(enable = "avx2,avxvnni")]
+        fn vnni(isa: Fast<true>, rounds: usize) -> u64 {
+            peak::<_, i8, i8, NR, 6, 1>(isa, rounds)
+        }
+        // SAFETY: the token proves the features.
+        unsafe {
+            if VNNI && self.0.has_vnni() {
+                return vnni(Fast(self.0), rounds);
+            }
+            enabled(Fast(self.0), rounds)
+        }
     }
 }

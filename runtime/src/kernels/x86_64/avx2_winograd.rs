@@ -112,7 +112,7 @@ impl Run<'_> {
     #[target_feature(enable = "avx2")]
     fn products_to_pixels(
         self,
-        isa: Fast,
+        isa: Fast<false>,
         panel: usize,
         filters: &[i16],
         x: &[i16],

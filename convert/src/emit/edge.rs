@@ -172,15 +172,17 @@ pub fn to_edge(
                     }
                 };
                 // Scratch of a convolution with larger sums stays unused; few have them.
-                let suits = dtype != Dtype::I8
-                    || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM;
+                let fast = fast.filter(|_| {
+                    dtype != Dtype::I8
+                        || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM
+                });
                 ops.push(Op::Conv2d(Conv2d {
                     input,
                     output,
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
-                    winograd: fast.filter(|_| suits),
+                    winograd: fast,
                     pairs_fit: dtype == Dtype::I8,
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,

@@ -1,13 +1,40 @@
 //! Products of Winograd's algorithm: transformed tiles with transformed filters.
 
 use super::{Finish, Lanes, Rows};
-use artifact::winograd::{LANES, POSITIONS};
+use artifact::layout::window_start;
+use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
+use artifact::{Padding, Shape};
 
 /// Tiles whose products are computed at a time, a multiple of what kernels take.
 pub(crate) const BLOCK: usize = 24;
 
 /// Sixteen outputs of each tile of a block, at each position.
 pub(crate) type Block = [[f32; BLOCK * LANES]; POSITIONS];
+
+/// Where each pixel of the window of a tile lies in the input; outside the map, the pad pixel.
+#[inline(always)]
+pub(crate) fn window(
+    input: Shape,
+    output: Shape,
+    padding: Padding,
+    tile: usize,
+) -> [usize; POSITIONS] {
+    let [h, w, c_in] = [input.h, input.w, input.c].map(usize::from);
+    let [_, columns] = tiles(output);
+    let y0 = window_start(tile / columns, TILE as u16, padding.top);
+    let x0 = window_start(tile % columns, TILE as u16, padding.left);
+    let mut at = [input.len(); POSITIONS];
+    for i in 0..WINDOW {
+        for j in 0..WINDOW {
+            // Negative numbers are huge as unsigned.
+            let (y, x) = ((y0 + i as isize) as usize, (x0 + j as isize) as usize);
+            if y < h && x < w {
+                at[i * WINDOW + j] = (y * w + x) * c_in;
+            }
+        }
+    }
+    at
+}
 
 /// Operands of a block's products.
 #[derive(Debug, Clone, Copy)]

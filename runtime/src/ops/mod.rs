@@ -55,6 +55,11 @@ impl Context<'_> {
         }
     }
 
+    /// Threads for an operator that does `macs` multiply-accumulates: one, or all.
+    pub(crate) fn threads(&self, macs: u64) -> usize {
+        if self.parts(macs) == 1 { 1 } else { self.workers.threads() }
+    }
+
     /// Pixels per chunk of an operator that does `macs` multiply-accumulates: whole tiles.
     pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64) -> usize {
         let parts = self.parts(macs);

@@ -9,10 +9,9 @@ use super::{Context, fill_pad};
 use crate::isa::Token;
 use crate::kernels::Kernel;
 use crate::kernels::conv::ResidualSource;
-use crate::kernels::winograd::{BLOCK, Block, Multiply, Products};
-use artifact::layout::window_start;
+use crate::kernels::winograd::{BLOCK, Block, Multiply, Products, window};
 use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
-use artifact::{Conv2d, Op, Shape};
+use artifact::{Conv2d, Op};
 use core::ops::Range;
 
 /// Tiles of a run, unless a row of tiles has more.
@@ -26,10 +25,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     };
     let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
     let [rows, columns] = tiles(op.output.shape);
-    let threads = match cx.parts(Op::Conv2d(*op).macs()) {
-        1 => 1,
-        _ => cx.workers.threads(),
-    };
+    let threads = cx.threads(Op::Conv2d(*op).macs());
     let run_rows = (RUN / columns).clamp(1, rows.div_ceil(threads));
     let run_tiles = run_rows * columns;
     let slot_len = run_tiles * POSITIONS * c_in;
@@ -143,25 +139,15 @@ impl Kernel for ToPositions<'_> {
     #[expect(clippy::needless_range_loop, reason = "i and j are the formula's")]
     #[inline(always)]
     fn eval(self) {
-        let Shape { h, w, c } = self.op.input.shape;
-        let (h, w, c_in) = (usize::from(h), usize::from(w), usize::from(c));
-        let [_, columns] = tiles(self.op.output.shape);
-        let padding = self.op.padding;
-        let pad_pixel = self.op.input.shape.len();
+        let c_in = usize::from(self.op.input.shape.c);
         let count = self.out.len() / (POSITIONS * c_in);
         for tile in 0..count {
-            let (row, column) = ((self.first + tile) / columns, (self.first + tile) % columns);
-            let y0 = window_start(row, TILE as u16, padding.top);
-            let x0 = window_start(column, TILE as u16, padding.left);
-            let mut at = [pad_pixel; POSITIONS];
-            for i in 0..WINDOW {
-                for j in 0..WINDOW {
-                    let (y, x) = ((y0 + i as isize) as usize, (x0 + j as isize) as usize);
-                    if y < h && x < w {
-                        at[i * WINDOW + j] = (y * w + x) * c_in;
-                    }
-                }
-            }
+            let at = window(
+                self.op.input.shape,
+                self.op.output.shape,
+                self.op.padding,
+                self.first + tile,
+            );
             for channel in (0..c_in).step_by(LANES) {
                 // Columns first: `half[j][i]`.
                 let mut half = [[[0.0; LANES]; WINDOW]; WINDOW];

@@ -7,7 +7,8 @@
 use super::conv2d::{Operands, conv, operands};
 use super::{Context, fill_pad};
 use crate::isa::Token;
-use crate::kernels::x86_64::avx2_winograd::{Run, suits};
+use crate::kernels::x86_64::all_shifts_are_large;
+use crate::kernels::x86_64::avx2_winograd::Run;
 use artifact::winograd::{TILE, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len, scratch_groups, slots};
 use artifact::{Conv2d, Op};
@@ -16,13 +17,11 @@ use artifact::{Conv2d, Op};
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.winograd) else { return false };
     // Which multiplies bytes four times as fast as 16 bits.
-    if isa.has_vnni() || !suits(bytemuck::cast_slice(cx.artifact.span(op.params))) {
+    let params = bytemuck::cast_slice(cx.artifact.span(op.params));
+    if isa.has_vnni() || !all_shifts_are_large(params) {
         return false;
     }
-    let threads = match cx.parts(Op::Conv2d(*op).macs()) {
-        1 => 1,
-        _ => cx.workers.threads(),
-    };
+    let threads = cx.threads(Op::Conv2d(*op).macs());
     let slots = slots(op.output.shape);
     // This way takes about half the time.
     if threads >= 2 * slots && threads > 1 {

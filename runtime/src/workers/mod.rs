@@ -35,7 +35,7 @@ pub trait Workers: Sync {
     );
 
     /// As [`Self::for_each_chunk`], but `f(i, chunk, slot)` also gets the `slot_bytes`-sized piece
-    /// `i` of `scratch`, of which there are at least as many.
+    /// `i` of `scratch`. Chunks for which there is no piece are left out.
     ///
     /// By default one after the other on the calling thread.
     fn for_each_chunk_with(

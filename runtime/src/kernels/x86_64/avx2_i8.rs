@@ -27,7 +27,7 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
 }
 
 /// Whether every panel's shifts are at least 32, as those of networks are.
-pub(super) fn all_shifts_are_large(params: &[i32]) -> bool {
+pub(crate) fn all_shifts_are_large(params: &[i32]) -> bool {
     params.chunks_exact(conv_planes(Dtype::I8) * NR).all(|panel| {
         plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
     })
@@ -35,9 +35,57 @@ pub(super) fn all_shifts_are_large(params: &[i32]) -> bool {
 
 type AnyScale = <Scalar as Lanes<NR, i8, i8>>::Scale;
 
-/// [`Lanes::dot`]; where weights FIT, of activations as they are stored.
+/// How quads of products are added to eight sums.
+trait Quads {
+    /// `sum + Σ x·w` of activations as they are stored.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, and AVX-VNNI for [`Dots`].
+    unsafe fn add(sum: __m256i, stored: __m256i, weights: __m256i) -> __m256i;
+}
+
+/// Of weights whose pairs fit.
+struct Pairs;
+
+/// Of any weights, and activations with their signs.
+struct Magnitudes;
+
+/// Of any weights, with AVX-VNNI.
+struct Dots;
+
+impl Quads for Pairs {
+    #[inline(always)]
+    unsafe fn add(sum: __m256i, stored: __m256i, weights: __m256i) -> __m256i {
+        // SAFETY: the caller's promise; registers only.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(stored, weights);
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+}
+
+impl Quads for Magnitudes {
+    #[inline(always)]
+    unsafe fn add(sum: __m256i, stored: __m256i, weights: __m256i) -> __m256i {
+        // SAFETY: the caller's promise; registers only.
+        unsafe {
+            let x = _mm256_xor_si256(stored, _mm256_set1_epi8(Avx2::FLIP));
+            Pairs::add(sum, _mm256_abs_epi8(x), _mm256_sign_epi8(weights, x))
+        }
+    }
+}
+
+impl Quads for Dots {
+    #[inline(always)]
+    unsafe fn add(sum: __m256i, stored: __m256i, weights: __m256i) -> __m256i {
+        // SAFETY: the caller's promise; registers only.
+        unsafe { _mm256_dpbusd_avx_epi32(sum, stored, weights) }
+    }
+}
+
+/// [`Lanes::dot`].
 #[inline(always)]
-fn add_products<const FIT: bool, const MR: usize, const NP: usize>(
+fn add_products<Q: Quads, const MR: usize, const NP: usize>(
     _: Avx2,
     acc: &mut [[[__m256i; 2]; NP]; MR],
     x: [&[i8]; MR],
@@ -51,54 +99,8 @@ fn add_products<const FIT: bool, const MR: usize, const NP: usize>(
     for _ in 0..rows.count {
         for g in 0..groups {
             for p in 0..NP {
-                // SAFETY: the token proves AVX2; row and group are in bounds, as just asserted,
-                // and the loads are unaligned.
-                unsafe {
-                    let (ones, flip) = (_mm256_set1_epi16(1), _mm256_set1_epi8(Avx2::FLIP));
-                    let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
-                    let weights =
-                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
-                    for m in 0..MR {
-                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
-                        let stored = _mm256_set1_epi32(x);
-                        let signed = _mm256_xor_si256(stored, flip);
-                        for i in 0..2 {
-                            let pairs = if FIT {
-                                _mm256_maddubs_epi16(stored, weights[i])
-                            } else {
-                                let weights = _mm256_sign_epi8(weights[i], signed);
-                                _mm256_maddubs_epi16(_mm256_abs_epi8(signed), weights)
-                            };
-                            let quads = _mm256_madd_epi16(pairs, ones);
-                            sums[m][p][i] = _mm256_add_epi32(sums[m][p][i], quads);
-                        }
-                    }
-                }
-            }
-        }
-        x_at += rows.stride;
-        w_at += rows.len * NR;
-    }
-    *acc = sums;
-}
-
-/// [`Lanes::dot`] with AVX-VNNI.
-#[inline(always)]
-fn add_dots<const MR: usize, const NP: usize>(
-    _: Avx2,
-    acc: &mut [[[__m256i; 2]; NP]; MR],
-    x: [&[i8]; MR],
-    rows: Rows,
-    w: [&[i8]; NP],
-) {
-    let groups = rows.check(&x, &w, [KR_I8, NR]);
-    let mut sums = *acc;
-    let (mut x_at, mut w_at) = (0, 0);
-    for _ in 0..rows.count {
-        for g in 0..groups {
-            for p in 0..NP {
-                // SAFETY: the token proves AVX2, and its caller AVX-VNNI; row and group are in
-                // bounds, as just asserted, and the loads are unaligned.
+                // SAFETY: the token proves AVX2, and AVX-VNNI where the caller takes dots; row and
+                // group are in bounds, as just asserted, and the loads are unaligned.
                 unsafe {
                     let at = w[p].as_ptr().add(w_at + g * KR_I8 * NR);
                     let weights =
@@ -107,8 +109,7 @@ fn add_dots<const MR: usize, const NP: usize>(
                         let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
                         let stored = _mm256_set1_epi32(x);
                         for i in 0..2 {
-                            sums[m][p][i] =
-                                _mm256_dpbusd_avx_epi32(sums[m][p][i], stored, weights[i]);
+                            sums[m][p][i] = Q::add(sums[m][p][i], stored, weights[i]);
                         }
                     }
                 }
@@ -142,7 +143,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        add_products::<false, MR, NP>(self, acc, x, rows, w);
+        add_products::<Magnitudes, MR, NP>(self, acc, x, rows, w);
     }
 
     #[inline(always)]
@@ -266,9 +267,9 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
         w: [&[i8]; NP],
     ) {
         if VNNI {
-            return add_dots(self.0, acc, x, rows, w);
+            return add_products::<Dots, MR, NP>(self.0, acc, x, rows, w);
         }
-        add_products::<true, MR, NP>(self.0, acc, x, rows, w);
+        add_products::<Pairs, MR, NP>(self.0, acc, x, rows, w);
     }
 
     #[inline(always)]

@@ -1,15 +1,16 @@
 //! Int8 by Winograd's F(4×4, 3×3), see [`artifact::winograd_i8`].
 //!
-//! VPMADDWD multiplies sixteen pairs of 16-bit numbers and VPADDD sums them up: two instructions,
-//! as the direct way takes three for as many pairs of pairs of bytes. A quarter of the products
-//! leaves room for the transforms.
+//! VPMADDWD and VPADDD do sixteen multiply-adds of 16-bit numbers, where the direct way's three
+//! instructions do 32 of bytes. A quarter of the products more than makes up for that and for the
+//! transforms.
 #![expect(clippy::needless_range_loop, reason = "x, y, i and j are the formulas'")]
 
 use super::Avx2;
-use super::avx2_i8::{Fast, all_shifts_are_large};
+use super::avx2_i8::Fast;
 use crate::kernels::conv::Conv;
+use crate::kernels::winograd::window;
 use crate::kernels::{Lanes, Number};
-use artifact::layout::{KR_I8, window_start};
+use artifact::layout::KR_I8;
 use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len};
 use core::arch::asm;
@@ -30,11 +31,6 @@ pub(crate) struct Run<'a> {
     pub first: usize,
     /// How many.
     pub count: usize,
-}
-
-/// Whether [`Run::to_pixels`] can requantize with these parameters.
-pub(crate) fn suits(params: &[i32]) -> bool {
-    all_shifts_are_large(params)
 }
 
 impl Run<'_> {
@@ -62,23 +58,9 @@ impl Run<'_> {
     #[target_feature(enable = "avx2")]
     fn input_to_positions(self, out: &mut [i16]) {
         let conv = self.conv;
-        let (h, w) = (usize::from(conv.input.h), usize::from(conv.input.w));
         let c_in = usize::from(conv.input.c);
-        let [_, columns] = tiles(conv.output);
-        let pad_pixel = conv.input.len();
         for tile in 0..self.count {
-            let (row, column) = ((self.first + tile) / columns, (self.first + tile) % columns);
-            let y0 = window_start(row, TILE as u16, conv.padding.top);
-            let x0 = window_start(column, TILE as u16, conv.padding.left);
-            let mut at = [pad_pixel; POSITIONS];
-            for i in 0..WINDOW {
-                for j in 0..WINDOW {
-                    let (y, x) = ((y0 + i as isize) as usize, (x0 + j as isize) as usize);
-                    if y < h && x < w {
-                        at[i * WINDOW + j] = (y * w + x) * c_in;
-                    }
-                }
-            }
+            let at = window(conv.input, conv.output, conv.padding, self.first + tile);
             let group = tile / GROUP * group_len(conv.input.c);
             for channel in (0..c_in).step_by(LANES) {
                 let mut half = [[_mm256_setzero_si256(); WINDOW]; WINDOW];

@@ -7,6 +7,7 @@ mod avx512;
 mod ssse3;
 
 pub(crate) use avx2::Avx2;
+pub(crate) use avx2_i8::all_shifts_are_large;
 pub(crate) use avx512::Avx512Vnni;
 pub(crate) use ssse3::Ssse3;
 

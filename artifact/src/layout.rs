@@ -7,7 +7,7 @@
 //!
 //! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
 //! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
-//! SDOT and SMLAD all multiply four neighbours) and 1 for f32 and f16. Where channels would
+//! SDOT and SMLAD all multiply four neighbours), 2 for bf16 (VDPBF16PS) and 1 for f32 and f16. Where channels would
 //! leave groups partly empty, as a picture's three do, the taps of a filter row are packed as
 //! one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map. Channels and
 //! outputs that do not exist are zero. Int8 weights are −127..=127.
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub const ALIGN: usize = 64;
 /// Input channels that one int8 dot-product instruction takes.
 pub const KR_I8: usize = 4;
+/// Input channels that one bf16 dot-product instruction takes.
+pub const KR_BF16: usize = 2;
 
 /// Number format of activations and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub enum Dtype {
     I8 = 1,
     /// f32 activations, f16 weights.
     F16 = 2,
+    /// f32 activations, bf16 weights.
+    Bf16 = 3,
 }
 
 impl Dtype {
@@ -41,6 +45,7 @@ impl Dtype {
             0 => Some(Self::F32),
             1 => Some(Self::I8),
             2 => Some(Self::F16),
+            3 => Some(Self::Bf16),
             _ => None,
         }
     }
@@ -49,7 +54,7 @@ impl Dtype {
     pub const fn activation_bytes(self) -> usize {
         match self {
             Self::I8 => 1,
-            Self::F32 | Self::F16 => 4,
+            Self::F32 | Self::F16 | Self::Bf16 => 4,
         }
     }
 
@@ -57,7 +62,7 @@ impl Dtype {
     pub const fn weight_bytes(self) -> usize {
         match self {
             Self::I8 => 1,
-            Self::F16 => 2,
+            Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
         }
     }
@@ -66,6 +71,7 @@ impl Dtype {
     pub const fn kr(self) -> usize {
         match self {
             Self::I8 => KR_I8,
+            Self::Bf16 => KR_BF16,
             Self::F32 | Self::F16 => 1,
         }
     }
@@ -231,7 +237,7 @@ pub enum ConvPlane {
 pub const fn conv_planes(dtype: Dtype) -> usize {
     match dtype {
         Dtype::I8 => 5,
-        Dtype::F32 | Dtype::F16 => 1,
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => 1,
     }
 }
 
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn every_weight_has_one_place() {
-        for dtype in [Dtype::I8, Dtype::F32] {
+        for dtype in [Dtype::I8, Dtype::F32, Dtype::Bf16] {
             let l = FilterLayout { kh: 3, kw: 2, c_in: 5, c_out: 18, nr: 16, dtype };
             let mut seen = [false; 4096];
             for o in 0..18 {

@@ -631,7 +631,7 @@ fn pooling_that_changes_the_quantization() {
 #[test]
 fn float_models_with_weights_that_are_no_numbers() {
     // Refusing them is the converter's task; reading them must only do no harm.
-    for dtype in [Dtype::F32, Dtype::F16] {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         let mut parts = Parts::sound(dtype, 4);
         let weights = parts.conv(STEM).weights;
         parts.blob[..weights.len as usize].fill(0xff);

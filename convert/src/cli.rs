@@ -119,6 +119,8 @@ enum QuantizeArg {
     Int8,
     /// 16-bit float weights
     Fp16,
+    /// Weights of the upper 16 bits of a float, which AVX-512 BF16 multiplies twice as fast
+    Bf16,
     /// 32-bit floats
     None,
 }
@@ -233,6 +235,7 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         quantize: match args.quantize {
             QuantizeArg::Int8 => Quantize::Int8,
             QuantizeArg::Fp16 => Quantize::Fp16,
+            QuantizeArg::Bf16 => Quantize::Bf16,
             QuantizeArg::None => Quantize::None,
         },
         target: match args.target {
@@ -377,6 +380,7 @@ fn report_accuracy(
     let name = match args.quantize {
         QuantizeArg::Int8 => "int8",
         QuantizeArg::Fp16 => "fp16",
+        QuantizeArg::Bf16 => "bf16",
         QuantizeArg::None => "f32",
     };
     let share = |p: &Predictions| p.accuracy(&labels);

@@ -19,6 +19,8 @@ pub enum Quantize {
     Int8,
     /// f16 weights, f32 activations.
     Fp16,
+    /// bf16 weights, f32 activations.
+    Bf16,
     /// f32.
     None,
 }
@@ -63,7 +65,7 @@ pub struct Converted {
     pub emitted: Emitted,
     /// The optimized float graph.
     pub graph: Graph,
-    /// The same model as an f32 device file: the yardstick of int8 and fp16.
+    /// The same model as an f32 device file: the yardstick of the others.
     pub float: Emitted,
     /// Quantization per node; empty unless int8.
     pub quants: Vec<Quant>,
@@ -148,6 +150,7 @@ pub fn convert(
     let emitted = match options.quantize {
         Quantize::None => to_edge(&graph, Format::F32, &attributes)?,
         Quantize::Fp16 => to_edge(&graph, Format::F16, &attributes)?,
+        Quantize::Bf16 => to_edge(&graph, Format::Bf16, &attributes)?,
         Quantize::Int8 => {
             let histograms = calibrate(&float.bytes, calibration, progress)?;
             quants = histograms.iter().map(|h| h.quant(options.method)).collect();

@@ -8,6 +8,7 @@ use crate::kernels::scalar::Scalar;
 use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
 use artifact::Dtype;
 use core::fmt;
+use half::bf16;
 
 /// An instruction set that this CPU has; a value can only be had where it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,7 @@ impl Isa {
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let special = [
+            Avx512Vnni::with_bf16().map(|t| Self(Token::Avx512Vnni(t))),
             Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
             Avx2::with_vnni().map(|t| Self(Token::Avx2(t))),
             Avx2::new().map(|t| Self(Token::Avx2(t))),
@@ -89,6 +91,8 @@ impl Isa {
             #[cfg(target_arch = "aarch64")]
             (Token::Neon(_), Dtype::I8) => 2,
             #[cfg(target_arch = "aarch64")]
+            (Token::DotProd(t), Dtype::F16) if t.fp16().is_some() => 4,
+            #[cfg(target_arch = "aarch64")]
             (Token::Neon(_) | Token::DotProd(_), _) => 5,
         }
     }
@@ -104,6 +108,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Token::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(t) if t.has_bf16() => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
             Token::Avx512Vnni(_) => "avx512-vnni",
             #[cfg(target_arch = "aarch64")]
             Token::Neon(_) => "neon",
@@ -115,12 +121,13 @@ impl Isa {
 
 fn peak<T>(isa: T, dtype: Dtype, rounds: usize) -> u64
 where
-    T: Lanes<16, i8, i8> + Lanes<16, f32, f32> + Lanes<16, f32, u16>,
+    T: Lanes<16, i8, i8> + Lanes<16, f32, f32> + Lanes<16, f32, u16> + Lanes<16, f32, bf16>,
 {
     match dtype {
         Dtype::I8 => Lanes::<16, i8, i8>::peak(isa, rounds),
         Dtype::F32 => Lanes::<16, f32, f32>::peak(isa, rounds),
         Dtype::F16 => Lanes::<16, f32, u16>::peak(isa, rounds),
+        Dtype::Bf16 => Lanes::<16, f32, bf16>::peak(isa, rounds),
     }
 }
 

@@ -194,7 +194,7 @@ impl InputMut<'_> {
                     *b = (self.place.quant.quantize(value) ^ self.flip) as u8;
                 }
             }
-            Dtype::F32 | Dtype::F16 => {
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
                 if let Some(b) = self.bytes.get_mut(index * 4..index * 4 + 4) {
                     b.copy_from_slice(&value.to_le_bytes());
                 }
@@ -250,7 +250,9 @@ impl<'a> Observation<'a> {
     pub fn as_f32(&self) -> Option<&'a [f32]> {
         match self.values.dtype {
             Dtype::I8 => None,
-            Dtype::F32 | Dtype::F16 => bytemuck::try_cast_slice(self.values.bytes).ok(),
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                bytemuck::try_cast_slice(self.values.bytes).ok()
+            }
         }
     }
 }

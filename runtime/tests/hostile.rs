@@ -82,7 +82,7 @@ fn sound_models_run() {
 
 #[test]
 fn weights_that_are_no_numbers_run() {
-    for dtype in [Dtype::F32, Dtype::F16] {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
         for fill in [0xff, 0x7f, 0x7c, 0x80] {
             let mut parts = Parts::sound(dtype, 16);
             let weights = parts.conv(STEM).weights;

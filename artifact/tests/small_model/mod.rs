@@ -68,6 +68,7 @@ impl Weights {
             Dtype::I8 => vec![self.noise.byte().cast_signed().max(-127).cast_unsigned()],
             // 1 to 2 with all mantissas
             Dtype::F16 => (0x3c00 | self.noise.below(0x400) as u16).to_le_bytes().to_vec(),
+            Dtype::Bf16 => (0x3f80 | self.noise.below(0x80) as u16).to_le_bytes().to_vec(),
             Dtype::F32 => (0x3f80_0000 | self.noise.below(0x80_0000) as u32).to_le_bytes().to_vec(),
         }
     }
@@ -140,7 +141,7 @@ impl Parts {
         let (at_a, at_b) = (size(picture), size(picture) + size(map));
         let quant = |zero_point| match dtype {
             Dtype::I8 => Quant { scale: 0.5, zero_point },
-            Dtype::F32 | Dtype::F16 => Quant::NONE,
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Quant::NONE,
         };
         let place = |offset, shape, zero_point| Place { offset, shape, quant: quant(zero_point) };
         let x = place(0, picture, -3);
@@ -162,7 +163,7 @@ impl Parts {
         let under = weights.conv(b, joined, 3, Some(a));
         let [factor, addend] = match dtype {
             Dtype::I8 => [1200i32, 77].map(i32::to_le_bytes),
-            Dtype::F32 | Dtype::F16 => [0.5f32, -1.0].map(f32::to_le_bytes),
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => [0.5f32, -1.0].map(f32::to_le_bytes),
         };
         let params = weights.push(&[vec![factor; nr], vec![addend; nr]].concat().concat());
         let affine = Affine { input: joined, output: scaled, params, shift: 10, relu: false };
@@ -184,7 +185,7 @@ impl Parts {
 
     /// Every number format and panel width.
     pub(crate) fn all() -> Vec<Self> {
-        [Dtype::I8, Dtype::F32, Dtype::F16]
+        [Dtype::I8, Dtype::F32, Dtype::F16, Dtype::Bf16]
             .into_iter()
             .flat_map(|dtype| [4, 16].map(|nr| Self::sound(dtype, nr)))
             .collect()

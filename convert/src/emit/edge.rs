@@ -37,6 +37,8 @@ pub enum Format<'a> {
     F32,
     /// f16 weights, f32 activations.
     F16,
+    /// bf16 weights, f32 activations.
+    Bf16,
     /// Int8 with the quantization of each value.
     I8(&'a [Quant]),
 }
@@ -46,6 +48,7 @@ impl Format<'_> {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
+            Self::Bf16 => Dtype::Bf16,
             Self::I8(_) => Dtype::I8,
         }
     }
@@ -128,7 +131,7 @@ pub fn to_edge(
         shape: graph.nodes[id].shape,
         quant: match format {
             Format::I8(quants) => quants[id],
-            Format::F32 | Format::F16 => Quant::NONE,
+            Format::F32 | Format::F16 | Format::Bf16 => Quant::NONE,
         },
     };
     let mut blob = Blob::new();
@@ -164,7 +167,7 @@ pub fn to_edge(
                         let weights = winograd::transform(conv, layout);
                         (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
                     }
-                    Dtype::F32 | Dtype::F16 => {
+                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
                         let (w, p) = pack_float(conv, layout).map_err(|value| {
                             EmitError::HalfOverflow { node: node.name.clone(), value }
                         })?;
@@ -197,7 +200,9 @@ pub fn to_edge(
                         affine_i8(factor, addend, input.quant, output.quant, attributes.nr)
                             .ok_or_else(scale_error)?
                     }
-                    Dtype::F32 | Dtype::F16 => (affine_float(factor, addend, attributes.nr), 1),
+                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                        (affine_float(factor, addend, attributes.nr), 1)
+                    }
                 };
                 let params = blob.push(&params).ok_or_else(too_large)?;
                 ops.push(Op::Affine(Affine { input, output, params, shift, relu: *relu }));
@@ -260,19 +265,22 @@ fn for_each_weight(l: FilterLayout, mut f: impl FnMut(usize, usize)) {
     }
 }
 
-/// Packed weights and biases; the error is a weight that f16 cannot hold.
+/// Packed weights and biases; the error is a weight that 16 bits cannot hold.
 fn pack_float(conv: &Conv, layout: FilterLayout) -> Result<(Vec<u8>, Vec<u8>), f32> {
     let mut packed = vec![0f32; layout.len()];
     for_each_weight(layout, |from, to| packed[to] = conv.weights[from]);
-    let weights = if layout.dtype == Dtype::F16 {
-        let half: Result<Vec<[u8; 2]>, f32> = packed
-            .iter()
-            .map(|&w| Some(half::f16::from_f32(w)).filter(|h| h.is_finite()).ok_or(w))
-            .map(|h| h.map(half::f16::to_le_bytes))
-            .collect();
-        half?.concat()
-    } else {
-        bytes_of(&packed, f32::to_le_bytes)
+    let halves = |half: fn(f32) -> Option<[u8; 2]>| {
+        let halves: Result<Vec<_>, f32> = packed.iter().map(|&w| half(w).ok_or(w)).collect();
+        halves.map(|h| h.concat())
+    };
+    let weights = match layout.dtype {
+        Dtype::F16 => halves(|w| {
+            Some(half::f16::from_f32(w)).filter(|h| h.is_finite()).map(half::f16::to_le_bytes)
+        })?,
+        Dtype::Bf16 => halves(|w| {
+            Some(half::bf16::from_f32(w)).filter(|h| h.is_finite()).map(half::bf16::to_le_bytes)
+        })?,
+        Dtype::F32 | Dtype::I8 => bytes_of(&packed, f32::to_le_bytes),
     };
     Ok((weights, pack_bias(conv, layout)))
 }

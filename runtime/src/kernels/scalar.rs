@@ -4,7 +4,8 @@ use super::conv::Conv;
 use super::winograd::{Block, Multiply, Products};
 use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, KR_BF16, KR_I8};
+use half::bf16;
 
 /// No special instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +95,9 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
 
 /// A stored weight that becomes f32.
 pub(crate) trait FloatWeight: bytemuck::Pod + Sync {
+    /// Input channels of a group, see [`artifact::Dtype::kr`].
+    const KR: usize = 1;
+
     /// Its value.
     fn to_f32(self) -> f32;
 }
@@ -110,6 +114,15 @@ impl FloatWeight for u16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         half::f16::from_bits(self).to_f32()
+    }
+}
+
+impl FloatWeight for bf16 {
+    const KR: usize = KR_BF16;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
     }
 }
 
@@ -137,9 +150,11 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
             for (acc, w) in acc.iter_mut().zip(w) {
                 for (r, w) in w.chunks_exact(rows.len * NR).enumerate() {
                     let x = &x[r * rows.stride..][..rows.len];
-                    for (x, w) in x.iter().zip(w.chunks_exact(NR)) {
-                        for (acc, w) in acc.iter_mut().zip(w) {
-                            *acc += x * w.to_f32();
+                    for (x, w) in x.chunks_exact(W::KR).zip(w.chunks_exact(NR * W::KR)) {
+                        for (acc, w) in acc.iter_mut().zip(w.chunks_exact(W::KR)) {
+                            for (x, w) in x.iter().zip(w) {
+                                *acc += x * w.to_f32();
+                            }
                         }
                     }
                 }

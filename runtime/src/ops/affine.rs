@@ -36,7 +36,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
                 data: bytemuck::cast_slice_mut(chunk),
                 flip,
             }),
-            Dtype::F32 | Dtype::F16 => cx.run(Float {
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => cx.run(Float {
                 op,
                 params: bytemuck::cast_slice(params),
                 nr: cx.nr(),

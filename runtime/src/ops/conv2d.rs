@@ -8,6 +8,7 @@ use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
 use artifact::layout::FilterLayout;
 use artifact::{Conv2d, Dtype, Op};
+use half::bf16;
 
 /// Runs one convolution on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
@@ -22,6 +23,9 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
         (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
+        (Dtype::Bf16, 4) => execute::<f32, bf16, 4>(cx, op, arena, &|conv, first, out| {
+            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
+        }),
         #[cfg(target_arch = "x86_64")]
         (Dtype::I8, _) if winograd_i8::run(cx, op, arena) => {}
         (Dtype::I8, _) => execute::<i8, i8, 16>(cx, op, arena, &|conv, first, out| {
@@ -31,6 +35,9 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
             dispatch(cx, conv, first, out);
         }),
         (Dtype::F16, _) => execute::<f32, u16, 16>(cx, op, arena, &|conv, first, out| {
+            dispatch(cx, conv, first, out);
+        }),
+        (Dtype::Bf16, _) => execute::<f32, bf16, 16>(cx, op, arena, &|conv, first, out| {
             dispatch(cx, conv, first, out);
         }),
     }

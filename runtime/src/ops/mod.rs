@@ -99,7 +99,7 @@ pub(crate) fn fill_pad(bytes: &mut [u8], place: Place, dtype: Dtype, flip: i8) {
     let data = place.shape.len() * dtype.activation_bytes();
     let pad = match dtype {
         Dtype::I8 => (place.quant.zero_point ^ flip) as u8,
-        Dtype::F32 | Dtype::F16 => 0,
+        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => 0,
     };
     if let Some(tail) = bytes.get_mut(data..) {
         tail.fill(pad);

@@ -34,7 +34,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
                     }
                 }
             }
-            Dtype::F32 | Dtype::F16 => {
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
                 let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
                 match op.kind {
                     PoolKind::Max => cx.run(Pool { op, x, first, out, rule: LargestF32 }),

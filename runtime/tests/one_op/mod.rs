@@ -78,10 +78,37 @@ impl Case {
         )
     }
 
+    pub(crate) fn layout(&self, nr: usize, dtype: Dtype) -> FilterLayout {
+        FilterLayout {
+            kh: self.filter[0].into(),
+            kw: self.filter[1].into(),
+            c_in: self.input[2].into(),
+            c_out: self.c_out.into(),
+            nr,
+            dtype,
+        }
+    }
+
     pub(crate) fn padding(&self) -> Padding {
         let [top, left, bottom, right] = self.padding;
         Padding { top, left, bottom, right }
     }
+}
+
+/// Weights in OHWI as they are packed.
+fn pack<T: Copy + Default>(layout: FilterLayout, weights: &[T]) -> Vec<T> {
+    let mut packed = vec![T::default(); layout.len()];
+    for o in 0..layout.c_out {
+        for ky in 0..layout.kh {
+            for kx in 0..layout.kw {
+                for ci in 0..layout.c_in {
+                    let from = ((o * layout.kh + ky) * layout.kw + kx) * layout.c_in + ci;
+                    packed[layout.index(o, ky, kx, ci)] = weights[from];
+                }
+            }
+        }
+    }
+    packed
 }
 
 /// A quantized convolution: the file, and the numbers it was made from.
@@ -145,29 +172,12 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let mut arena = 0;
     let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8);
     let y = place(&mut arena, case.output(), output, Dtype::I8);
-    let layout = FilterLayout {
-        kh: case.filter[0].into(),
-        kw: case.filter[1].into(),
-        c_in: c.into(),
-        c_out: case.c_out.into(),
-        nr,
-        dtype: Dtype::I8,
-    };
+    let layout = case.layout(nr, Dtype::I8);
     let per_output = layout.kh * layout.kw * layout.c_in;
     let limit = if case.small { 64 } else { 127 };
     let weights: Vec<i8> =
         (0..per_output * layout.c_out).map(|_| fill.i8(noise).clamp(-limit, limit)).collect();
-    let mut packed = vec![0; layout.len()];
-    for o in 0..layout.c_out {
-        for ky in 0..layout.kh {
-            for kx in 0..layout.kw {
-                for ci in 0..layout.c_in {
-                    let from = ((o * layout.kh + ky) * layout.kw + kx) * layout.c_in + ci;
-                    packed[layout.index(o, ky, kx, ci)] = weights[from] as u8;
-                }
-            }
-        }
-    }
+    let packed: Vec<u8> = pack(layout, &weights).into_iter().map(i8::cast_unsigned).collect();
     let bias: Vec<i32> = (0..layout.c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
     let requant: Vec<Requant> = (0..layout.c_out)
         .map(|_| {
@@ -222,11 +232,71 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     ConvModel { file, weights, bias, requant, residual_factor, residual_shift, input, output }
 }
 
+/// A convolution of floats with `weights` in OHWI, which `dtype` holds.
+pub(crate) fn conv_float(
+    case: &Case,
+    nr: usize,
+    dtype: Dtype,
+    weights: &[f32],
+    bias: &[f32],
+) -> Vec<u8> {
+    let [h, w, c] = case.input;
+    let mut arena = 0;
+    let x = place(&mut arena, Shape::new(h, w, c), Quant::NONE, dtype);
+    let y = place(&mut arena, case.output(), Quant::NONE, dtype);
+    let layout = case.layout(nr, dtype);
+    let bytes = |w: f32| match dtype {
+        Dtype::F16 => half::f16::from_f32(w).to_le_bytes().to_vec(),
+        Dtype::Bf16 => half::bf16::from_f32(w).to_le_bytes().to_vec(),
+        Dtype::F32 | Dtype::I8 => w.to_le_bytes().to_vec(),
+    };
+    let packed: Vec<u8> = pack(layout, weights).into_iter().flat_map(bytes).collect();
+    let mut params = bias.to_vec();
+    params.resize(layout.panels() * nr, 0.0);
+    let params: Vec<u8> = params.into_iter().flat_map(f32::to_le_bytes).collect();
+    let mut blob = Blob::new();
+    let op = Op::Conv2d(Conv2d {
+        input: x,
+        output: y,
+        filter: case.filter,
+        stride: case.stride,
+        padding: case.padding(),
+        winograd: None,
+        pairs_fit: false,
+        weights: blob.push(&packed).unwrap(),
+        params: blob.push(&params).unwrap(),
+        residual: case.residual.then_some(Residual { input: x, shift: 0 }),
+        relu: case.relu,
+    });
+    model(x, vec![op], arena, dtype, nr, blob)
+}
+
+/// Calls `tap(input, weight)` for each product of the output `[row, column, channel]`; indices in
+/// NHWC and OHWI.
+pub(crate) fn for_each_tap(
+    case: &Case,
+    [oy, ox, o]: [usize; 3],
+    mut tap: impl FnMut(usize, usize),
+) {
+    let [h, w, c] = case.input.map(usize::from);
+    let [kh, kw] = case.filter.map(usize::from);
+    for ky in 0..kh {
+        for kx in 0..kw {
+            let iy = (oy * usize::from(case.stride[0]) + ky).wrapping_sub(case.padding[0].into());
+            let ix = (ox * usize::from(case.stride[1]) + kx).wrapping_sub(case.padding[1].into());
+            if iy >= h || ix >= w {
+                continue;
+            }
+            for ci in 0..c {
+                tap((iy * w + ix) * c + ci, ((o * kh + ky) * kw + kx) * c + ci);
+            }
+        }
+    }
+}
+
 /// `clamp(zero_point + rq(b + Σ (x − zero_point_x)·w + residual))`, straight from the formula.
 pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8> {
-    let [h, w, c] = case.input.map(usize::from);
     let out = case.output();
-    let [kh, kw] = case.filter.map(usize::from);
     let mut y = Vec::with_capacity(out.len());
     let zero_in = i32::from(m.input.zero_point);
     let zero_out = i32::from(m.output.zero_point);
@@ -234,22 +304,9 @@ pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8>
         for ox in 0..usize::from(out.w) {
             for o in 0..usize::from(out.c) {
                 let mut acc = m.bias[o];
-                for ky in 0..kh {
-                    for kx in 0..kw {
-                        let iy = (oy * usize::from(case.stride[0]) + ky) as isize
-                            - case.padding[0] as isize;
-                        let ix = (ox * usize::from(case.stride[1]) + kx) as isize
-                            - case.padding[1] as isize;
-                        if iy < 0 || ix < 0 || iy >= h as isize || ix >= w as isize {
-                            continue;
-                        }
-                        let pixel = (iy as usize * w + ix as usize) * c;
-                        for ci in 0..c {
-                            let weight = m.weights[((o * kh + ky) * kw + kx) * c + ci];
-                            acc += (i32::from(x[pixel + ci]) - zero_in) * i32::from(weight);
-                        }
-                    }
-                }
+                for_each_tap(case, [oy, ox, o], |at, weight| {
+                    acc += (i32::from(x[at]) - zero_in) * i32::from(m.weights[weight]);
+                });
                 if case.residual {
                     let at = (oy * usize::from(out.w) + ox) * usize::from(out.c) + o;
                     let lifted = (i32::from(x[at]) - zero_in) * m.residual_factor[o];

@@ -90,8 +90,12 @@ fn number_formats_agree_with_the_graph() {
     let checkpoint = shipped(BUILTIN);
     let pictures = sample_pictures(&checkpoint);
     let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-    for (quantize, bound) in [(Quantize::None, 1e-4), (Quantize::Fp16, 0.03), (Quantize::Int8, 0.8)]
-    {
+    for (quantize, bound) in [
+        (Quantize::None, 1e-4),
+        (Quantize::Fp16, 0.03),
+        (Quantize::Bf16, 0.2),
+        (Quantize::Int8, 0.8),
+    ] {
         let options = Options { quantize, ..Options::default() };
         let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
         let got = predict(&converted.emitted.bytes, &pictures).unwrap();

@@ -2,6 +2,7 @@
 //! registers.
 
 use super::neon::{Load4, Neon, Scale, finish, load_plane, scale};
+use super::{Fp16, has};
 use crate::kernels::conv::Conv;
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
@@ -14,21 +15,27 @@ const QUADS: usize = 4;
 
 /// NEON with FEAT_DotProd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DotProd(Neon);
+pub(crate) struct DotProd {
+    neon: Neon,
+    /// FEAT_FP16, too.
+    fp16: bool,
+}
 
 impl DotProd {
     /// `None` unless the CPU has it.
     pub(crate) fn new() -> Option<Self> {
-        #[cfg(feature = "std")]
-        let has = std::arch::is_aarch64_feature_detected!("dotprod");
-        #[cfg(not(feature = "std"))]
-        let has = cfg!(target_feature = "dotprod");
-        Neon::new().filter(|_| has).map(Self)
+        let fp16 = has!("fp16");
+        Neon::new().filter(|_| has!("dotprod")).map(|neon| Self { neon, fp16 })
+    }
+
+    /// Arithmetic of halves, where the CPU has it.
+    pub(crate) const fn fp16(self) -> Option<Fp16> {
+        if self.fp16 { Some(Fp16(self.neon)) } else { None }
     }
 
     /// Runs a kernel.
     pub(crate) fn run(self, kernel: impl Kernel) {
-        self.0.run(kernel);
+        self.neon.run(kernel);
     }
 }
 
@@ -87,7 +94,7 @@ impl Lanes<NR, i8, i8> for DotProd {
 
     #[inline(always)]
     fn scale(self, params: &[i32], _: &Finish) -> Scale {
-        scale(self.0, params)
+        scale(self.neon, params)
     }
 
     #[inline(always)]
@@ -148,7 +155,7 @@ impl Lanes<NR, i8, i8> for DotProd {
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
-        self::finish(self.0, acc, scale, finish, residual)
+        self::finish(self.neon, acc, scale, finish, residual)
     }
 
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
@@ -163,14 +170,14 @@ impl Lanes<NR, i8, i8> for DotProd {
     }
 }
 
-/// As NEON.
+/// As NEON, but for what [`Load4::native`] has.
 impl<W: Load4> Lanes<NR, f32, W> for DotProd {
     type Acc = <Neon as Lanes<NR, f32, W>>::Acc;
     type Scale = ();
 
     #[inline(always)]
     fn start(self, params: &[f32]) -> Self::Acc {
-        Lanes::<NR, f32, W>::start(self.0, params)
+        Lanes::<NR, f32, W>::start(self.neon, params)
     }
 
     #[inline(always)]
@@ -184,7 +191,7 @@ impl<W: Load4> Lanes<NR, f32, W> for DotProd {
         rows: Rows,
         w: [&[W]; NP],
     ) {
-        self.0.dot(acc, x, rows, w);
+        self.neon.dot(acc, x, rows, w);
     }
 
     #[inline(always)]
@@ -195,20 +202,26 @@ impl<W: Load4> Lanes<NR, f32, W> for DotProd {
         finish: &Finish,
         residual: Option<&[f32; NR]>,
     ) -> [f32; NR] {
-        Lanes::<NR, f32, W>::finish(self.0, acc, &(), finish, residual)
+        Lanes::<NR, f32, W>::finish(self.neon, acc, &(), finish, residual)
     }
 
     fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
-        self.0.conv(conv, first_pixel, out);
+        match W::native(self) {
+            Some(native) => native.conv(conv, first_pixel, out),
+            None => self.neon.conv(conv, first_pixel, out),
+        }
     }
 
     fn peak(self, rounds: usize) -> u64 {
-        Lanes::<NR, f32, W>::peak(self.0, rounds)
+        match W::native(self) {
+            Some(native) => native.peak(rounds),
+            None => Lanes::<NR, f32, W>::peak(self.neon, rounds),
+        }
     }
 }
 
 impl Multiply for DotProd {
     fn multiply(self, products: &Products<'_>, out: &mut Block) {
-        self.0.multiply(products, out);
+        self.neon.multiply(products, out);
     }
 }

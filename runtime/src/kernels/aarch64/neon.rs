@@ -5,12 +5,14 @@
 //! neighbours of them to 32-bit sums. A group of KR = 4 inputs leaves two sums an output, which
 //! are added at the end.
 
+use super::{DotProd, Fp16};
 use crate::kernels::conv::Conv;
-use crate::kernels::scalar::plane;
+use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::aarch64::*;
+use half::bf16;
 
 const NR: usize = 16;
 /// Registers of sixteen 32-bit numbers.
@@ -280,36 +282,78 @@ impl Lanes<NR, i8, i8> for Neon {
 }
 
 /// A stored weight that NEON loads as 4 f32.
-pub(super) trait Load4: bytemuck::Pod + Sync {
-    /// Four weights.
+pub(super) trait Load4: FloatWeight {
+    /// Instructions beyond NEON that multiply it as it is.
+    type Native: Lanes<NR, f32, Self>;
+
+    /// Where the CPU has them.
+    fn native(_: DotProd) -> Option<Self::Native> {
+        None
+    }
+
+    /// Four outputs' weights for input `k` of a group, which starts at `from`.
     ///
     /// # Safety
-    /// The CPU has NEON; `from` points at 4 readable weights, aligned or not.
-    unsafe fn load(from: *const Self) -> float32x4_t;
+    /// The CPU has NEON; `from` points at 4 · KR readable weights, aligned or not.
+    unsafe fn load(from: *const Self, k: usize) -> float32x4_t;
 }
 
 impl Load4 for f32 {
+    type Native = Neon;
+
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> float32x4_t {
+    unsafe fn load(from: *const Self, _: usize) -> float32x4_t {
         // SAFETY: the caller's promise.
         unsafe { vld1q_f32(from) }
     }
 }
 
 impl Load4 for u16 {
+    type Native = Fp16;
+
+    fn native(isa: DotProd) -> Option<Fp16> {
+        isa.fp16()
+    }
+
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> float32x4_t {
-        // SAFETY: the caller's promise. FCVTL, part of NEON, has no stable intrinsic.
+    unsafe fn load(from: *const Self, _: usize) -> float32x4_t {
+        // SAFETY: the caller's promise.
+        unsafe { widen(vld1_u16(from)) }
+    }
+}
+
+/// Four halves as f32.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+pub(super) unsafe fn widen(halves: uint16x4_t) -> float32x4_t {
+    let wide: float32x4_t;
+    // SAFETY: the caller's promise; registers only. FCVTL, part of NEON, has no stable intrinsic.
+    unsafe {
+        core::arch::asm!(
+            "fcvtl {wide:v}.4s, {halves:v}.4h",
+            wide = lateout(vreg) wide,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    wide
+}
+
+impl Load4 for bf16 {
+    type Native = Neon;
+
+    #[inline(always)]
+    unsafe fn load(from: *const Self, k: usize) -> float32x4_t {
+        // SAFETY: the caller's promise.
         unsafe {
-            let half = vld1_u16(from);
-            let wide: float32x4_t;
-            core::arch::asm!(
-                "fcvtl {wide:v}.4s, {half:v}.4h",
-                wide = lateout(vreg) wide,
-                half = in(vreg) half,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            wide
+            let pairs = vld1q_u32(from.cast());
+            // A bf16 is the upper half of an f32.
+            vreinterpretq_f32_u32(match k {
+                0 => vshlq_n_u32::<16>(pairs),
+                _ => vandq_u32(pairs, vdupq_n_u32(0xffff_0000)),
+            })
         }
     }
 }
@@ -343,18 +387,20 @@ impl<W: Load4> Lanes<NR, f32, W> for Neon {
         rows: Rows,
         w: [&[W]; NP],
     ) {
-        let depth = rows.check(&x, &w, [1, NR]);
+        let groups = rows.check(&x, &w, [W::KR, NR]);
         // A copy, which stays in registers through both loops.
         let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
-            for c in 0..depth {
+            for c in 0..groups * W::KR {
+                let (group, k) = (c / W::KR, c % W::KR);
                 for p in 0..NP {
                     for i in 0..QUADS {
-                        // SAFETY: `self` proves NEON; row and channel are in bounds, as just
+                        // SAFETY: `self` proves NEON; row and group are in bounds, as just
                         // asserted.
                         unsafe {
-                            let weights = W::load(w[p].as_ptr().add(w_at + c * NR + i * 4));
+                            let at = w[p].as_ptr().add(w_at + (group * NR + i * 4) * W::KR);
+                            let weights = W::load(at, k);
                             for m in 0..MR {
                                 let x = *x[m].get_unchecked(x_at + c);
                                 sums[m][p][i] = vfmaq_n_f32(sums[m][p][i], weights, x);

@@ -4,10 +4,11 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::scalar::plane;
+use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use core::arch::x86_64::*;
+use half::bf16;
 
 const NR: usize = 16;
 
@@ -49,17 +50,17 @@ impl Avx2 {
 }
 
 /// A stored weight that AVX2 loads as 8 f32.
-trait Load8: bytemuck::Pod + Sync {
-    /// Eight weights.
+trait Load8: FloatWeight {
+    /// Eight outputs' weights for input `k` of a group, which starts at `from`.
     ///
     /// # Safety
-    /// The CPU has AVX2 and F16C; `from` points at 8 readable weights, aligned or not.
-    unsafe fn load(from: *const Self) -> __m256;
+    /// The CPU has AVX2 and F16C; `from` points at 8 · KR readable weights, aligned or not.
+    unsafe fn load(from: *const Self, k: usize) -> __m256;
 }
 
 impl Load8 for f32 {
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> __m256 {
+    unsafe fn load(from: *const Self, _: usize) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_loadu_ps(from) }
     }
@@ -67,9 +68,24 @@ impl Load8 for f32 {
 
 impl Load8 for u16 {
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> __m256 {
+    unsafe fn load(from: *const Self, _: usize) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+}
+
+impl Load8 for bf16 {
+    #[inline(always)]
+    unsafe fn load(from: *const Self, k: usize) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let pairs = _mm256_loadu_si256(from.cast());
+            // A bf16 is the upper half of an f32.
+            _mm256_castsi256_ps(match k {
+                0 => _mm256_slli_epi32(pairs, 16),
+                _ => _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32.cast_signed())),
+            })
+        }
     }
 }
 
@@ -97,18 +113,19 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
         rows: Rows,
         w: [&[W]; NP],
     ) {
-        let depth = rows.check(&x, &w, [1, NR]);
+        let groups = rows.check(&x, &w, [W::KR, NR]);
         // A copy, which stays in registers through both loops.
         let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
-            for c in 0..depth {
+            for c in 0..groups * W::KR {
+                let (group, k) = (c / W::KR, c % W::KR);
                 for p in 0..NP {
-                    // SAFETY: `self` proves AVX2, FMA and F16C; row and channel are in
-                    // bounds, as just asserted.
+                    // SAFETY: `self` proves AVX2, FMA and F16C; row and group are in bounds, as
+                    // just asserted.
                     unsafe {
-                        let at = w[p].as_ptr().add(w_at + c * NR);
-                        let weights = [W::load(at), W::load(at.add(8))];
+                        let at = w[p].as_ptr().add(w_at + group * W::KR * NR);
+                        let weights = [W::load(at, k), W::load(at.add(8 * W::KR), k)];
                         for m in 0..MR {
                             let x = _mm256_set1_ps(*x[m].get_unchecked(x_at + c));
                             for i in 0..2 {

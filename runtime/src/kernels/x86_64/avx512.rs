@@ -4,20 +4,23 @@
 //! plus 128) and the accumulators start at `bias − 128 · Σ w`. Its sums wrap, they do not
 //! saturate, hence the same result as any other order of addition.
 
+use super::avx512_bf16::Avx512Bf16;
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::scalar::plane;
+use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
-use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
+use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
+use half::bf16;
 
 const NR: usize = 16;
 
 /// AVX-512 F, BW, VL and VNNI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Avx512Vnni {
-    _proof: (),
+    /// AVX-512 BF16, too.
+    bf16: bool,
 }
 
 impl Avx512Vnni {
@@ -27,7 +30,17 @@ impl Avx512Vnni {
     /// `None` unless the CPU has them.
     pub(crate) fn new() -> Option<Self> {
         (has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni"))
-            .then_some(Self { _proof: () })
+            .then_some(Self { bf16: false })
+    }
+
+    /// `None` unless the CPU has them and BF16.
+    pub(crate) fn with_bf16() -> Option<Self> {
+        Self::new().filter(|_| has!("avx512bf16")).map(|_| Self { bf16: true })
+    }
+
+    /// Whether it stands for BF16, too.
+    pub(crate) const fn has_bf16(self) -> bool {
+        self.bf16
     }
 
     /// Runs a kernel compiled for these instructions.
@@ -193,14 +206,12 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
 /// 24 accumulators of 32 registers where there are four panels; enough of them to cover the
 /// latency of four cycles where there are fewer.
 #[inline(always)]
-fn tiles<E: crate::kernels::Number, W>(
-    isa: Avx512Vnni,
+pub(super) fn tiles<I: Lanes<NR, E, W>, E: Number, W>(
+    isa: I,
     conv: &Conv<'_, E, W>,
     first: usize,
     out: &mut [E],
-) where
-    Avx512Vnni: Lanes<NR, E, W>,
-{
+) {
     let panels = usize::from(conv.output.c).div_ceil(NR);
     let mut panel = 0;
     while panels - panel >= 4 {
@@ -217,27 +228,60 @@ fn tiles<E: crate::kernels::Number, W>(
 }
 
 /// A stored weight that AVX-512 loads as 16 f32.
-trait Load16: bytemuck::Pod + Sync {
-    /// Sixteen weights.
+pub(super) trait Load16: FloatWeight {
+    /// Instructions that multiply it as it is.
+    type Native: Lanes<NR, f32, Self>;
+
+    /// Where the CPU has them.
+    fn native(_: Avx512Vnni) -> Option<Self::Native> {
+        None
+    }
+
+    /// Sixteen outputs' weights for input `k` of a group, which starts at `from`.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F; `from` points at 16 readable weights, aligned or not.
-    unsafe fn load(from: *const Self) -> __m512;
+    /// The CPU has AVX-512 F; `from` points at 16 · KR readable weights, aligned or not.
+    unsafe fn load(from: *const Self, k: usize) -> __m512;
 }
 
 impl Load16 for f32 {
+    type Native = Avx512Vnni;
+
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> __m512 {
+    unsafe fn load(from: *const Self, _: usize) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_ps(from) }
     }
 }
 
 impl Load16 for u16 {
+    type Native = Avx512Vnni;
+
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> __m512 {
+    unsafe fn load(from: *const Self, _: usize) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+}
+
+impl Load16 for bf16 {
+    type Native = Avx512Bf16;
+
+    fn native(isa: Avx512Vnni) -> Option<Avx512Bf16> {
+        Avx512Bf16::new(isa)
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const Self, k: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            // A bf16 is the upper half of an f32.
+            _mm512_castsi512_ps(match k {
+                0 => _mm512_slli_epi32(pairs, 16),
+                _ => _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32.cast_signed())),
+            })
+        }
     }
 }
 
@@ -263,18 +307,18 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         rows: Rows,
         w: [&[W]; NP],
     ) {
-        let depth = rows.check(&x, &w, [1, NR]);
+        let groups = rows.check(&x, &w, [W::KR, NR]);
         // A copy, which stays in registers through both loops.
         let mut sums = *acc;
         let (mut x_at, mut w_at) = (0, 0);
         for _ in 0..rows.count {
-            for c in 0..depth {
-                // SAFETY: `self` proves AVX-512; row and channel are in bounds, as just
-                // asserted.
+            for c in 0..groups * W::KR {
+                let (group, k) = (c / W::KR, c % W::KR);
+                // SAFETY: `self` proves AVX-512; row and group are in bounds, as just asserted.
                 unsafe {
                     let mut weights = [_mm512_setzero_ps(); NP];
                     for p in 0..NP {
-                        weights[p] = W::load(w[p].as_ptr().add(w_at + c * NR));
+                        weights[p] = W::load(w[p].as_ptr().add(w_at + group * W::KR * NR), k);
                     }
                     for m in 0..MR {
                         let x = _mm512_set1_ps(*x[m].get_unchecked(x_at + c));
@@ -323,6 +367,9 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         ) {
             tiles(isa, conv, first, out);
         }
+        if let Some(native) = W::native(self) {
+            return native.conv(conv, first_pixel, out);
+        }
         // SAFETY: `self` proves the features.
         unsafe { enabled(self, conv, first_pixel, out) }
     }
@@ -331,6 +378,9 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
         fn enabled<W: Load16>(isa: Avx512Vnni, rounds: usize) -> u64 {
             peak::<_, f32, W, NR, 6, 4>(isa, rounds)
+        }
+        if let Some(native) = W::native(self) {
+            return native.peak(rounds);
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled::<W>(self, rounds) }

@@ -1,9 +1,10 @@
-//! x86-64: SSSE3, AVX2 and AVX-512 VNNI.
+//! x86-64: SSSE3, AVX2, AVX-512 VNNI and AVX-512 BF16.
 
 mod avx2;
 mod avx2_i8;
 pub(crate) mod avx2_winograd;
 mod avx512;
+mod avx512_bf16;
 mod ssse3;
 
 pub(crate) use avx2::Avx2;

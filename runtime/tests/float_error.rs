@@ -1,0 +1,131 @@
+//! Law: convolutions of floats stay within a stated error of the exact sum, in every number format
+//! and on every instruction set.
+
+mod one_op;
+
+use artifact::Dtype;
+use half::{bf16, f16};
+use one_op::{Case, Noise, conv_float, for_each_tap};
+use runtime::workers::{Inline, Threads, Workers};
+use runtime::{AlignedBuf, Isa, Model, Session};
+
+/// Largest error of a sum relative to that of its terms' sizes; the weights are exact. Activations
+/// are rounded to 2⁻¹² and 2⁻⁹ of themselves where the CPU multiplies halves, and f16 sums round
+/// again.
+fn bound(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F16 => (-9f64).exp2(),
+        Dtype::Bf16 => (-9f64).exp2(),
+        Dtype::F32 | Dtype::I8 => (-20f64).exp2(),
+    }
+}
+
+/// Partial tiles and panels, channels that leave pairs and chunks of 32 and 64 partly empty.
+fn cases() -> Vec<Case> {
+    let base = Case {
+        input: [5, 7, 16],
+        c_out: 16,
+        filter: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+        residual: false,
+        relu: false,
+        small: false,
+        winograd: false,
+    };
+    let pointwise = Case { filter: [1, 1], padding: [0; 4], ..base };
+    vec![
+        Case { residual: true, relu: true, ..base },
+        Case { input: [13, 11, 3], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
+        Case { input: [4, 9, 23], c_out: 20, stride: [2, 1], ..base },
+        Case { input: [7, 7, 64], c_out: 65, ..base },
+        Case { input: [3, 4, 69], c_out: 33, ..base },
+        Case { input: [3, 3, 1], ..base },
+        Case { input: [6, 5, 100], c_out: 130, ..pointwise },
+        Case { input: [1, 1, 513], c_out: 10, ..pointwise },
+        Case { input: [8, 8, 7], c_out: 80, relu: true, ..pointwise },
+    ]
+}
+
+/// Runs a file and returns the output of its first operator.
+fn first_output(file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<f32> {
+    let file = AlignedBuf::from_slice(file);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
+    let mut input = session.input_mut();
+    for (i, x) in x.iter().enumerate() {
+        input.set(i, *x);
+    }
+    let mut out = Vec::new();
+    session.run_observed(|seen| {
+        if seen.index == 1 {
+            out = seen.iter().collect();
+        }
+    });
+    out
+}
+
+#[test]
+fn convolutions_are_close_to_the_formula() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let mut noise = Noise(5);
+        let mut worst = vec![0f64; Isa::available().count()];
+        for case in cases() {
+            let [per_output, outputs] =
+                [case.filter[0] * case.filter[1] * case.input[2], case.c_out].map(usize::from);
+            let weights: Vec<f32> = (0..per_output * outputs)
+                .map(|_| match dtype {
+                    Dtype::F16 => f16::from_f32(noise.unit()).to_f32(),
+                    Dtype::Bf16 => bf16::from_f32(noise.unit()).to_f32(),
+                    Dtype::F32 | Dtype::I8 => noise.unit(),
+                })
+                .collect();
+            let bias: Vec<f32> = (0..outputs).map(|_| noise.unit()).collect();
+            let len = case.input.iter().map(|d| usize::from(*d)).product();
+            let x: Vec<f32> = (0..len).map(|_| noise.unit() * 8.0).collect();
+            // The exact sum, and that of its terms' sizes.
+            let mut want = Vec::new();
+            let (h, w) = (usize::from(case.output().h), usize::from(case.output().w));
+            for i in 0..h * w * outputs {
+                let (pixel, o) = (i / outputs, i % outputs);
+                let mut terms = vec![f64::from(bias[o])];
+                for_each_tap(&case, [pixel / w, pixel % w, o], |at, weight| {
+                    terms.push(f64::from(x[at]) * f64::from(weights[weight]));
+                });
+                if case.residual {
+                    terms.push(f64::from(x[i]));
+                }
+                let (sum, size) = terms.iter().fold((0.0, 0.0), |(s, z), t| (s + t, z + t.abs()));
+                want.push((if case.relu { sum.max(0.0) } else { sum }, size));
+            }
+            for nr in [4, 16] {
+                let file = conv_float(&case, nr, dtype, &weights, &bias);
+                for (isa, worst) in Isa::available().zip(&mut worst) {
+                    for workers in [&Inline as &dyn Workers, &threads] {
+                        let got = first_output(&file, &x, isa, workers);
+                        assert_eq!(got.len(), want.len());
+                        for (got, (want, size)) in got.iter().zip(&want) {
+                            let error = (f64::from(*got) - want).abs() / size;
+                            assert!(
+                                error <= bound(dtype),
+                                "{case:?} {dtype:?} NR {nr} {}: {got} for {want}, off by {error}",
+                                isa.name()
+                            );
+                            *worst = worst.max(error);
+                        }
+                    }
+                }
+            }
+        }
+        for (isa, worst) in Isa::available().zip(worst) {
+            println!(
+                "{dtype:?} {}: 2^{:.1} of at most 2^{}",
+                isa.name(),
+                worst.log2(),
+                bound(dtype).log2()
+            );
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Version written, and newest read.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM_AT: usize = 28;
 

@@ -3,7 +3,8 @@
 //! **Activation**: `h·w·c` elements, NHWC, then one *pad pixel* of `c` elements rounded
 //! up to [`KR_I8`], plus [`KR_I8`] of slack. A convolution tap outside the map reads the
 //! pad pixel (the zero point, or 0.0), so no kernel branches on borders and a narrow
-//! pixel may be read in whole [`KR_I8`] groups.
+//! pixel may be read in whole [`KR_I8`] groups. Int8 maps of microcontrollers have neither,
+//! see [`has_columns`].
 //!
 //! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
 //! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
@@ -11,6 +12,10 @@
 //! leave groups partly empty, as a picture's three do, the taps of a filter row are packed as
 //! one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map. Channels and
 //! outputs that do not exist are zero. Int8 weights are −127..=127.
+//!
+//! Microcontrollers multiply two outputs at a time, so their int8 panels of four are two halves,
+//! each `[filter row][filter column][channel group][2][2][2]`: channels 0 and 2 of two outputs,
+//! then channels 1 and 3, as SXTB16 takes a word apart.
 //!
 //! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`].
 
@@ -82,14 +87,27 @@ pub const fn align_up(n: usize) -> usize {
     n.div_ceil(ALIGN) * ALIGN
 }
 
-/// Elements of an activation with its pad pixel and slack.
-pub const fn padded_len(shape: Shape) -> usize {
-    shape.len() + (shape.c as usize).div_ceil(KR_I8) * KR_I8 + KR_I8
+/// Whether convolutions copy their windows into *columns*, as on microcontrollers in int8:
+/// [`WINDOWS`] at a time, widened to 16 bits, into scratch of [`FilterLayout::column_bytes`].
+pub const fn has_columns(dtype: Dtype, nr: usize) -> bool {
+    matches!(dtype, Dtype::I8) && nr == 4
+}
+
+/// Windows of a column.
+pub const WINDOWS: usize = 3;
+
+/// Elements of an activation with its pad pixel and slack, where it has them.
+pub const fn padded_len(shape: Shape, dtype: Dtype, nr: usize) -> usize {
+    if has_columns(dtype, nr) {
+        shape.len()
+    } else {
+        shape.len() + (shape.c as usize).div_ceil(KR_I8) * KR_I8 + KR_I8
+    }
 }
 
 /// Bytes that an activation takes in the arena, a multiple of [`ALIGN`].
 /// `None` where it leaves `u32`.
-pub const fn activation_bytes(shape: Shape, dtype: Dtype) -> Option<usize> {
+pub const fn activation_bytes(shape: Shape, dtype: Dtype, nr: usize) -> Option<usize> {
     match shape.checked_len() {
         Some(_) => {
             let elements = shape.h as u64 * shape.w as u64 * shape.c as u64 + shape.c as u64 + 8;
@@ -97,7 +115,7 @@ pub const fn activation_bytes(shape: Shape, dtype: Dtype) -> Option<usize> {
             if bytes > (u32::MAX / 2) as u64 {
                 return None;
             }
-            Some(align_up(padded_len(shape) * dtype.activation_bytes()))
+            Some(align_up(padded_len(shape, dtype, nr) * dtype.activation_bytes()))
         }
         None => None,
     }
@@ -160,10 +178,20 @@ impl FilterLayout {
         self.len() == 0
     }
 
+    /// Bytes of a column of windows, see [`has_columns`].
+    pub const fn column_bytes(self) -> usize {
+        self.kh * self.taps().0 * self.groups() * KR_I8 * WINDOWS * size_of::<i16>()
+    }
+
     /// Where weight (output `o`, filter row `y`, column `x`, input `c`) lies.
     pub const fn index(self, o: usize, y: usize, x: usize, c: usize) -> usize {
         let kr = self.dtype.kr();
         let (x, c) = if self.packs_rows() { (0, x * self.c_in + c) } else { (x, c) };
+        if has_columns(self.dtype, self.nr) {
+            let half = (o / 2) * (self.panel_len() / 2);
+            let group = (y * self.taps().0 + x) * self.groups() + c / kr;
+            return half + group * 2 * kr + c % 2 * 4 + c % kr / 2 * 2 + o % 2;
+        }
         let group = ((o / self.nr * self.kh + y) * self.taps().0 + x) * self.groups() + c / kr;
         (group * self.nr + o % self.nr) * kr + c % kr
     }
@@ -261,8 +289,9 @@ mod tests {
 
     #[test]
     fn every_weight_has_one_place() {
-        for dtype in [Dtype::I8, Dtype::F32, Dtype::Bf16] {
-            let l = FilterLayout { kh: 3, kw: 2, c_in: 5, c_out: 18, nr: 16, dtype };
+        let kinds = [(Dtype::I8, 16), (Dtype::I8, 4), (Dtype::F32, 16), (Dtype::Bf16, 16)];
+        for (dtype, nr) in kinds {
+            let l = FilterLayout { kh: 3, kw: 2, c_in: 5, c_out: 18, nr, dtype };
             let mut seen = [false; 4096];
             for o in 0..18 {
                 for y in 0..3 {
@@ -280,7 +309,7 @@ mod tests {
 
     #[test]
     fn huge_activations_are_refused() {
-        assert_eq!(activation_bytes(Shape::new(u16::MAX, u16::MAX, 1), Dtype::I8), None);
-        assert_eq!(activation_bytes(Shape::new(1, 1, 10), Dtype::I8), Some(64));
+        assert_eq!(activation_bytes(Shape::new(u16::MAX, u16::MAX, 1), Dtype::I8, 16), None);
+        assert_eq!(activation_bytes(Shape::new(1, 1, 10), Dtype::I8, 16), Some(64));
     }
 }

@@ -48,9 +48,10 @@ pub struct Conv2d {
     pub padding: Padding,
     /// Packed weights.
     pub weights: Span,
-    /// Scratch for Winograd's algorithm, a range of the arena. Floats are computed as
-    /// [`crate::winograd`] says if there is some; int8 may be, as [`crate::winograd_i8`] says.
-    pub winograd: Option<Span>,
+    /// A range of the arena to work in. Floats with some are computed by Winograd's algorithm as
+    /// [`crate::winograd`] says, int8 may be, as [`crate::winograd_i8`] says; where
+    /// [`crate::layout::has_columns`], it is the column and never missing.
+    pub scratch: Option<Span>,
     /// Whether [`crate::layout::pairs_fit`] them; false in f32 models.
     pub pairs_fit: bool,
     /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel.
@@ -146,7 +147,7 @@ impl Op {
     /// The part of the arena that it writes beside its output, if any.
     pub const fn scratch(&self) -> Option<Span> {
         match self {
-            Self::Conv2d(o) => o.winograd,
+            Self::Conv2d(o) => o.scratch,
             Self::Pool2d(_) | Self::Affine(_) => None,
         }
     }

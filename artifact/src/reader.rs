@@ -9,7 +9,7 @@
 use crate::header::{CHECKSUM_AT, HEADER_LEN, checksum};
 use crate::layout::{
     AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
-    align_up, conv_planes, extremes, padding_fits,
+    align_up, conv_planes, extremes, has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
@@ -142,7 +142,7 @@ impl<'a> Artifact<'a> {
     }
 
     fn bytes_of(&self, place: Place) -> Option<core::ops::Range<usize>> {
-        let len = activation_bytes(place.shape, self.header.dtype)?;
+        let len = activation_bytes(place.shape, self.header.dtype, self.header.nr)?;
         let start = place.offset as usize;
         Some(start..start.checked_add(len)?)
     }
@@ -265,7 +265,8 @@ impl<'a> Artifact<'a> {
             return geometry;
         }
         let dtype = self.header.dtype;
-        if let Some(scratch) = o.winograd {
+        let has_columns = has_columns(dtype, self.header.nr);
+        if let Some(scratch) = o.scratch.filter(|_| !has_columns) {
             let bytes = match dtype {
                 Dtype::F32 if winograd::channels_fit(i.c, y.c) => winograd::scratch_bytes(i.c, y),
                 Dtype::I8 if winograd_i8::channels_fit(i.c, y.c) => {
@@ -282,7 +283,7 @@ impl<'a> Artifact<'a> {
             }
         }
         // Winograd's weights of floats are as many 1×1 filters for each sixteen outputs.
-        let (filter, filters) = match o.winograd {
+        let (filter, filters) = match o.scratch {
             Some(_) if dtype == Dtype::F32 => ([1, 1], winograd::POSITIONS),
             _ => (o.filter, 1),
         };
@@ -299,13 +300,17 @@ impl<'a> Artifact<'a> {
         let weights = self.take_span(o.weights, weights, index, cursor)?;
         let params_len = layout.panels() * conv_planes(dtype) * layout.nr * 4;
         let params = self.take_span(o.params, Some(params_len), index, cursor)?;
+        if has_columns && o.scratch.map(|s| s.len as usize) != Some(layout.column_bytes()) {
+            return geometry;
+        }
         if dtype == Dtype::I8 {
             // Some kernels negate weights, which −128 does not survive.
             let Extremes { smallest, largest_pair } = extremes(weights);
             let ok = check_conv_params(params, layout.nr, taps, o)
                 && smallest > i8::MIN.into()
                 && (!o.pairs_fit || largest_pair <= MAX_PAIR)
-                && (o.winograd.is_none()
+                && (o.scratch.is_none()
+                    || has_columns
                     || winograd_i8::largest_sum(weights, layout.panel_len())
                         <= winograd_i8::MAX_SUM);
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };

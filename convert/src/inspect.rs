@@ -1,7 +1,7 @@
 //! Tables that show what is in a model and what it costs.
 
 use crate::checkpoint::Checkpoint;
-use artifact::layout::activation_bytes;
+use artifact::layout::{activation_bytes, has_columns};
 use artifact::{Artifact, Op, Place};
 use core::fmt::Write;
 
@@ -65,7 +65,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         };
         let output = op.output();
         let end = output.offset as usize
-            + activation_bytes(output.shape, header.dtype).unwrap_or_default();
+            + activation_bytes(output.shape, header.dtype, header.nr).unwrap_or_default();
         let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
             || op.input().offset == output.offset;
         let _ = writeln!(
@@ -79,7 +79,11 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             op.macs(),
             output.offset,
             if in_place { " in place" } else { "" },
-            if op.scratch().is_some() { " winograd" } else { "" },
+            if op.scratch().is_some() && !has_columns(header.dtype, header.nr) {
+                " winograd"
+            } else {
+                ""
+            },
         );
         macs += op.macs();
         weights += bytes;

@@ -6,7 +6,7 @@
 //! offset where no buffer that lives at the same time lies.
 
 use crate::graph::{Graph, NodeOp, ValueId};
-use artifact::layout::activation_bytes;
+use artifact::layout::{activation_bytes, align_up};
 use artifact::{Dtype, Shape};
 
 /// Where the values of a graph lie.
@@ -14,7 +14,7 @@ use artifact::{Dtype, Shape};
 pub struct MemoryPlan {
     /// Byte offset of each value.
     pub offsets: Vec<usize>,
-    /// Bytes of each value with its pad pixel.
+    /// Bytes of each value, with its pad pixel where it has one.
     pub bytes: Vec<usize>,
     /// First and last node at which each value lives.
     pub live: Vec<[usize; 2]>,
@@ -52,7 +52,7 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)
 }
 
-/// Plans the arena of an optimized graph; `scratch` are the bytes that each node takes beside
+/// Plans the arena of an optimized graph in panels of `nr`; `scratch` are the bytes that each node takes beside
 /// its value while it runs.
 ///
 /// # Errors
@@ -60,6 +60,7 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
 pub fn plan(
     graph: &Graph,
     dtype: Dtype,
+    nr: usize,
     scratch: &[Option<usize>],
 ) -> Result<MemoryPlan, PlanError> {
     let count = graph.nodes.len();
@@ -71,7 +72,7 @@ pub fn plan(
     }
     let mut bytes = Vec::with_capacity(count);
     for node in &graph.nodes {
-        let size = activation_bytes(node.shape, dtype)
+        let size = activation_bytes(node.shape, dtype, nr)
             .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })?;
         bytes.push(size);
     }
@@ -92,7 +93,7 @@ pub fn plan(
 
     let scratch_of: Vec<Option<usize>> = (0..count)
         .map(|id| {
-            let bytes = scratch.get(id).copied().flatten()?;
+            let bytes = align_up(scratch.get(id).copied().flatten()?);
             buffers.push(Buffer { values: Vec::new(), bytes, live: [id, id] });
             Some(buffers.len() - 1)
         })

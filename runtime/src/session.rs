@@ -2,7 +2,7 @@
 
 use crate::isa::Isa;
 use crate::model::Model;
-use crate::ops::{Context, affine, conv2d, fill_pad, pool2d, range};
+use crate::ops::{Context, affine, conv2d, fill_pad, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
 use artifact::{Dtype, Op, Place, Quant};
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         let cx = Self::context(&self.plan);
         let place = cx.artifact.meta().input;
         let (dtype, flip) = (cx.dtype(), cx.flip());
-        let bytes = &mut self.arena[range(place, dtype)];
+        let bytes = &mut self.arena[cx.range(place)];
         InputMut {
             bytes: &mut bytes[..place.shape.len() * dtype.activation_bytes()],
             place,
@@ -130,9 +130,9 @@ impl<'a> Session<'a> {
         let (dtype, flip) = (cx.dtype(), cx.flip());
         let input = cx.artifact.meta().input;
         cx.workers.begin(self.plan.macs);
-        fill_pad(&mut self.arena[range(input, dtype)], input, dtype, flip);
+        fill_pad(&mut self.arena[cx.range(input)], input, dtype, flip);
         let mut show = |index, place: Place, arena: &[u8]| {
-            let bytes = &arena[range(place, dtype)][..place.shape.len() * dtype.activation_bytes()];
+            let bytes = &arena[cx.range(place)][..place.shape.len() * dtype.activation_bytes()];
             observe(Observation {
                 index,
                 place,
@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
             show(index + 1, op.output(), self.arena);
         }
         let output = cx.artifact.meta().output;
-        let bytes = &mut self.arena[range(output, dtype)];
+        let bytes = &mut self.arena[cx.range(output)];
         let bytes = &mut bytes[..output.shape.len() * dtype.activation_bytes()];
         if dtype == Dtype::I8 {
             for b in bytes.iter_mut() {

@@ -151,7 +151,7 @@ fn average_of_extremes_over_a_large_window_is_exact() {
     parts.input.shape = shape;
     parts.input.quant.zero_point = 127;
     (parts.preprocess.height, parts.preprocess.width) = (side, side);
-    parts.output.offset = artifact::layout::activation_bytes(shape, Dtype::I8).unwrap() as u32;
+    parts.output.offset = artifact::layout::activation_bytes(shape, Dtype::I8, 4).unwrap() as u32;
     parts.output.quant.zero_point = 127;
     parts.arena_len = parts.output.offset as usize + ALIGN;
     let (input, output) = (parts.input, parts.output);

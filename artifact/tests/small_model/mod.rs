@@ -1,7 +1,9 @@
 //! A small model with every kind of operator, in parts that a test can spoil.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes, pairs_fit};
+use artifact::layout::{
+    ConvPlane, FilterLayout, activation_bytes, conv_planes, has_columns, pairs_fit,
+};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
@@ -47,12 +49,17 @@ pub(crate) struct Parts {
     pub(crate) blob: Vec<u8>,
 }
 
+/// Bytes of the largest column.
+const COLUMN: u32 = 3 * 3 * 4 * 3 * 2;
+
 /// Weights and parameters as they come.
 struct Weights {
     dtype: Dtype,
     nr: usize,
     blob: Vec<u8>,
     noise: Noise,
+    /// Where columns lie.
+    column: u32,
 }
 
 impl Weights {
@@ -111,6 +118,8 @@ impl Weights {
         }
         let padding = Padding::same((filter / 2) as u8);
         let pairs_fit = self.dtype == Dtype::I8 && pairs_fit(&weights);
+        let scratch = has_columns(dtype, nr)
+            .then(|| Span { offset: self.column, len: layout.column_bytes() as u32 });
         let (weights, params) = (self.push(&weights), self.push(&params));
         let residual = residual.map(|input| Residual { input, shift: 8 });
         let (filter, stride, relu) = ([filter; 2], [1; 2], true);
@@ -120,7 +129,7 @@ impl Weights {
             filter,
             stride,
             padding,
-            winograd: None,
+            scratch,
             pairs_fit,
             weights,
             params,
@@ -134,11 +143,12 @@ impl Parts {
     /// Four convolutions (plain, with a residual beside and under its output, dense), an
     /// affine in place and both poolings; every file written from it is valid.
     pub(crate) fn sound(dtype: Dtype, nr: usize) -> Self {
-        let mut weights = Weights { dtype, nr, blob: Vec::new(), noise: Noise(7) };
-        let size = |shape| activation_bytes(shape, dtype).unwrap() as u32;
+        let size = |shape| activation_bytes(shape, dtype, nr).unwrap() as u32;
         let (picture, map) = (Shape::new(4, 4, 3), Shape::new(4, 4, 4));
         let (half, pixel, scores) = (Shape::new(2, 2, 4), Shape::new(1, 1, 4), Shape::new(1, 1, 2));
         let (at_a, at_b) = (size(picture), size(picture) + size(map));
+        let column = at_b + size(map);
+        let mut weights = Weights { dtype, nr, blob: Vec::new(), noise: Noise(7), column };
         let quant = |zero_point| match dtype {
             Dtype::I8 => Quant { scale: 0.5, zero_point },
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Quant::NONE,
@@ -173,7 +183,7 @@ impl Parts {
         Self {
             dtype,
             nr,
-            arena_len: (at_b + size(map)) as usize,
+            arena_len: (column + if has_columns(dtype, nr) { COLUMN } else { 0 }) as usize,
             input: x,
             output: logits,
             preprocess: Preprocess::normalized(4, 4, [0.5; 3], [0.25; 3]),

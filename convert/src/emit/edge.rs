@@ -4,7 +4,7 @@ use super::winograd;
 use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::quantize::quantize_channel;
-use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes};
+use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
@@ -118,14 +118,22 @@ pub fn to_edge(
     let dtype = format.dtype();
     let scratch: Vec<Option<usize>> = (graph.nodes.iter())
         .map(|node| match &node.op {
-            NodeOp::Conv2d(conv) if attributes.winograd => {
+            NodeOp::Conv2d(conv) => {
                 let input = graph.nodes[node.inputs[0]].shape;
-                winograd::scratch(conv, dtype, input, node.shape)
+                if has_columns(dtype, attributes.nr) {
+                    Some(
+                        filter_layout(conv, input, node.shape, dtype, attributes.nr).column_bytes(),
+                    )
+                } else if attributes.winograd {
+                    winograd::scratch(conv, dtype, input, node.shape)
+                } else {
+                    None
+                }
             }
             _ => None,
         })
         .collect();
-    let plan = plan(graph, dtype, &scratch)?;
+    let plan = plan(graph, dtype, attributes.nr, &scratch)?;
     let place = |id: usize| Place {
         offset: plan.offsets[id] as u32,
         shape: graph.nodes[id].shape,
@@ -153,10 +161,7 @@ pub fn to_edge(
                 let layout = FilterLayout {
                     kh: kh.into(),
                     kw: kw.into(),
-                    c_in: input.shape.c.into(),
-                    c_out: output.shape.c.into(),
-                    nr: attributes.nr,
-                    dtype,
+                    ..filter_layout(conv, input.shape, output.shape, dtype, attributes.nr)
                 };
                 let (weights, params, shift) = match dtype {
                     Dtype::I8 => {
@@ -177,6 +182,7 @@ pub fn to_edge(
                 // Scratch of a convolution with larger sums stays unused; few have them.
                 let fast = fast.filter(|_| {
                     dtype != Dtype::I8
+                        || has_columns(dtype, attributes.nr)
                         || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM
                 });
                 ops.push(Op::Conv2d(Conv2d {
@@ -185,8 +191,8 @@ pub fn to_edge(
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
-                    winograd: fast,
-                    pairs_fit: dtype == Dtype::I8,
+                    scratch: fast,
+                    pairs_fit: dtype == Dtype::I8 && !has_columns(dtype, attributes.nr),
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,
                     residual: residual.map(|input| Residual { input, shift }),
@@ -250,6 +256,23 @@ pub fn to_edge(
         blob,
     })?;
     Ok(Emitted { bytes, plan })
+}
+
+fn filter_layout(
+    conv: &Conv,
+    input: Shape,
+    output: Shape,
+    dtype: Dtype,
+    nr: usize,
+) -> FilterLayout {
+    FilterLayout {
+        kh: conv.filter[0].into(),
+        kw: conv.filter[1].into(),
+        c_in: input.c.into(),
+        c_out: output.c.into(),
+        nr,
+        dtype,
+    }
 }
 
 /// Calls `f(index in OHWI, index in the packed layout)` for every weight.

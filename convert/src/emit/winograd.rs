@@ -194,7 +194,7 @@ mod tests {
             let index = ops.iter().position(|op| op.scratch().is_some()).unwrap();
             let before = ops[index];
             if let Op::Conv2d(conv) = &mut ops[index] {
-                conv.winograd = conv.winograd.map(|scratch| change(scratch, &before));
+                conv.scratch = conv.scratch.map(|scratch| change(scratch, &before));
             }
             let mut blob = Blob::new();
             blob.push(&file[header.blob_offset()..]).unwrap();

@@ -10,7 +10,11 @@
 #[cfg(target_arch = "aarch64")]
 #[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]
 pub(crate) mod aarch64;
+pub(crate) mod columns;
 pub(crate) mod conv;
+#[cfg(edge_dsp)]
+#[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
+pub(crate) mod dsp;
 pub(crate) mod scalar;
 pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
 //! Per-channel `y = x·a + b`, for batch-norms that no convolution can take in.
 
-use super::{Context, fill_pad, range};
+use super::{Context, fill_pad};
 use crate::kernels::Kernel;
 use artifact::layout::AFFINE_PLANES;
 use artifact::{Affine, Dtype};
@@ -8,7 +8,7 @@ use artifact::{Affine, Dtype};
 /// Runs one affine on the arena; it may work in place.
 pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
     let dtype = cx.dtype();
-    let (input, output) = (range(op.input, dtype), range(op.output, dtype));
+    let (input, output) = (cx.range(op.input), cx.range(op.output));
     let out = if op.input.offset == op.output.offset {
         match arena.get_mut(output) {
             Some(out) => out,

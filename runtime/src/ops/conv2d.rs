@@ -2,7 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::winograd_i8;
-use super::{Context, fill_pad, range, winograd};
+use super::{Context, columns, fill_pad, winograd};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
@@ -13,10 +13,8 @@ use half::bf16;
 /// Runs one convolution on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     match (cx.dtype(), cx.nr()) {
-        (Dtype::I8, 4) => execute::<i8, i8, 4>(cx, op, arena, &|conv, first, out| {
-            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
-        }),
-        (Dtype::F32, _) if op.winograd.is_some() => winograd::run(cx, op, arena),
+        (Dtype::I8, 4) => columns::run(cx, op, arena),
+        (Dtype::F32, _) if op.scratch.is_some() => winograd::run(cx, op, arena),
         (Dtype::F32, 4) => execute::<f32, f32, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
@@ -104,18 +102,18 @@ pub(super) struct Operands<'a, E> {
 
 /// Borrows them. The reader proved that they are disjoint and in bounds; `None` would be its bug.
 pub(super) fn operands<'a, E: Number>(
+    cx: &Context<'_>,
     op: &Conv2d,
-    dtype: Dtype,
     arena: &'a mut [u8],
 ) -> Option<Operands<'a, E>> {
-    let (input, output) = (range(op.input, dtype), range(op.output, dtype));
-    let scratch = op.winograd.map_or(0..0, |s| {
+    let (input, output) = (cx.range(op.input), cx.range(op.output));
+    let scratch = op.scratch.map_or(0..0, |s| {
         let start = s.offset as usize;
         start..start + s.len as usize
     });
     let (x, residual, scratch, out) = match op.residual {
         Some(r) if r.input.offset != op.output.offset && r.input != op.input => {
-            let ranges = [input, range(r.input, dtype), scratch, output];
+            let ranges = [input, cx.range(r.input), scratch, output];
             let [x, r, scratch, out] = arena.get_disjoint_mut(ranges).ok()?;
             (&*x, ResidualSource::Other(bytemuck::cast_slice(r)), scratch, out)
         }
@@ -177,7 +175,7 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     kernel: &ChunkKernel<'_, E, W>,
 ) {
     let dtype = cx.dtype();
-    let Some(Operands { x, residual, out, .. }) = operands::<E>(op, dtype, arena) else { return };
+    let Some(Operands { x, residual, out, .. }) = operands::<E>(cx, op, arena) else { return };
     let conv = conv::<E, W, NR>(cx, op, x, residual);
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();

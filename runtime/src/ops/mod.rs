@@ -1,6 +1,7 @@
 //! Geometry of each operator: operands out of the arena, chunks out to the workers.
 
 pub(crate) mod affine;
+pub(crate) mod columns;
 pub(crate) mod conv2d;
 pub(crate) mod pool2d;
 pub(crate) mod winograd;
@@ -13,6 +14,7 @@ use crate::kernels::Kernel;
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
 use crate::workers::Workers;
 use artifact::{Artifact, Dtype, Place, layout};
+use core::ops::Range;
 
 /// What every operator needs beside its record and its operands.
 #[derive(Clone, Copy)]
@@ -40,6 +42,13 @@ impl Context<'_> {
 
     pub(crate) fn nr(&self) -> usize {
         self.artifact.header().nr
+    }
+
+    /// The arena bytes of an activation.
+    pub(crate) fn range(&self, place: Place) -> Range<usize> {
+        let start = place.offset as usize;
+        let len = layout::activation_bytes(place.shape, self.dtype(), self.nr());
+        start..start + len.unwrap_or(0)
     }
 
     /// Parts that `macs` multiply-accumulates are worth cutting into: one for one thread or little
@@ -86,12 +95,6 @@ impl Context<'_> {
             Token::DotProd(t) => t.run(kernel),
         }
     }
-}
-
-/// The arena bytes of an activation.
-pub(crate) fn range(place: Place, dtype: Dtype) -> core::ops::Range<usize> {
-    let start = place.offset as usize;
-    start..start + layout::activation_bytes(place.shape, dtype).unwrap_or(0)
 }
 
 /// Fills the pad pixel and slack that follow an activation's data.

@@ -1,6 +1,6 @@
 //! Maximum and average pooling; a global pool is a window of the whole map.
 
-use super::{Context, fill_pad, range};
+use super::{Context, fill_pad};
 use crate::kernels::{Kernel, Number, requantize};
 use artifact::layout::window_start;
 use artifact::{Dtype, Pool2d, PoolKind};
@@ -12,8 +12,7 @@ const BLOCK: usize = 64;
 pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
     let dtype = cx.dtype();
     let flip = cx.flip();
-    let Ok([x, out]) = arena.get_disjoint_mut([range(op.input, dtype), range(op.output, dtype)])
-    else {
+    let Ok([x, out]) = arena.get_disjoint_mut([cx.range(op.input), cx.range(op.output)]) else {
         return;
     };
     let pixels = op.output.shape.pixels();

@@ -20,7 +20,7 @@ const RUN: usize = 42;
 /// Runs one convolution on the arena.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     let dtype = cx.dtype();
-    let Some(Operands { x, residual, scratch, out }) = operands::<f32>(op, dtype, arena) else {
+    let Some(Operands { x, residual, scratch, out }) = operands::<f32>(cx, op, arena) else {
         return;
     };
     let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));

@@ -15,7 +15,7 @@ use artifact::{Conv2d, Op};
 
 /// Runs one convolution on the arena; false where another way is better, and nothing was done.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
-    let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.winograd) else { return false };
+    let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.scratch) else { return false };
     // Which multiplies bytes four times as fast as 16 bits.
     let params = bytemuck::cast_slice(cx.artifact.span(op.params));
     if isa.has_vnni() || !all_shifts_are_large(params) {
@@ -36,7 +36,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
         return false;
     }
     let dtype = cx.dtype();
-    let Some(Operands { x, residual, scratch, out }) = operands::<i8>(op, dtype, arena) else {
+    let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
         return true;
     };
     let conv = conv::<i8, i8, 16>(cx, op, x, residual);

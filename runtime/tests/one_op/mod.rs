@@ -1,6 +1,8 @@
 //! Builds models of one operator (and the global pool that a model must end with).
 #![allow(dead_code, reason = "each test uses a part")]
-use artifact::layout::{ConvPlane, FilterLayout, activation_bytes, conv_planes, pairs_fit};
+use artifact::layout::{
+    ConvPlane, FilterLayout, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
+};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
@@ -123,9 +125,9 @@ pub(crate) struct ConvModel {
     pub(crate) output: Quant,
 }
 
-fn place(offset: &mut usize, shape: Shape, quant: Quant, dtype: Dtype) -> Place {
+fn place(offset: &mut usize, shape: Shape, quant: Quant, dtype: Dtype, nr: usize) -> Place {
     let place = Place { offset: *offset as u32, shape, quant };
-    *offset += activation_bytes(shape, dtype).unwrap();
+    *offset += activation_bytes(shape, dtype, nr).unwrap();
     place
 }
 
@@ -139,7 +141,7 @@ pub(crate) fn model(
     blob: Blob,
 ) -> Vec<u8> {
     let last = ops.last().unwrap().output();
-    let output = place(&mut arena, Shape::new(1, 1, last.shape.c), last.quant, dtype);
+    let output = place(&mut arena, Shape::new(1, 1, last.shape.c), last.quant, dtype, nr);
     let labels: Vec<String> = (0..last.shape.c).map(|i| format!("class {i}")).collect();
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     ops.push(Op::Pool2d(Pool2d {
@@ -170,8 +172,8 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let (input, output) = (quant(noise.i8()), quant(noise.i8()));
     let [h, w, c] = case.input;
     let mut arena = 0;
-    let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8);
-    let y = place(&mut arena, case.output(), output, Dtype::I8);
+    let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8, nr);
+    let y = place(&mut arena, case.output(), output, Dtype::I8, nr);
     let layout = case.layout(nr, Dtype::I8);
     let per_output = layout.kh * layout.kw * layout.c_in;
     let limit = if case.small { 64 } else { 127 };
@@ -208,12 +210,17 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     }
     let mut blob = Blob::new();
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let pairs_fit = pairs_fit(&packed);
-    assert!(pairs_fit || !case.small);
-    let scratch = (case.winograd && nr == 16).then(|| {
-        let len = winograd_i8::scratch_bytes(c, case.output());
-        arena += len;
-        Span { offset: (arena - len) as u32, len: len as u32 }
+    let pairs_fit = nr == 16 && pairs_fit(&packed);
+    assert!(pairs_fit || !case.small || nr == 4);
+    let has_columns = has_columns(Dtype::I8, nr);
+    let scratch = (case.winograd || has_columns).then(|| {
+        let len = if has_columns {
+            layout.column_bytes()
+        } else {
+            winograd_i8::scratch_bytes(c, case.output())
+        };
+        arena += align_up(len);
+        Span { offset: (arena - align_up(len)) as u32, len: len as u32 }
     });
     let op = Op::Conv2d(Conv2d {
         input: x,
@@ -221,7 +228,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         filter: case.filter,
         stride: case.stride,
         padding: case.padding(),
-        winograd: scratch,
+        scratch,
         pairs_fit,
         weights: blob.push(&packed).unwrap(),
         params: blob.push(&params).unwrap(),
@@ -242,8 +249,8 @@ pub(crate) fn conv_float(
 ) -> Vec<u8> {
     let [h, w, c] = case.input;
     let mut arena = 0;
-    let x = place(&mut arena, Shape::new(h, w, c), Quant::NONE, dtype);
-    let y = place(&mut arena, case.output(), Quant::NONE, dtype);
+    let x = place(&mut arena, Shape::new(h, w, c), Quant::NONE, dtype, nr);
+    let y = place(&mut arena, case.output(), Quant::NONE, dtype, nr);
     let layout = case.layout(nr, dtype);
     let bytes = |w: f32| match dtype {
         Dtype::F16 => half::f16::from_f32(w).to_le_bytes().to_vec(),
@@ -261,7 +268,7 @@ pub(crate) fn conv_float(
         filter: case.filter,
         stride: case.stride,
         padding: case.padding(),
-        winograd: None,
+        scratch: None,
         pairs_fit: false,
         weights: blob.push(&packed).unwrap(),
         params: blob.push(&params).unwrap(),
@@ -329,8 +336,8 @@ pub(crate) fn affine_i8(
 ) -> (Vec<u8>, Affine, Vec<[i32; 2]>) {
     let mut arena = 0;
     let quant = |zero_point| Quant { scale: 1.0, zero_point };
-    let input = place(&mut arena, shape, quant(noise.i8()), Dtype::I8);
-    let output = place(&mut arena, shape, quant(noise.i8()), Dtype::I8);
+    let input = place(&mut arena, shape, quant(noise.i8()), Dtype::I8, nr);
+    let output = place(&mut arena, shape, quant(noise.i8()), Dtype::I8, nr);
     let c = usize::from(shape.c);
     let values: Vec<[i32; 2]> = (0..c)
         .map(|_| [noise.below(1 << 14) as i32 - (1 << 13), noise.below(1 << 20) as i32 - (1 << 19)])

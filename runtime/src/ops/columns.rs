@@ -1,0 +1,188 @@
+//! Int8 convolutions on microcontrollers: three windows at a time, copied into a column.
+//!
+//! Registers are few there, and multiply instructions take pairs of 16 bits. So windows are widened
+//! once for all outputs, three side by side, and two outputs of the three are computed at a time,
+//! see [`crate::kernels::columns`]. Copying also pads, so that maps need no pad pixel and rows of
+//! one may be taken for a map.
+
+use super::Context;
+use super::conv2d::{Operands, conv, operands};
+use crate::kernels::columns::{GROUP, NR, Pair, Sums, dot, fill, widen};
+use crate::kernels::conv::{Conv, ResidualSource};
+use crate::kernels::{Finish, Number, lift_residual, requantize};
+#[cfg(edge_dsp)]
+use crate::kernels::{columns::shifts_are_large, dsp};
+use artifact::layout::{ConvPlane, KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
+use artifact::{Conv2d, Requant};
+
+/// Runs one convolution on the arena.
+pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
+    let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
+        return;
+    };
+    let conv = conv::<i8, i8, NR>(cx, op, x, residual);
+    let len = op.output.shape.len();
+    let columns = bytemuck::cast_slice_mut(scratch);
+    let out = bytemuck::cast_slice_mut(&mut out[..len]);
+    pixels(&conv, op.input.quant.zero_point, columns, out);
+}
+
+/// Computes the whole map.
+fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8]) {
+    let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
+    #[cfg(edge_dsp)]
+    let is_plain = c.is_multiple_of(NR) && shifts_are_large(conv.params);
+    for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
+        let first = i * WINDOWS;
+        // Of a last, partial column, windows beyond the map stay as they were: nobody looks.
+        let count = out.len() / c;
+        for m in 0..count {
+            copy_window(conv, pad, [(first + m) / w, (first + m) % w], m, column);
+        }
+        let residual = match conv.residual {
+            ResidualSource::Other(r) => ResidualSource::Other(&r[first * c..]),
+            here => here,
+        };
+        #[cfg(edge_dsp)]
+        if is_plain {
+            let layer = dsp::Layer::new(&conv.finish, c, count);
+            dsp::outputs(&layer, c, conv.params, column, conv.weights, out, residual);
+            continue;
+        }
+        outputs(conv, column, out, residual);
+    }
+}
+
+/// Computes the outputs of a column's windows; `out` and `residual` start at the first window's.
+fn outputs(
+    conv: &Conv<'_, i8, i8>,
+    column: &[Pair],
+    out: &mut [i8],
+    residual: ResidualSource<'_, i8>,
+) {
+    let c = usize::from(conv.output.c);
+    let pairs = conv.weights.chunks_exact(conv.filter.panel_len() / 2);
+    for (channel, weights) in (0..c).step_by(2).zip(pairs) {
+        let params = &conv.params[channel / NR * (<i8 as Number>::PLANES * NR)..][channel % NR..];
+        let bias = ConvPlane::Bias as usize * NR;
+        let mut sums: Sums = [[params[bias]; WINDOWS], [params[bias + 1]; WINDOWS]];
+        dot(&mut sums, column, weights);
+        // The last pair of an odd number has one output.
+        for (o, sums) in sums.iter_mut().enumerate().take(c - channel) {
+            let scale = Scale::new(params, o, &conv.finish);
+            let out = &mut out[channel + o..];
+            match residual {
+                ResidualSource::None => {}
+                ResidualSource::InPlace => scale.add(sums, out, c),
+                ResidualSource::Other(r) => scale.add(sums, &r[channel + o..], c),
+            }
+            scale.finish(sums, out, c);
+        }
+    }
+}
+
+/// What finishing an output takes.
+struct Scale<'a> {
+    requant: Requant,
+    /// Of the residual.
+    factor: i32,
+    finish: &'a Finish,
+}
+
+impl<'a> Scale<'a> {
+    #[inline(always)]
+    fn new(params: &[i32], o: usize, finish: &'a Finish) -> Self {
+        let of = |p: ConvPlane| params[p as usize * NR + o];
+        let requant =
+            Requant { multiplier: of(ConvPlane::Multiplier), shift: of(ConvPlane::Shift) as u8 };
+        Self { requant, factor: of(ConvPlane::Residual), finish }
+    }
+
+    /// Adds residuals, every `c`th of `from`.
+    #[inline(never)]
+    fn add(&self, sums: &mut [i32; WINDOWS], from: &[i8], c: usize) {
+        for (sum, r) in sums.iter_mut().zip(from.iter().step_by(c)) {
+            *sum = sum.wrapping_add(lift_residual(*r, self.factor, self.finish));
+        }
+    }
+
+    /// Requantizes and clamps into every `c`th of `out`.
+    #[inline(never)]
+    fn finish(&self, sums: &[i32; WINDOWS], out: &mut [i8], c: usize) {
+        let Requant { multiplier, shift } = self.requant;
+        let Finish { zero_point, low, .. } = *self.finish;
+        let out = out.iter_mut().step_by(c);
+        if shift <= 32 {
+            for (sum, out) in sums.iter().zip(out) {
+                *out = requantize(*sum, self.requant, zero_point, low);
+            }
+            return;
+        }
+        // As nearly always. The lower half of the product decides nothing then.
+        let (shift, half) = (shift - 32, (1i32 << (shift - 32)) >> 1);
+        for (sum, out) in sums.iter().zip(out) {
+            let upper = ((i64::from(*sum) * i64::from(multiplier)) >> 32) as i32;
+            let y = (upper.wrapping_add(half) >> shift).wrapping_add(zero_point);
+            *out = y.clamp(-128, 127).max(low) as i8;
+        }
+    }
+}
+
+/// Copies window `m` of a column, that of the output's pixel at `[row, column]`.
+fn copy_window(
+    conv: &Conv<'_, i8, i8>,
+    pad: i8,
+    [row, column]: [usize; 2],
+    m: usize,
+    to: &mut [Pair],
+) {
+    let filter = conv.filter;
+    let [h, w, c] = [conv.input.h, conv.input.w, conv.input.c].map(usize::from);
+    let y0 = window_start(row, conv.stride[0], conv.padding.top);
+    let x0 = window_start(column, conv.stride[1], conv.padding.left);
+    let (taps, channels) = filter.taps();
+    let tap_len = filter.groups() * GROUP;
+    let is_whole = filter.packs_rows() || channels.is_multiple_of(KR_I8);
+    let row_is_inside = x0 >= 0 && x0 as usize + filter.kw <= w;
+    let rows = to.chunks_exact_mut(taps * tap_len);
+    if is_whole && row_is_inside && y0 >= 0 && y0 as usize + filter.kh <= h {
+        let lines = conv.x[(y0 as usize * w + x0 as usize) * c..].chunks(w * c);
+        for (to, line) in rows.zip(lines) {
+            widen(to, m, &line[..filter.kw * c]);
+        }
+        return;
+    }
+    for (ky, to) in rows.enumerate() {
+        // Wraps around above the map.
+        let y = (y0 + ky as isize) as usize;
+        let line = conv.x.get(y.wrapping_mul(w * c)..).filter(|_| y < h);
+        let line = line.and_then(|line| line.get(..w * c));
+        match line {
+            Some(line) if row_is_inside && is_whole => {
+                widen(to, m, &line[x0 as usize * c..][..filter.kw * c]);
+            }
+            _ if filter.packs_rows() => {
+                let mut packed = [pad; MAX_PACKED_ROW];
+                for (kx, packed) in packed[..filter.kw * c].chunks_exact_mut(c).enumerate() {
+                    if let Some(tap) = tap(line, x0 + kx as isize, c) {
+                        packed.copy_from_slice(tap);
+                    }
+                }
+                widen(to, m, &packed[..filter.kw * c]);
+            }
+            _ => {
+                for (kx, to) in to.chunks_exact_mut(tap_len).enumerate() {
+                    match tap(line, x0 + kx as isize, c) {
+                        Some(tap) => widen(to, m, tap),
+                        None => fill(to, m, pad),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Pixel `x` of a line of the map; `None` beyond it, or where there is no line.
+fn tap(line: Option<&[i8]>, x: isize, c: usize) -> Option<&[i8]> {
+    line?.chunks_exact(c).nth(usize::try_from(x).ok()?)
+}

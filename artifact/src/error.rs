@@ -27,6 +27,8 @@ pub enum ArtifactError {
         /// Newest version this build reads.
         supported: u16,
     },
+    /// A model for PCs, where only those for microcontrollers are built in.
+    HostModel,
     /// The checksum does not match the contents.
     Checksum,
     /// The file's bytes start at an address that is not a multiple of [`crate::layout::ALIGN`].
@@ -89,6 +91,10 @@ impl fmt::Display for ArtifactError {
             Self::UnsupportedVersion { found, supported } => write!(
                 f,
                 "format version {found}, but this build reads up to {supported}; convert the model again or update"
+            ),
+            Self::HostModel => write!(
+                f,
+                "a model for PCs, but this build only has kernels for `convert --target cortex-m`; convert it for that, or build with the feature `host`"
             ),
             Self::Checksum => write!(f, "checksum mismatch: the file is damaged; copy it again"),
             Self::Misaligned { offset } => write!(

@@ -251,20 +251,21 @@ pub const MAX_PAIR: i16 = 128;
 pub enum ConvPlane {
     /// Bias with the input's zero point folded in: `b − zero_point · Σ w`.
     Bias = 0,
-    /// `Σ w`, for instruction sets that want unsigned activations.
-    WeightSum = 1,
     /// [`crate::Requant::multiplier`].
-    Multiplier = 2,
+    Multiplier = 1,
     /// [`crate::Requant::shift`].
-    Shift = 3,
+    Shift = 2,
     /// Fixed-point factor that lifts the residual into the accumulator's scale.
-    Residual = 4,
+    Residual = 3,
+    /// `Σ w`, for instruction sets that want unsigned activations; microcontrollers do not.
+    WeightSum = 4,
 }
 
-/// Planes per panel of a convolution: 5 for int8, 1 (the bias) otherwise.
-pub const fn conv_planes(dtype: Dtype) -> usize {
+/// Planes per panel of a convolution: 5 for int8, 4 where [`has_columns`], 1 (the bias) otherwise.
+pub const fn conv_planes(dtype: Dtype, nr: usize) -> usize {
     match dtype {
-        Dtype::I8 => 5,
+        Dtype::I8 if has_columns(dtype, nr) => ConvPlane::WeightSum as usize,
+        Dtype::I8 => ConvPlane::WeightSum as usize + 1,
         Dtype::F32 | Dtype::F16 | Dtype::Bf16 => 1,
     }
 }

@@ -38,11 +38,7 @@ impl<'a> Artifact<'a> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn new_checked(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
-        let artifact = Self::parse(bytes)?;
-        match bytes.as_ptr().addr() % ALIGN {
-            0 => Ok(artifact),
-            offset => Err(ArtifactError::Misaligned { offset }),
-        }
+        Self::parse(bytes)?.aligned(bytes)
     }
 
     /// As [`Self::new_checked`], at any address: for tools that only look.
@@ -50,6 +46,27 @@ impl<'a> Artifact<'a> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
+        let artifact = Self::parse_trusted(bytes)?;
+        artifact.check()?;
+        Ok(artifact)
+    }
+
+    /// As [`Self::new_checked`], but of the operators only the checksum is checked.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new_trusted(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
+        Self::parse_trusted(bytes)?.aligned(bytes)
+    }
+
+    fn aligned(self, bytes: &[u8]) -> Result<Self, ArtifactError> {
+        match bytes.as_ptr().addr() % ALIGN {
+            0 => Ok(self),
+            offset => Err(ArtifactError::Misaligned { offset }),
+        }
+    }
+
+    fn parse_trusted(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
         let header = Header::parse(bytes)?;
         let mut stored = [0; 8];
         stored.copy_from_slice(&bytes[CHECKSUM_AT..CHECKSUM_AT + 8]);
@@ -65,9 +82,7 @@ impl<'a> Artifact<'a> {
         let ops = check_labels(&meta, labels)?;
         let labels = &labels[..labels.len() - ops.len()];
         let blob = &bytes[header.blob_offset()..];
-        let artifact = Self { header, meta, labels, ops, blob };
-        artifact.check()?;
-        Ok(artifact)
+        Ok(Self { header, meta, labels, ops, blob })
     }
 
     /// The header.
@@ -298,7 +313,7 @@ impl<'a> Artifact<'a> {
         let panel = layout.panel_len().checked_mul(dtype.weight_bytes() * filters);
         let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
         let weights = self.take_span(o.weights, weights, index, cursor)?;
-        let params_len = layout.panels() * conv_planes(dtype) * layout.nr * 4;
+        let params_len = layout.panels() * conv_planes(dtype, layout.nr) * layout.nr * 4;
         let params = self.take_span(o.params, Some(params_len), index, cursor)?;
         if has_columns && o.scratch.map(|s| s.len as usize) != Some(layout.column_bytes()) {
             return geometry;
@@ -375,7 +390,7 @@ fn check_conv_params(params: &[u8], nr: usize, taps: u64, o: &Conv2d) -> bool {
     if o.residual.is_some_and(|r| r.shift > 24) {
         return false;
     }
-    params.chunks_exact(5 * nr * 4).all(|panel| {
+    params.chunks_exact(conv_planes(Dtype::I8, nr) * nr * 4).all(|panel| {
         (0..nr).all(|c| {
             let plane = |p: ConvPlane| {
                 let at = (p as usize * nr + c) * 4;

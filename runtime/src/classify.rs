@@ -29,7 +29,10 @@ pub fn top_k<const K: usize>(logits: impl Iterator<Item = f32> + Clone, k: usize
             top.pop();
         }
         // There is room: `k` is at most `K`, and a full list has just lost its last.
-        let _ = top.insert(place, Score { index, probability: 0.0, logit });
+        let _ = top.push(Score { index, probability: 0.0, logit });
+        for at in (place + 1..top.len()).rev() {
+            top.swap(at - 1, at);
+        }
     }
     let max = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     let sum: f32 = logits.map(|logit| share(logit, max)).sum();

@@ -19,8 +19,10 @@
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` | [`AlignedBuf`] |
+//! | `host` (default) | models for PCs: floats, and panels of 16 outputs; microcontrollers save the space |
 //! | `std` (default) | detection of instruction sets, [`workers::Threads`] |
 #![no_std]
+#![cfg_attr(not(feature = "host"), allow(dead_code, reason = "kernels of other models"))]
 
 #[cfg(target_endian = "big")]
 compile_error!("weights are little-endian and used in place; big-endian targets are not supported");

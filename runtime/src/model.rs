@@ -1,5 +1,6 @@
 //! A checked model, ready to run.
 
+use artifact::layout::has_columns;
 use artifact::{Artifact, ArtifactError, Dtype, Meta, Shape};
 
 /// A model that borrows the bytes of its file.
@@ -12,9 +13,30 @@ impl<'a> Model<'a> {
     /// Checks a whole `.edge` file; nothing is copied.
     ///
     /// # Errors
-    /// The first thing that is wrong with it; bytes that do not start at a multiple of 64.
+    /// The first thing that is wrong with it; bytes that do not start at a multiple of 64; without
+    /// the feature `host`, a model for PCs.
     pub fn new(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
-        Artifact::new_checked(bytes).map(|artifact| Self { artifact })
+        Artifact::new_checked(bytes).and_then(Self::built_in)
+    }
+
+    /// As [`Self::new`], but looks at no operator beyond the checksum: for a model that is known to
+    /// be sound because [`Self::new`] accepted it when the firmware was built. Saves flash and time.
+    ///
+    /// Inference with a model that is not may panic; it never leaves its memory.
+    ///
+    /// # Errors
+    /// A damaged file, a wrong version or alignment; without the feature `host`, a model for PCs.
+    pub fn new_trusted(bytes: &'a [u8]) -> Result<Self, ArtifactError> {
+        Artifact::new_trusted(bytes).and_then(Self::built_in)
+    }
+
+    /// Refuses what no kernel was built for.
+    fn built_in(artifact: Artifact<'a>) -> Result<Self, ArtifactError> {
+        let header = artifact.header();
+        if cfg!(not(feature = "host")) && !has_columns(header.dtype, header.nr) {
+            return Err(ArtifactError::HostModel);
+        }
+        Ok(Self { artifact })
     }
 
     /// Bytes of activation memory that a session needs.

@@ -91,7 +91,7 @@ impl Weights {
             dtype,
         };
         let mut weights = vec![0; layout.len() * dtype.weight_bytes()];
-        let mut params = vec![0u8; layout.panels() * conv_planes(dtype) * nr * 4];
+        let mut params = vec![0u8; layout.panels() * conv_planes(dtype, nr) * nr * 4];
         for channel in 0..layout.panels() * nr {
             let mut sum = 0i32;
             let taps = (0..layout.kh).flat_map(|y| (0..layout.kw).map(move |x| (y, x)));
@@ -104,13 +104,15 @@ impl Weights {
                 }
             }
             let mut set = |plane: ConvPlane, v: i32| {
-                let panel = channel / nr * conv_planes(dtype) + plane as usize;
+                let panel = channel / nr * conv_planes(dtype, nr) + plane as usize;
                 let at = (panel * nr + channel % nr) * 4;
                 params[at..at + 4].copy_from_slice(&v.to_le_bytes());
             };
             if dtype == Dtype::I8 {
                 set(ConvPlane::Bias, 1000 - i32::from(input.quant.zero_point) * sum);
-                set(ConvPlane::WeightSum, sum);
+                if nr == 16 {
+                    set(ConvPlane::WeightSum, sum);
+                }
                 set(ConvPlane::Multiplier, 1 << 30);
                 set(ConvPlane::Shift, 39);
                 set(ConvPlane::Residual, 1 << 16);

@@ -359,9 +359,9 @@ fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>,
         .rev()
         .find(|s| largest * f64::from(1u32 << s) < f64::from(MAX_RESIDUAL_FACTOR) - 1.0)?;
 
-    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8) * layout.nr];
+    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8, layout.nr) * layout.nr];
     for o in 0..layout.panels() * layout.nr {
-        let panel = o / layout.nr * conv_planes(Dtype::I8) * layout.nr;
+        let panel = o / layout.nr * conv_planes(Dtype::I8, layout.nr) * layout.nr;
         let mut set = |plane: ConvPlane, value: i32| {
             params[panel + plane as usize * layout.nr + o % layout.nr] = value;
         };
@@ -375,7 +375,9 @@ fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>,
         let bias = (f64::from(conv.bias[o]) / unit).round() as i32;
         let requant = Requant::new(unit / out_scale)?;
         set(ConvPlane::Bias, bias - i32::from(q.input.quant.zero_point) * sum);
-        set(ConvPlane::WeightSum, sum);
+        if !has_columns(Dtype::I8, layout.nr) {
+            set(ConvPlane::WeightSum, sum);
+        }
         set(ConvPlane::Multiplier, requant.multiplier);
         set(ConvPlane::Shift, requant.shift.into());
         set(ConvPlane::Residual, (ratio(o) * f64::from(1u32 << shift)).round() as i32);

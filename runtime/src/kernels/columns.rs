@@ -7,13 +7,16 @@
 //! does.
 
 #[cfg(edge_dsp)]
-use super::{Number, scalar::plane};
+use super::scalar::plane;
+use artifact::Dtype;
 #[cfg(edge_dsp)]
 use artifact::layout::ConvPlane;
-use artifact::layout::{KR_I8, WINDOWS};
+use artifact::layout::{KR_I8, WINDOWS, conv_planes};
 
 /// Panel width.
 pub(crate) const NR: usize = 4;
+/// Planes of a panel's parameters.
+pub(crate) const PLANES: usize = conv_planes(Dtype::I8, NR);
 
 /// Two numbers of 16 bits, the first in the lower half.
 pub(crate) type Pair = u32;
@@ -74,7 +77,7 @@ fn sign_extend(word: u32) -> [Pair; 2] {
 /// so that the lower half of a product decides nothing.
 #[cfg(edge_dsp)]
 pub(crate) fn shifts_are_large(params: &[i32]) -> bool {
-    let mut panels = params.chunks_exact(<i8 as Number>::PLANES * NR);
+    let mut panels = params.chunks_exact(PLANES * NR);
     panels.all(|panel| plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|s| *s > 32))
 }
 

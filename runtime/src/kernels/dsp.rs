@@ -1,8 +1,8 @@
 //! [`super::columns`] with the DSP instructions of Armv7E-M and Armv8-M Mainline.
 
-use super::columns::{GROUP, NR, Pair};
+use super::Finish;
+use super::columns::{GROUP, NR, PLANES, Pair};
 use super::conv::ResidualSource;
-use super::{Finish, Number};
 use artifact::layout::KR_I8;
 
 /// What all outputs of a column share.
@@ -51,7 +51,7 @@ pub(crate) fn outputs(
     let panels = channels / NR;
     let half_len = weights.len() / (2 * panels).max(1);
     let groups = half_len / (2 * KR_I8);
-    let params_len = <i8 as Number>::PLANES * NR;
+    let params_len = PLANES * NR;
     let end = layer.windows[1] + channels;
     assert!(groups > 0 && column.len() >= groups * GROUP && params.len() >= panels * params_len);
     assert!(channels == panels * NR && out.len() >= end);
@@ -181,16 +181,16 @@ unsafe extern "C" fn two_outputs(
         "ldr r3, [sp, #48]",
         "ldrd r10, r11, [r1, #8]",
         "cbz r3, 4f",
-        "edge_residual r4, r5, r6, 64",
+        "edge_residual r4, r5, r6, 48",
         "ldr r0, [sp]",
         "ldr r1, [sp, #40]",
         "adds r3, #1",
-        "edge_residual r7, r8, r9, 68",
+        "edge_residual r7, r8, r9, 52",
         "ldr r0, [sp]",
         "ldr r1, [sp, #40]",
         "4:",
-        "edge_requantize r4, r5, r6, 32, 48",
-        "edge_requantize r7, r8, r9, 36, 52",
+        "edge_requantize r4, r5, r6, 16, 32",
+        "edge_requantize r7, r8, r9, 20, 36",
         "ldrd r3, r12, [r1]",
         "edge_clamp r6, r9",
         "edge_clamp r5, r8",

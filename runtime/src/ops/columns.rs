@@ -7,9 +7,9 @@
 
 use super::Context;
 use super::conv2d::{Operands, conv, operands};
-use crate::kernels::columns::{GROUP, NR, Pair, Sums, dot, fill, widen};
+use crate::kernels::columns::{GROUP, NR, PLANES, Pair, Sums, dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
-use crate::kernels::{Finish, Number, lift_residual, requantize};
+use crate::kernels::{Finish, lift_residual, requantize};
 #[cfg(edge_dsp)]
 use crate::kernels::{columns::shifts_are_large, dsp};
 use artifact::layout::{ConvPlane, KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
@@ -63,7 +63,7 @@ fn outputs(
     let c = usize::from(conv.output.c);
     let pairs = conv.weights.chunks_exact(conv.filter.panel_len() / 2);
     for (channel, weights) in (0..c).step_by(2).zip(pairs) {
-        let params = &conv.params[channel / NR * (<i8 as Number>::PLANES * NR)..][channel % NR..];
+        let params = &conv.params[channel / NR * (PLANES * NR)..][channel % NR..];
         let bias = ConvPlane::Bias as usize * NR;
         let mut sums: Sums = [[params[bias]; WINDOWS], [params[bias + 1]; WINDOWS]];
         dot(&mut sums, column, weights);

@@ -1,19 +1,33 @@
 //! Convolutions and dense layers.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(feature = "host")]
+use super::winograd;
+#[cfg(all(feature = "host", target_arch = "x86_64"))]
 use super::winograd_i8;
-use super::{Context, columns, fill_pad, winograd};
+use super::{Context, columns, fill_pad};
 use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
 use artifact::layout::FilterLayout;
 use artifact::{Conv2d, Dtype, Op};
+#[cfg(feature = "host")]
 use half::bf16;
 
 /// Runs one convolution on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     match (cx.dtype(), cx.nr()) {
         (Dtype::I8, 4) => columns::run(cx, op, arena),
+        #[cfg(feature = "host")]
+        _ => run_host(cx, op, arena),
+        #[cfg(not(feature = "host"))]
+        _ => {} // refused by `Model::new`
+    }
+}
+
+/// A convolution of floats, or in panels of 16.
+#[cfg(feature = "host")]
+fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
+    match (cx.dtype(), cx.nr()) {
         (Dtype::F32, _) if op.scratch.is_some() => winograd::run(cx, op, arena),
         (Dtype::F32, 4) => execute::<f32, f32, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);

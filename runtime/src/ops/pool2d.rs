@@ -33,6 +33,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
                     }
                 }
             }
+            #[cfg(feature = "host")]
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
                 let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
                 match op.kind {
@@ -40,6 +41,8 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
                     PoolKind::Average => cx.run(Pool { op, x, first, out, rule: MeanF32 }),
                 }
             }
+            #[cfg(not(feature = "host"))]
+            _ => {} // refused by `Model::new`
         }
     });
     fill_pad(out, op.output, dtype, flip);
@@ -98,10 +101,10 @@ impl Rule<i8> for MeanI8<'_> {
     #[inline(always)]
     fn finish(&self, acc: i32, count: usize, full: usize) -> i8 {
         let zero_points = count as i32 * i32::from(self.op.input.quant.zero_point);
-        // A window at the border counts as if it were full: its sum is scaled up.
-        // In 64 bits: a sum over a large window times its size leaves 32.
-        let full = full as i64 * i64::from(acc - zero_points);
-        let sum = (full / count.max(1) as i64) as i32;
+        // A window at the border counts as if it were full: its sum is scaled up. Quotient and
+        // remainder apart, for a sum over a large window times its size leaves 32 bits.
+        let (sum, count, full) = (acc - zero_points, count.max(1) as i32, full as i32);
+        let sum = sum / count * full + sum % count * full / count;
         let zero_point = self.op.output.quant.zero_point.into();
         requantize(sum, self.op.requant, zero_point, -128) ^ self.flip
     }

@@ -192,17 +192,19 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let residual_shift = noise.below(12) as u8;
     let residual_factor: Vec<i32> =
         (0..layout.c_out).map(|_| noise.below(1 << 21) as i32).collect();
-    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8) * nr];
+    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8, nr) * nr];
     for o in 0..layout.panels() * nr {
         let mut set = |plane: ConvPlane, v: i32| {
-            params[(o / nr * conv_planes(Dtype::I8) + plane as usize) * nr + o % nr] = v;
+            params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr] = v;
         };
         set(ConvPlane::Shift, 1);
         if o < layout.c_out {
             let sum: i32 =
                 weights[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
             set(ConvPlane::Bias, bias[o] - i32::from(input.zero_point) * sum);
-            set(ConvPlane::WeightSum, sum);
+            if nr == 16 {
+                set(ConvPlane::WeightSum, sum);
+            }
             set(ConvPlane::Multiplier, requant[o].multiplier);
             set(ConvPlane::Shift, requant[o].shift.into());
             set(ConvPlane::Residual, residual_factor[o]);

@@ -28,7 +28,7 @@ fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
 
 /// Whether every panel's shifts are at least 32, as those of networks are.
 pub(crate) fn all_shifts_are_large(params: &[i32]) -> bool {
-    params.chunks_exact(conv_planes(Dtype::I8) * NR).all(|panel| {
+    params.chunks_exact(conv_planes(Dtype::I8, NR) * NR).all(|panel| {
         plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
     })
 }

@@ -1,0 +1,34 @@
+//! Build script of every board: puts memory.x where the linker finds it, and a checked model where
+//! the program does. `EDGE_MODEL=path/to/other.edge cargo run --release` takes another one.
+
+use runtime::{AlignedBuf, Dtype, Model};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::copy("memory.x", out.join("memory.x")).expect("memory.x is copied");
+    // The boards use no interrupt.
+    fs::write(out.join("device.x"), "").expect("device.x is written");
+    println!("cargo:rustc-link-search={}", out.display());
+    println!("cargo:rustc-link-arg=-Tlink.x");
+    println!("cargo:rustc-link-arg=--nmagic");
+    println!("cargo:rerun-if-changed=memory.x");
+
+    let model = env::var_os("EDGE_MODEL")
+        .map_or_else(|| Path::new("../../models/resnet_8_cifar10.cortex-m.edge").into(), PathBuf::from);
+    let checked = fs::read(&model).map_err(|e| e.to_string()).and_then(|file| {
+        let file = AlignedBuf::from_slice(&file);
+        let found = Model::new(&file).map_err(|e| e.to_string())?;
+        match found.ops().any(|op| op.scratch().is_some()) && found.dtype() == Dtype::I8 {
+            true => fs::write(out.join("model.edge"), &*file).map_err(|e| e.to_string()),
+            false => Err("made for PCs; use convert --target cortex-m".to_owned()),
+        }
+    });
+    if let Err(e) = checked {
+        eprintln!("error: {}: {e}", model.display());
+        std::process::exit(1);
+    }
+    println!("cargo:rerun-if-changed={}", model.display());
+    println!("cargo:rerun-if-env-changed=EDGE_MODEL");
+}

@@ -1,0 +1,148 @@
+//! What every board does: classify embedded pictures, and tell what it took.
+//!
+//! Nothing here formats with `core::fmt`, allocates or can panic, which keeps the firmware small;
+//! `main.rs` of a board supplies memory, a clock and a way to write.
+#![no_std]
+#![forbid(unsafe_code)]
+
+use heapless::Vec;
+use runtime::preprocess::{RgbView, for_each_pixel};
+use runtime::{Logits, Model, Session, classify};
+
+/// Centres of `samples/pictures`, see `pictures/README.md`.
+const PICTURES: [(&str, &[u8]); 3] = [
+    ("chelsea", include_bytes!("../../pictures/chelsea-64x64.rgb")),
+    ("coffee", include_bytes!("../../pictures/coffee-64x64.rgb")),
+    ("rocket", include_bytes!("../../pictures/rocket-64x64.rgb")),
+];
+/// Pixels of a picture's side.
+const SIDE: usize = 64;
+/// Pixels of the side of the views whose logits are compared with other machines'.
+const VIEW: usize = 48;
+/// Most classes that are printed.
+const TOP: usize = 3;
+
+/// What the demonstration wants of a machine.
+pub trait Board {
+    /// Writes text.
+    fn write(&mut self, text: &str);
+
+    /// Instructions since an arbitrary start, or as near to that as the machine can tell; `None`
+    /// where it cannot.
+    fn instructions(&mut self) -> Option<u32>;
+
+    /// The most bytes of the stack that were in use since the start; `None` where nobody knows.
+    fn stack(&mut self) -> Option<usize>;
+}
+
+/// Classifies the embedded pictures with a model that `build-board.rs` has checked; the error says
+/// what is wrong.
+pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), &'static str> {
+    let start = board.instructions();
+    let model = Model::new_trusted(file).map_err(|_| "the embedded model is refused")?;
+    let checked = since(board, start);
+    let macs = model.ops().map(|op| op.macs() as u32).sum::<u32>();
+    print(board, &["model ", model.meta().name, ", "]);
+    number(board, file.len() as u32, " bytes, arena ");
+    number(board, model.arena_len() as u32, " bytes, ");
+    number(board, macs, " multiply-accumulates\n");
+    if let Some(checked) = checked {
+        number(board, checked, " instructions to check it\n");
+    }
+    let mut session = Session::new(&model, arena).map_err(|_| "the arena does not fit")?;
+    for (name, pixels) in PICTURES {
+        let view = view(pixels, 0, 0, SIDE)?;
+        let before = board.instructions();
+        fill(&model, &mut session, view);
+        let filled = since(board, before);
+        let before = board.instructions();
+        let logits = session.run();
+        let ran = since(board, before);
+        print(board, &[name, ":"]);
+        for score in classify::top_k::<TOP>(logits.iter(), TOP) {
+            let permille = (score.probability * 1000.0 + 0.5) as u32;
+            print(board, &[" ", model.label(score.index), " "]);
+            number(board, permille / 10, ".");
+            number(board, permille % 10, " %");
+        }
+        print(board, &["\n"]);
+        if let (Some(filled), Some(ran)) = (filled, ran) {
+            number(board, filled, " instructions to scale the picture, ");
+            number(board, ran, " to run, ");
+            number(board, ran / (macs / 100).max(1), " for 100 multiply-accumulates\n");
+        }
+    }
+    if let Some(stack) = board.stack() {
+        number(board, stack as u32, " bytes of stack\n");
+    }
+    for (name, pixels) in PICTURES {
+        for place in 0..9 {
+            let step = (SIDE - VIEW) / 2;
+            let view = view(pixels, place % 3 * step, place / 3 * step, VIEW)?;
+            fill(&model, &mut session, view);
+            print(board, &["logits of ", name, " "]);
+            number(board, place as u32, ":");
+            line(board, session.run());
+        }
+    }
+    Ok(())
+}
+
+/// A square of a picture.
+fn view(pixels: &[u8], x: usize, y: usize, side: usize) -> Result<RgbView<'_>, &'static str> {
+    let stride = SIDE * 3;
+    let from = pixels.get(y * stride + x * 3..).ok_or("the view starts outside of the picture")?;
+    RgbView::new(from, side, side, stride).map_err(|_| "the view leaves the picture")
+}
+
+fn fill(model: &Model<'_>, session: &mut Session<'_>, picture: RgbView<'_>) {
+    let mut input = session.input_mut();
+    for_each_pixel(&model.meta().preprocess, picture, |i, rgb| input.set_pixel(i, rgb));
+}
+
+fn since(board: &mut impl Board, start: Option<u32>) -> Option<u32> {
+    Some(board.instructions()?.wrapping_sub(start?))
+}
+
+/// The int8 scores, in one piece: a debugger's console is slow.
+fn line(board: &mut impl Board, logits: Logits<'_>) {
+    for scores in logits.as_i8().unwrap_or(&[]).chunks(16) {
+        let mut text: Vec<u8, 80> = Vec::new();
+        for score in scores {
+            // 16 scores take at most 5 bytes each.
+            let _ = text.push(b' ');
+            if *score < 0 {
+                let _ = text.push(b'-');
+            }
+            let mut digits = [0; 10];
+            let _ = text.extend_from_slice(decimal(score.unsigned_abs().into(), &mut digits));
+        }
+        print(board, &[core::str::from_utf8(&text).unwrap_or("")]);
+    }
+    print(board, &["\n"]);
+}
+
+fn print(board: &mut impl Board, parts: &[&str]) {
+    for part in parts {
+        board.write(part);
+    }
+}
+
+fn number(board: &mut impl Board, value: u32, unit: &str) {
+    let mut digits = [0; 10];
+    let text = core::str::from_utf8(decimal(value, &mut digits)).unwrap_or("");
+    print(board, &[text, unit]);
+}
+
+fn decimal(mut value: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut start = digits.len();
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+        start = at;
+        if value == 0 {
+            break;
+        }
+    }
+    &digits[start..]
+}

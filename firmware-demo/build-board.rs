@@ -15,8 +15,10 @@ fn main() {
     println!("cargo:rustc-link-arg=--nmagic");
     println!("cargo:rerun-if-changed=memory.x");
 
-    let model = env::var_os("EDGE_MODEL")
-        .map_or_else(|| Path::new("../../models/resnet_8_cifar10.cortex-m.edge").into(), PathBuf::from);
+    let model = env::var_os("EDGE_MODEL").map_or_else(
+        || Path::new("../../models/resnet_8_cifar10.cortex-m.edge").into(),
+        PathBuf::from,
+    );
     let checked = fs::read(&model).map_err(|e| e.to_string()).and_then(|file| {
         let file = AlignedBuf::from_slice(&file);
         let found = Model::new(&file).map_err(|e| e.to_string())?;

@@ -6,12 +6,18 @@
 # that use Debian's own Rust (package rustc-web) and its sources, linked as toolchain `deb`.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
-THUMB="thumbv7em-none-eabihf"
+THUMB="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
 ARM64="aarch64-unknown-linux-gnu"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-has_target() { [ -d "$(rustc ${1:++$1} --print sysroot)/lib/rustlib/$2/lib" ] 2>/dev/null; }
+has_targets() { # TOOLCHAIN
+  local sysroot target
+  sysroot=$(rustc ${1:++$1} --print sysroot 2>/dev/null) || return 1
+  for target in $THUMB $ARM64; do
+    [ -d "$sysroot/lib/rustlib/$target/lib" ] || return 1
+  done
+}
 
 if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-aarch64 >/dev/null ||
   ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v ld.lld-19 >/dev/null; then
@@ -21,12 +27,12 @@ if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-aarch64 >/dev/nu
     lld-19 qemu-system-arm qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
 fi
 
-if has_target "" $THUMB && has_target "" $ARM64; then exit 0; fi
+if has_targets ""; then exit 0; fi
 if rustup target add $THUMB $ARM64 >/dev/null 2>&1; then
   say "targets added by rustup"
   exit 0
 fi
-if has_target deb $THUMB && has_target deb $ARM64; then exit 0; fi
+if has_targets deb; then exit 0; fi
 
 say "rustup has no such targets here: using Debian's Rust as toolchain 'deb'"
 as_root apt-get update -qq
@@ -44,15 +50,16 @@ if [ ! -d $lib/$ARM64 ]; then
   as_root dpkg --remove-architecture arm64
   as_root apt-get update -qq
 fi
-if [ ! -d $lib/$THUMB ]; then
+for target in $THUMB; do
+  [ ! -d $lib/$target ] || continue
   mkdir -p "$work/core/src"
   echo '#![no_std]' >"$work/core/src/lib.rs"
   printf '[package]\nname="core-for-target"\nedition="2021"\n[profile.release]\npanic="abort"\n[workspace]\n' \
     >"$work/core/Cargo.toml"
   (cd "$work/core" && PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
-    CARGO_TARGET_DIR="$work/core/target" cargo build -q --release --target $THUMB -Zbuild-std=core,alloc)
-  as_root mkdir -p $lib/$THUMB/lib
-  as_root cp "$work"/core/target/$THUMB/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$THUMB/lib/
-fi
+    CARGO_TARGET_DIR="$work/core/target" cargo build -q --release --target $target -Zbuild-std=core,alloc)
+  as_root mkdir -p $lib/$target/lib
+  as_root cp "$work"/core/target/$target/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$target/lib/
+done
 rustup toolchain link deb /usr
 say "done"

@@ -3,16 +3,18 @@
 use std::env::var;
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(edge_dsp)");
+    println!("cargo:rustc-check-cfg=cfg(edge_dsp, edge_armv8m)");
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let target = var("TARGET").unwrap_or_default();
     let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     // Armv7E-M is Armv7-M with them; on Armv8-M they are an option of the core.
-    let by_cpu =
+    let names_core =
         ["m33", "m35p", "m55", "m85"].iter().any(|m| flags.contains(&format!("cortex-{m}")));
-    let has_dsp = target.starts_with("thumbv7em-")
-        || target.starts_with("thumbv8m.main-") && (by_cpu || flags.contains("+dsp"));
-    if has_dsp {
+    let is_armv8m = target.starts_with("thumbv8m.main-") && (names_core || flags.contains("+dsp"));
+    if is_armv8m {
+        println!("cargo:rustc-cfg=edge_armv8m");
+    }
+    if is_armv8m || target.starts_with("thumbv7em-") {
         println!("cargo:rustc-cfg=edge_dsp");
     }
 }

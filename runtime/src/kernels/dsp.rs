@@ -79,6 +79,20 @@ pub(crate) fn outputs(
     }
 }
 
+/// Names a core that has the instructions: assembly outside of functions knows the architecture only.
+#[cfg(not(edge_armv8m))]
+macro_rules! cpu {
+    () => {
+        ".cpu cortex-m4"
+    };
+}
+#[cfg(edge_armv8m)]
+macro_rules! cpu {
+    () => {
+        ".cpu cortex-m33"
+    };
+}
+
 /// Twelve products take one load of six activations, one of four weights, two SXTB16 and six
 /// SMLAD. All fourteen registers are in use, hence not inline.
 ///
@@ -97,6 +111,7 @@ unsafe extern "C" fn two_outputs(
     residual: *const i8,
 ) {
     core::arch::naked_asm!(
+        cpu!(),
         ".macro edge_products",
         "ldmia r1!, {{r3, r10, r11}}",
         "ldr r12, [r2], #4",

@@ -3,7 +3,7 @@
 use std::env::var;
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(edge_dsp, edge_armv8m)");
+    println!("cargo:rustc-check-cfg=cfg(edge_dsp, edge_armv8m, edge_thumb2)");
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let target = var("TARGET").unwrap_or_default();
     let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
@@ -16,5 +16,7 @@ fn main() {
     }
     if is_armv8m || target.starts_with("thumbv7em-") {
         println!("cargo:rustc-cfg=edge_dsp");
+    } else if target.starts_with("thumbv7m-") || target.starts_with("thumbv8m.main-") {
+        println!("cargo:rustc-cfg=edge_thumb2");
     }
 }

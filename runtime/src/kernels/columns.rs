@@ -3,8 +3,8 @@
 //! A column holds [`WINDOWS`] windows side by side: of each four channels the pair 0 and 2 of each
 //! window, then the pair 1 and 3, sign-extended to 16 bits. Weights lie as
 //! [`artifact::layout`] says. With Armv7E-M's DSP instructions (Cortex-M4, M7; M33 where the build
-//! names it), SXTB16 takes a word of weights apart and SMLAD multiplies pairs; elsewhere plain Rust
-//! does.
+//! names it), SXTB16 takes a word of weights apart and SMLAD multiplies pairs; other cores multiply
+//! one at a time.
 
 #[cfg(edge_dsp)]
 use super::scalar::plane;
@@ -82,6 +82,11 @@ pub(crate) fn shifts_are_large(params: &[i32]) -> bool {
 }
 
 /// Adds the products of a column and the weights of two outputs.
+#[cfg(edge_thumb2)]
+pub(crate) use super::thumb::dot;
+
+/// Adds the products of a column and the weights of two outputs.
+#[cfg(not(edge_thumb2))]
 pub(crate) fn dot(sums: &mut Sums, column: &[Pair], weights: &[i8]) {
     let (columns, _) = bytemuck::cast_slice::<_, i16>(column).as_chunks::<{ 2 * WINDOWS }>();
     let (weights, _) = weights.as_chunks::<4>();

@@ -16,6 +16,9 @@ pub(crate) mod conv;
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
 pub(crate) mod dsp;
 pub(crate) mod scalar;
+#[cfg(edge_thumb2)]
+#[expect(unsafe_code, reason = "assembly; each block states why it is sound")]
+pub(crate) mod thumb;
 pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]

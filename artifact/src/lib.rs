@@ -27,6 +27,7 @@ pub mod op;
 pub mod quant;
 mod reader;
 pub mod shape;
+pub mod stripes;
 pub mod winograd;
 pub mod winograd_i8;
 #[cfg(feature = "alloc")]

@@ -46,6 +46,9 @@ pub struct Conv2d {
     pub stride: [u16; 2],
     /// Padding.
     pub padding: Padding,
+    /// 0 where the output is a whole map in memory. Else that many lines of it are, and this runs
+    /// in turns with the next convolution whose output is whole, see [`crate::stripes`].
+    pub lines: u16,
     /// Packed weights.
     pub weights: Span,
     /// A range of the arena to work in. Floats with some are computed by Winograd's algorithm as

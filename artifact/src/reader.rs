@@ -13,8 +13,8 @@ use crate::layout::{
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
-    Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Span, output_len,
-    winograd, winograd_i8,
+    Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Shape, Span,
+    output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -128,11 +128,19 @@ impl<'a> Artifact<'a> {
             return Err(ArtifactError::Meta);
         }
         let mut cursor = 0;
+        let mut waiting = Waiting::default();
         for index in 0..self.header.op_count {
             let Some(op) = ops.next() else {
                 return Err(ArtifactError::Record { op: index });
             };
-            self.check_places(&op, index)?;
+            match op {
+                Op::Conv2d(o) if o.lines > 0 => waiting.push(o, index)?,
+                Op::Conv2d(o) if !waiting.is_empty() => {
+                    self.check_turns(core::mem::take(&mut waiting), &o, index)?;
+                }
+                _ if !waiting.is_empty() => return Err(ArtifactError::Operand { op: index }),
+                _ => self.check_places(&op, index)?,
+            }
             match op {
                 Op::Conv2d(o) => self.check_conv(&o, index, &mut cursor)?,
                 Op::Pool2d(o) => self.check_pool(&o, index)?,
@@ -192,9 +200,15 @@ impl<'a> Artifact<'a> {
     fn is_live(&self, place: Place, before: usize) -> bool {
         let mut live = self.meta.input == place;
         for op in self.ops().take(before) {
-            if op.output() == place {
+            let lines = match op {
+                Op::Conv2d(o) => o.lines,
+                Op::Pool2d(_) | Op::Affine(_) => 0,
+            };
+            if lines == 0 && op.output() == place {
                 live = true;
-            } else if self.overlap(op.output(), place) || !self.spares(op.scratch(), place) {
+            } else if self.overlap(in_memory(op.output(), lines), place)
+                || !self.spares(op.scratch(), place)
+            {
                 live = false;
             }
         }
@@ -236,6 +250,72 @@ impl<'a> Artifact<'a> {
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::check_places`], of convolutions that take turns: `waiting`, then `last`.
+    fn check_turns(
+        &self,
+        waiting: Waiting,
+        last: &Conv2d,
+        index: usize,
+    ) -> Result<(), ArtifactError> {
+        let bad = Err(ArtifactError::Operand { op: index });
+        let Some((first, shortcut)) = waiting.sort(last) else { return bad };
+        let turn = stripes::rows_of_turn(last, first.lines);
+        if !has_columns(self.header.dtype, self.header.nr) || turn == 0 {
+            return bad;
+        }
+        // Known to the end of this group only: the maps between, and all scratch.
+        let first_index = index - 1 - usize::from(shortcut.is_some());
+        let (input, output) = (first.input, last.output);
+        let residual = last.residual.map(|r| r.input);
+        let between = in_memory(first.output, first.lines);
+        let added = shortcut.map(|s| in_memory(s.output, s.lines));
+        let places = [Some(input), Some(output), Some(between), added];
+        let whole = residual.filter(|r| shortcut.is_none() && *r != input);
+        let sound = places.into_iter().flatten().chain(whole).all(|p| self.place_fits(p))
+            && self.is_live(input, first_index)
+            && whole.is_none_or(|r| self.is_live(r, first_index))
+            && residual.is_none_or(|r| r.shape == output.shape)
+            && shortcut.is_none_or(|s| {
+                s.filter[0] == 1
+                    && s.padding.top == 0
+                    && s.stride == first.stride
+                    && usize::from(s.lines) == turn
+                    && s.input == input
+                    && s.output.shape == output.shape
+            });
+        // Geometry, which turns rely on.
+        let rows = |c: &Conv2d| {
+            let (i, p) = (c.input.shape.h, c.padding);
+            padding_fits(p, c.filter[0], c.filter[1])
+                && output_len(i, p.top, p.bottom, c.filter[0], c.stride[0])
+                    == Some(c.output.shape.h)
+        };
+        if !sound || !rows(first) || !rows(last) || !shortcut.is_none_or(rows) {
+            return bad;
+        }
+        let apart = |a: Place, b: Place| !self.overlap(a, b);
+        let in_place = |r: Place| r.offset == output.offset;
+        let over = apart(input, output)
+            || (residual.is_none_or(|r| r != input || in_place(r))
+                && stripes::follows(first, last));
+        let disjoint = over
+            && apart(between, input)
+            && apart(between, output)
+            && added.is_none_or(|s| [between, input, output].iter().all(|p| apart(s, *p)))
+            && whole.is_none_or(|r| {
+                apart(r, between) && (apart(r, output) || in_place(r)) && apart(r, input)
+            });
+        let scratch = [Some(first), shortcut, Some(last)].into_iter().flatten().all(|c| {
+            c.scratch.is_some_and(|s| {
+                let end = u64::from(s.offset) + u64::from(s.len);
+                (s.offset as usize).is_multiple_of(ALIGN)
+                    && end <= self.header.arena_len as u64
+                    && places.into_iter().flatten().chain(whole).all(|p| self.spares(Some(s), p))
+            })
+        });
+        if disjoint && scratch { Ok(()) } else { bad }
     }
 
     /// The next range in the blob, which must start where the last one ended.
@@ -378,6 +458,45 @@ impl<'a> Artifact<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// What of an output is in memory: `lines` of it, or all where that is 0.
+fn in_memory(place: Place, lines: u16) -> Place {
+    match lines {
+        0 => place,
+        h => Place { shape: Shape { h, ..place.shape }, ..place },
+    }
+}
+
+/// Convolutions that wait for the one that they take turns with.
+#[derive(Default)]
+struct Waiting([Option<Conv2d>; 2]);
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.0[0].is_none()
+    }
+
+    fn push(&mut self, conv: Conv2d, op: usize) -> Result<(), ArtifactError> {
+        let place = self.0.iter_mut().find(|c| c.is_none());
+        *place.ok_or(ArtifactError::Operand { op })? = Some(conv);
+        match conv.residual {
+            Some(_) => Err(ArtifactError::Operand { op }),
+            None => Ok(()),
+        }
+    }
+
+    /// The one whose output `last` reads, and the one whose output it adds.
+    fn sort(&self, last: &Conv2d) -> Option<(&Conv2d, Option<&Conv2d>)> {
+        let (first, shortcut) = match &self.0 {
+            [Some(a), None] => (a, None),
+            [Some(a), Some(b)] if a.output == last.input => (a, Some(b)),
+            [Some(b), Some(a)] => (a, Some(b)),
+            [None, _] => return None,
+        };
+        let adds = |s: &Conv2d| last.residual.is_some_and(|r| r.input == s.output);
+        (first.output == last.input && shortcut.is_none_or(adds)).then_some((first, shortcut))
     }
 }
 

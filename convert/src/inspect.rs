@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use artifact::layout::{activation_bytes, has_columns};
-use artifact::{Artifact, Op, Place};
+use artifact::{Artifact, Op, Place, Shape};
 use core::fmt::Write;
 
 fn shape(place: Place) -> String {
@@ -64,13 +64,22 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             _ => "",
         };
         let output = op.output();
+        let lines = match &op {
+            Op::Conv2d(o) => o.lines,
+            Op::Pool2d(_) | Op::Affine(_) => 0,
+        };
+        let kept = Shape { h: if lines > 0 { lines } else { output.shape.h }, ..output.shape };
         let end = output.offset as usize
-            + activation_bytes(output.shape, header.dtype, header.nr).unwrap_or_default();
+            + activation_bytes(kept, header.dtype, header.nr).unwrap_or_default();
+        let turns = match lines {
+            0 => String::new(),
+            lines => format!(" {lines} lines at a time"),
+        };
         let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
             || op.input().offset == output.offset;
         let _ = writeln!(
             out,
-            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}",
+            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}",
             names.get(i).copied().unwrap_or(""),
             op.name(),
             shape(op.input()),

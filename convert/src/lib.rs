@@ -17,3 +17,4 @@ pub mod progress;
 pub mod quantize;
 pub mod random;
 pub mod resnet;
+pub mod stripes;

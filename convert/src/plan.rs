@@ -3,9 +3,11 @@
 //! Each value of the graph lives from the node that writes it to the last node that reads
 //! it. Values that a node may overwrite in place (a residual added here for the last time,
 //! an affine's input) share a *buffer*. Buffers are placed largest first, each at the lowest
-//! offset where no buffer that lives at the same time lies.
+//! offset where no buffer that lives at the same time lies. Convolutions of a [`Block`] take turns,
+//! and keep few lines of the maps between them.
 
 use crate::graph::{Graph, NodeOp, ValueId};
+use crate::stripes::Block;
 use artifact::layout::{activation_bytes, align_up};
 use artifact::{Dtype, Shape};
 
@@ -52,8 +54,8 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)
 }
 
-/// Plans the arena of an optimized graph in panels of `nr`; `scratch` are the bytes that each node takes beside
-/// its value while it runs.
+/// Plans the arena of an optimized graph in panels of `nr`; `scratch` are the bytes that each node
+/// takes beside its value while it runs, `stripes` the convolutions that take turns.
 ///
 /// # Errors
 /// An activation of more than 2 GiB.
@@ -62,17 +64,23 @@ pub fn plan(
     dtype: Dtype,
     nr: usize,
     scratch: &[Option<usize>],
+    stripes: &[Block],
 ) -> Result<MemoryPlan, PlanError> {
     let count = graph.nodes.len();
-    let mut live: Vec<[usize; 2]> = (0..count).map(|id| [id, id]).collect();
+    // Convolutions that take turns run at one time, that of the last.
+    let block_of = |id: usize| stripes.iter().find(|b| (b.first..=b.last).contains(&id));
+    let time = |id: usize| block_of(id).map_or(id, |b| b.last);
+    let mut live: Vec<[usize; 2]> = (0..count).map(|id| [time(id); 2]).collect();
     for (id, node) in graph.nodes.iter().enumerate() {
         for &input in &node.inputs {
-            live[input][1] = id;
+            live[input][1] = time(id);
         }
     }
     let mut bytes = Vec::with_capacity(count);
-    for node in &graph.nodes {
-        let size = activation_bytes(node.shape, dtype, nr)
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let lines = block_of(id).map_or(0, |b| b.lines(id));
+        let h = if lines > 0 { lines } else { node.shape.h };
+        let size = activation_bytes(Shape { h, ..node.shape }, dtype, nr)
             .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })?;
         bytes.push(size);
     }
@@ -80,7 +88,11 @@ pub fn plan(
     let mut buffer_of: Vec<usize> = Vec::with_capacity(count);
     let mut buffers: Vec<Buffer> = Vec::new();
     for id in 0..count {
-        if let Some(old) = reusable(graph, id, &live) {
+        let over = block_of(id).filter(|b| b.last == id && b.over_input);
+        let over = over.map(|b| graph.nodes[b.first].inputs[0]).filter(|x| live[*x][1] == id);
+        // Of a value that is not whole, there is nothing to write over.
+        let is_whole = |old: &ValueId| block_of(id).is_none_or(|b| *old < b.first);
+        if let Some(old) = over.or_else(|| reusable(graph, id, &live).filter(is_whole)) {
             let buffer = buffer_of[old];
             buffers[buffer].values.push(id);
             buffers[buffer].live[1] = live[id][1];
@@ -91,11 +103,21 @@ pub fn plan(
         }
     }
 
+    // Those that take turns share theirs.
+    let mut shared: Vec<(usize, usize)> = Vec::new(); // time, buffer
     let scratch_of: Vec<Option<usize>> = (0..count)
         .map(|id| {
             let bytes = align_up(scratch.get(id).copied().flatten()?);
-            buffers.push(Buffer { values: Vec::new(), bytes, live: [id, id] });
-            Some(buffers.len() - 1)
+            let buffer = match shared.iter().find(|(t, _)| *t == time(id)) {
+                Some((_, buffer)) => *buffer,
+                None => {
+                    buffers.push(Buffer { values: Vec::new(), bytes, live: [time(id); 2] });
+                    shared.push((time(id), buffers.len() - 1));
+                    buffers.len() - 1
+                }
+            };
+            buffers[buffer].bytes = bytes.max(buffers[buffer].bytes);
+            Some(buffer)
         })
         .collect();
 

@@ -2,7 +2,7 @@
 
 use crate::isa::Isa;
 use crate::model::Model;
-use crate::ops::{Context, affine, conv2d, fill_pad, pool2d};
+use crate::ops::{Context, affine, columns, conv2d, fill_pad, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
 use artifact::{Dtype, Op, Place, Quant};
@@ -140,8 +140,17 @@ impl<'a> Session<'a> {
             });
         };
         show(0, input, self.arena);
+        let mut waiting = [None; 2];
         for (index, op) in cx.artifact.ops().enumerate() {
             match &op {
+                // Only some lines of its output will ever be in memory: there is nothing to show.
+                Op::Conv2d(op) if op.lines > 0 => {
+                    waiting = [waiting[1], Some(*op)];
+                    continue;
+                }
+                Op::Conv2d(op) if waiting[1].is_some() => {
+                    columns::run_turns(&cx, core::mem::take(&mut waiting), op, self.arena);
+                }
                 Op::Conv2d(op) => conv2d::run(&cx, op, self.arena),
                 Op::Pool2d(op) => pool2d::run(&cx, op, self.arena),
                 Op::Affine(op) => affine::run(&cx, op, self.arena),

@@ -131,6 +131,7 @@ impl Weights {
             filter,
             stride,
             padding,
+            lines: 0,
             scratch,
             pairs_fit,
             weights,

@@ -4,6 +4,7 @@ use super::winograd;
 use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::quantize::quantize_channel;
+use crate::stripes::{Block, choose};
 use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
@@ -133,7 +134,16 @@ pub fn to_edge(
             _ => None,
         })
         .collect();
-    let plan = plan(graph, dtype, attributes.nr, &scratch)?;
+    let plan_with = |stripes: &[Block]| plan(graph, dtype, attributes.nr, &scratch, stripes);
+    let (stripes, plan) = if has_columns(dtype, attributes.nr) {
+        choose(graph, plan_with)?
+    } else {
+        (Vec::new(), plan_with(&[])?)
+    };
+    let lines = |id: usize| {
+        let block = stripes.iter().find(|b| (b.first..=b.last).contains(&id));
+        block.map_or(0, |b| b.lines(id))
+    };
     let place = |id: usize| Place {
         offset: plan.offsets[id] as u32,
         shape: graph.nodes[id].shape,
@@ -191,6 +201,7 @@ pub fn to_edge(
                     filter: conv.filter,
                     stride: conv.stride,
                     padding: conv.padding,
+                    lines: lines(id),
                     scratch: fast,
                     pairs_fit: dtype == Dtype::I8 && !has_columns(dtype, attributes.nr),
                     weights: blob.push(&weights).ok_or_else(too_large)?,

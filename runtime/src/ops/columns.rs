@@ -6,25 +6,109 @@
 //! one may be taken for a map.
 
 use super::Context;
-use super::conv2d::{Operands, conv, operands};
+use super::conv2d::{Operands, borrow, conv};
 use crate::kernels::columns::{GROUP, NR, PLANES, Pair, Sums, dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, lift_residual, requantize};
 #[cfg(edge_dsp)]
 use crate::kernels::{columns::shifts_are_large, dsp};
 use artifact::layout::{ConvPlane, KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
-use artifact::{Conv2d, Requant};
+use artifact::stripes::{input_rows, turns};
+use artifact::{Conv2d, Place, Requant};
+use core::ops::Range;
 
 /// Runs one convolution on the arena.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
+    let residual = op.residual.map(|r| Lines::whole(r.input));
+    let all = 0..usize::from(op.output.shape.h);
+    rows(cx, op, all, [Lines::whole(op.input), Lines::whole(op.output)], residual, arena);
+}
+
+/// Runs convolutions that take turns, see [`artifact::stripes`]: those that wait, and the last.
+pub(crate) fn run_turns(
+    cx: &Context<'_>,
+    waiting: [Option<Conv2d>; 2],
+    last: &Conv2d,
+    arena: &mut [u8],
+) {
+    let is_first = |op: &Conv2d| op.output == last.input;
+    let (first, shortcut) = match waiting {
+        [Some(a), b] if is_first(&a) => (a, b),
+        [b, Some(a)] => (a, b),
+        // The reader lets nothing else through.
+        _ => return,
+    };
+    let input = Lines::whole(first.input);
+    let line = Lines::len(first.output);
+    for turn in turns(&first, last) {
+        let start = first.output.offset as usize;
+        let moved = start + turn.moved * line;
+        arena.copy_within(moved..moved + turn.kept * line, start);
+        let between = Lines { place: first.output, first: turn.lines.start };
+        let new = turn.lines.start + turn.kept..turn.lines.end;
+        rows(cx, &first, new, [input, between], None, arena);
+        let mut residual = last.residual.map(|r| Lines::whole(r.input));
+        if let Some(shortcut) = &shortcut {
+            let added = Lines { place: shortcut.output, first: turn.rows.start };
+            rows(cx, shortcut, turn.rows.clone(), [input, added], None, arena);
+            residual = Some(added);
+        }
+        rows(cx, last, turn.rows, [between, Lines::whole(last.output)], residual, arena);
+    }
+}
+
+/// A map of which the arena holds the lines from `first` on.
+#[derive(Clone, Copy)]
+struct Lines {
+    place: Place,
+    first: usize,
+}
+
+impl Lines {
+    fn whole(place: Place) -> Self {
+        Self { place, first: 0 }
+    }
+
+    /// Bytes of a line.
+    fn len(place: Place) -> usize {
+        usize::from(place.shape.w) * usize::from(place.shape.c)
+    }
+
+    /// Where `rows` lie.
+    fn range(self, rows: &Range<usize>) -> Range<usize> {
+        let (start, line) = (self.place.offset as usize, Self::len(self.place));
+        start + (rows.start - self.first) * line..start + (rows.end - self.first) * line
+    }
+}
+
+/// Computes `rows` of a convolution's output. Once in the program, which saves flash.
+#[inline(never)]
+fn rows(
+    cx: &Context<'_>,
+    op: &Conv2d,
+    rows: Range<usize>,
+    [input, output]: [Lines; 2],
+    residual: Option<Lines>,
+    arena: &mut [u8],
+) {
+    if rows.is_empty() {
+        return;
+    }
+    let read = input_rows(op, &rows);
+    let ranges = [input.range(&read), output.range(&rows)];
+    let residual = residual.map(|r| r.range(&rows));
+    let Some(Operands { x, residual, scratch, out }) =
+        borrow::<i8>(arena, op.scratch, ranges, residual)
+    else {
         return;
     };
-    let conv = conv::<i8, i8, NR>(cx, op, x, residual);
-    let len = op.output.shape.len();
+    let mut conv = conv::<i8, i8, NR>(cx, op, x, residual);
+    // The rows that are read are its map now; above them, only the first has padding.
+    conv.padding.top =
+        (read.start + usize::from(op.padding.top) - rows.start * usize::from(op.stride[0])) as u8;
+    (conv.input.h, conv.output.h) = (read.len() as u16, rows.len() as u16);
     let columns = bytemuck::cast_slice_mut(scratch);
-    let out = bytemuck::cast_slice_mut(&mut out[..len]);
-    pixels(&conv, op.input.quant.zero_point, columns, out);
+    pixels(&conv, op.input.quant.zero_point, columns, bytemuck::cast_slice_mut(out));
 }
 
 /// Computes the whole map.

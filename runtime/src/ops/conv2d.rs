@@ -9,7 +9,8 @@ use crate::isa::Token;
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Lanes, Number};
 use artifact::layout::FilterLayout;
-use artifact::{Conv2d, Dtype, Op};
+use artifact::{Conv2d, Dtype, Op, Span};
+use core::ops::Range;
 #[cfg(feature = "host")]
 use half::bf16;
 
@@ -120,23 +121,34 @@ pub(super) fn operands<'a, E: Number>(
     op: &Conv2d,
     arena: &'a mut [u8],
 ) -> Option<Operands<'a, E>> {
-    let (input, output) = (cx.range(op.input), cx.range(op.output));
-    let scratch = op.scratch.map_or(0..0, |s| {
+    let residual = op.residual.map(|r| cx.range(r.input));
+    borrow(arena, op.scratch, [cx.range(op.input), cx.range(op.output)], residual)
+}
+
+/// As [`operands`], in ranges of the arena.
+pub(super) fn borrow<E: Number>(
+    arena: &mut [u8],
+    scratch: Option<Span>,
+    [input, output]: [Range<usize>; 2],
+    residual: Option<Range<usize>>,
+) -> Option<Operands<'_, E>> {
+    let scratch = scratch.map_or(0..0, |s| {
         let start = s.offset as usize;
         start..start + s.len as usize
     });
-    let (x, residual, scratch, out) = match op.residual {
-        Some(r) if r.input.offset != op.output.offset && r.input != op.input => {
-            let ranges = [input, cx.range(r.input), scratch, output];
+    let (x, residual, scratch, out) = match residual {
+        Some(r) if r != output && r != input => {
+            let ranges = [input, r, scratch, output];
             let [x, r, scratch, out] = arena.get_disjoint_mut(ranges).ok()?;
             (&*x, ResidualSource::Other(bytemuck::cast_slice(r)), scratch, out)
         }
         residual => {
+            let is_in_place = residual.as_ref() == Some(&output);
             let [x, scratch, out] = arena.get_disjoint_mut([input, scratch, output]).ok()?;
             let x = &*x;
             let residual = match residual {
                 None => ResidualSource::None,
-                Some(r) if r.input.offset == op.output.offset => ResidualSource::InPlace,
+                Some(_) if is_in_place => ResidualSource::InPlace,
                 Some(_) => ResidualSource::Other(bytemuck::cast_slice(x)),
             };
             (x, residual, scratch, out)

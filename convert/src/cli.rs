@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::accuracy::{Predictions, predict};
+use crate::budget::{Bytes, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::emit::keras::to_preset;
@@ -84,6 +85,13 @@ struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
+    /// Memory of the chip, such as 32K: what does not fit with a stack of 4K is not written, and it
+    /// is said which layer needs most
+    #[arg(long, value_name = "BYTES")]
+    ram: Option<Bytes>,
+    /// Flash of the chip, such as 128K, of which code takes 32K
+    #[arg(long, value_name = "BYTES")]
+    flash: Option<Bytes>,
     /// Output: .edge, .mpk for a checkpoint, .onnx for an f32 ONNX model, or .safetensors for a
     /// PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
@@ -266,6 +274,12 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let converted = convert(&checkpoint, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
     let edge = &converted.emitted.bytes;
+    if let Some(ram) = args.ram {
+        check_ram(&converted.graph, &converted.emitted.plan, ram)?;
+    }
+    if let Some(flash) = args.flash {
+        check_flash(&converted.graph, edge.len(), flash)?;
+    }
     write_atomic(&output, edge).with_context(|| output.display().to_string())?;
 
     let artifact = Artifact::parse(edge)?;

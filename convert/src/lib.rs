@@ -1,5 +1,6 @@
 //! Imports, optimizes, quantizes and plans models.
 pub mod accuracy;
+pub mod budget;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

@@ -20,8 +20,8 @@ pub struct MemoryPlan {
     pub bytes: Vec<usize>,
     /// First and last node at which each value lives.
     pub live: Vec<[usize; 2]>,
-    /// Offset of each node's scratch, where it has some.
-    pub scratch: Vec<Option<usize>>,
+    /// Offset and bytes of each node's scratch, where it has some.
+    pub scratch: Vec<Option<(usize, usize)>>,
     /// Bytes of the arena.
     pub arena_len: usize,
 }
@@ -127,14 +127,21 @@ pub fn plan(
     let mut placed: Vec<(usize, usize)> = Vec::new(); // buffer, offset
     let mut arena_len = 0;
     for b in order {
-        let overlaps = |other: usize| {
-            let (a, o) = (buffers[b].live, buffers[other].live);
-            a[0] <= o[1] && o[0] <= a[1]
+        // Of another buffer, what its values take that live at the same time.
+        let overlaps = |a: [usize; 2]| a[0] <= buffers[b].live[1] && buffers[b].live[0] <= a[1];
+        let taken_by = |other: usize| {
+            let values = buffers[other].values.iter().filter(|v| overlaps(live[**v]));
+            let values = values.map(|v| bytes[*v]).max();
+            if buffers[other].values.is_empty() {
+                buffers[other].bytes
+            } else {
+                values.unwrap_or(0)
+            }
         };
         let mut taken: Vec<(usize, usize)> = placed
             .iter()
-            .filter(|(other, _)| overlaps(*other))
-            .map(|&(other, at)| (at, at + buffers[other].bytes))
+            .filter(|(other, _)| overlaps(buffers[*other].live))
+            .map(|&(other, at)| (at, at + taken_by(other)))
             .collect();
         taken.sort_unstable();
         let mut offset = 0;
@@ -151,6 +158,8 @@ pub fn plan(
         }
     }
     let offset_of = |buffer: usize| placed.iter().find(|(b, _)| *b == buffer).map(|(_, at)| *at);
-    let scratch = scratch_of.into_iter().map(|buffer| buffer.and_then(offset_of)).collect();
+    let scratch = (scratch_of.into_iter().zip(scratch))
+        .map(|(buffer, bytes)| Some((offset_of(buffer?)?, (*bytes)?)))
+        .collect();
     Ok(MemoryPlan { offsets, bytes, live, scratch, arena_len })
 }

@@ -147,3 +147,104 @@ pub fn choose(
     let index = plans.iter().position(enough).unwrap_or(0);
     Ok(plans.swap_remove(index))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::init::random_checkpoint;
+    use crate::pipeline::{Options, Target, convert};
+    use crate::random::Rng;
+    use crate::resnet::ResNetConfig;
+    use artifact::writer::{Blob, Contents, write};
+    use artifact::{Artifact, Op};
+    use runtime::{AlignedBuf, Model, Session};
+
+    fn file(name: &str, size: u16, target: Target) -> Vec<u8> {
+        let config = ResNetConfig::named(name, 5).unwrap();
+        let checkpoint = random_checkpoint(config, size, 3).unwrap();
+        let pixels = usize::from(size) * usize::from(size) * 3;
+        let picture = (0..pixels).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect();
+        let options = Options { target, ..Options::default() };
+        convert(&checkpoint, &[picture], options, |_, _| ()).unwrap().emitted.bytes
+    }
+
+    /// Logits, or nothing of a model that is refused.
+    fn logits(file: &[u8]) -> Option<Vec<i8>> {
+        let file = AlignedBuf::from_slice(file);
+        let model = Model::new(&file).ok()?;
+        let mut arena = AlignedBuf::zeroed(model.arena_len());
+        let mut session = Session::new(&model, &mut arena).unwrap();
+        let mut input = session.input_mut();
+        for i in 0..input.len() {
+            input.set(i, (i * 31 % 256) as f32 / 128.0 - 1.0);
+        }
+        session.run().as_i8().map(<[i8]>::to_vec)
+    }
+
+    fn lines(op: &Op) -> u16 {
+        match op {
+            Op::Conv2d(conv) => conv.lines,
+            Op::Pool2d(_) | Op::Affine(_) => 0,
+        }
+    }
+
+    #[test]
+    fn turns_give_the_same_bytes() {
+        // Basic and bottleneck blocks, those with the activation first, odd maps. How many
+        // convolutions wait for another: none where the arena is the stem's.
+        for (name, size, count) in [
+            ("resnet_8_cifar", 32, 3),
+            ("resnet_8_cifar", 45, 3),
+            ("resnet_20_cifar", 32, 5),
+            ("resnet_18", 64, 0),
+            ("resnet_50", 70, 0),
+            ("resnet_v2_50", 64, 0),
+            ("resnet_vd_18", 64, 0),
+        ] {
+            let device = file(name, size, Target::CortexM);
+            let waiting = Artifact::parse(&device).unwrap().ops().filter(|op| lines(op) > 0);
+            assert_eq!(waiting.count(), count, "{name} {size}");
+            assert_eq!(logits(&device), logits(&file(name, size, Target::Host)), "{name} {size}");
+        }
+    }
+
+    #[test]
+    fn spoiled_turns_are_refused_or_run() {
+        let device = file("resnet_8_cifar", 32, Target::CortexM);
+        let artifact = Artifact::parse(&device).unwrap();
+        let header = artifact.header();
+        let sound: Vec<Op> = artifact.ops().collect();
+        let mut rng = Rng::keyed(&[7]);
+        let mut refused = 0;
+        for round in 0..400 {
+            let mut ops = sound.clone();
+            let at = rng.below(ops.len());
+            let other = sound[rng.below(ops.len())];
+            if let Op::Conv2d(conv) = &mut ops[at] {
+                match round % 7 {
+                    0 => conv.lines = rng.below(12) as u16,
+                    1 => conv.output.offset = rng.below(400) as u32 * 64,
+                    2 => conv.input.offset = rng.below(400) as u32 * 64,
+                    3 => conv.input = other.output(),
+                    4 => conv.output = other.output(),
+                    5 => conv.padding.top = rng.below(3) as u8,
+                    _ => conv.scratch = other.scratch(),
+                }
+            }
+            if rng.below(8) == 0 {
+                ops.swap(at, (at + 1) % sound.len());
+            }
+            let mut blob = Blob::new();
+            blob.push(&device[header.blob_offset()..]).unwrap();
+            let labels: Vec<&str> = artifact.labels().collect();
+            let (dtype, nr, arena_len) = (header.dtype, header.nr, header.arena_len);
+            let meta = *artifact.meta();
+            let contents =
+                Contents { dtype, nr, arena_len, meta, labels: &labels, ops: &ops, blob };
+            match write(contents) {
+                Ok(file) => assert!(logits(&file).is_some()),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 200, "only {refused} of 400 were refused");
+    }
+}

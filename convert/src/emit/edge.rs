@@ -163,9 +163,8 @@ pub fn to_edge(
             NodeOp::Conv2d(conv) => {
                 let input = place(node.inputs[0]);
                 let residual = conv.residual.then(|| place(node.inputs[1]));
-                let fast = plan.scratch[id].zip(scratch[id]);
-                let fast =
-                    fast.map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
+                let fast = plan.scratch[id]
+                    .map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
                 let is_transformed = fast.is_some() && dtype == Dtype::F32;
                 let [kh, kw] = if is_transformed { [1, 1] } else { conv.filter };
                 let layout = FilterLayout {

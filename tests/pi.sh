@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# edge-classify for Raspberry Pi, on emulated CPUs: a Cortex-A53 (Pi 3), A72 (Pi 4) and A76 (Pi 5)
+# give the same int8 logits as this machine, and those without a dot product refuse to use it.
+# `pi.sh +deb` builds with that toolchain.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cross=${1:-}
+target=aarch64-unknown-linux-gnu
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+cargo build -q --release --locked -p edge-classify
+cargo $cross build -q --release --locked -p edge-classify --target $target
+build=${CARGO_TARGET_DIR:-target}
+pictures=(samples/pictures/*.png samples/pictures/*.jpg)
+
+for cpu in cortex-a53 cortex-a72 cortex-a76; do
+  pi() { qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu "$build/$target/release/edge-classify" "$@"; }
+  for model in "" models/resnet_8_cifar10.edge; do
+    here=$("$build/release/edge-classify" ${model:+--model "$model"} --logits "${pictures[@]}")
+    there=$(pi ${model:+--model "$model"} --logits "${pictures[@]}")
+    if [ "$here" != "$there" ]; then
+      printf 'error: %s gives other logits\nhere  %s\nthere %s\n' "$cpu" "$here" "$there" >&2
+      exit 1
+    fi
+  done
+  if said=$(pi --isa dotprod "${pictures[0]}" 2>&1); then
+    [ $cpu = cortex-a76 ] || { echo "error: $cpu has no dot product, but it was used" >&2; exit 1; }
+  elif [ $cpu = cortex-a76 ] || ! grep -q "it has neon" <<<"$said"; then
+    printf 'error: %s: --isa dotprod: %s\n' "$cpu" "$said" >&2
+    exit 1
+  fi
+  echo "$cpu: ${#pictures[@]} pictures, two models, the same logits as here"
+done

@@ -123,7 +123,8 @@ pub fn choose(
     plan: impl Fn(&[Block]) -> Result<MemoryPlan, PlanError>,
 ) -> Result<(Vec<Block>, MemoryPlan), PlanError> {
     let mut plans = vec![(Vec::new(), plan(&[])?)];
-    for rows in [8, 4, 2, 1] {
+    // Three windows are computed at a time: rows by threes leave no rest.
+    for rows in [9, 6, 3, 1] {
         let mut blocks: Vec<Block> = Vec::new();
         for last in 0..graph.nodes.len() {
             let free = blocks.last().map_or(0, |b| b.last + 1);

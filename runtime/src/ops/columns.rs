@@ -116,12 +116,20 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
     #[cfg(edge_dsp)]
     let is_plain = c.is_multiple_of(NR) && shifts_are_large(conv.params);
+    #[cfg(edge_dsp)]
+    let whole = dsp::Layer::new(&conv.finish, c, WINDOWS);
+    let windows = Windows::new(conv, pad);
+    let mut walk = [0, 0];
     for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
         let first = i * WINDOWS;
         // Of a last, partial column, windows beyond the map stay as they were: nobody looks.
         let count = out.len() / c;
         for m in 0..count {
-            copy_window(conv, pad, [(first + m) / w, (first + m) % w], m, column);
+            windows.copy(walk, m, column);
+            walk[1] += 1;
+            if walk[1] == w {
+                walk = [walk[0] + 1, 0];
+            }
         }
         let residual = match conv.residual {
             ResidualSource::Other(r) => ResidualSource::Other(&r[first * c..]),
@@ -129,8 +137,9 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
         };
         #[cfg(edge_dsp)]
         if is_plain {
-            let layer = dsp::Layer::new(&conv.finish, c, count);
-            dsp::outputs(&layer, c, conv.params, column, conv.weights, out, residual);
+            let layer =
+                if count == WINDOWS { &whole } else { &dsp::Layer::new(&conv.finish, c, count) };
+            dsp::outputs(layer, c, conv.params, column, conv.weights, out, residual);
             continue;
         }
         outputs(conv, column, out, residual);
@@ -212,53 +221,79 @@ impl<'a> Scale<'a> {
     }
 }
 
-/// Copies window `m` of a column, that of the output's pixel at `[row, column]`.
-fn copy_window(
-    conv: &Conv<'_, i8, i8>,
+/// Where windows lie; what all of them share is computed once.
+struct Windows<'a> {
+    conv: &'a Conv<'a, i8, i8>,
+    /// The value beyond the map.
     pad: i8,
-    [row, column]: [usize; 2],
-    m: usize,
-    to: &mut [Pair],
-) {
-    let filter = conv.filter;
-    let [h, w, c] = [conv.input.h, conv.input.w, conv.input.c].map(usize::from);
-    let y0 = window_start(row, conv.stride[0], conv.padding.top);
-    let x0 = window_start(column, conv.stride[1], conv.padding.left);
-    let (taps, channels) = filter.taps();
-    let tap_len = filter.groups() * GROUP;
-    let is_whole = filter.packs_rows() || channels.is_multiple_of(KR_I8);
-    let row_is_inside = x0 >= 0 && x0 as usize + filter.kw <= w;
-    let rows = to.chunks_exact_mut(taps * tap_len);
-    if is_whole && row_is_inside && y0 >= 0 && y0 as usize + filter.kh <= h {
-        let lines = conv.x[(y0 as usize * w + x0 as usize) * c..].chunks(w * c);
-        for (to, line) in rows.zip(lines) {
-            widen(to, m, &line[..filter.kw * c]);
+    h: usize,
+    w: usize,
+    c: usize,
+    /// Numbers of a filter row.
+    row: usize,
+    /// [`Pair`]s of a tap and of a filter row in a column.
+    pairs: [usize; 2],
+    /// Whether a filter row can be widened at once.
+    is_whole: bool,
+}
+
+impl<'a> Windows<'a> {
+    fn new(conv: &'a Conv<'a, i8, i8>, pad: i8) -> Self {
+        let filter = conv.filter;
+        let (taps, channels) = filter.taps();
+        let tap = filter.groups() * GROUP;
+        let c = usize::from(conv.input.c);
+        Self {
+            conv,
+            pad,
+            h: conv.input.h.into(),
+            w: conv.input.w.into(),
+            c,
+            row: filter.kw * c,
+            pairs: [tap, taps * tap],
+            is_whole: filter.packs_rows() || channels.is_multiple_of(KR_I8),
         }
-        return;
     }
-    for (ky, to) in rows.enumerate() {
-        // Wraps around above the map.
-        let y = (y0 + ky as isize) as usize;
-        let line = conv.x.get(y.wrapping_mul(w * c)..).filter(|_| y < h);
-        let line = line.and_then(|line| line.get(..w * c));
-        match line {
-            Some(line) if row_is_inside && is_whole => {
-                widen(to, m, &line[x0 as usize * c..][..filter.kw * c]);
+
+    /// Copies window `m` of a column, that of the output's pixel at `[row, column]`.
+    fn copy(&self, [row, column]: [usize; 2], m: usize, to: &mut [Pair]) {
+        let Self { conv, h, w, c, pairs: [tap_pairs, row_pairs], .. } = *self;
+        let filter = conv.filter;
+        let y0 = window_start(row, conv.stride[0], conv.padding.top);
+        let x0 = window_start(column, conv.stride[1], conv.padding.left);
+        let row_is_inside = x0 >= 0 && x0 as usize + filter.kw <= w;
+        let rows = to.chunks_exact_mut(row_pairs);
+        if self.is_whole && row_is_inside && y0 >= 0 && y0 as usize + filter.kh <= h {
+            let lines = conv.x[(y0 as usize * w + x0 as usize) * c..].chunks(w * c);
+            for (to, line) in rows.zip(lines) {
+                widen(to, m, &line[..self.row]);
             }
-            _ if filter.packs_rows() => {
-                let mut packed = [pad; MAX_PACKED_ROW];
-                for (kx, packed) in packed[..filter.kw * c].chunks_exact_mut(c).enumerate() {
-                    if let Some(tap) = tap(line, x0 + kx as isize, c) {
-                        packed.copy_from_slice(tap);
-                    }
+            return;
+        }
+        for (ky, to) in rows.enumerate() {
+            // Wraps around above the map.
+            let y = (y0 + ky as isize) as usize;
+            let line = conv.x.get(y.wrapping_mul(w * c)..).filter(|_| y < h);
+            let line = line.and_then(|line| line.get(..w * c));
+            match line {
+                Some(line) if row_is_inside && self.is_whole => {
+                    widen(to, m, &line[x0 as usize * c..][..self.row]);
                 }
-                widen(to, m, &packed[..filter.kw * c]);
-            }
-            _ => {
-                for (kx, to) in to.chunks_exact_mut(tap_len).enumerate() {
-                    match tap(line, x0 + kx as isize, c) {
-                        Some(tap) => widen(to, m, tap),
-                        None => fill(to, m, pad),
+                _ if filter.packs_rows() => {
+                    let mut packed = [self.pad; MAX_PACKED_ROW];
+                    for (kx, packed) in packed[..self.row].chunks_exact_mut(c).enumerate() {
+                        if let Some(tap) = tap(line, x0 + kx as isize, c) {
+                            packed.copy_from_slice(tap);
+                        }
+                    }
+                    widen(to, m, &packed[..self.row]);
+                }
+                _ => {
+                    for (kx, to) in to.chunks_exact_mut(tap_pairs).enumerate() {
+                        match tap(line, x0 + kx as isize, c) {
+                            Some(tap) => widen(to, m, tap),
+                            None => fill(to, m, self.pad),
+                        }
                     }
                 }
             }

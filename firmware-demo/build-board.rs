@@ -11,6 +11,10 @@ fn main() {
     // The boards use no interrupt.
     fs::write(out.join("device.x"), "").expect("device.x is written");
     println!("cargo:rustc-link-search={}", out.display());
+    // The script of riscv-rt wants it first, that of cortex-m-rt includes it.
+    if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch.starts_with("riscv")) {
+        println!("cargo:rustc-link-arg=-Tmemory.x");
+    }
     println!("cargo:rustc-link-arg=-Tlink.x");
     println!("cargo:rustc-link-arg=--nmagic");
     println!("cargo:rerun-if-changed=memory.x");

@@ -4,9 +4,10 @@
 #
 # Where rustup can add targets (`rustup target add`), it does. Debian 12 machines without
 # that use Debian's own Rust (package rustc-web) and its sources, linked as toolchain `deb`.
+# Prints the argument that makes cargo use the toolchain that has the targets: nothing, or +deb.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
-THUMB="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf"
+BARE="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf riscv32imac-unknown-none-elf"
 ARM64="aarch64-unknown-linux-gnu"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -14,25 +15,29 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 has_targets() { # TOOLCHAIN
   local sysroot target
   sysroot=$(rustc ${1:++$1} --print sysroot 2>/dev/null) || return 1
-  for target in $THUMB $ARM64; do
+  for target in $BARE $ARM64; do
     [ -d "$sysroot/lib/rustlib/$target/lib" ] || return 1
   done
 }
 
-if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-aarch64 >/dev/null ||
+if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-system-riscv32 >/dev/null ||
+  ! command -v qemu-aarch64 >/dev/null ||
   ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v ld.lld-19 >/dev/null; then
   say "installing QEMU, lld and the aarch64 C compiler"
   as_root apt-get update -qq
   as_root apt-get install -y -qq --no-install-recommends \
-    lld-19 qemu-system-arm qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
+    lld-19 qemu-system-arm qemu-system-misc qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
 fi
 
 if has_targets ""; then exit 0; fi
-if rustup target add $THUMB $ARM64 >/dev/null 2>&1; then
+if rustup target add $BARE $ARM64 >/dev/null 2>&1; then
   say "targets added by rustup"
   exit 0
 fi
-if has_targets deb; then exit 0; fi
+if has_targets deb; then
+  echo +deb
+  exit 0
+fi
 
 say "rustup has no such targets here: using Debian's Rust as toolchain 'deb'"
 as_root apt-get update -qq
@@ -50,7 +55,7 @@ if [ ! -d $lib/$ARM64 ]; then
   as_root dpkg --remove-architecture arm64
   as_root apt-get update -qq
 fi
-for target in $THUMB; do
+for target in $BARE; do
   [ ! -d $lib/$target ] || continue
   mkdir -p "$work/core/src"
   echo '#![no_std]' >"$work/core/src/lib.rs"
@@ -61,5 +66,6 @@ for target in $THUMB; do
   as_root mkdir -p $lib/$target/lib
   as_root cp "$work"/core/target/$target/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$target/lib/
 done
-rustup toolchain link deb /usr
+rustup toolchain link deb /usr >&2
 say "done"
+echo +deb

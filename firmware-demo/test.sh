@@ -37,3 +37,4 @@ check mps2-an386 "$resnet_8" thumbv7m-none-eabi
 check mps2-an386 "$resnet_20"
 check mps2-an500 "$resnet_8"
 check mps2-an505 "$resnet_8"
+check riscv-virt "$resnet_8"

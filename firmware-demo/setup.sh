@@ -7,6 +7,8 @@
 # Prints the argument that makes cargo use the toolchain that has the targets: nothing, or +deb.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
+# Only the answer goes to standard output.
+exec 3>&1 >&2
 BARE="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf riscv32imac-unknown-none-elf"
 ARM64="aarch64-unknown-linux-gnu"
 
@@ -35,7 +37,7 @@ if rustup target add $BARE $ARM64 >/dev/null 2>&1; then
   exit 0
 fi
 if has_targets deb; then
-  echo +deb
+  echo +deb >&3
   exit 0
 fi
 
@@ -66,6 +68,6 @@ for target in $BARE; do
   as_root mkdir -p $lib/$target/lib
   as_root cp "$work"/core/target/$target/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$target/lib/
 done
-rustup toolchain link deb /usr >&2
+rustup toolchain link deb /usr
 say "done"
-echo +deb
+echo +deb >&3

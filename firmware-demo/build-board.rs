@@ -26,10 +26,10 @@ fn main() {
     let checked = fs::read(&model).map_err(|e| e.to_string()).and_then(|file| {
         let file = AlignedBuf::from_slice(&file);
         let found = Model::new(&file).map_err(|e| e.to_string())?;
-        match found.ops().any(|op| op.scratch().is_some()) && found.dtype() == Dtype::I8 {
-            true => fs::write(out.join("model.edge"), &*file).map_err(|e| e.to_string()),
-            false => Err("made for PCs; use convert --target cortex-m".to_owned()),
+        if (found.dtype(), found.panel_width()) != (Dtype::I8, 4) {
+            return Err("no int8 model for microcontrollers; use convert --target cortex-m".into());
         }
+        fs::write(out.join("model.edge"), &*file).map_err(|e| e.to_string())
     });
     if let Err(e) = checked {
         eprintln!("error: {}: {e}", model.display());

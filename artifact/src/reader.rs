@@ -155,6 +155,10 @@ impl<'a> Artifact<'a> {
                 return Err(ArtifactError::NoOutput);
             }
         }
+        // What nothing takes turns with would never run.
+        if !waiting.is_empty() {
+            return Err(ArtifactError::NoOutput);
+        }
         if !ops.rest.is_empty() {
             return Err(ArtifactError::Record { op: self.header.op_count });
         }

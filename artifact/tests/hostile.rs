@@ -724,6 +724,12 @@ fn every_error_has_a_text() {
 }
 
 #[test]
+fn a_last_operator_that_waits_for_another() {
+    let error = refused(|p| p.conv(DENSE).lines = 1);
+    assert_eq!(error, ArtifactError::NoOutput);
+}
+
+#[test]
 fn columns_that_are_missing_or_have_another_size() {
     let set = |scratch| {
         let mut parts = Parts::sound(Dtype::I8, 4);

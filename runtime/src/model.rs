@@ -49,6 +49,11 @@ impl<'a> Model<'a> {
         self.artifact.header().dtype
     }
 
+    /// Output channels that weights are packed by: 16 for PCs and Pis, 4 for microcontrollers.
+    pub fn panel_width(&self) -> usize {
+        self.artifact.header().nr
+    }
+
     /// Name, preprocessing, provenance.
     pub fn meta(&self) -> Meta<'a> {
         *self.artifact.meta()

@@ -111,7 +111,7 @@ fn rows(
     pixels(&conv, op.input.quant.zero_point, columns, bytemuck::cast_slice_mut(out));
 }
 
-/// Computes the whole map.
+/// Computes a map, or rows that are taken for one.
 fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8]) {
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
     #[cfg(edge_dsp)]

@@ -147,7 +147,7 @@ mod tests {
         // The block that has a whole map of 32×32×16, the lines between and the shortcut's.
         assert!(ram.contains("layer `stack1_block0"), "{ram}");
         assert!(ram.contains("16384 of `stack0_block0_2_conv`"), "{ram}");
-        assert!(ram.contains("--size 24"), "{ram}");
+        assert!(ram.contains("--size 16"), "{ram}");
         let flash = check_flash(graph, emitted.bytes.len(), Bytes(64 << 10)).unwrap_err();
         assert!(flash.to_string().contains("36864"), "{flash}");
     }

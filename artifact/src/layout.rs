@@ -8,10 +8,10 @@
 //!
 //! **Weights**: `[panel][filter row][filter column][channel group][NR][KR]`: the order in
 //! which a kernel that owns NR output channels consumes them. KR is 4 for int8 (VPDPBUSD,
-//! SDOT and SMLAD all multiply four neighbours), 2 for bf16 (VDPBF16PS) and 1 for f32 and f16. Where channels would
-//! leave groups partly empty, as a picture's three do, the taps of a filter row are packed as
-//! one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map. Channels and
-//! outputs that do not exist are zero. Int8 weights are −127..=127.
+//! SDOT and SMLAD all multiply four neighbours), 2 for bf16 (VDPBF16PS) and 1 for f32 and f16.
+//! Where channels would leave groups partly empty, as a picture's three do, the taps of a filter
+//! row are packed as one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map.
+//! Channels and outputs that do not exist are zero. Int8 weights are −127..=127.
 //!
 //! Microcontrollers multiply two outputs at a time, so their int8 panels of four are two halves,
 //! each `[filter row][filter column][channel group][2][2][2]`: channels 0 and 2 of two outputs,

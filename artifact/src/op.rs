@@ -155,6 +155,14 @@ impl Op {
         }
     }
 
+    /// See [`Conv2d::lines`]; 0 for other operators.
+    pub const fn lines(&self) -> u16 {
+        match self {
+            Self::Conv2d(o) => o.lines,
+            Self::Pool2d(_) | Self::Affine(_) => 0,
+        }
+    }
+
     /// Name of the operator.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -204,10 +204,7 @@ impl<'a> Artifact<'a> {
     fn is_live(&self, place: Place, before: usize) -> bool {
         let mut live = self.meta.input == place;
         for op in self.ops().take(before) {
-            let lines = match op {
-                Op::Conv2d(o) => o.lines,
-                Op::Pool2d(_) | Op::Affine(_) => 0,
-            };
+            let lines = op.lines();
             if lines == 0 && op.output() == place {
                 live = true;
             } else if self.overlap(in_memory(op.output(), lines), place)

@@ -64,10 +64,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             _ => "",
         };
         let output = op.output();
-        let lines = match &op {
-            Op::Conv2d(o) => o.lines,
-            Op::Pool2d(_) | Op::Affine(_) => 0,
-        };
+        let lines = op.lines();
         let kept = Shape { h: if lines > 0 { lines } else { output.shape.h }, ..output.shape };
         let end = output.offset as usize
             + activation_bytes(kept, header.dtype, header.nr).unwrap_or_default();

@@ -181,13 +181,6 @@ mod tests {
         session.run().as_i8().map(<[i8]>::to_vec)
     }
 
-    fn lines(op: &Op) -> u16 {
-        match op {
-            Op::Conv2d(conv) => conv.lines,
-            Op::Pool2d(_) | Op::Affine(_) => 0,
-        }
-    }
-
     #[test]
     fn turns_give_the_same_bytes() {
         // Basic and bottleneck blocks, those with the activation first, odd maps. How many
@@ -202,7 +195,7 @@ mod tests {
             ("resnet_vd_18", 64, 0),
         ] {
             let device = file(name, size, Target::CortexM);
-            let waiting = Artifact::parse(&device).unwrap().ops().filter(|op| lines(op) > 0);
+            let waiting = Artifact::parse(&device).unwrap().ops().filter(|op| op.lines() > 0);
             assert_eq!(waiting.count(), count, "{name} {size}");
             assert_eq!(logits(&device), logits(&file(name, size, Target::Host)), "{name} {size}");
         }

@@ -58,10 +58,8 @@ impl Context<'_> {
         match self.workers.threads() {
             0 | 1 => 1,
             n => {
-                // 32 bits are plenty, and need no division of 64 on a microcontroller.
-                let [macs, grain] = [macs, self.workers.grain().max(1)]
-                    .map(|count| u32::try_from(count).unwrap_or(u32::MAX));
-                ((macs / grain) as usize).clamp(1, n * PER_THREAD)
+                let worth = macs / self.workers.grain().max(1);
+                usize::try_from(worth).unwrap_or(usize::MAX).clamp(1, n * PER_THREAD)
             }
         }
     }

@@ -11,13 +11,14 @@ export DEBIAN_FRONTEND=noninteractive
 exec 3>&1 >&2
 BARE="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf riscv32imac-unknown-none-elf"
 ARM64="aarch64-unknown-linux-gnu"
+WASM="wasm32-unknown-unknown"
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 has_targets() { # TOOLCHAIN
   local sysroot target
   sysroot=$(rustc ${1:++$1} --print sysroot 2>/dev/null) || return 1
-  for target in $BARE $ARM64; do
+  for target in $BARE $ARM64 $WASM; do
     [ -d "$sysroot/lib/rustlib/$target/lib" ] || return 1
   done
 }
@@ -32,7 +33,7 @@ if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-system-riscv32 >
 fi
 
 if has_targets ""; then exit 0; fi
-if rustup target add $BARE $ARM64 >/dev/null 2>&1; then
+if rustup target add $BARE $ARM64 $WASM >/dev/null 2>&1; then
   say "targets added by rustup"
   exit 0
 fi
@@ -57,16 +58,20 @@ if [ ! -d $lib/$ARM64 ]; then
   as_root dpkg --remove-architecture arm64
   as_root apt-get update -qq
 fi
-for target in $BARE; do
+# The libraries of a target, from their sources.
+for target in $BARE $WASM; do
   [ ! -d $lib/$target ] || continue
-  mkdir -p "$work/core/src"
-  echo '#![no_std]' >"$work/core/src/lib.rs"
-  printf '[package]\nname="core-for-target"\nedition="2021"\n[profile.release]\npanic="abort"\n[workspace]\n' \
-    >"$work/core/Cargo.toml"
-  (cd "$work/core" && PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
-    CARGO_TARGET_DIR="$work/core/target" cargo build -q --release --target $target -Zbuild-std=core,alloc)
+  if [ $target = $WASM ]; then crates=std,panic_abort; else crates=core,alloc; fi
+  mkdir -p "$work/empty/src"
+  echo '#![no_std]' >"$work/empty/src/lib.rs"
+  printf '[package]\nname="empty"\nedition="2021"\n[profile.release]\npanic="abort"\n[workspace]\n' \
+    >"$work/empty/Cargo.toml"
+  (cd "$work/empty" && PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+    CARGO_TARGET_DIR="$work/empty/target" cargo build -q --release --target $target -Zbuild-std=$crates)
   as_root mkdir -p $lib/$target/lib
-  as_root cp "$work"/core/target/$target/release/deps/lib{core,alloc,compiler_builtins}-*.rlib $lib/$target/lib/
+  for library in "$work"/empty/target/$target/release/deps/*.rlib; do
+    [[ $library == */libempty-* ]] || as_root cp "$library" $lib/$target/lib/
+  done
 done
 rustup toolchain link deb /usr
 say "done"

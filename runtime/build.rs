@@ -1,9 +1,10 @@
-//! Finds out whether an Arm target has DSP instructions, which stable Rust does not tell.
+//! Finds out which instructions the target has: DSP instructions of Arm, which stable Rust does
+//! not tell, and WebAssembly's vectors.
 
 use std::env::var;
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(edge_dsp, edge_armv8m, edge_thumb2)");
+    println!("cargo:rustc-check-cfg=cfg(edge_dsp, edge_armv8m, edge_thumb2, edge_simd128)");
     println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
     let target = var("TARGET").unwrap_or_default();
     let flags = var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
@@ -18,5 +19,9 @@ fn main() {
         println!("cargo:rustc-cfg=edge_dsp");
     } else if target.starts_with("thumbv7m-") || target.starts_with("thumbv8m.main-") {
         println!("cargo:rustc-cfg=edge_thumb2");
+    }
+    let features = var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    if target.starts_with("wasm32-") && features.split(',').any(|f| f == "simd128") {
+        println!("cargo:rustc-cfg=edge_simd128");
     }
 }

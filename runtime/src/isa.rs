@@ -4,6 +4,8 @@ use crate::kernels::Lanes;
 #[cfg(target_arch = "aarch64")]
 use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
+#[cfg(edge_simd128)]
+use crate::kernels::wasm32::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
 use artifact::Dtype;
@@ -28,6 +30,8 @@ pub(crate) enum Token {
     Neon(Neon),
     #[cfg(target_arch = "aarch64")]
     DotProd(DotProd),
+    #[cfg(edge_simd128)]
+    Simd128(Simd128),
 }
 
 impl Isa {
@@ -49,7 +53,9 @@ impl Isa {
             DotProd::new().map(|t| Self(Token::DotProd(t))),
             Neon::new().map(|t| Self(Token::Neon(t))),
         ];
-        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        #[cfg(edge_simd128)]
+        let special = [Some(Self(Token::Simd128(Simd128)))];
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", edge_simd128)))]
         let special = [None::<Self>; 0];
         special.into_iter().flatten().chain([Self::SCALAR])
     }
@@ -75,6 +81,8 @@ impl Isa {
             Token::Neon(t) => peak(t, dtype, rounds),
             #[cfg(target_arch = "aarch64")]
             Token::DotProd(t) => peak(t, dtype, rounds),
+            #[cfg(edge_simd128)]
+            Token::Simd128(t) => peak(t, dtype, rounds),
         }
     }
 
@@ -94,6 +102,8 @@ impl Isa {
             (Token::DotProd(t), Dtype::F16) if t.fp16().is_some() => 4,
             #[cfg(target_arch = "aarch64")]
             (Token::Neon(_) | Token::DotProd(_), _) => 5,
+            #[cfg(edge_simd128)]
+            (Token::Simd128(_), _) => 2,
         }
     }
 
@@ -115,6 +125,8 @@ impl Isa {
             Token::Neon(_) => "neon",
             #[cfg(target_arch = "aarch64")]
             Token::DotProd(_) => "dotprod",
+            #[cfg(edge_simd128)]
+            Token::Simd128(_) => "simd128",
         }
     }
 }

@@ -19,6 +19,9 @@ pub(crate) mod scalar;
 #[cfg(edge_thumb2)]
 #[expect(unsafe_code, reason = "assembly; each block states why it is sound")]
 pub(crate) mod thumb;
+#[cfg(edge_simd128)]
+#[expect(unsafe_code, reason = "vector loads; each block states why it is sound")]
+pub(crate) mod wasm32;
 pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "vector intrinsics; each block states why it is sound")]

@@ -192,3 +192,55 @@ impl Multiply for Scalar {
         products.eval::<Self, 1>(self, out);
     }
 }
+
+/// An instruction set for int8 alone, whose floats are plain Rust as compiled for the baseline.
+pub(crate) trait PlainFloats: Copy + Sync {}
+
+impl<T: PlainFloats, const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for T {
+    type Acc = [f32; NR];
+    type Scale = ();
+
+    #[inline(always)]
+    fn start(self, params: &[f32]) -> [f32; NR] {
+        Lanes::<NR, f32, W>::start(Scalar, params)
+    }
+
+    #[inline(always)]
+    fn scale(self, _: &[f32], _: &Finish) {}
+
+    #[inline(always)]
+    fn dot<const MR: usize, const NP: usize>(
+        self,
+        acc: &mut [[[f32; NR]; NP]; MR],
+        x: [&[f32]; MR],
+        rows: Rows,
+        w: [&[W]; NP],
+    ) {
+        Scalar.dot(acc, x, rows, w);
+    }
+
+    #[inline(always)]
+    fn finish(
+        self,
+        acc: [f32; NR],
+        (): &(),
+        finish: &Finish,
+        residual: Option<&[f32; NR]>,
+    ) -> [f32; NR] {
+        Lanes::<NR, f32, W>::finish(Scalar, acc, &(), finish, residual)
+    }
+
+    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
+        Lanes::<NR, f32, W>::conv(Scalar, conv, first_pixel, out);
+    }
+
+    fn peak(self, rounds: usize) -> u64 {
+        Lanes::<NR, f32, W>::peak(Scalar, rounds)
+    }
+}
+
+impl<T: PlainFloats> Multiply for T {
+    fn multiply(self, products: &Products<'_>, out: &mut Block) {
+        Scalar.multiply(products, out);
+    }
+}

@@ -59,6 +59,8 @@ fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
 #[cfg(target_arch = "aarch64")]
 use crate::kernels::aarch64::{DotProd, Neon};
 use crate::kernels::scalar::Scalar;
+#[cfg(edge_simd128)]
+use crate::kernels::wasm32::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
 
@@ -94,7 +96,20 @@ where
     }
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// The kernel of the session's instruction set, panels of 16.
+#[cfg(edge_simd128)]
+fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
+where
+    Scalar: Lanes<16, E, W>,
+    Simd128: Lanes<16, E, W>,
+{
+    match cx.isa.0 {
+        Token::Scalar(t) => t.conv(conv, first, out),
+        Token::Simd128(t) => t.conv(conv, first, out),
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", edge_simd128)))]
 fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
 where
     Scalar: Lanes<16, E, W>,

@@ -93,6 +93,8 @@ impl Context<'_> {
             Token::Neon(t) => t.run(kernel),
             #[cfg(target_arch = "aarch64")]
             Token::DotProd(t) => t.run(kernel),
+            #[cfg(edge_simd128)]
+            Token::Simd128(t) => t.run(kernel),
         }
     }
 }

@@ -83,6 +83,8 @@ fn multiply(cx: &Context<'_>, products: &Products<'_>, out: &mut Block) {
         Token::Neon(t) => t.multiply(products, out),
         #[cfg(target_arch = "aarch64")]
         Token::DotProd(t) => t.multiply(products, out),
+        #[cfg(edge_simd128)]
+        Token::Simd128(t) => t.multiply(products, out),
     }
 }
 

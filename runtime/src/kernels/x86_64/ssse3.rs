@@ -5,8 +5,7 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::scalar::{FloatWeight, Scalar, plane};
-use crate::kernels::winograd::{Block, Multiply, Products};
+use crate::kernels::scalar::{PlainFloats, Scalar, plane};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
@@ -136,52 +135,5 @@ impl Lanes<NR, i8, i8> for Ssse3 {
     }
 }
 
-/// As plain Rust, which has SSE2 here.
-impl<W: FloatWeight> Lanes<NR, f32, W> for Ssse3 {
-    type Acc = [f32; NR];
-    type Scale = ();
-
-    #[inline(always)]
-    fn start(self, params: &[f32]) -> [f32; NR] {
-        Lanes::<NR, f32, W>::start(Scalar, params)
-    }
-
-    #[inline(always)]
-    fn scale(self, _: &[f32], _: &Finish) {}
-
-    #[inline(always)]
-    fn dot<const MR: usize, const NP: usize>(
-        self,
-        acc: &mut [[[f32; NR]; NP]; MR],
-        x: [&[f32]; MR],
-        rows: Rows,
-        w: [&[W]; NP],
-    ) {
-        Scalar.dot(acc, x, rows, w);
-    }
-
-    #[inline(always)]
-    fn finish(
-        self,
-        acc: [f32; NR],
-        (): &(),
-        finish: &Finish,
-        residual: Option<&[f32; NR]>,
-    ) -> [f32; NR] {
-        Lanes::<NR, f32, W>::finish(Scalar, acc, &(), finish, residual)
-    }
-
-    fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
-        Lanes::<NR, f32, W>::conv(Scalar, conv, first_pixel, out);
-    }
-
-    fn peak(self, rounds: usize) -> u64 {
-        Lanes::<NR, f32, W>::peak(Scalar, rounds)
-    }
-}
-
-impl Multiply for Ssse3 {
-    fn multiply(self, products: &Products<'_>, out: &mut Block) {
-        Scalar.multiply(products, out);
-    }
-}
+/// Plain Rust has SSE2 here.
+impl PlainFloats for Ssse3 {}

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The page in a real browser, Chromium without a window: pictures get the same scores as from
+# edge-classify, files that are none an error. `test.sh +deb` builds the module with that toolchain.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cross=${1:-}
+if ! { command -v chromium && command -v chromedriver && command -v jq && command -v curl; } >/dev/null; then
+  sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  $sudo apt-get update -qq
+  $sudo apt-get install -y -qq --no-install-recommends chromium chromium-driver jq curl >/dev/null
+fi
+work=$(mktemp -d)
+driver=
+trap '[ -z "$driver" ] || { curl -s -X DELETE "$session" >/dev/null || true; kill "$driver"; }; rm -rf "$work"' EXIT
+bash web/build.sh models/resnet_20_cifar10.edge "$work/page.html" $cross
+size=$(($(stat -c %s "$work/page.html") - $(gzip -9c models/resnet_20_cifar10.edge | base64 -w0 | wc -c)))
+[ $size -le 1000000 ] || { echo "error: the page takes $size bytes without its model" >&2; exit 1; }
+echo "the page without its model: $size bytes"
+cargo build -q --release --locked -p edge-classify -p edge-convert
+bin=${CARGO_TARGET_DIR:-target}/release
+"$bin/convert" models/resnet_8_cifar10.mpk -o "$work/f32.edge" >/dev/null
+echo '<!doctype html>no picture' >"$work/page.jpg"
+head -c 20000 samples/pictures/rocket.jpg >"$work/half.jpg"
+
+chromedriver --port=0 >"$work/driver.log" 2>&1 &
+driver=$!
+session=
+for _ in $(seq 100); do
+  port=$(sed -n 's/.*successfully on port \([0-9]*\).*/\1/p' "$work/driver.log")
+  [ -z "$port" ] || break
+  sleep 0.1
+done
+request() { # PATH JSON: the answer's value
+  curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$session$1" | jq -c .value
+}
+session=http://127.0.0.1:$port/session
+session+=/$(request "" '{"capabilities":{"alwaysMatch":{"goog:chromeOptions":
+  {"args":["--headless=new","--no-sandbox","--window-size=800,1000"]}}}}' | jq -r .sessionId)
+script() { request /execute/sync "$(jq -nc --arg script "return $1" '{script: $script, args: []}')"; }
+wait_for() { # EXPRESSION: until it is true
+  for _ in $(seq 300); do
+    [ "$(script "$1")" != true ] || return 0
+    sleep 0.1
+  done
+  echo "error: the page never got so far that $1" >&2
+  script 'document.body.innerText' >&2
+  exit 1
+}
+input=
+give() { # FILE…: as a user would choose them, one after another
+  local file count
+  for file in "$@"; do
+    count=$(script 'document.querySelectorAll("article").length')
+    request "/element/$input/value" "$(jq -nc --arg text "$(realpath "$file")" '{text: $text}')" >/dev/null
+    wait_for "document.querySelectorAll('article').length > $count &&
+      document.querySelector('article').querySelector('p') !== null"
+  done
+}
+shown() { script "[...document.querySelectorAll('article')].map((a) => $1).reverse()"; }
+
+request /url "$(jq -nc --arg url "file://$work/page.html" '{url: $url}')" >/dev/null
+input=$(request /element '{"using":"css selector","value":"#file"}' | jq -r '.[]')
+wait_for 'document.getElementById("about").textContent.includes("simd128")'
+
+pictures=(samples/pictures/*.png samples/pictures/*.jpg)
+give "${pictures[@]}"
+here=$("$bin/edge-classify" --logits "${pictures[@]}" | jq -c .logits)
+there=$(shown 'JSON.parse(a.dataset.logits)')
+if [ "$here" != "$there" ]; then
+  printf 'error: other logits\nhere  %s\nthere %s\n' "$here" "$there" >&2
+  exit 1
+fi
+echo "${#pictures[@]} pictures, the same logits as from edge-classify"
+curl -sS "$session/screenshot" | jq -r .value | base64 -d >target/edge-web.png
+
+# Another model, in f32, and what is no picture.
+give "$work/f32.edge" "${pictures[@]}" "$work/page.jpg" "$work/half.jpg" "${pictures[0]}"
+here=$("$bin/edge-classify" --model "$work/f32.edge" --json --top 1 "${pictures[@]}" | jq -c '[.[].classes[0].label]')
+there=$(shown 'a.querySelector("li span")?.textContent ?? a.querySelector("p").textContent')
+count=${#pictures[@]}
+[ "$here" = "$(jq -c ".[$count + 1:2 * $count + 1]" <<<"$there")" ] || { printf 'error: other classes\n%s\n%s\n' "$here" "$there" >&2; exit 1; }
+jq -e ".[2 * $count + 1:] | (.[0] | test(\"web page\")) and (.[1] | test(\"damaged\"))" <<<"$there" >/dev/null ||
+  { printf 'error: what is no picture: %s\n' "$there" >&2; exit 1; }
+echo "f32: the same classes; what is no picture is refused"

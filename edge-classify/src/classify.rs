@@ -4,6 +4,7 @@ use crate::cli::Cli;
 use crate::model::ModelFile;
 use crate::print::{self, Plain};
 use crate::sources::{self, Source};
+use crate::watch::{self, Watch};
 use crate::{EXIT_ANSWER, EXIT_ERROR, EXIT_NO_CLASS, npy};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
@@ -87,13 +88,29 @@ impl Classifier<'_> {
         match &self.cli.tensor {
             Some(path) => self.tensor(path)?,
             None => {
+                // First, so that nothing is missed while the others are classified.
+                let watch = self.cli.watch.as_deref().map(Watch::new).transpose()?;
                 self.printer.start()?;
                 for source in sources::expand(&self.cli.files) {
                     self.source(source)?;
                 }
+                if let Some(watch) = watch {
+                    self.watch(watch)?;
+                }
             }
         }
         self.printer.finish()
+    }
+
+    /// Classifies what appears in a folder; ends only by an error.
+    fn watch(&mut self, mut watch: Watch<'_>) -> Result<()> {
+        loop {
+            self.printer.out.flush()?;
+            std::thread::sleep(watch::PAUSE);
+            for path in watch.next()? {
+                self.source(Source::File(path))?;
+            }
+        }
     }
 
     /// Classifies a picture; its failure is printed, and only printing can fail.
@@ -182,7 +199,7 @@ impl Printer<'_> {
     fn start(&mut self) -> Result<()> {
         if self.cli.logits {
             write!(self.out, "{{\"logits\":[")?;
-        } else if self.cli.json {
+        } else if self.cli.json && self.cli.watch.is_none() {
             write!(self.out, "[")?;
         }
         Ok(())
@@ -262,7 +279,12 @@ impl Printer<'_> {
         Ok(())
     }
 
+    /// An element of the array, or a line of its own where there is no end.
     fn item(&mut self, item: &Item<'_>) -> Result<()> {
+        if self.cli.watch.is_some() {
+            print::json(self.out, item)?;
+            return Ok(writeln!(self.out)?);
+        }
         self.separator("\n")?;
         Ok(print::json(self.out, item)?)
     }

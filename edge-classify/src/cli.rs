@@ -32,12 +32,17 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 
     /// Pictures, folders of pictures, or - for a picture on standard input
-    #[arg(value_name = "FILE|DIR|-", required_unless_present = "tensor")]
+    #[arg(value_name = "FILE|DIR|-", required_unless_present_any = ["tensor", "watch"])]
     pub(crate) files: Vec<PathBuf>,
 
     /// Model to use instead of the built-in one (an .edge file, made by `convert`)
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
+
+    /// Also classify each picture that appears in this folder, or changes, until interrupted (Ctrl-C);
+    /// with --json, one object a line
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tensor", "logits"])]
+    pub(crate) watch: Option<PathBuf>,
 
     /// Classes to print for each picture, likeliest first
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = top)]

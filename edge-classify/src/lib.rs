@@ -17,6 +17,7 @@ mod print;
 mod sources;
 #[cfg(feature = "tract")]
 mod tract;
+mod watch;
 
 use clap::Parser;
 use std::ffi::OsString;

@@ -37,7 +37,7 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Source> {
 
 /// Adds a folder's pictures in the order of their names. Links to folders are left out: they
 /// may lead back here.
-fn walk(folder: &Path, sources: &mut Vec<Source>) {
+pub(crate) fn walk(folder: &Path, sources: &mut Vec<Source>) {
     let mut entries: Vec<PathBuf> = Vec::new();
     match fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
         Ok(list) => entries.extend(list.into_iter().map(|e| e.path())),

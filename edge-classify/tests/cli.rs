@@ -12,8 +12,9 @@ use image::{
 };
 use serde_json::Value;
 use std::fs;
-use std::io::Cursor;
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 const RED: Rgb<u8> = Rgb([255, 0, 0]);
@@ -422,7 +423,7 @@ fn bench_prints_one_line() {
 /// The program itself, with another Python: it starts itself to measure itself.
 #[cfg(unix)]
 fn compare(bench: &Bench, python: &Path, more: &[&str]) -> (Option<i32>, String, String) {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_edge-classify"))
+    let output = Command::new(env!("CARGO_BIN_EXE_edge-classify"))
         .args(["bench", "--threads", "1", "--runs", "3", "--rounds", "2"])
         .arg(bench.path("corner.edge"))
         .args(more)
@@ -478,6 +479,47 @@ fn bench_compares_with_what_is_installed() {
         assert_eq!((code, out.as_str()), (Some(2), ""));
         assert!(err.contains(file) && err.contains(want), "{err}");
     }
+}
+
+/// The real program, for it only ends when it is killed.
+#[test]
+fn watches_a_folder() {
+    let dir = TempDir::new().unwrap();
+    let (model, folder) = (dir.path().join("corner.edge"), dir.path().join("camera"));
+    fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let save = |name: &str, color| {
+        let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
+        fs::write(folder.join(name), picture).unwrap();
+    };
+    save("before.png", RED);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
+    program.arg("--model").arg(&model).arg("--watch").arg(&folder).args(["--json", "--top", "1"]);
+    let given = folder.join("before.png");
+    let mut child =
+        program.arg(given).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    let said = |item: &Value| {
+        let label = item["classes"][0]["label"].as_str().unwrap_or("none").to_owned();
+        (file_name(item).to_owned(), label)
+    };
+    // The picture that was named; from now on the folder is watched.
+    assert_eq!(said(&next()), ("before.png".into(), "red".into()));
+    save("new.png", GREEN);
+    assert_eq!(said(&next()), ("new.png".into(), "green".into()));
+    save("new.png", BLUE);
+    assert_eq!(said(&next()), ("new.png".into(), "blue".into()));
+    fs::write(folder.join("notes.txt"), "no picture's name").unwrap();
+    fs::write(folder.join("broken.jpg"), "no picture").unwrap();
+    let item = next();
+    assert_eq!(file_name(&item), "broken.jpg");
+    assert!(item["error"].as_str().unwrap().contains("not a picture"), "{item}");
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(i32::from(EXIT_ERROR)));
+    let mut complaint = String::new();
+    child.stderr.unwrap().read_to_string(&mut complaint).unwrap();
+    assert!(complaint.contains("camera"), "{complaint}");
 }
 
 #[test]

@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
 # edge-classify for Raspberry Pi, on emulated CPUs: a Cortex-A53 (Pi 3), A72 (Pi 4) and A76 (Pi 5)
-# give the same int8 logits as this machine, and those without a dot product refuse to use it.
-# `pi.sh +deb` builds with that toolchain.
+# give the same int8 logits as this machine, and those without a dot product refuse to use it. The
+# program is the one of the Debian package. `pi.sh +deb` builds with that toolchain.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=${1:-}
 target=aarch64-unknown-linux-gnu
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 cargo build -q --release --locked -p edge-classify
-cargo $cross build -q --release --locked -p edge-classify --target $target
 build=${CARGO_TARGET_DIR:-target}
+dpkg-deb -x "$(bash scripts/deb.sh $target $cross)" "$work"
+for file in man/man1/edge-classify.1.gz man/man1/edge-classify-bench.1.gz \
+  bash-completion/completions/edge-classify zsh/vendor-completions/_edge-classify \
+  fish/vendor_completions.d/edge-classify.fish; do
+  [ -s "$work/usr/share/$file" ] || { echo "error: the package lacks $file" >&2; exit 1; }
+done
 pictures=(samples/pictures/*.png samples/pictures/*.jpg)
 
 for cpu in cortex-a53 cortex-a72 cortex-a76; do
-  pi() { qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu "$build/$target/release/edge-classify" "$@"; }
+  pi() { qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu "$work/usr/bin/edge-classify" "$@"; }
   for model in "" models/resnet_8_cifar10.edge; do
     here=$("$build/release/edge-classify" ${model:+--model "$model"} --logits "${pictures[@]}")
     there=$(pi ${model:+--model "$model"} --logits "${pictures[@]}")

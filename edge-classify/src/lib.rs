@@ -30,6 +30,11 @@ pub const EXIT_NO_CLASS: u8 = 1;
 /// Some picture, or the whole run, failed.
 pub const EXIT_ERROR: u8 = 2;
 
+/// The command line's description, for man pages and completions.
+pub fn command() -> clap::Command {
+    <cli::Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the program: `args` with its name first, answers to `out`, complaints to `err`.
 /// Returns the exit status.
 pub fn run<A>(args: impl IntoIterator<Item = A>, out: &mut dyn Write, err: &mut dyn Write) -> u8

@@ -84,6 +84,10 @@ impl Rows {
     }
 
     /// Panics unless the rows of `x` and their weights are in bounds; returns the groups of a row.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64", edge_simd128)),
+        allow(dead_code, reason = "for vector kernels")
+    )]
     #[inline(always)]
     pub(crate) fn check<E, W, const MR: usize, const NP: usize>(
         self,

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Makes a Debian package of edge-classify, with its man pages and completions.
+# deb.sh [TARGET [TOOLCHAIN]]: for this machine, or for aarch64-unknown-linux-gnu (64-bit Raspberry Pi)
+# or armv7-unknown-linux-gnueabihf; `+deb` as the toolchain where firmware-demo/setup.sh says so.
+# Prints the package's path. Uses cargo-deb, and installs it below target/ where it is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${1:-}
+toolchain=${2:-}
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER:-aarch64-linux-gnu-gcc}
+export CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=${CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER:-arm-linux-gnueabihf-gcc}
+build=${CARGO_TARGET_DIR:-target}
+export PATH=$PATH:$PWD/$build/tools/bin
+command -v cargo-deb >/dev/null ||
+  cargo install -q --locked --root "$build/tools" cargo-deb@3.8.0 >&2
+cargo run -q --release --locked -p edge-classify --example manual -- target/manual >&2
+cargo $toolchain build -q --release --locked -p edge-classify ${target:+--target $target} >&2
+cargo deb -q --no-build --locked -p edge-classify ${target:+--target $target}

@@ -3,8 +3,9 @@
 # photos, convert to int8, classify pictures.
 set -euo pipefail
 cd "$(dirname "$0")"
-cargo build --release -p edge-trainer -p edge-convert -p edge-classify
-bin=${CARGO_TARGET_DIR:-target}/release
+# Where the programs are built already: EDGE_BIN.
+[ -n "${EDGE_BIN:-}" ] || cargo build --release -p edge-trainer -p edge-convert -p edge-classify
+bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 out=${1:-runs/demo}
 rm -rf "$out"
 mkdir -p "$out"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the demonstration on every emulated board and on this machine: all logits must be equal, byte
 # for byte. `test.sh +deb` uses that toolchain for the boards.
+# Where `convert` is built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")"
 cross=${1:-}
@@ -14,7 +15,8 @@ logits() { grep '^logits of ' | tr -d '\r'; }
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
 resnet_20=$(mktemp --suffix=.edge)
 trap 'rm -f "$resnet_20"' EXIT
-cargo run -q --release --locked --manifest-path ../Cargo.toml -p edge-convert -- \
+[ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
+"${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert" \
   ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
 
 check() { # BOARD MODEL [TARGET]

@@ -3,6 +3,7 @@
 # deb.sh [TARGET [TOOLCHAIN]]: for this machine, or for aarch64-unknown-linux-gnu (64-bit Raspberry Pi)
 # or armv7-unknown-linux-gnueabihf; `+deb` as the toolchain where firmware-demo/setup.sh says so.
 # Prints the package's path. Uses cargo-deb, and installs it below target/ where it is missing.
+# Where the example `manual` is built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:-}
@@ -13,6 +14,7 @@ build=${CARGO_TARGET_DIR:-target}
 export PATH=$PATH:$PWD/$build/tools/bin
 command -v cargo-deb >/dev/null ||
   cargo install -q --locked --root "$build/tools" cargo-deb@3.8.0 >&2
-cargo run -q --release --locked -p edge-classify --example manual -- target/manual >&2
+[ -n "${EDGE_BIN:-}" ] || cargo build -q --release --locked -p edge-classify --example manual >&2
+"${EDGE_BIN:-$build/release}/examples/manual" target/manual
 cargo $toolchain build -q --release --locked -p edge-classify ${target:+--target $target} >&2
 cargo deb -q --no-build --locked -p edge-classify ${target:+--target $target}

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # edge-classify for Raspberry Pi, on emulated CPUs: a Cortex-A53 (Pi 3), A72 (Pi 4) and A76 (Pi 5)
 # give the same int8 logits as this machine, and those without a dot product refuse to use it. The
-# program is the one of the Debian package. `pi.sh +deb` builds with that toolchain.
+# program is the one of the Debian package. `pi.sh +deb` builds with that toolchain. Where edge-classify is
+# built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=${1:-}
 target=aarch64-unknown-linux-gnu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cargo build -q --release --locked -p edge-classify
-build=${CARGO_TARGET_DIR:-target}
+[ -n "${EDGE_BIN:-}" ] || cargo build -q --release --locked -p edge-classify
+bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 dpkg-deb -x "$(bash scripts/deb.sh $target $cross)" "$work"
 for file in man/man1/edge-classify.1.gz man/man1/edge-classify-bench.1.gz \
   bash-completion/completions/edge-classify zsh/vendor-completions/_edge-classify \
@@ -21,7 +22,7 @@ pictures=(samples/pictures/*.png samples/pictures/*.jpg)
 for cpu in cortex-a53 cortex-a72 cortex-a76; do
   pi() { qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu "$work/usr/bin/edge-classify" "$@"; }
   for model in "" models/resnet_8_cifar10.edge; do
-    here=$("$build/release/edge-classify" ${model:+--model "$model"} --logits "${pictures[@]}")
+    here=$("$bin/edge-classify" ${model:+--model "$model"} --logits "${pictures[@]}")
     there=$(pi ${model:+--model "$model"} --logits "${pictures[@]}")
     if [ "$here" != "$there" ]; then
       printf 'error: %s gives other logits\nhere  %s\nthere %s\n' "$cpu" "$here" "$there" >&2

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The page in a real browser, Chromium without a window: pictures get the same scores as from
 # edge-classify, files that are none an error. `test.sh +deb` builds the module with that toolchain.
+# Where the programs are built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=${1:-}
@@ -17,8 +18,8 @@ bash web/build.sh models/resnet_20_cifar10.edge "$work/page.html" $cross
 size=$(($(stat -c %s "$work/page.html") - $(gzip -9c models/resnet_20_cifar10.edge | base64 -w0 | wc -c)))
 [ $size -le 1000000 ] || { echo "error: the page takes $size bytes without its model" >&2; exit 1; }
 echo "the page without its model: $size bytes"
-cargo build -q --release --locked -p edge-classify -p edge-convert
-bin=${CARGO_TARGET_DIR:-target}/release
+[ -n "${EDGE_BIN:-}" ] || cargo build -q --release --locked -p edge-classify -p edge-convert
+bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 "$bin/convert" models/resnet_8_cifar10.mpk -o "$work/f32.edge" >/dev/null
 echo '<!doctype html>no picture' >"$work/page.jpg"
 head -c 20000 samples/pictures/rocket.jpg >"$work/half.jpg"

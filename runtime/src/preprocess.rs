@@ -90,12 +90,49 @@ impl fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-/// A borrowed picture of 8-bit red, green, blue triples.
+/// How a pixel is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelFormat {
+    /// Bytes of red, green, blue.
+    Rgb888,
+    /// 16 bits, from the highest: 5 of red, 6 of green, 5 of blue; the high byte first, as cameras
+    /// send it.
+    Rgb565BigEndian,
+    /// The same with the low byte first, as displays of little-endian processors keep it.
+    Rgb565LittleEndian,
+}
+
+impl PixelFormat {
+    /// Bytes of a pixel.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Rgb888 => RGB,
+            Self::Rgb565BigEndian | Self::Rgb565LittleEndian => 2,
+        }
+    }
+
+    /// The pixel that `bytes` start with, 8 bits a channel.
+    ///
+    /// 5 and 6 bits become 8 by repeating their highest ones, as STM32's DMA2D and libyuv do.
+    #[inline(always)]
+    fn read(self, bytes: &[u8]) -> [u8; RGB] {
+        let pixel = match self {
+            Self::Rgb888 => return [bytes[0], bytes[1], bytes[2]],
+            Self::Rgb565BigEndian => u16::from_be_bytes([bytes[0], bytes[1]]),
+            Self::Rgb565LittleEndian => u16::from_le_bytes([bytes[0], bytes[1]]),
+        };
+        let [red, green, blue] = [pixel >> 11, pixel >> 5 & 63, pixel & 31];
+        [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2].map(|v| v as u8)
+    }
+}
+
+/// A borrowed picture of red, green and blue.
 ///
 /// Turning and mirroring a view moves no pixel; it only changes the order they are read in.
 #[derive(Debug, Clone, Copy)]
 pub struct RgbView<'a> {
     data: &'a [u8],
+    format: PixelFormat,
     width: usize,
     height: usize,
     /// Byte offset of pixel (0, 0).
@@ -107,7 +144,7 @@ pub struct RgbView<'a> {
 }
 
 impl<'a> RgbView<'a> {
-    /// A picture of `height` rows of `width` pixels, rows `stride_bytes` apart.
+    /// A picture of `height` rows of `width` pixels of three bytes, rows `stride_bytes` apart.
     ///
     /// `data: [height, stride_bytes]`; the last row may end after its pixels.
     ///
@@ -119,13 +156,27 @@ impl<'a> RgbView<'a> {
         height: usize,
         stride_bytes: usize,
     ) -> Result<Self, FrameError> {
+        Self::with_format(data, PixelFormat::Rgb888, width, height, stride_bytes)
+    }
+
+    /// As [`Self::new`], of pixels as a camera or a display has them.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_format(
+        data: &'a [u8],
+        format: PixelFormat,
+        width: usize,
+        height: usize,
+        stride_bytes: usize,
+    ) -> Result<Self, FrameError> {
         if width == 0 || height == 0 {
             return Err(FrameError::Empty);
         }
         if width > MAX_SIDE || height > MAX_SIDE {
             return Err(FrameError::TooLarge { width, height });
         }
-        let row_bytes = width * RGB;
+        let row_bytes = width * format.bytes();
         if stride_bytes < row_bytes {
             return Err(FrameError::Stride { row_bytes, stride_bytes });
         }
@@ -135,7 +186,8 @@ impl<'a> RgbView<'a> {
         }
         // Of one row the stride is never used; it could be any number.
         let dy = if height == 1 { row_bytes } else { stride_bytes };
-        Ok(Self { data, width, height, origin: 0, dx: RGB as isize, dy: dy as isize })
+        let [dx, dy] = [format.bytes(), dy].map(|bytes| bytes as isize);
+        Ok(Self { data, format, width, height, origin: 0, dx, dy })
     }
 
     /// Pixels per row.
@@ -192,8 +244,7 @@ impl<'a> RgbView<'a> {
             return None;
         }
         let at = self.offset(x, y);
-        let pixel = self.data.get(at..at + RGB)?;
-        Some([pixel[0], pixel[1], pixel[2]])
+        Some(self.format.read(self.data.get(at..at + self.format.bytes())?))
     }
 
     /// Byte offset of a pixel inside the view.
@@ -201,7 +252,7 @@ impl<'a> RgbView<'a> {
         self.origin.wrapping_add_signed(x as isize * self.dx + y as isize * self.dy)
     }
 
-    /// Bytes of `count` pixels from `(x, y)` on where they lie side by side in memory.
+    /// Bytes of `count` pixels from `(x, y)` on where three bytes of each lie side by side.
     fn run(&self, x: usize, y: usize, count: usize) -> &'a [u8] {
         let at = self.offset(x, y);
         &self.data[at..at + count * RGB]
@@ -347,7 +398,7 @@ impl Source<'_> {
     /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, `chunk: [columns, 3]`, from zeros.
     fn sum_rows(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [f32]) {
         let (view, columns) = (&self.view, chunk.len() / RGB);
-        let side_by_side = view.dx == RGB as isize;
+        let side_by_side = view.format == PixelFormat::Rgb888 && view.dx == RGB as isize;
         let mut start = taps.start;
         while start < taps.end {
             let len = CHUNK.min(taps.end - start);
@@ -371,13 +422,13 @@ impl Source<'_> {
                 }
                 self.add_border(below, chunk);
             } else {
-                // A turned view: walk along its columns, which are memory's rows.
+                // Along the view's columns, which in a turned one are memory's rows.
                 for (i, sum) in chunk.as_chunks_mut::<RGB>().0.iter_mut().enumerate() {
                     self.add_border(above, sum);
                     let mut at = view.offset(x + i, top);
                     for &weight in weights_inside {
-                        let pixel = &view.data[at..][..RGB];
-                        for (s, &byte) in sum.iter_mut().zip(pixel) {
+                        let pixel = view.format.read(&view.data[at..][..view.format.bytes()]);
+                        for (s, byte) in sum.iter_mut().zip(pixel) {
                             *s += weight * f32::from(byte);
                         }
                         at = at.wrapping_add_signed(view.dy);

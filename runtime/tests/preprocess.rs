@@ -1,7 +1,7 @@
 //! The resize against Keras' `Resizing` layer, and the two outputs against each other.
 
 use artifact::{Fit, Interpolation, Preprocess};
-use runtime::preprocess::{FrameError, RgbView, for_each_pixel, resize_rgb8};
+use runtime::preprocess::{FrameError, PixelFormat, RgbView, for_each_pixel, resize_rgb8};
 
 const SOURCE: &[u8] = include_bytes!("fixtures/small_u8.npy");
 const GOLDEN: &[u8] = include_bytes!("fixtures/small_resized_u8.safetensors");
@@ -123,6 +123,47 @@ fn turned_and_padded_views_give_the_same_bytes() {
             assert!(resized(&p, padded.oriented(exif)) == want, "orientation {exif}");
         }
     }
+}
+
+/// A frame of 16-bit pixels gives what the same colors in 24 bits do, however it is turned.
+#[test]
+fn frames_of_16_bits_are_those_of_24() {
+    let stride = 2 * WIDTH + 6;
+    let mut frame = vec![0xa5; stride * HEIGHT];
+    let mut wide = Vec::new();
+    for (i, rgb) in source().chunks_exact(3).enumerate() {
+        let [red, green, blue] = [rgb[0] >> 3, rgb[1] >> 2, rgb[2] >> 3].map(u16::from);
+        let at = i / WIDTH * stride + i % WIDTH * 2;
+        frame[at..at + 2].copy_from_slice(&(red << 11 | green << 5 | blue).to_be_bytes());
+        // The highest bits repeated.
+        let steps = [(red, 31), (green, 63), (blue, 31)];
+        wide.extend(steps.map(|(value, most)| {
+            let bits = if most == 31 { 5 } else { 6 };
+            (value << (8 - bits) | value >> (2 * bits - 8)) as u8
+        }));
+    }
+    let swapped: Vec<u8> = frame.as_chunks().0.iter().flat_map(|&[a, b]| [b, a]).collect();
+    let wide = RgbView::new(&wide, WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let p = settings(Fit::Crop, Interpolation::Bilinear, true, [32, 32]);
+    for (format, bytes) in
+        [(PixelFormat::Rgb565BigEndian, &frame), (PixelFormat::Rgb565LittleEndian, &swapped)]
+    {
+        let view = RgbView::with_format(bytes, format, WIDTH, HEIGHT, stride).unwrap();
+        for exif in 1..=8 {
+            let (view, wide) = (view.oriented(exif), wide.oriented(exif));
+            assert_eq!(resized(&p, view), resized(&p, wide), "{format:?}, turned as {exif}");
+            assert_eq!(view.pixel(3, 5), wide.pixel(3, 5));
+        }
+        let short = RgbView::with_format(&bytes[..stride], format, WIDTH, 2, stride);
+        assert_eq!(
+            short.unwrap_err(),
+            FrameError::Short { needed: stride + 2 * WIDTH, have: stride }
+        );
+    }
+    // The ends of the scale stay where they are.
+    let ends = [0, 0, 0xff, 0xff];
+    let view = RgbView::with_format(&ends, PixelFormat::Rgb565BigEndian, 2, 1, 4).unwrap();
+    assert_eq!((view.pixel(0, 0), view.pixel(1, 0)), (Some([0; 3]), Some([255; 3])));
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::{env, fs};
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::copy("memory.x", out.join("memory.x")).expect("memory.x is copied");
-    // The boards use no interrupt.
-    fs::write(out.join("device.x"), "").expect("device.x is written");
+    // Names of interrupts, where no crate of the chip has them.
+    if Path::new("device.x").exists() {
+        fs::copy("device.x", out.join("device.x")).expect("device.x is copied");
+    }
     println!("cargo:rustc-link-search={}", out.display());
     // The script of riscv-rt wants it first, that of cortex-m-rt includes it.
     if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch.starts_with("riscv")) {

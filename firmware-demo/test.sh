@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the demonstration on every emulated board and on this machine: all logits must be equal, byte
-# for byte. `test.sh +deb` uses that toolchain for the boards.
+# for byte. What cannot be emulated is built. `test.sh +deb` uses that toolchain for the boards.
 # Where `convert` is built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -40,3 +40,6 @@ check mps2-an386 "$resnet_20"
 check mps2-an500 "$resnet_8"
 check mps2-an505 "$resnet_8"
 check riscv-virt "$resnet_8"
+
+(cd nucleo-f446re && cargo $cross build -q --release --locked)
+printf '\nnucleo-f446re builds\n'

@@ -7,7 +7,8 @@
 
 use heapless::Vec;
 use runtime::preprocess::{RgbView, for_each_pixel};
-use runtime::{Logits, Model, Session, classify};
+use runtime::classify::top_k;
+use runtime::{Logits, Model, Session};
 
 /// Centres of `samples/pictures`, see `pictures/README.md`.
 const PICTURES: [(&str, &[u8]); 3] = [
@@ -52,21 +53,7 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
     let mut session = Session::new(&model, arena).map_err(|_| "the arena does not fit")?;
     for (name, pixels) in PICTURES {
         let view = view(pixels, 0, 0, SIDE)?;
-        let before = board.instructions();
-        fill(&model, &mut session, view);
-        let filled = since(board, before);
-        let before = board.instructions();
-        let logits = session.run();
-        let ran = since(board, before);
-        print(board, &[name, ":"]);
-        for score in classify::top_k::<TOP>(logits.iter(), TOP) {
-            let permille = (score.probability * 1000.0 + 0.5) as u32;
-            print(board, &[" ", model.label(score.index), " "]);
-            number(board, permille / 10, ".");
-            number(board, permille % 10, " %");
-        }
-        print(board, &["\n"]);
-        if let (Some(filled), Some(ran)) = (filled, ran) {
+        if let Some([filled, ran]) = classify(board, &model, &mut session, name, view) {
             number(board, filled, " instructions to scale the picture, ");
             number(board, ran, " to run, ");
             number(board, ran / (macs / 100).max(1), " for 100 multiply-accumulates\n");
@@ -86,6 +73,31 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Classifies a picture and prints its classes; returns the instructions to scale it and to run.
+pub fn classify(
+    board: &mut impl Board,
+    model: &Model<'_>,
+    session: &mut Session<'_>,
+    name: &str,
+    picture: RgbView<'_>,
+) -> Option<[u32; 2]> {
+    let before = board.instructions();
+    fill(model, session, picture);
+    let filled = since(board, before);
+    let before = board.instructions();
+    let logits = session.run();
+    let ran = since(board, before);
+    print(board, &[name, ":"]);
+    for score in top_k::<TOP>(logits.iter(), TOP) {
+        let permille = (score.probability * 1000.0 + 0.5) as u32;
+        print(board, &[" ", model.label(score.index), " "]);
+        number(board, permille / 10, ".");
+        number(board, permille % 10, " %");
+    }
+    print(board, &["\n"]);
+    Some([filled?, ran?])
 }
 
 /// A square of a picture.

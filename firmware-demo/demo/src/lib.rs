@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use heapless::Vec;
-use runtime::preprocess::{RgbView, for_each_pixel};
 use runtime::classify::top_k;
+use runtime::preprocess::{RgbView, for_each_pixel};
 use runtime::{Logits, Model, Session};
 
 /// Centres of `samples/pictures`, see `pictures/README.md`.

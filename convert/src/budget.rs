@@ -120,6 +120,7 @@ pub fn check_flash(graph: &Graph, file_len: usize, flash: Bytes) -> Result<(), E
 mod tests {
     use super::{Bytes, check_flash, check_ram};
     use crate::init::random_checkpoint;
+    use crate::model::FloatModel;
     use crate::pipeline::{Options, Target, convert};
     use crate::resnet::ResNetConfig;
 
@@ -139,7 +140,13 @@ mod tests {
         let checkpoint = random_checkpoint(config, 32, 3).unwrap();
         let options = Options { target: Target::CortexM, ..Options::default() };
         let picture = vec![0.5; 32 * 32 * 3];
-        let converted = convert(&checkpoint, &[picture], options, |_, _| ()).unwrap();
+        let converted = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &[picture],
+            options,
+            |_, _| (),
+        )
+        .unwrap();
         let (graph, emitted) = (&converted.graph, &converted.emitted);
         assert_eq!(check_ram(graph, &emitted.plan, Bytes(32 << 10)), Ok(()));
         assert_eq!(check_flash(graph, emitted.bytes.len(), Bytes(128 << 10)), Ok(()));

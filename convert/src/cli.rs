@@ -8,15 +8,16 @@ use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
 use crate::emit::torch::to_safetensors;
 use crate::hub::Reference;
-use crate::import::{self, Head};
+use crate::import::{self, Head, Imported};
 use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table};
+use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
 use crate::quantize::Method;
 use crate::resnet::ResNetConfig;
 use anyhow::{Context, Result, bail};
-use artifact::Artifact;
 use artifact::meta::MAX_LABEL_BYTES;
+use artifact::{Artifact, Preprocess};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
@@ -70,7 +71,7 @@ struct InitArgs {
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), a KerasHub preset (directory or name), a saved Keras
+    /// Model to convert: a checkpoint (.mpk), an ONNX classifier, a KerasHub preset (directory or name), a saved Keras
     /// model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th, or Burn's .bpk),
     /// hf://owner/name or kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
@@ -102,6 +103,16 @@ struct ConvertArgs {
     /// Class names in index order, one per line, for a model that brings none
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Height and width of an ONNX model's input that leaves them open
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    input_size: Option<u16>,
+    /// Mean of the training pictures, red, green and blue in 0..1, or one number: pictures are
+    /// prepared as (v / 255 − mean) / std instead of as the model says
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// Their standard deviation; 0.00392157 (1/255) with a mean of 0 leaves values 0 to 255
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    std: Option<Vec<f32>>,
     /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
     /// stored in the checkpoint where left out
     #[arg(long, value_name = "DIR")]
@@ -226,16 +237,30 @@ fn show_progress(done: usize, total: usize) {
 
 fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
-    let mut checkpoint = import::open(path, Head::Required)?;
+    let mut imported = import::open_any(path, Head::Required, args.input_size)?;
+    let (labels, preprocess) = match &mut imported {
+        Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
+        Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),
+    };
     if let Some(file) = &args.labels {
-        checkpoint.labels = read_labels(file, checkpoint.config.classes)?;
+        *labels = read_labels(file, labels.len())?;
+    }
+    if args.mean.is_some() || args.std.is_some() {
+        let [zeros, ones] = [[0.0; 3], [1.0; 3]];
+        let (mean, std) = (rgb(&args.mean, zeros)?, rgb(&args.std, ones)?);
+        let Preprocess { scale, offset, .. } =
+            Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
+        *preprocess = Preprocess { scale, offset, ..*preprocess };
+        if !preprocess.is_valid() {
+            bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+        }
     }
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
     if args.keras_preset {
-        to_preset(&checkpoint, &output)?;
+        to_preset(checkpoint_of(&imported, path)?, &output)?;
         writeln!(out, "{} (KerasHub preset)", output.display())?;
         return Ok(true);
     }
@@ -257,21 +282,31 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         direct: args.no_winograd,
     };
     if output.extension().is_some_and(|e| e == "onnx") {
-        return write_onnx(&checkpoint, &output, out);
+        return write_onnx(&imported.to_float_model()?, &output, out);
     }
     if output.extension().is_some_and(|e| e == "safetensors") {
-        let bytes = to_safetensors(&checkpoint)?;
+        let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
         write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
         writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
         return Ok(true);
     }
     if output.extension().is_some_and(|e| e == "mpk") {
+        let checkpoint = checkpoint_of(&imported, path)?;
         checkpoint.save(&output)?;
         writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
         return Ok(true);
     }
-    let calibration = calibration_pictures(args, &checkpoint, out)?;
-    let converted = convert(&checkpoint, &calibration, options, show_progress)
+    let model = imported.to_float_model().with_context(|| path.display().to_string())?;
+    if model.is_preprocess_assumed && args.mean.is_none() && args.std.is_none() {
+        writeln!(
+            out,
+            "{} does not say how pictures are prepared: taken for ImageNet's mean and deviation; \
+             --mean and --std are for others",
+            path.display()
+        )?;
+    }
+    let calibration = calibration_pictures(args, &model, out)?;
+    let converted = convert(&model, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
     let edge = &converted.emitted.bytes;
     if let Some(ram) = args.ram {
@@ -290,7 +325,7 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let (path, output) = (path.display(), output.display());
     writeln!(out, "{path}{before} → {output} ({} bytes)", edge.len())?;
     match &args.eval {
-        Some(dir) => report_accuracy(args, dir, &checkpoint, &converted, out),
+        Some(dir) => report_accuracy(args, dir, &model, &converted, out),
         None => Ok(true),
     }
 }
@@ -318,20 +353,40 @@ fn read_labels(file: &Path, classes: usize) -> Result<Vec<String>> {
     Ok(labels)
 }
 
-fn write_onnx(checkpoint: &Checkpoint, output: &Path, out: &mut dyn Write) -> Result<bool> {
-    let mut graph = crate::graph::Graph::from_checkpoint(checkpoint)?;
+/// The checkpoint for what only a checkpoint can be written as.
+fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoint> {
+    match imported {
+        Imported::Checkpoint(checkpoint) => Ok(checkpoint),
+        Imported::Graph(_) => {
+            bail!("{}: an ONNX model, of which only .edge and .onnx are written", path.display())
+        }
+    }
+}
+
+/// Three numbers, or one for all channels.
+fn rgb(numbers: &Option<Vec<f32>>, default: [f32; 3]) -> Result<[f32; 3]> {
+    match numbers.as_deref() {
+        None => Ok(default),
+        Some(&[all]) => Ok([all; 3]),
+        Some(&[r, g, b]) => Ok([r, g, b]),
+        Some(other) => bail!("{other:?}, but one number or three are wanted"),
+    }
+}
+
+fn write_onnx(model: &FloatModel, output: &Path, out: &mut dyn Write) -> Result<bool> {
+    let mut graph = model.graph.clone();
     crate::optimize::optimize(&mut graph);
-    let bytes = to_onnx(&graph, &checkpoint.labels, &checkpoint.preprocess);
+    let bytes = to_onnx(&graph, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
     writeln!(out, "{} ({} bytes, f32 ONNX)", output.display(), bytes.len())?;
     Ok(true)
 }
 
-fn read_data(dir: &Path, checkpoint: &Checkpoint, out: &mut dyn Write) -> Result<Dataset> {
+fn read_data(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Dataset> {
     let options = ReadOptions {
-        preprocess: checkpoint.preprocess,
+        preprocess: model.preprocess,
         val_split: 0.0,
-        seed: checkpoint.training.seed,
+        seed: model.seed,
         classes: None,
         cache: CacheSize::Auto,
     };
@@ -344,20 +399,20 @@ fn read_data(dir: &Path, checkpoint: &Checkpoint, out: &mut dyn Write) -> Result
 
 fn calibration_pictures(
     args: &ConvertArgs,
-    checkpoint: &Checkpoint,
+    model: &FloatModel,
     out: &mut dyn Write,
 ) -> Result<Vec<Vec<f32>>> {
     if !matches!(args.quantize, QuantizeArg::Int8) {
         return Ok(Vec::new());
     }
     let Some(dir) = &args.calibration else {
-        let mut samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess)?;
+        let mut samples = stored_samples(&model.samples, &model.preprocess)?;
         samples.truncate(args.calibration_pictures);
         return Ok(samples);
     };
-    let data = read_data(dir, checkpoint, out)?;
-    let chosen = data.train.stratified(args.calibration_pictures, checkpoint.training.seed);
-    let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &checkpoint.preprocess));
+    let data = read_data(dir, model, out)?;
+    let chosen = data.train.stratified(args.calibration_pictures, model.seed);
+    let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &model.preprocess));
     chosen.iter().map(picture).collect()
 }
 
@@ -381,13 +436,13 @@ fn relabel(pictures: &Pictures, found: &[String], wanted: &[String]) -> Result<V
 fn report_accuracy(
     args: &ConvertArgs,
     dir: &Path,
-    checkpoint: &Checkpoint,
+    model: &FloatModel,
     converted: &Converted,
     out: &mut dyn Write,
 ) -> Result<bool> {
-    let data = read_data(dir, checkpoint, out)?;
+    let data = read_data(dir, model, out)?;
     let pictures = if data.val.is_empty() { &data.train } else { &data.val };
-    let labels = relabel(pictures, &data.labels, &checkpoint.labels)
+    let labels = relabel(pictures, &data.labels, &model.labels)
         .with_context(|| dir.display().to_string())?;
     let float = predict(&converted.float.bytes, pictures)?;
     let device = predict(&converted.emitted.bytes, pictures)?;

@@ -71,6 +71,7 @@ fn sample(index: u32, side: u16, seed: u64) -> Result<Sample, String> {
 #[cfg(test)]
 mod tests {
     use super::random_checkpoint;
+    use crate::model::FloatModel;
     use crate::pipeline::{Options, Quantize, Target, convert, stored_samples};
     use crate::quantize::Method;
     use crate::resnet::ResNetConfig;
@@ -82,7 +83,13 @@ mod tests {
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
         let options =
             Options { quantize, target: Target::Host, method: Method::Mse, direct: false };
-        let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        let converted = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &samples,
+            options,
+            |_, _| (),
+        )
+        .unwrap();
         let file = AlignedBuf::from_slice(&converted.emitted.bytes);
         let model = Model::new(&file).unwrap();
         let mut arena = AlignedBuf::zeroed(model.arena_len());

@@ -10,6 +10,8 @@ pub mod hub;
 pub mod import;
 pub mod init;
 pub mod inspect;
+pub mod model;
+mod onnx_proto;
 pub mod optimize;
 pub mod padding;
 pub mod pipeline;

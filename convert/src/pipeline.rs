@@ -1,11 +1,12 @@
-//! Checkpoint → optimized graph → calibration → device file.
+//! Model → optimized graph → calibration → device file.
 
-use crate::checkpoint::{Checkpoint, Sample};
+use crate::checkpoint::Sample;
 use crate::data::fit;
 use crate::emit::edge::{
     Attributes, EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge,
 };
 use crate::graph::{Graph, GraphError};
+use crate::model::FloatModel;
 use crate::optimize::optimize;
 use crate::quantize::{CalibrationError, Method, calibrate};
 use artifact::{Preprocess, Quant};
@@ -45,7 +46,7 @@ impl Target {
     }
 }
 
-/// What to make of a checkpoint.
+/// What to make of a model.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Number format.
@@ -71,7 +72,7 @@ pub struct Converted {
     pub quants: Vec<Quant>,
 }
 
-/// Why a checkpoint cannot be converted.
+/// Why a model cannot be converted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
@@ -120,27 +121,23 @@ pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>
     samples.iter().enumerate().map(decode).collect()
 }
 
-/// Converts a checkpoint; `calibration` holds normalized inputs and is used for int8 only.
+/// Converts a model; `calibration` holds normalized inputs and is used for int8 only.
 ///
 /// # Errors
 /// A graph that cannot be built or written, or calibration that cannot run.
 pub fn convert(
-    checkpoint: &Checkpoint,
+    model: &FloatModel,
     calibration: &[Vec<f32>],
     options: Options,
     progress: impl FnMut(usize, usize),
 ) -> Result<Converted, ConvertError> {
-    let mut graph = Graph::from_checkpoint(checkpoint)?;
+    let mut graph = model.graph.clone();
     optimize(&mut graph);
-    // The last epoch recorded is the one whose weights these are.
-    let accuracy = checkpoint.training.epochs.last().and_then(|e| e.val_accuracy);
-    let metrics =
-        accuracy.map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0));
     let attributes = Attributes {
-        labels: &checkpoint.labels,
-        preprocess: checkpoint.preprocess,
-        dataset: &checkpoint.training.dataset,
-        metrics: &metrics,
+        labels: &model.labels,
+        preprocess: model.preprocess,
+        dataset: &model.dataset,
+        metrics: &model.metrics,
         nr: options.target.nr(),
         winograd: !options.direct && options.target == Target::Host,
     };
@@ -154,7 +151,7 @@ pub fn convert(
         Quantize::Int8 => {
             let histograms = calibrate(&float.bytes, calibration, progress)?;
             quants = histograms.iter().map(|h| h.quant(options.method)).collect();
-            quants[0] = input_quant(&checkpoint.preprocess);
+            quants[0] = input_quant(&model.preprocess);
             share_pool_quants(&graph, &mut quants);
             to_edge(&graph, Format::I8(&quants), &attributes)?
         }

@@ -152,6 +152,7 @@ pub fn choose(
 #[cfg(test)]
 mod tests {
     use crate::init::random_checkpoint;
+    use crate::model::FloatModel;
     use crate::pipeline::{Options, Target, convert};
     use crate::random::Rng;
     use crate::resnet::ResNetConfig;
@@ -165,7 +166,10 @@ mod tests {
         let pixels = usize::from(size) * usize::from(size) * 3;
         let picture = (0..pixels).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect();
         let options = Options { target, ..Options::default() };
-        convert(&checkpoint, &[picture], options, |_, _| ()).unwrap().emitted.bytes
+        convert(&FloatModel::from_checkpoint(&checkpoint).unwrap(), &[picture], options, |_, _| ())
+            .unwrap()
+            .emitted
+            .bytes
     }
 
     /// Logits, or nothing of a model that is refused.

@@ -4,8 +4,8 @@
 //! `[1, classes]`. Preprocessing and labels travel as the metadata entries `preprocess` (a JSON
 //! object) and `labels` (a JSON array in index order).
 
-use super::onnx_proto as proto;
 use crate::graph::{Conv, Graph, Node, NodeOp};
+use crate::onnx_proto as proto;
 use artifact::{Padding, PoolKind, Preprocess, Shape};
 use prost::Message;
 use std::collections::HashSet;
@@ -167,6 +167,7 @@ impl Emitter {
             name: output.into(),
             op_type: op_type.into(),
             attribute,
+            ..Default::default()
         });
     }
 
@@ -184,6 +185,7 @@ impl Emitter {
             data_type: Some(proto::FLOAT),
             name: name.clone(),
             raw_data: values.into_iter().flat_map(f32::to_le_bytes).collect(),
+            ..Default::default()
         });
         name
     }

@@ -103,6 +103,7 @@ pub(crate) fn transform(conv: &Conv, layout: FilterLayout) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use crate::init::random_checkpoint;
+    use crate::model::FloatModel;
     use crate::pipeline::{Options, Quantize, convert};
     use crate::resnet::ResNetConfig;
     use artifact::writer::{Blob, Contents, write};
@@ -135,7 +136,10 @@ mod tests {
             let checkpoint = random_checkpoint(config, size, 3).unwrap();
             let file = |direct| {
                 let options = Options { quantize: Quantize::None, direct, ..Options::default() };
-                convert(&checkpoint, &[], options, |_, _| ()).unwrap().emitted.bytes
+                convert(&FloatModel::from_checkpoint(&checkpoint).unwrap(), &[], options, |_, _| ())
+                    .unwrap()
+                    .emitted
+                    .bytes
             };
             let (direct, fast) = (file(true), file(false));
             let parsed = AlignedBuf::from_slice(&fast);
@@ -167,7 +171,15 @@ mod tests {
             let file = |direct| {
                 let options = Options { quantize: Quantize::Int8, direct, ..Options::default() };
                 let pictures = core::slice::from_ref(&picture);
-                convert(&checkpoint, pictures, options, |_, _| ()).unwrap().emitted.bytes
+                convert(
+                    &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+                    pictures,
+                    options,
+                    |_, _| (),
+                )
+                .unwrap()
+                .emitted
+                .bytes
             };
             let (direct, fast) = (file(true), file(false));
             let parsed = AlignedBuf::from_slice(&fast);
@@ -186,7 +198,11 @@ mod tests {
         let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
         let checkpoint = random_checkpoint(config, 32, 3).unwrap();
         let options = Options { quantize: Quantize::None, ..Options::default() };
-        let file = convert(&checkpoint, &[], options, |_, _| ()).unwrap().emitted.bytes;
+        let file =
+            convert(&FloatModel::from_checkpoint(&checkpoint).unwrap(), &[], options, |_, _| ())
+                .unwrap()
+                .emitted
+                .bytes;
         let artifact = Artifact::parse(&file).unwrap();
         let header = artifact.header();
         let changed = |change: &dyn Fn(Span, &Op) -> Span| {

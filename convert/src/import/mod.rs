@@ -8,6 +8,7 @@ mod burnpack;
 mod hdf5;
 pub mod imagenet;
 mod keras;
+mod onnx;
 mod pickle;
 mod timm;
 mod torch;
@@ -19,7 +20,9 @@ pub use keras::{LAYER_CLASSES, layer_order};
 pub(crate) use torch_names::torch_name;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, FORMAT, Tensor, TrainingRecord, VERSION};
+use crate::graph::GraphError;
 use crate::hub::{Hub, HubError, Reference};
+use crate::model::FloatModel;
 use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
 use artifact::Preprocess;
@@ -128,6 +131,49 @@ pub fn open(name: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     open_from(&Hub::from_env(), name, head, &mut Progress::new(&mut out, terminal))
 }
 
+/// A model as it was found.
+#[derive(Debug)]
+pub enum Imported {
+    /// A ResNet, whose training can go on.
+    Checkpoint(Box<Checkpoint>),
+    /// Any other network, to be converted.
+    Graph(Box<FloatModel>),
+}
+
+impl Imported {
+    /// The float model of either.
+    ///
+    /// # Errors
+    /// Those of [`FloatModel::from_checkpoint`].
+    pub fn to_float_model(&self) -> Result<FloatModel, GraphError> {
+        match self {
+            Self::Checkpoint(checkpoint) => FloatModel::from_checkpoint(checkpoint),
+            Self::Graph(model) => Ok(model.as_ref().clone()),
+        }
+    }
+}
+
+/// As [`open`], also of an ONNX file, whose input is `size` pixels high and wide where it does not
+/// say so.
+///
+/// # Errors
+/// Those of [`open`], and ONNX files with operators that are not read.
+pub fn open_any(name: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
+    let is_named = name.extension().is_some_and(|e| e == "onnx");
+    if is_named || name.is_file() {
+        let bytes = read(name)?;
+        if is_named || onnx::is_one(&bytes) {
+            return Ok(Imported::Graph(Box::new(onnx::onnx(name, &bytes, size)?)));
+        }
+    }
+    Ok(Imported::Checkpoint(Box::new(open(name, head)?)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
+    std::fs::read(path)
+        .map_err(|source| ImportError::Io { path: path.display().to_string(), source })
+}
+
 /// [`open`] with hubs and progress of choice.
 ///
 /// # Errors
@@ -159,8 +205,11 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
         };
     }
     let name = path.display().to_string();
-    let bytes =
-        std::fs::read(path).map_err(|source| ImportError::Io { path: name.clone(), source })?;
+    let bytes = read(path)?;
+    if onnx::is_one(&bytes) {
+        let what = "an ONNX model, which `convert` takes, but which cannot be trained further";
+        return Err(ImportError::unsupported(path, what));
+    }
     if bytes.starts_with(hdf5::MAGIC) {
         return keras::legacy(path, bytes);
     }

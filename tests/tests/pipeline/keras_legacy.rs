@@ -6,6 +6,7 @@ use artifact::Preprocess;
 use convert::accuracy::predict;
 use convert::checkpoint::Checkpoint;
 use convert::import::{Head, load};
+use convert::model::FloatModel;
 use convert::padding::ConvPadding;
 use convert::pipeline::{Options, Quantize, convert};
 use edge_tests::{fixture, npy};
@@ -63,7 +64,9 @@ fn mlperf_tiny_keeps_its_accuracy() {
     assert_eq!(pictures.len(), 10_000);
     // The classes are in CIFAR-10's own order.
     let options = Options { quantize: Quantize::None, ..Options::default() };
-    let converted = convert(&checkpoint, &[], options, |_, _| ()).unwrap();
+    let converted =
+        convert(&FloatModel::from_checkpoint(&checkpoint).unwrap(), &[], options, |_, _| ())
+            .unwrap();
     let predictions = predict(&converted.emitted.bytes, &pictures).unwrap();
     let accuracy = predictions.accuracy(&pictures.labels);
     assert!(accuracy >= 0.865, "{accuracy}");

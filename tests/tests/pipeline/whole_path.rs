@@ -5,6 +5,7 @@ use convert::accuracy::predict;
 use convert::checkpoint::Checkpoint;
 use convert::data::{CacheSize, Dataset, Pictures, ReadOptions, fit};
 use convert::graph::evaluate;
+use convert::model::FloatModel;
 use convert::pipeline::{Options, Quantize, Target, convert, normalize, stored_samples};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session};
@@ -77,7 +78,13 @@ fn the_shipped_files_belong_together() {
         assert_eq!(artifact.meta().preprocess, checkpoint.preprocess);
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
         let options = Options { target, ..Options::default() };
-        let again = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        let again = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &samples,
+            options,
+            |_, _| (),
+        )
+        .unwrap();
         assert!(
             again.emitted.bytes == edge,
             "{name}, {target:?}: convert no longer writes the shipped file"
@@ -97,7 +104,13 @@ fn number_formats_agree_with_the_graph() {
         (Quantize::Int8, 0.8),
     ] {
         let options = Options { quantize, ..Options::default() };
-        let converted = convert(&checkpoint, &samples, options, |_, _| ()).unwrap();
+        let converted = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &samples,
+            options,
+            |_, _| (),
+        )
+        .unwrap();
         let got = predict(&converted.emitted.bytes, &pictures).unwrap();
         let mut worst = 0f32;
         for i in 0..16 {
@@ -167,7 +180,13 @@ fn the_shipped_models_are_as_good_as_they_say() {
         let checkpoint = shipped(name);
         assert_eq!(checkpoint.preprocess, shipped(BUILTIN).preprocess);
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-        let converted = convert(&checkpoint, &samples, Options::default(), |_, _| ()).unwrap();
+        let converted = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &samples,
+            Options::default(),
+            |_, _| (),
+        )
+        .unwrap();
         let right = |file: &[u8]| predict(file, &pictures).unwrap().accuracy(&pictures.labels);
         let float = right(&converted.float.bytes);
         let int8 = right(&shipped_edge(name, Target::Host));

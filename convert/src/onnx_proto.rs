@@ -1,9 +1,10 @@
-//! The messages of ONNX (`onnx.proto`, IR version 8) that [`super::onnx`] writes, with just the
-//! fields it needs. Repeated numbers are unpacked, as the schema declares them.
+//! The messages of ONNX (`onnx.proto`) that [`crate::emit::onnx`] writes and [`crate::import`] reads,
+//! with just the fields they need. Repeated numbers are written unpacked, as the schema declares
+//! them, and read either way.
 
 /// A model.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Model {
+pub(crate) struct Model {
     #[prost(int64, optional, tag = "1")]
     pub ir_version: Option<i64>,
     #[prost(string, tag = "2")]
@@ -20,7 +21,7 @@ pub(super) struct Model {
 
 /// Version of the operators used.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct OperatorSet {
+pub(crate) struct OperatorSet {
     /// Empty for ONNX's own operators.
     #[prost(string, optional, tag = "1")]
     pub domain: Option<String>,
@@ -30,7 +31,7 @@ pub(super) struct OperatorSet {
 
 /// One metadata entry.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct StringEntry {
+pub(crate) struct StringEntry {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(string, tag = "2")]
@@ -39,7 +40,7 @@ pub(super) struct StringEntry {
 
 /// Nodes in topological order, constants, inputs and outputs.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Graph {
+pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<Node>,
     #[prost(string, tag = "2")]
@@ -56,7 +57,7 @@ pub(super) struct Graph {
 
 /// One operation.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Node {
+pub(crate) struct Node {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -67,17 +68,27 @@ pub(super) struct Node {
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<Attribute>,
+    /// Whose operator it is; empty for ONNX's own.
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 /// A named constant of an operation; exactly one of the value fields is set.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Attribute {
+pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(float, optional, tag = "2")]
     pub f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub i: Option<i64>,
+    /// Text.
+    #[prost(bytes = "vec", tag = "4")]
+    pub s: Vec<u8>,
+    #[prost(message, optional, tag = "5")]
+    pub t: Option<Tensor>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(enumeration = "AttributeType", optional, tag = "20")]
@@ -87,33 +98,64 @@ pub(super) struct Attribute {
 /// Which value field of an [`Attribute`] is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
 #[repr(i32)]
-pub(super) enum AttributeType {
+pub(crate) enum AttributeType {
     Float = 1,
     Int = 2,
     Ints = 7,
 }
 
-/// A constant.
+/// A constant; one of the fields holds its numbers.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Tensor {
+pub(crate) struct Tensor {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// [`FLOAT`].
+    /// [`FLOAT`] and others.
     #[prost(int32, optional, tag = "2")]
     pub data_type: Option<i32>,
+    #[prost(float, repeated, packed = "true", tag = "4")]
+    pub float_data: Vec<f32>,
+    /// Also bytes and the bits of halves.
+    #[prost(int32, repeated, packed = "true", tag = "5")]
+    pub int32_data: Vec<i32>,
+    #[prost(int64, repeated, packed = "true", tag = "7")]
+    pub int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     /// Row-major little-endian values.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
+    #[prost(double, repeated, packed = "true", tag = "10")]
+    pub double_data: Vec<f64>,
+    /// Where the numbers lie in another file: `location`, `offset`, `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringEntry>,
+    /// [`EXTERNAL`] where they do.
+    #[prost(int32, optional, tag = "14")]
+    pub data_location: Option<i32>,
 }
 
+/// `TensorProto.DataLocation.EXTERNAL`.
+pub(crate) const EXTERNAL: i32 = 1;
 /// `TensorProto.DataType.FLOAT`: f32.
-pub(super) const FLOAT: i32 = 1;
+pub(crate) const FLOAT: i32 = 1;
+/// u8.
+pub(crate) const UINT8: i32 = 2;
+/// i8.
+pub(crate) const INT8: i32 = 3;
+/// i32.
+pub(crate) const INT32: i32 = 6;
+/// i64.
+pub(crate) const INT64: i32 = 7;
+/// IEEE half.
+pub(crate) const FLOAT16: i32 = 10;
+/// f64.
+pub(crate) const DOUBLE: i32 = 11;
+/// bfloat16.
+pub(crate) const BFLOAT16: i32 = 16;
 
 /// Name and type of an input or output.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct ValueInfo {
+pub(crate) struct ValueInfo {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
@@ -122,14 +164,14 @@ pub(super) struct ValueInfo {
 
 /// Type of a value; only tensors here.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Type {
+pub(crate) struct Type {
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorType>,
 }
 
 /// Number format and shape.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TensorType {
+pub(crate) struct TensorType {
     #[prost(int32, optional, tag = "1")]
     pub elem_type: Option<i32>,
     #[prost(message, optional, tag = "2")]
@@ -138,14 +180,14 @@ pub(super) struct TensorType {
 
 /// Dimensions.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct TensorShape {
+pub(crate) struct TensorShape {
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<Dimension>,
 }
 
 /// One dimension.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Dimension {
+pub(crate) struct Dimension {
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
 }

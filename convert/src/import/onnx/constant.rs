@@ -1,0 +1,173 @@
+//! Constants of an ONNX file: arrays of numbers, also of other files beside it.
+
+use crate::onnx_proto as proto;
+use half::{bf16, f16};
+use std::path::Path;
+
+/// Most dimensions of a constant.
+const MAX_RANK: usize = 8;
+
+/// A constant.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Constant {
+    pub(super) dims: Vec<usize>,
+    pub(super) values: Values,
+}
+
+/// Its numbers, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Values {
+    Float(Vec<f32>),
+    Int(Vec<i64>),
+}
+
+impl Constant {
+    pub(super) fn ints(values: Vec<i64>) -> Self {
+        Self { dims: vec![values.len()], values: Values::Int(values) }
+    }
+
+    /// Reads a constant; `folder` is where files that it names lie.
+    pub(super) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Self, String> {
+        let dims: Option<Vec<usize>> =
+            tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dims = dims.filter(|d| d.len() <= MAX_RANK);
+        let dims = dims.ok_or_else(|| format!("dimensions {:?}", tensor.dims))?;
+        let len = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let len = len.ok_or_else(|| format!("dimensions {dims:?}"))?;
+        let outside;
+        let raw = if tensor.data_location == Some(proto::EXTERNAL) {
+            outside = external(&tensor.external_data, folder)?;
+            outside.as_slice()
+        } else {
+            tensor.raw_data.as_slice()
+        };
+        let values = values(tensor, raw)?;
+        let found = match &values {
+            Values::Float(v) => v.len(),
+            Values::Int(v) => v.len(),
+        };
+        if found != len {
+            return Err(format!("{found} numbers for dimensions {dims:?}"));
+        }
+        Ok(Self { dims, values })
+    }
+
+    /// Its numbers as floats.
+    pub(super) fn to_floats(&self) -> Vec<f32> {
+        match &self.values {
+            Values::Float(values) => values.clone(),
+            Values::Int(values) => values.iter().map(|&v| v as f32).collect(),
+        }
+    }
+
+    /// Its numbers, where they are integers.
+    pub(super) fn to_ints(&self) -> Option<&[i64]> {
+        match &self.values {
+            Values::Int(values) => Some(values),
+            Values::Float(_) => None,
+        }
+    }
+
+    /// With its dimensions in another order: dimension `i` is the old `order[i]`.
+    pub(super) fn transposed(&self, order: &[usize]) -> Option<Self> {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..self.dims.len()) {
+            return None;
+        }
+        let dims: Vec<usize> = order.iter().map(|&i| self.dims[i]).collect();
+        let mut strides = vec![1; dims.len()];
+        for i in (1..dims.len()).rev() {
+            strides[i - 1] = strides[i] * self.dims[i];
+        }
+        let strides: Vec<usize> = order.iter().map(|&i| strides[i]).collect();
+        let place = |mut index: usize| {
+            let mut place = 0;
+            for (dim, stride) in dims.iter().zip(&strides).rev() {
+                place += index % dim * stride;
+                index /= dim;
+            }
+            place
+        };
+        let values = match &self.values {
+            Values::Float(v) => Values::Float((0..v.len()).map(|i| v[place(i)]).collect()),
+            Values::Int(v) => Values::Int((0..v.len()).map(|i| v[place(i)]).collect()),
+        };
+        Some(Self { dims, values })
+    }
+}
+
+fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
+    /// Little-endian numbers of `N` bytes.
+    fn numbers<T, const N: usize>(raw: &[u8], read: fn([u8; N]) -> T) -> Result<Vec<T>, String> {
+        match raw.as_chunks() {
+            (numbers, []) => Ok(numbers.iter().map(|&bytes| read(bytes)).collect()),
+            _ => Err(format!("{} bytes, in numbers of {N}", raw.len())),
+        }
+    }
+    let stored = !raw.is_empty();
+    let words = || tensor.int32_data.iter().map(|&v| v as u16);
+    Ok(match tensor.data_type.unwrap_or_default() {
+        proto::FLOAT if stored => Values::Float(numbers(raw, f32::from_le_bytes)?),
+        proto::FLOAT => Values::Float(tensor.float_data.clone()),
+        proto::DOUBLE if stored => {
+            Values::Float(numbers(raw, |bytes| f64::from_le_bytes(bytes) as f32)?)
+        }
+        proto::DOUBLE => Values::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
+        proto::FLOAT16 if stored => {
+            Values::Float(numbers(raw, |bytes| f16::from_le_bytes(bytes).to_f32())?)
+        }
+        proto::FLOAT16 => Values::Float(words().map(|v| f16::from_bits(v).to_f32()).collect()),
+        proto::BFLOAT16 if stored => {
+            Values::Float(numbers(raw, |bytes| bf16::from_le_bytes(bytes).to_f32())?)
+        }
+        proto::BFLOAT16 => Values::Float(words().map(|v| bf16::from_bits(v).to_f32()).collect()),
+        proto::INT64 if stored => Values::Int(numbers(raw, i64::from_le_bytes)?),
+        proto::INT64 => Values::Int(tensor.int64_data.clone()),
+        proto::INT32 if stored => {
+            Values::Int(numbers(raw, |bytes| i32::from_le_bytes(bytes).into())?)
+        }
+        proto::UINT8 if stored => Values::Int(raw.iter().map(|&v| v.into()).collect()),
+        proto::INT8 if stored => Values::Int(raw.iter().map(|&v| (v as i8).into()).collect()),
+        proto::INT32 | proto::UINT8 | proto::INT8 => {
+            Values::Int(tensor.int32_data.iter().map(|&v| v.into()).collect())
+        }
+        other => return Err(format!("numbers of type {other}, which are not read")),
+    })
+}
+
+/// The part of another file that holds a constant.
+fn external(entries: &[proto::StringEntry], folder: &Path) -> Result<Vec<u8>, String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let entry = |key: &str| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    let number = |key: &str| match entry(key) {
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} `{text}`")),
+        None => Ok(None),
+    };
+    let location = entry("location").ok_or("numbers in another file, which is not named")?;
+    // Nothing outside of the model's folder is read.
+    let plain = Path::new(location)
+        .components()
+        .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    if !plain {
+        return Err(format!("numbers in `{location}`, which is not below the model's folder"));
+    }
+    let path = folder.join(location);
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(&path)?;
+        let size = file.metadata()?.len();
+        let offset = number("offset").map_err(std::io::Error::other)?.unwrap_or(0);
+        let rest = size.saturating_sub(offset);
+        let length = number("length").map_err(std::io::Error::other)?.unwrap_or(rest);
+        if length > rest {
+            return Err(std::io::Error::other(format!(
+                "ends after {size} bytes, before {length} from {offset} on"
+            )));
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| format!("{}: {e}", path.display()))
+}

@@ -1,0 +1,267 @@
+//! ONNX files: classifiers of convolutions, batch-norms, pools and dense layers, as PyTorch, timm,
+//! Keras and others export them.
+//!
+//! Nodes are walked in their order. What depends on no picture is computed on the way
+//! ([`constant`]); what does becomes nodes of a [`Graph`] ([`layers`]). Pictures may lie as NCHW or
+//! NHWC: here a map is a map, a layout is how the file speaks of it, and a Transpose only changes
+//! that. Softmax at the end is left away, since models here give logits.
+
+mod constant;
+mod layers;
+
+use super::{ImportError, imagenet};
+use crate::graph::{Graph, ValueId};
+use crate::model::FloatModel;
+use crate::onnx_proto as proto;
+use crate::resnet::IMAGENET_STATISTICS;
+use artifact::{Padding, Preprocess, Shape};
+use constant::Constant;
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+/// Operators that are read.
+const OPERATORS: [&str; 35] = [
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "DequantizeLinear",
+    "Div",
+    "Dropout",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "LogSoftmax",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "QuantizeLinear",
+    "ReduceMax",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Softmax",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+];
+/// Oldest and newest version of ONNX's operators that is known.
+const OPSETS: core::ops::RangeInclusive<i64> = 7..=24;
+/// Most nodes that are named in an error.
+const MAX_LISTED: usize = 20;
+
+/// How the file speaks of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// `[1, c, h, w]`.
+    Nchw,
+    /// `[1, h, w, c]`.
+    Nhwc,
+    /// `[1, c·h·w]`, in that order.
+    FlatChw,
+    /// `[1, h·w·c]`, in that order.
+    FlatHwc,
+}
+
+/// A value that depends on the picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Map {
+    id: ValueId,
+    layout: Layout,
+    /// A border that a Pad has put around it, for the window that reads it.
+    border: Option<Border>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Border {
+    padding: Padding,
+    value: f32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Value {
+    Constant(Constant),
+    Map(Map),
+}
+
+/// The state of a walk.
+struct Importer<'a> {
+    folder: &'a Path,
+    graph: Graph,
+    values: HashMap<String, Value>,
+    outputs: HashSet<&'a str>,
+}
+
+/// Whether bytes are an ONNX model.
+pub(super) fn is_one(bytes: &[u8]) -> bool {
+    // Field 1, the version; it comes first wherever it was written by protobuf.
+    bytes.first() == Some(&0x08)
+        && proto::Model::decode(bytes).is_ok_and(|m| m.ir_version.is_some() && m.graph.is_some())
+}
+
+/// Reads a file. `size` is the input's height and width, where the file leaves them open.
+pub(super) fn onnx(
+    path: &Path,
+    bytes: &[u8],
+    size: Option<u16>,
+) -> Result<FloatModel, ImportError> {
+    let unsupported = |what: String| ImportError::unsupported(path, what);
+    let model = proto::Model::decode(bytes)
+        .map_err(|e| unsupported(format!("no ONNX model, or a damaged one ({e})")))?;
+    let opset = model.opset_import.iter().find(|o| is_onnx(o.domain.as_deref().unwrap_or("")));
+    let opset = opset.and_then(|o| o.version).unwrap_or(1);
+    if !OPSETS.contains(&opset) {
+        return Err(unsupported(format!(
+            "operators of version {opset}, but {} to {} are read; export it with another opset",
+            OPSETS.start(),
+            OPSETS.end()
+        )));
+    }
+    let file =
+        model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
+    check_operators(file).map_err(unsupported)?;
+    let shape = input(file, size).map_err(unsupported)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut importer = Importer {
+        folder: path.parent().unwrap_or(Path::new("")),
+        graph: Graph::new(name, shape.1),
+        values: HashMap::new(),
+        outputs: file.output.iter().map(|o| o.name.as_str()).collect(),
+    };
+    importer.constants(file).map_err(unsupported)?;
+    let map = Map { id: 0, layout: shape.0, border: None };
+    importer.values.insert(shape.2.into(), Value::Map(map));
+    for node in &file.node {
+        importer.node(node).map_err(|e| unsupported(format!("{}: {e}", describe(node))))?;
+    }
+    let graph = importer.finish(file).map_err(unsupported)?;
+
+    let classes = usize::from(graph.nodes[graph.output()].shape.c);
+    let metadata = |key: &str| model.metadata_props.iter().find(|e| e.key == key);
+    let labels =
+        metadata("labels").and_then(|e| serde_json::from_str::<Vec<String>>(&e.value).ok());
+    let preprocess = metadata("preprocess").and_then(|e| serde_json::from_str(&e.value).ok());
+    let preprocess = preprocess
+        .filter(|p: &Preprocess| p.is_valid() && (p.height, p.width) == (shape.1.h, shape.1.w));
+    Ok(FloatModel {
+        labels: labels
+            .filter(|l| l.len() == classes)
+            .unwrap_or_else(|| imagenet::labels_of(classes)),
+        is_preprocess_assumed: preprocess.is_none(),
+        preprocess: preprocess.unwrap_or_else(|| {
+            let [mean, std] = IMAGENET_STATISTICS;
+            Preprocess::normalized(shape.1.h, shape.1.w, mean, std)
+        }),
+        ..FloatModel::new(graph)
+    })
+}
+
+fn is_onnx(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+fn describe(node: &proto::Node) -> String {
+    let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
+    let name = name.map_or("", String::as_str);
+    format!("node `{}` ({})", name.escape_debug(), node.op_type.escape_debug())
+}
+
+/// Refuses a file with operators that are not read, before anything else is done.
+fn check_operators(file: &proto::Graph) -> Result<(), String> {
+    let strange: Vec<String> = file
+        .node
+        .iter()
+        .filter(|n| !is_onnx(&n.domain) || !OPERATORS.contains(&n.op_type.as_str()))
+        .map(describe)
+        .collect();
+    if strange.is_empty() {
+        return Ok(());
+    }
+    let more = strange.len().saturating_sub(MAX_LISTED);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    let listed: Vec<&str> = strange.iter().take(MAX_LISTED).map(String::as_str).collect();
+    Err(format!(
+        "operators that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and \
+         dense layers are:\n  {}{more}",
+        listed.join("\n  ")
+    ))
+}
+
+/// Layout, shape and name of the picture.
+fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str), String> {
+    let constants: HashSet<&str> = file.initializer.iter().map(|t| t.name.as_str()).collect();
+    let inputs: Vec<_> =
+        file.input.iter().filter(|i| !constants.contains(i.name.as_str())).collect();
+    let [input] = inputs[..] else {
+        let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
+        return Err(format!("inputs {names:?}, but one picture is wanted"));
+    };
+    let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
+    let dims: Vec<Option<u16>> = shape.map_or(Vec::new(), |s| {
+        s.dim.iter().map(|d| d.dim_value.and_then(|v| u16::try_from(v).ok())).collect()
+    });
+    let wrong = || {
+        format!(
+            "the input `{}` of shape {dims:?}, but [1, 3, height, width] or [1, height, width, 3] \
+             is wanted",
+            input.name.escape_debug()
+        )
+    };
+    let (layout, sides) = match dims[..] {
+        [_, Some(3), h, w] => (Layout::Nchw, [h, w]),
+        [_, h, w, Some(3)] => (Layout::Nhwc, [h, w]),
+        _ => return Err(wrong()),
+    };
+    if dims[0].is_some_and(|n| n > 1) {
+        return Err(format!("{}; export it for one picture", wrong()));
+    }
+    let [Some(h), Some(w)] = sides.map(|side| side.filter(|&s| s > 0).or(size)) else {
+        return Err(format!("{}; name height and width by --input-size", wrong()));
+    };
+    Ok((layout, Shape::new(h, w, 3), &input.name))
+}
+
+impl Importer<'_> {
+    fn constants(&mut self, file: &proto::Graph) -> Result<(), String> {
+        for tensor in &file.initializer {
+            let constant = Constant::read(tensor, self.folder)
+                .map_err(|e| format!("constant `{}`: {e}", tensor.name.escape_debug()))?;
+            self.values.insert(tensor.name.clone(), Value::Constant(constant));
+        }
+        Ok(())
+    }
+
+    /// The graph up to the logits.
+    fn finish(mut self, file: &proto::Graph) -> Result<Graph, String> {
+        let [output, ..] = &file.output[..] else { return Err("no output".into()) };
+        let Some(Value::Map(map)) = self.values.get(&output.name) else {
+            return Err(format!(
+                "the output `{}` depends on no picture",
+                output.name.escape_debug()
+            ));
+        };
+        let shape = self.graph.nodes[map.id].shape;
+        if shape.pixels() != 1 || map.id == 0 {
+            return Err(format!(
+                "the output is a map of {}×{}×{}, no score for each class",
+                shape.h, shape.w, shape.c
+            ));
+        }
+        // What follows is read by no output.
+        self.graph.nodes.truncate(map.id + 1);
+        Ok(self.graph)
+    }
+}

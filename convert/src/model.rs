@@ -1,0 +1,64 @@
+//! A float model, wherever it came from.
+
+use crate::checkpoint::{Checkpoint, Sample};
+use crate::graph::{Graph, GraphError};
+use crate::import::imagenet;
+use artifact::Preprocess;
+
+/// A network and what belongs to it; what [`crate::pipeline::convert`] takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FloatModel {
+    /// The network, layer by layer.
+    pub graph: Graph,
+    /// Class names in index order.
+    pub labels: Vec<String>,
+    /// From picture to input.
+    pub preprocess: Preprocess,
+    /// Whether the file said nothing of [`Self::preprocess`].
+    pub is_preprocess_assumed: bool,
+    /// Pictures for calibration.
+    pub samples: Vec<Sample>,
+    /// Data set that it was trained on, as the user named it; empty where nobody knows.
+    pub dataset: String,
+    /// What was measured of it; empty where nothing was.
+    pub metrics: String,
+    /// Seed of its training, which also chooses calibration pictures.
+    pub seed: u64,
+}
+
+impl FloatModel {
+    /// A network of which nothing else is known: classes without names, values 0..=255 as they are.
+    pub fn new(graph: Graph) -> Self {
+        let (input, output) = (graph.input_shape(), graph.nodes[graph.output()].shape);
+        Self {
+            labels: imagenet::labels_of(output.c.into()),
+            preprocess: Preprocess::raw(input.h, input.w),
+            is_preprocess_assumed: true,
+            samples: Vec::new(),
+            dataset: String::new(),
+            metrics: String::new(),
+            seed: 0,
+            graph,
+        }
+    }
+
+    /// The model of a checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`Graph::from_checkpoint`].
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
+        // The last epoch recorded is the one whose weights these are.
+        let accuracy = checkpoint.training.epochs.last().and_then(|e| e.val_accuracy);
+        Ok(Self {
+            labels: checkpoint.labels.clone(),
+            preprocess: checkpoint.preprocess,
+            is_preprocess_assumed: false,
+            samples: checkpoint.samples.clone(),
+            dataset: checkpoint.training.dataset.clone(),
+            metrics: accuracy
+                .map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0)),
+            seed: checkpoint.training.seed,
+            graph: Graph::from_checkpoint(checkpoint)?,
+        })
+    }
+}

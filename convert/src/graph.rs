@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::padding::ConvPadding;
 use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL};
 use artifact::layout::{padding_fits, window_start};
-use artifact::{Padding, PoolKind, Shape, output_len};
+use artifact::{Padding, PoolKind, Quant, Shape, output_len};
 
 /// Index of the node that produces a value; node 0 is the input.
 pub type ValueId = usize;
@@ -33,6 +33,8 @@ pub struct Node {
     pub inputs: Vec<ValueId>,
     /// Shape of the value produced.
     pub shape: Shape,
+    /// How int8 stores the value, where a quantized source has decided that.
+    pub quant: Option<Quant>,
 }
 
 /// What a [`Node`] computes.
@@ -100,6 +102,9 @@ pub struct Conv {
     pub relu: bool,
     /// Add a second input before the clamp.
     pub residual: bool,
+    /// Of each output channel, the size of a step of its weights, where a quantized source has
+    /// decided that; else empty.
+    pub weight_scales: Vec<f32>,
 }
 
 /// Why nodes do not form a graph.
@@ -231,8 +236,13 @@ fn window_map(
 impl Graph {
     /// A graph of nothing but its input.
     pub fn new(name: impl Into<String>, input: Shape) -> Self {
-        let node =
-            Node { name: "input".into(), op: NodeOp::Input, inputs: Vec::new(), shape: input };
+        let node = Node {
+            name: "input".into(),
+            op: NodeOp::Input,
+            inputs: Vec::new(),
+            shape: input,
+            quant: None,
+        };
         Self { name: name.into(), nodes: vec![node] }
     }
 
@@ -259,7 +269,7 @@ impl Graph {
         if shape.is_empty() || shape.checked_len().is_none() {
             return Err(mismatch(format!("produces an empty or too large value, {shape:?}")));
         }
-        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape });
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, quant: None });
         Ok(self.nodes.len() - 1)
     }
 
@@ -357,6 +367,7 @@ impl Builder<'_> {
             padding: self.padding(spec.padding, x, spec.filter, spec.stride),
             relu: false,
             residual: false,
+            weight_scales: Vec::new(),
         };
         self.graph.push(&spec.name, NodeOp::Conv2d(conv), &[x])
     }
@@ -426,6 +437,7 @@ impl Builder<'_> {
             padding: Padding::default(),
             relu: false,
             residual: false,
+            weight_scales: Vec::new(),
         };
         self.graph.push("predictions", NodeOp::Conv2d(head), &[x])?;
         Ok(())

@@ -149,9 +149,19 @@ pub fn convert(
         Quantize::Fp16 => to_edge(&graph, Format::F16, &attributes)?,
         Quantize::Bf16 => to_edge(&graph, Format::Bf16, &attributes)?,
         Quantize::Int8 => {
-            let histograms = calibrate(&float.bytes, calibration, progress)?;
-            quants = histograms.iter().map(|h| h.quant(options.method)).collect();
-            quants[0] = input_quant(&model.preprocess);
+            let fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
+            quants = match fixed.iter().copied().collect() {
+                // All of a quantized source; a max-pool's is that of its input.
+                Some(quants) => quants,
+                None => {
+                    let histograms = calibrate(&float.bytes, calibration, progress)?;
+                    let measured = histograms.iter().map(|h| h.quant(options.method));
+                    let mut quants: Vec<Quant> =
+                        measured.zip(&fixed).map(|(quant, fixed)| fixed.unwrap_or(quant)).collect();
+                    quants[0] = fixed[0].unwrap_or_else(|| input_quant(&model.preprocess));
+                    quants
+                }
+            };
             share_pool_quants(&graph, &mut quants);
             to_edge(&graph, Format::I8(&quants), &attributes)?
         }

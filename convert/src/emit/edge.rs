@@ -3,9 +3,11 @@
 use super::winograd;
 use crate::graph::{Conv, Graph, GraphError, NodeOp};
 use crate::plan::{MemoryPlan, PlanError, plan};
-use crate::quantize::quantize_channel;
+use crate::quantize::{quantize_at_scale, quantize_channel};
 use crate::stripes::{Block, choose};
-use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns};
+use artifact::layout::{
+    AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns, pairs_fit,
+};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
@@ -202,7 +204,10 @@ pub fn to_edge(
                     padding: conv.padding,
                     lines: lines(id),
                     scratch: fast,
-                    pairs_fit: dtype == Dtype::I8 && !has_columns(dtype, attributes.nr),
+                    // Not of every model that was quantized elsewhere.
+                    pairs_fit: dtype == Dtype::I8
+                        && !has_columns(dtype, attributes.nr)
+                        && pairs_fit(&weights),
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,
                     residual: residual.map(|input| Residual { input, shift }),
@@ -349,14 +354,17 @@ fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>,
     let residual_scale = q.residual.map_or(0.0, |r| f64::from(r.quant.scale));
     let mut quantized = Vec::with_capacity(conv.weights.len());
     let mut scales = Vec::with_capacity(layout.c_out);
-    for (weights, bias) in conv.weights.chunks_exact(per_output).zip(&conv.bias) {
+    for (o, (weights, bias)) in conv.weights.chunks_exact(per_output).zip(&conv.bias).enumerate() {
         // The accumulator's unit is in_scale · scale: coarse enough for bias and residual,
         // and not so fine that the output's multiplier underflows.
         let unit = (f64::from(bias.abs()) / MAX_BIAS)
             .max(residual_scale / MAX_RATIO)
             .max(out_scale * (2.0f64).powi(-31));
-        let (w, scale) =
-            quantize_channel(weights, layout.taps().1, (unit / in_scale) as f32 * 1.001);
+        let least = (unit / in_scale) as f32 * 1.001;
+        let (w, scale) = match conv.weight_scales.get(o) {
+            Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
+            _ => quantize_channel(weights, layout.taps().1, least),
+        };
         quantized.extend(w);
         scales.push(f64::from(scale));
     }

@@ -32,7 +32,9 @@ pub fn fold_batch_norm(graph: &mut Graph) {
                     let centered = f64::from(conv.bias[c]) - f64::from(mean[c]);
                     conv.bias[c] = (centered * scale[c] + f64::from(beta[c])) as f32;
                 }
+                conv.weight_scales.clear();
                 replacement[id] = input;
+                graph.nodes[input].quant = graph.nodes[id].quant;
                 // The convolution now stands for the batch-norm.
                 uses[input] = uses[id];
             }

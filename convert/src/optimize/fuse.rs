@@ -16,11 +16,13 @@ pub fn fuse(graph: &mut Graph) {
         match graph.nodes[id].op {
             NodeOp::Relu => {
                 let input = graph.nodes[id].inputs[0];
+                let quant = graph.nodes[id].quant.or(graph.nodes[input].quant);
                 match &mut graph.nodes[input].op {
                     NodeOp::Conv2d(Conv { relu, .. }) | NodeOp::Affine { relu, .. }
                         if *relu || uses[input] == 1 =>
                     {
                         *relu = true;
+                        graph.nodes[input].quant = quant;
                         replacement[id] = input;
                         uses[input] += uses[id] - 1;
                     }
@@ -52,7 +54,9 @@ fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
     // The convolution moves to the place of the sum, so that its residual surely comes before
     // it; the sum moves to where nothing reads it.
     graph.nodes.swap(value, id);
+    let quant = graph.nodes[value].quant;
     let node = &mut graph.nodes[id];
+    node.quant = quant;
     if let NodeOp::Conv2d(conv) = &mut node.op {
         conv.residual = true;
     }

@@ -156,6 +156,7 @@ mod tests {
             padding: Padding::default(),
             relu: false,
             residual: false,
+            weight_scales: Vec::new(),
         })
     }
 

@@ -48,6 +48,11 @@ pub fn quantize_channel(weights: &[f32], run: usize, min_scale: f32) -> (Vec<i8>
     (best.values, best_scale)
 }
 
+/// Int8 weights of one output channel whose `scale` is decided.
+pub fn quantize_at_scale(weights: &[f32], scale: f32) -> Vec<i8> {
+    weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect()
+}
+
 struct Quantized {
     values: Vec<i8>,
     /// Sum of squares.
@@ -57,8 +62,7 @@ struct Quantized {
 }
 
 fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Quantized {
-    let mut values: Vec<i8> =
-        weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
+    let mut values = quantize_at_scale(weights, scale);
     let mut clips = false;
     for pair in values.chunks_mut(run.max(1)).flat_map(|run| run.as_chunks_mut().0) {
         let [a, b]: &mut [i8; 2] = pair;

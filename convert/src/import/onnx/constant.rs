@@ -12,6 +12,10 @@ const MAX_RANK: usize = 8;
 pub(super) struct Constant {
     pub(super) dims: Vec<usize>,
     pub(super) values: Values,
+    /// Whether it is stored in unsigned bytes, as some zero points are.
+    pub(super) is_unsigned: bool,
+    /// Where it was int8: the size of a step, of all or of each place of the first dimension.
+    pub(super) scales: Vec<f32>,
 }
 
 /// Its numbers, row by row.
@@ -22,8 +26,12 @@ pub(super) enum Values {
 }
 
 impl Constant {
+    pub(super) fn new(dims: Vec<usize>, values: Values) -> Self {
+        Self { dims, values, is_unsigned: false, scales: Vec::new() }
+    }
+
     pub(super) fn ints(values: Vec<i64>) -> Self {
-        Self { dims: vec![values.len()], values: Values::Int(values) }
+        Self::new(vec![values.len()], Values::Int(values))
     }
 
     /// Reads a constant; `folder` is where files that it names lie.
@@ -49,7 +57,8 @@ impl Constant {
         if found != len {
             return Err(format!("{found} numbers for dimensions {dims:?}"));
         }
-        Ok(Self { dims, values })
+        let is_unsigned = tensor.data_type == Some(proto::UINT8);
+        Ok(Self { is_unsigned, ..Self::new(dims, values) })
     }
 
     /// Its numbers as floats.
@@ -93,7 +102,17 @@ impl Constant {
             Values::Float(v) => Values::Float((0..v.len()).map(|i| v[place(i)]).collect()),
             Values::Int(v) => Values::Int((0..v.len()).map(|i| v[place(i)]).collect()),
         };
-        Some(Self { dims, values })
+        let stay = self.scales.len() == 1 || order.first() == Some(&0);
+        let scales = if stay { self.scales.clone() } else { Vec::new() };
+        Some(Self { dims, values, scales, ..*self })
+    }
+
+    /// The sizes of its steps, one for each place of the first dimension; empty where it was no int8.
+    pub(super) fn steps(&self) -> Vec<f32> {
+        match self.scales[..] {
+            [one] => vec![one; self.dims.first().copied().unwrap_or(1)],
+            _ => self.scales.clone(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Border, Importer, Layout, Map, Value};
 use crate::graph::{Conv, NodeOp};
 use crate::onnx_proto as proto;
 use crate::padding::same_padding;
-use artifact::{Padding, PoolKind, Shape};
+use artifact::{Padding, PoolKind, Quant, Shape};
 
 impl Layout {
     /// The dimensions of a map as the file has them.
@@ -177,7 +177,10 @@ impl Importer<'_> {
                 Ok(Value::Map(call.map(0)?))
             }
             "Softmax" | "LogSoftmax" => Err("is not the last layer".into()),
-            "Identity" | "Dropout" | "Cast" => Ok(Value::Map(call.bordered(0)?)),
+            "QuantizeLinear" => self.quantize(call),
+            "Identity" | "Dropout" | "Cast" | "DequantizeLinear" => {
+                Ok(Value::Map(call.bordered(0)?))
+            }
             _ => Err("is read for constants alone".into()),
         }
     }
@@ -209,6 +212,7 @@ impl Importer<'_> {
             padding,
             relu: false,
             residual: false,
+            weight_scales: weights.steps(),
         };
         if conv.bias.len() != c_out {
             return Err(format!("{} biases for {c_out} outputs", conv.bias.len()));
@@ -392,6 +396,7 @@ impl Importer<'_> {
             padding: Padding::default(),
             relu: false,
             residual: false,
+            weight_scales: weights.steps(),
         };
         self.push(call, NodeOp::Conv2d(conv), &[x], Layout::FlatChw)
     }
@@ -416,6 +421,39 @@ impl Importer<'_> {
             epsilon: call.float("epsilon", 1e-5),
         };
         self.push(call, op, &[x], x.layout)
+    }
+
+    /// Keeps how int8 stores a value; what is dequantized again is that value.
+    fn quantize(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let mut x = call.map(0)?;
+        let scale = call.constant(1)?.to_floats();
+        let (zero, is_unsigned) = match call.optional(2)? {
+            Some(zero) => (zero.to_floats(), zero.is_unsigned),
+            None => (vec![0.0], true),
+        };
+        let ([scale], [zero]) = (&scale[..], &zero[..]) else {
+            return Err("several scales for a map; one is read".into());
+        };
+        let zero_point = if is_unsigned { zero - 128.0 } else { *zero };
+        if !(-128.0..=127.0).contains(&zero_point) {
+            return Err(format!("the zero point {zero}; 8 bits are read"));
+        }
+        let quant = Quant { scale: *scale, zero_point: zero_point as i8 };
+        if !quant.is_valid() {
+            return Err(format!("the scale {scale}"));
+        }
+        // Exporters leave away a ReLU where nothing below zero can be stored.
+        let sum = matches!(
+            self.graph.nodes[x.id].op,
+            NodeOp::Conv2d(_) | NodeOp::BatchNorm { .. } | NodeOp::Add
+        );
+        let clamps = sum && quant.zero_point == -128 && self.graph.nodes[x.id].quant.is_none();
+        if clamps && let Value::Map(map) = self.push(call, NodeOp::Relu, &[x], x.layout)? {
+            x = map;
+        }
+        // A second one would round a value that is stored already.
+        self.graph.nodes[x.id].quant.get_or_insert(quant);
+        Ok(Value::Map(x))
     }
 
     fn clip(&mut self, call: &Call<'_>) -> Result<Value, String> {
@@ -638,14 +676,14 @@ fn folded(call: &Call<'_>) -> Result<Constant, String> {
             match call.node.attribute.first() {
                 Some(a) if a.name == "value" => whole(a).ok_or("without a value")??,
                 Some(a) if a.name == "value_int" => {
-                    Constant { dims: vec![], values: Values::Int(vec![a.i.unwrap_or_default()]) }
+                    Constant::new(vec![], Values::Int(vec![a.i.unwrap_or_default()]))
                 }
                 Some(a) if a.name == "value_float" => {
-                    Constant { dims: vec![], values: Values::Float(vec![a.f.unwrap_or_default()]) }
+                    Constant::new(vec![], Values::Float(vec![a.f.unwrap_or_default()]))
                 }
                 Some(a) if a.name == "value_ints" => Constant::ints(a.ints.clone()),
                 Some(a) if a.name == "value_floats" => {
-                    Constant { dims: vec![a.floats.len()], values: Values::Float(a.floats.clone()) }
+                    Constant::new(vec![a.floats.len()], Values::Float(a.floats.clone()))
                 }
                 _ => return Err("a constant of a kind that is not read".into()),
             }
@@ -681,7 +719,7 @@ fn folded(call: &Call<'_>) -> Result<Constant, String> {
             let (data, indices) = (ints(0)?, ints(1)?);
             let picked: Result<Vec<i64>, String> =
                 indices.iter().map(|&i| Ok(data[index(i, data.len())?])).collect();
-            Constant { dims: call.constant(1)?.dims.clone(), values: Values::Int(picked?) }
+            Constant::new(call.constant(1)?.dims.clone(), Values::Int(picked?))
         }
         "Unsqueeze" | "Squeeze" => Constant::ints(ints(0)?),
         "Concat" => {
@@ -731,5 +769,10 @@ fn dequantized(call: &Call<'_>) -> Result<Constant, String> {
         let place = i / inner.max(1) % places;
         (v - zero[place.min(zero.len() - 1)]) * scale[place]
     });
-    Ok(Constant { dims: x.dims.clone(), values: Values::Float(values.collect()) })
+    let values = Values::Float(values.collect());
+    // Of int8 without a zero point, what is multiplied is what is stored.
+    let plain = zero.iter().all(|&z| z == 0.0) && !x.is_unsigned;
+    let kept = plain && (scale.len() == 1 || axis == 0);
+    let scales = if kept { scale } else { Vec::new() };
+    Ok(Constant { scales, ..Constant::new(x.dims.clone(), values) })
 }

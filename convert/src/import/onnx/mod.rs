@@ -8,6 +8,8 @@
 
 mod constant;
 mod layers;
+#[cfg(test)]
+mod tests;
 
 use super::{ImportError, imagenet};
 use crate::graph::{Graph, ValueId};

@@ -4,13 +4,14 @@ use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
+use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::to_onnx;
 use crate::emit::torch::to_safetensors;
 use crate::hub::Reference;
 use crate::import::{self, Head, Imported};
 use crate::init::random_checkpoint;
-use crate::inspect::{checkpoint_table, edge_table};
+use crate::inspect::{checkpoint_table, edge_table, graph_table};
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
 use crate::quantize::Method;
@@ -45,6 +46,9 @@ enum Command {
     Inspect {
         /// The model
         file: PathBuf,
+        /// Height and width of an ONNX model's input that leaves them open
+        #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+        input_size: Option<u16>,
     },
     /// Make a model with random weights, to learn its speed, memory and size before training it
     Init(InitArgs),
@@ -76,9 +80,9 @@ struct ConvertArgs {
     /// hf://owner/name or kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Number format of weights and activations
-    #[arg(long, value_enum, default_value_t = QuantizeArg::Int8)]
-    quantize: QuantizeArg,
+    /// Number format of weights and activations [default: int8, of .onnx none]
+    #[arg(long, value_enum)]
+    quantize: Option<QuantizeArg>,
     /// Compute every convolution directly, none by Winograd's algorithm: smaller files of f32
     /// models, less memory of int8 models, slower 3×3 convolutions
     #[arg(long)]
@@ -93,7 +97,7 @@ struct ConvertArgs {
     /// Flash of the chip, such as 128K, of which code takes 32K
     #[arg(long, value_name = "BYTES")]
     flash: Option<Bytes>,
-    /// Output: .edge, .mpk for a checkpoint, .onnx for an f32 ONNX model, or .safetensors for a
+    /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors for a
     /// PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -170,7 +174,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         }
     };
     let result = match cli.command {
-        Some(Command::Inspect { file }) => inspect(&file, out),
+        Some(Command::Inspect { file, input_size }) => inspect(&file, input_size, out),
         Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, out),
     };
@@ -196,7 +200,7 @@ pub fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
+fn inspect(path: &Path, input_size: Option<u16>, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
     let mut start = [0; artifact::header::MAGIC.len()];
     let is_edge = path.is_file()
@@ -209,7 +213,11 @@ fn inspect(path: &Path, out: &mut dyn Write) -> Result<bool> {
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         write!(out, "{}", edge_table(&artifact, &[]))?;
     } else {
-        write!(out, "{}", checkpoint_table(&import::open(path, Head::Optional)?))?;
+        let table = match import::open_any(path, Head::Optional, input_size)? {
+            Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),
+            Imported::Graph(model) => graph_table(&model),
+        };
+        write!(out, "{table}")?;
     }
     Ok(true)
 }
@@ -265,7 +273,7 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         return Ok(true);
     }
     let options = Options {
-        quantize: match args.quantize {
+        quantize: match args.quantize(&output) {
             QuantizeArg::Int8 => Quantize::Int8,
             QuantizeArg::Fp16 => Quantize::Fp16,
             QuantizeArg::Bf16 => Quantize::Bf16,
@@ -281,9 +289,6 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         },
         direct: args.no_winograd,
     };
-    if output.extension().is_some_and(|e| e == "onnx") {
-        return write_onnx(&imported.to_float_model()?, &output, out);
-    }
     if output.extension().is_some_and(|e| e == "safetensors") {
         let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
         write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
@@ -305,9 +310,12 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
             path.display()
         )?;
     }
-    let calibration = calibration_pictures(args, &model, out)?;
+    let calibration = calibration_pictures(args, args.quantize(&output), &model, out)?;
     let converted = convert(&model, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
+    if is_onnx(&output) {
+        return write_onnx(args, &model, &converted, &output, out);
+    }
     let edge = &converted.emitted.bytes;
     if let Some(ram) = args.ram {
         check_ram(&converted.graph, &converted.emitted.plan, ram)?;
@@ -373,12 +381,34 @@ fn rgb(numbers: &Option<Vec<f32>>, default: [f32; 3]) -> Result<[f32; 3]> {
     }
 }
 
-fn write_onnx(model: &FloatModel, output: &Path, out: &mut dyn Write) -> Result<bool> {
-    let mut graph = model.graph.clone();
-    crate::optimize::optimize(&mut graph);
-    let bytes = to_onnx(&graph, &model.labels, &model.preprocess);
+fn is_onnx(output: &Path) -> bool {
+    output.extension().is_some_and(|e| e == "onnx")
+}
+
+impl ConvertArgs {
+    /// What was asked for, or what suits `output`.
+    fn quantize(&self, output: &Path) -> QuantizeArg {
+        let default = if is_onnx(output) { QuantizeArg::None } else { QuantizeArg::Int8 };
+        self.quantize.unwrap_or(default)
+    }
+}
+
+fn write_onnx(
+    args: &ConvertArgs,
+    model: &FloatModel,
+    converted: &Converted,
+    output: &Path,
+    out: &mut dyn Write,
+) -> Result<bool> {
+    let (format, name) = match args.quantize(output) {
+        QuantizeArg::Int8 => (Format::I8(&converted.quants), "int8 as QDQ"),
+        QuantizeArg::Fp16 => (Format::F16, "fp16 weights"),
+        QuantizeArg::None => (Format::F32, "f32"),
+        QuantizeArg::Bf16 => bail!("ONNX has no weights in bf16; use --quantize fp16"),
+    };
+    let bytes = to_onnx(&converted.graph, format, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
-    writeln!(out, "{} ({} bytes, f32 ONNX)", output.display(), bytes.len())?;
+    writeln!(out, "{} ({} bytes, ONNX, {name})", output.display(), bytes.len())?;
     Ok(true)
 }
 
@@ -399,10 +429,11 @@ fn read_data(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Data
 
 fn calibration_pictures(
     args: &ConvertArgs,
+    quantize: QuantizeArg,
     model: &FloatModel,
     out: &mut dyn Write,
 ) -> Result<Vec<Vec<f32>>> {
-    if !matches!(args.quantize, QuantizeArg::Int8) {
+    if !matches!(quantize, QuantizeArg::Int8) {
         return Ok(Vec::new());
     }
     let Some(dir) = &args.calibration else {
@@ -446,7 +477,7 @@ fn report_accuracy(
         .with_context(|| dir.display().to_string())?;
     let float = predict(&converted.float.bytes, pictures)?;
     let device = predict(&converted.emitted.bytes, pictures)?;
-    let name = match args.quantize {
+    let name = match args.quantize.unwrap_or(QuantizeArg::Int8) {
         QuantizeArg::Int8 => "int8",
         QuantizeArg::Fp16 => "fp16",
         QuantizeArg::Bf16 => "bf16",

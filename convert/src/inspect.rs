@@ -1,6 +1,7 @@
 //! Tables that show what is in a model and what it costs.
 
 use crate::checkpoint::Checkpoint;
+use crate::model::FloatModel;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::{Artifact, Op, Place, Shape};
 use core::fmt::Write;
@@ -100,6 +101,32 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         header.file_len(),
         header.arena_len,
     );
+    out
+}
+
+/// The layers of a model that is no checkpoint.
+pub fn graph_table(model: &FloatModel) -> String {
+    let graph = &model.graph;
+    let text = |s: Shape| format!("{}×{}×{}", s.h, s.w, s.c);
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{}: {} layers, {} parameters, {} multiply-accumulates, input {}",
+        graph.name.escape_debug(),
+        graph.nodes.len() - 1,
+        graph.parameters(),
+        graph.macs(),
+        text(graph.input_shape()),
+    );
+    let _ = writeln!(out, "labels: {}", model.labels.join(", ").escape_debug());
+    for node in &graph.nodes {
+        let quant = node.quant.map_or(String::new(), |q| {
+            format!("  int8 in steps of {}, zero at {}", q.scale, q.zero_point)
+        });
+        let name = node.name.escape_debug().to_string();
+        let _ =
+            writeln!(out, "  {name:<40} {:<11} {:>12}{quant}", node.op.name(), text(node.shape));
+    }
     out
 }
 

@@ -90,4 +90,4 @@ for label in sys.argv[1:] or MODELS:
             errors = [difference(np.array(logits), want), difference(np.array(logits), ours)]
             failed |= errors[0] > 1e-3 or errors[1] > 1e-4
             print(f"{label}, {way}: {errors[0]:.1e}, exported again {errors[1]:.1e}", flush=True)
-sys.exit(failed)
+sys.exit(bool(failed))

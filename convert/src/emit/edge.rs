@@ -273,7 +273,7 @@ pub fn to_edge(
     Ok(Emitted { bytes, plan })
 }
 
-fn filter_layout(
+pub(super) fn filter_layout(
     conv: &Conv,
     input: Shape,
     output: Shape,
@@ -340,6 +340,43 @@ struct ConvQuants {
     residual: Option<Place>,
 }
 
+/// A convolution's weights as int8, OHWI, and the size of a step for each output.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Int8Weights {
+    pub(super) values: Vec<i8>,
+    pub(super) scales: Vec<f32>,
+}
+
+/// Quantizes weights, `run` of which lie side by side once packed.
+pub(super) fn int8_weights(
+    conv: &Conv,
+    run: usize,
+    input: Quant,
+    output: Quant,
+    residual: Option<Quant>,
+) -> Int8Weights {
+    let per_output = conv.weights.len() / conv.bias.len().max(1);
+    let in_scale = f64::from(input.scale);
+    let residual_scale = residual.map_or(0.0, |r| f64::from(r.scale));
+    let mut values = Vec::with_capacity(conv.weights.len());
+    let mut scales = Vec::with_capacity(conv.bias.len());
+    for (o, (weights, bias)) in conv.weights.chunks_exact(per_output).zip(&conv.bias).enumerate() {
+        // The accumulator's unit is in_scale · scale: coarse enough for bias and residual,
+        // and not so fine that the output's multiplier underflows.
+        let unit = (f64::from(bias.abs()) / MAX_BIAS)
+            .max(residual_scale / MAX_RATIO)
+            .max(f64::from(output.scale) * (2.0f64).powi(-31));
+        let least = (unit / in_scale) as f32 * 1.001;
+        let (w, scale) = match conv.weight_scales.get(o) {
+            Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
+            _ => quantize_channel(weights, run, least),
+        };
+        values.extend(w);
+        scales.push(scale);
+    }
+    Int8Weights { values, scales }
+}
+
 /// Largest residual factor before its fixed-point shift, and largest bias: together with the
 /// products they stay in an i32 (the reader checks the exact sum).
 const MAX_RATIO: f64 = (1 << 20) as f64;
@@ -352,22 +389,10 @@ fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>,
     let in_scale = f64::from(q.input.quant.scale);
     let out_scale = f64::from(q.output.quant.scale);
     let residual_scale = q.residual.map_or(0.0, |r| f64::from(r.quant.scale));
-    let mut quantized = Vec::with_capacity(conv.weights.len());
-    let mut scales = Vec::with_capacity(layout.c_out);
-    for (o, (weights, bias)) in conv.weights.chunks_exact(per_output).zip(&conv.bias).enumerate() {
-        // The accumulator's unit is in_scale · scale: coarse enough for bias and residual,
-        // and not so fine that the output's multiplier underflows.
-        let unit = (f64::from(bias.abs()) / MAX_BIAS)
-            .max(residual_scale / MAX_RATIO)
-            .max(out_scale * (2.0f64).powi(-31));
-        let least = (unit / in_scale) as f32 * 1.001;
-        let (w, scale) = match conv.weight_scales.get(o) {
-            Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
-            _ => quantize_channel(weights, layout.taps().1, least),
-        };
-        quantized.extend(w);
-        scales.push(f64::from(scale));
-    }
+    let residual = q.residual.map(|r| r.quant);
+    let Int8Weights { values: quantized, scales } =
+        int8_weights(conv, layout.taps().1, q.input.quant, q.output.quant, residual);
+    let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
     let mut packed = vec![0u8; layout.len()];
     for_each_weight(layout, |from, to| packed[to] = quantized[from] as u8);
 

@@ -1,12 +1,17 @@
-//! ONNX, f32, for other engines: opset 13, IR version 8, one picture in NCHW.
+//! ONNX for other engines: opset 13, IR version 8, one picture in NCHW.
 //!
 //! Input `input` is `[1, channels, height, width]`, already preprocessed; output `logits` is
 //! `[1, classes]`. Preprocessing and labels travel as the metadata entries `preprocess` (a JSON
 //! object) and `labels` (a JSON array in index order).
+//!
+//! Int8 is written as QDQ: floats between QuantizeLinear and DequantizeLinear, which every engine
+//! runs, and which those for integers fuse. Weights and scales are those of the `.edge` file. Of fp16
+//! the weights have 16 bits, and a Cast behind them.
 
-use crate::graph::{Conv, Graph, Node, NodeOp};
+use super::edge::{Format, filter_layout, int8_weights};
+use crate::graph::{Conv, Graph, NodeOp};
 use crate::onnx_proto as proto;
-use artifact::{Padding, PoolKind, Preprocess, Shape};
+use artifact::{Dtype, Padding, PoolKind, Preprocess, Shape};
 use prost::Message;
 use std::collections::HashSet;
 
@@ -19,9 +24,15 @@ pub const INPUT: &str = "input";
 /// Name of the model's output.
 pub const OUTPUT: &str = "logits";
 
-/// The model as an ONNX file; any graph will do, an optimized one gives the shortest file.
-pub fn to_onnx(graph: &Graph, labels: &[String], preprocess: &Preprocess) -> Vec<u8> {
-    let mut emitter = Emitter::new(graph);
+/// The model as an ONNX file; any graph will do, an optimized one gives the shortest file. Int8 wants
+/// an optimized one.
+pub fn to_onnx(
+    graph: &Graph,
+    format: Format<'_>,
+    labels: &[String],
+    preprocess: &Preprocess,
+) -> Vec<u8> {
+    let mut emitter = Emitter::new(graph, format);
     // The name of each value in the file.
     let mut values: Vec<String> = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate() {
@@ -31,9 +42,8 @@ pub fn to_onnx(graph: &Graph, labels: &[String], preprocess: &Preprocess) -> Vec
             _ => emitter.names.unique(&node.name),
         };
         let inputs: Vec<&str> = node.inputs.iter().map(|&i| values[i].as_str()).collect();
-        let x = node.inputs.first().map_or(node.shape, |&x| graph.nodes[x].shape);
-        emitter.node(node, x, &inputs, &value);
-        values.push(value);
+        emitter.node(graph, id, &inputs, &value);
+        values.push(emitter.stored(id, value, id == graph.output()));
     }
     let metadata = |key: &str, value: serde_json::Value| proto::StringEntry {
         key: key.into(),
@@ -136,17 +146,19 @@ fn window(filter: [u16; 2], stride: [u16; 2], padding: Padding) -> Vec<proto::At
 }
 
 /// Collects the parts of the file's graph.
-struct Emitter {
+struct Emitter<'a> {
     names: Names,
     nodes: Vec<proto::Node>,
     initializers: Vec<proto::Tensor>,
+    format: Format<'a>,
     /// Whether the output loses its map dimensions.
     flat_output: bool,
 }
 
-impl Emitter {
-    fn new(graph: &Graph) -> Self {
+impl<'a> Emitter<'a> {
+    fn new(graph: &Graph, format: Format<'a>) -> Self {
         Self {
+            format,
             names: Names([INPUT.into(), OUTPUT.into()].into()),
             nodes: Vec::new(),
             initializers: Vec::new(),
@@ -190,12 +202,117 @@ impl Emitter {
         name
     }
 
+    /// Stores a constant of another type.
+    fn raw(&mut self, name: &str, dims: &[usize], data_type: i32, raw_data: Vec<u8>) {
+        self.initializers.push(proto::Tensor {
+            dims: dims.iter().map(|&d| d as i64).collect(),
+            data_type: Some(data_type),
+            name: name.into(),
+            raw_data,
+            ..Default::default()
+        });
+    }
+
+    /// The name under which others read a value: in int8, after it was rounded to what is stored.
+    fn stored(&mut self, id: usize, value: String, is_output: bool) -> String {
+        let Format::I8(quants) = self.format else { return value };
+        let quant = quants[id];
+        let owner = if is_output { OUTPUT.to_owned() } else { value.clone() };
+        let [scale, zero, rounded] = ["scale", "zero_point", "int8"]
+            .map(|part| self.names.unique(&format!("{owner}.{part}")));
+        self.raw(&scale, &[], proto::FLOAT, quant.scale.to_le_bytes().into());
+        self.raw(&zero, &[], proto::INT8, quant.zero_point.to_le_bytes().into());
+        let mut real = value;
+        if is_output {
+            // The model's output keeps its name, what computed it gets another.
+            real = self.names.unique(&format!("{OUTPUT}.real"));
+            if let Some(last) = self.nodes.last_mut() {
+                last.output[0].clone_from(&real);
+                last.name.clone_from(&real);
+            }
+        }
+        let name = if is_output { owner } else { self.names.unique(&format!("{owner}.stored")) };
+        self.push("QuantizeLinear", &[&real, &scale, &zero], &rounded, Vec::new());
+        self.push("DequantizeLinear", &[&rounded, &scale, &zero], &name, Vec::new());
+        name
+    }
+
+    /// Weights and biases as what the file stores; `order` has the places of OHWI weights in the
+    /// order of `dims`.
+    fn weights(
+        &mut self,
+        graph: &Graph,
+        id: usize,
+        conv: &Conv,
+        dims: &[usize],
+        order: &[usize],
+        target: &str,
+    ) -> [String; 2] {
+        let c_out = conv.bias.len();
+        let node = &graph.nodes[id];
+        if let Format::I8(quants) = self.format {
+            let input = graph.nodes[node.inputs[0]].shape;
+            // As for PCs; microcontrollers have the same numbers.
+            let layout = filter_layout(conv, input, node.shape, Dtype::I8, 16);
+            let quant = |i: usize| node.inputs.get(i).map(|&i| quants[i]);
+            let x = quants[node.inputs[0]];
+            let int8 = int8_weights(conv, layout.taps().1, x, quants[id], quant(1));
+            let values = order.iter().map(|&at| int8.values[at] as u8).collect();
+            let biases: Vec<(f32, i32)> = (conv.bias.iter().zip(&int8.scales))
+                .map(|(bias, scale)| {
+                    let unit = scale * x.scale;
+                    (unit, (f64::from(*bias) / f64::from(unit)).round() as i32)
+                })
+                .collect();
+            let scales = int8.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
+            let units = biases.iter().flat_map(|(unit, _)| unit.to_le_bytes()).collect();
+            let bias = biases.iter().flat_map(|(_, bias)| bias.to_le_bytes()).collect();
+            return [
+                self.dequantized(&format!("{target}.weight"), dims, proto::INT8, values, scales),
+                self.dequantized(&format!("{target}.bias"), &[c_out], proto::INT32, bias, units),
+            ];
+        }
+        let values = order.iter().map(|&at| conv.weights[at]);
+        let bias = conv.bias.iter().copied();
+        let weights = match self.format {
+            Format::F16 => {
+                let raw = values.flat_map(|w| half::f16::from_f32(w).to_le_bytes()).collect();
+                let [half, weights] =
+                    ["fp16", "weight"].map(|part| self.names.unique(&format!("{target}.{part}")));
+                self.raw(&half, dims, proto::FLOAT16, raw);
+                self.push("Cast", &[&half], &weights, vec![int("to", proto::FLOAT.into())]);
+                weights
+            }
+            _ => self.constant(target, "weight", dims, values),
+        };
+        [weights, self.constant(target, "bias", &[c_out], bias)]
+    }
+
+    /// Integers with a scale for each place of the first dimension, and what makes floats of them.
+    fn dequantized(
+        &mut self,
+        owner: &str,
+        dims: &[usize],
+        data_type: i32,
+        values: Vec<u8>,
+        scales: Vec<u8>,
+    ) -> String {
+        let [stored, scale, name] =
+            ["int", "scale", "real"].map(|part| self.names.unique(&format!("{owner}.{part}")));
+        self.raw(&stored, dims, data_type, values);
+        self.raw(&scale, &dims[..1], proto::FLOAT, scales);
+        self.push("DequantizeLinear", &[&stored, &scale], &name, vec![int("axis", 0)]);
+        name
+    }
+
     /// Appends the operations of one node; the last of them produces `value`.
-    fn node(&mut self, node: &Node, x_shape: Shape, inputs: &[&str], value: &str) {
+    fn node(&mut self, graph: &Graph, id: usize, inputs: &[&str], value: &str) {
+        let node = &graph.nodes[id];
+        let x_shape = node.inputs.first().map_or(node.shape, |&x| graph.nodes[x].shape);
         let flatten = self.flat_output && value == OUTPUT;
         match &node.op {
             NodeOp::Conv2d(conv) if flatten && is_dense(conv, x_shape) => {
-                return self.dense(conv, inputs[0], value);
+                return self.dense(graph, id, conv, inputs[0], value);
             }
             NodeOp::Input => return,
             _ => {}
@@ -203,7 +320,7 @@ impl Emitter {
         let target = if flatten { self.names.unique(&node.name) } else { value.into() };
         match &node.op {
             NodeOp::Input => {}
-            NodeOp::Conv2d(conv) => self.conv(conv, usize::from(x_shape.c), inputs, &target),
+            NodeOp::Conv2d(conv) => self.conv(graph, id, conv, inputs, &target),
             NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon } => {
                 let parts =
                     [("gamma", gamma), ("beta", beta), ("mean", mean), ("variance", variance)];
@@ -247,17 +364,18 @@ impl Emitter {
         }
     }
 
-    fn conv(&mut self, conv: &Conv, c_in: usize, inputs: &[&str], target: &str) {
+    fn conv(&mut self, graph: &Graph, id: usize, conv: &Conv, inputs: &[&str], target: &str) {
         let [rows, columns] = conv.filter.map(usize::from);
         let (c_out, taps) = (conv.bias.len(), rows * columns);
+        let c_in = conv.weights.len() / (c_out * taps);
         // OHWI to OIHW.
-        let weights = (0..c_out).flat_map(|o| {
-            (0..c_in).flat_map(move |c| {
-                (0..taps).map(move |tap| conv.weights[(o * taps + tap) * c_in + c])
+        let order: Vec<usize> = (0..c_out)
+            .flat_map(|o| {
+                (0..c_in).flat_map(move |c| (0..taps).map(move |tap| (o * taps + tap) * c_in + c))
             })
-        });
-        let weights = self.constant(target, "weight", &[c_out, c_in, rows, columns], weights);
-        let bias = self.constant(target, "bias", &[c_out], conv.bias.iter().copied());
+            .collect();
+        let [weights, bias] =
+            self.weights(graph, id, conv, &[c_out, c_in, rows, columns], &order, target);
         self.with_relu(conv.relu, target, |emitter, output| {
             let attributes = window(conv.filter, conv.stride, conv.padding);
             match inputs.get(1) {
@@ -271,11 +389,10 @@ impl Emitter {
         });
     }
 
-    fn dense(&mut self, conv: &Conv, x: &str, target: &str) {
+    fn dense(&mut self, graph: &Graph, id: usize, conv: &Conv, x: &str, target: &str) {
         let (c_in, c_out) = (conv.weights.len() / conv.bias.len(), conv.bias.len());
-        let weights = conv.weights.iter().copied();
-        let weights = self.constant(target, "weight", &[c_out, c_in], weights);
-        let bias = self.constant(target, "bias", &[c_out], conv.bias.iter().copied());
+        let order: Vec<usize> = (0..conv.weights.len()).collect();
+        let [weights, bias] = self.weights(graph, id, conv, &[c_out, c_in], &order, target);
         let flat = self.names.unique(&format!("{target}_flat"));
         self.push("Flatten", &[x], &flat, vec![int("axis", 1)]);
         self.with_relu(conv.relu, target, |emitter, output| {

@@ -2,11 +2,16 @@
 
 use artifact::Preprocess;
 use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use convert::emit::edge::Format;
 use convert::emit::onnx::to_onnx;
 use convert::graph::{Graph, evaluate};
+use convert::import::{Head, Imported, open_any};
+use convert::model::FloatModel;
 use convert::optimize::optimize;
 use convert::padding::ConvPadding;
+use convert::pipeline::{Options, convert};
 use convert::resnet::{BlockType, Pooling, ResNetConfig};
+use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
 };
@@ -80,7 +85,7 @@ fn nchw(graph: &Graph, nhwc: &[f32]) -> TractTensor {
 }
 
 fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
-    let onnx = to_onnx(graph, &checkpoint.labels, &checkpoint.preprocess);
+    let onnx = to_onnx(graph, Format::F32, &checkpoint.labels, &checkpoint.preprocess);
     let model = tract_onnx::onnx()
         .model_for_read(&mut onnx.as_slice())
         .unwrap()
@@ -124,4 +129,60 @@ fn v2() {
 #[test]
 fn vd() {
     exports(BlockType::BottleneckBlockVd, false);
+}
+
+/// Int8 as QDQ, through tract and back: tract computes nearly the same, and what is imported again
+/// gives the same int8 scores.
+#[test]
+fn int8() {
+    for v2 in [false, true] {
+        let checkpoint = checkpoint(BlockType::BottleneckBlock, v2);
+        let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        let len = model.graph.input_shape().len();
+        let pictures: Vec<Vec<f32>> = (0..6).map(|seed| Noise(seed).vec(len, 0.0, 1.0)).collect();
+        let converted = convert(&model, &pictures, Options::default(), |_, _| ()).unwrap();
+        let format = Format::I8(&converted.quants);
+        let onnx = to_onnx(&converted.graph, format, &model.labels, &model.preprocess);
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("int8.onnx");
+        std::fs::write(&file, &onnx).unwrap();
+        let Imported::Graph(again) = open_any(&file, Head::Required, None).unwrap() else {
+            panic!("an ONNX file is no checkpoint")
+        };
+        // Without pictures: all ranges are in the file.
+        let again = convert(&again, &[], Options::default(), |_, _| ()).unwrap();
+
+        let tract = tract_onnx::onnx()
+            .model_for_read(&mut onnx.as_slice())
+            .unwrap()
+            .into_optimized()
+            .unwrap()
+            .into_runnable()
+            .unwrap();
+        let step = converted.quants.last().unwrap().scale;
+        for picture in &pictures {
+            let ours = scores(&converted.emitted.bytes, picture);
+            assert_eq!(scores(&again.emitted.bytes, picture), ours, "v2: {v2}");
+            let outputs = tract.run(tvec!(nchw(&converted.graph, picture).into())).unwrap();
+            let logits = outputs[0].to_plain_array_view::<f32>().unwrap();
+            // Each layer rounds once; floats before it may take the other side.
+            for (a, b) in logits.iter().zip(&ours) {
+                assert!(
+                    (a - b).abs() <= 6.0 * step,
+                    "tract has {a}, we have {b} in steps of {step}"
+                );
+            }
+        }
+    }
+}
+
+fn scores(edge: &[u8], picture: &[f32]) -> Vec<f32> {
+    let file = AlignedBuf::from_slice(edge);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).unwrap();
+    let mut input = session.input_mut();
+    picture.iter().enumerate().for_each(|(i, &v)| input.set(i, v));
+    session.run().iter().collect()
 }

@@ -1,10 +1,10 @@
-//! Batch-norm into the convolution before it.
+//! Batch-norm into the convolution, or the batch-norm, before it.
 
 use super::dead::{redirect, remove_dead};
 use crate::graph::{Graph, NodeOp};
 
-/// Folds each batch-norm into the convolution before it, where nothing else reads that
-/// convolution; any other batch-norm becomes an [`NodeOp::Affine`].
+/// Folds each batch-norm into the convolution or the batch-norm before it, where nothing else reads
+/// that; any other batch-norm becomes an [`NodeOp::Affine`].
 pub fn fold_batch_norm(graph: &mut Graph) {
     let mut uses = graph.uses();
     let mut replacement: Vec<_> = (0..graph.nodes.len()).collect();
@@ -37,6 +37,17 @@ pub fn fold_batch_norm(graph: &mut Graph) {
                 graph.nodes[input].quant = graph.nodes[id].quant;
                 // The convolution now stands for the batch-norm.
                 uses[input] = uses[id];
+            }
+            // As files write one that has no place in a convolution: a product, then a sum.
+            NodeOp::Affine { factor, addend, relu: false } if uses[input] == 1 => {
+                for c in 0..scale.len() {
+                    factor[c] = (f64::from(factor[c]) * scale[c]) as f32;
+                    let centered = f64::from(addend[c]) - f64::from(mean[c]);
+                    addend[c] = (centered * scale[c] + f64::from(beta[c])) as f32;
+                }
+                replacement[id] = input;
+                uses[input] = uses[id];
+                graph.nodes[input].quant = graph.nodes[id].quant;
             }
             _ => {
                 let addend = (0..scale.len())

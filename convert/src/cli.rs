@@ -75,8 +75,9 @@ struct InitArgs {
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), an ONNX classifier, a KerasHub preset (directory or name), a saved Keras
-    /// model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th, or Burn's .bpk),
+    /// Model to convert: a checkpoint (.mpk), an ONNX classifier, a KerasHub preset (directory or
+    /// name), a saved Keras model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th,
+    /// or Burn's .bpk),
     /// hf://owner/name or kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
@@ -97,8 +98,8 @@ struct ConvertArgs {
     /// Flash of the chip, such as 128K, of which code takes 32K
     #[arg(long, value_name = "BYTES")]
     flash: Option<Bytes>,
-    /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors for a
-    /// PyTorch state dict; the input's name with .edge where left out
+    /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors
+    /// for a PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Write a KerasHub preset directory, named by --output

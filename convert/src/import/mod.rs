@@ -160,7 +160,7 @@ impl Imported {
 /// Those of [`open`], and ONNX files with operators that are not read.
 pub fn open_any(name: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
     let is_named = name.extension().is_some_and(|e| e == "onnx");
-    if is_named || name.is_file() {
+    if is_named || onnx::may_be_one(name) {
         let bytes = read(name)?;
         if is_named || onnx::is_one(&bytes) {
             return Ok(Imported::Graph(Box::new(onnx::onnx(name, &bytes, size)?)));

@@ -205,8 +205,8 @@ impl Importer<'_> {
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
         let conv = Conv {
-            weights: weights.to_floats(),
-            bias: call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats),
+            weights: finite(weights.to_floats())?,
+            bias: finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
             filter,
             stride,
             padding,
@@ -256,9 +256,9 @@ impl Importer<'_> {
             b"SAME_UPPER" => [same(0), same(1)],
             b"SAME_LOWER" => [same(0), same(1)].map(|(a, b)| (b, a)),
             b"VALID" => [(0, 0); 2],
-            _ => match call.ints("pads").map(|p| p.iter().map(|&v| usize::try_from(v)).collect()) {
+            _ => match call.ints("pads").map(|p| p.iter().map(|&v| small_pad(v)).collect()) {
                 None => [(0, 0); 2],
-                Some(Ok::<Vec<usize>, _>(p)) if p.len() == 4 => [(p[0], p[2]), (p[1], p[3])],
+                Some(Some::<Vec<usize>>(p)) if p.len() == 4 => [(p[0], p[2]), (p[1], p[3])],
                 Some(_) => return Err(format!("pads {:?}", call.ints("pads").unwrap_or(&[]))),
             },
         };
@@ -389,8 +389,8 @@ impl Importer<'_> {
             _ => weights,
         };
         let conv = Conv {
-            weights: weights.to_floats(),
-            bias,
+            weights: finite(weights.to_floats())?,
+            bias: finite(bias)?,
             filter: [shape.h, shape.w],
             stride: [1, 1],
             padding: Padding::default(),
@@ -411,14 +411,15 @@ impl Importer<'_> {
         if x.layout == Layout::Nhwc {
             return Err("its input is no map of [1, channels, height, width]".into());
         }
-        let [gamma, beta, mean, variance] =
-            [1, 2, 3, 4].map(|i| call.constant(i).map(Constant::to_floats));
+        let part = |i: usize| finite(call.constant(i)?.to_floats());
+        let epsilon = call.float("epsilon", 1e-5);
+        finite(vec![epsilon])?;
         let op = NodeOp::BatchNorm {
-            gamma: gamma?,
-            beta: beta?,
-            mean: mean?,
-            variance: variance?,
-            epsilon: call.float("epsilon", 1e-5),
+            gamma: part(1)?,
+            beta: part(2)?,
+            mean: part(3)?,
+            variance: part(4)?,
+            epsilon,
         };
         self.push(call, op, &[x], x.layout)
     }
@@ -590,7 +591,7 @@ impl Importer<'_> {
             .map(|(i, &d)| if d == 0 { dims.get(i).copied().unwrap_or(0) } else { d })
             .collect();
         let len = shape.len() as i64;
-        let known: i64 = wanted.iter().filter(|&&d| d > 0).product();
+        let known = positive_product(&wanted);
         if let Some(open) = wanted.iter_mut().find(|d| **d == -1) {
             *open = len / known.max(1);
         }
@@ -642,6 +643,23 @@ impl Importer<'_> {
             }
         };
         Ok(Value::Map(Map { layout, ..x }))
+    }
+}
+
+fn small_pad(pad: i64) -> Option<usize> {
+    u8::try_from(pad).ok().map(usize::from)
+}
+
+/// The product of the dimensions that are known.
+fn positive_product(dims: &[i64]) -> i64 {
+    dims.iter().filter(|&&d| d > 0).fold(1, |product: i64, &d| product.saturating_mul(d))
+}
+
+/// Numbers that a layer computes with.
+fn finite(values: Vec<f32>) -> Result<Vec<f32>, String> {
+    match values.iter().find(|v| !v.is_finite()) {
+        Some(value) => Err(format!("a weight that is {value}")),
+        None => Ok(values),
     }
 }
 
@@ -703,7 +721,7 @@ fn folded(call: &Call<'_>) -> Result<Constant, String> {
             let mut constant = first()?;
             let len = constant.dims.iter().product::<usize>();
             let mut dims = ints(1)?;
-            let known: i64 = dims.iter().filter(|&&d| d > 0).product();
+            let known = positive_product(&dims);
             if let Some(open) = dims.iter_mut().find(|d| **d == -1) {
                 *open = len as i64 / known.max(1);
             }

@@ -20,6 +20,7 @@ use artifact::{Padding, Preprocess, Shape};
 use constant::Constant;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::Path;
 
 /// Operators that are read.
@@ -107,10 +108,19 @@ struct Importer<'a> {
     outputs: HashSet<&'a str>,
 }
 
+/// How a file starts: with field 1, the version.
+const START: u8 = 0x08;
+
+/// Whether a file starts as ONNX models do.
+pub(super) fn may_be_one(path: &Path) -> bool {
+    let mut start = [0];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    path.is_file() && read.is_ok() && start == [START]
+}
+
 /// Whether bytes are an ONNX model.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
-    // Field 1, the version; it comes first wherever it was written by protobuf.
-    bytes.first() == Some(&0x08)
+    bytes.first() == Some(&START)
         && proto::Model::decode(bytes).is_ok_and(|m| m.ir_version.is_some() && m.graph.is_some())
 }
 

@@ -296,6 +296,21 @@ fn refusals_name_the_node_and_the_remedy() {
         (vec![node("Identity", &["w"], "y")], vec![w()], "depends on no picture"),
         (
             pooled(vec![node("Conv", &["x", "w"], "last")]),
+            vec![tensor("w", &[1, 3, 1, 1], &[1.0, f32::NAN, 1.0])],
+            "a weight that is NaN",
+        ),
+        (
+            pooled(vec![with_ints(node("Conv", &["x", "w"], "last"), "pads", &[i64::MAX; 4])]),
+            vec![w()],
+            "pads",
+        ),
+        (
+            pooled(vec![node("Reshape", &["x", "s"], "last")]),
+            vec![shape("s", &[i64::MAX, i64::MAX, -1])],
+            "but only a row is read",
+        ),
+        (
+            pooled(vec![node("Conv", &["x", "w"], "last")]),
             vec![tensor("w", &[1, 3, 1, 1], &[1.0; 2])],
             "constant `w`: 2 numbers for dimensions [1, 3, 1, 1]",
         ),

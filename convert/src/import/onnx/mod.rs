@@ -114,8 +114,10 @@ const START: u8 = 0x08;
 /// Whether a file starts as ONNX models do.
 pub(super) fn may_be_one(path: &Path) -> bool {
     let mut start = [0];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    path.is_file() && read.is_ok() && start == [START]
+    // Of a pipe, a byte that is read here would be missing later.
+    path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == [START]
 }
 
 /// Whether bytes are an ONNX model.

@@ -46,7 +46,7 @@ enum Command {
     Inspect {
         /// The model
         file: PathBuf,
-        /// Height and width of an ONNX model's input that leaves them open
+        /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
         #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
         input_size: Option<u16>,
     },
@@ -75,13 +75,14 @@ struct InitArgs {
 
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), an ONNX classifier, a KerasHub preset (directory or
+    /// Model to convert: a checkpoint (.mpk), an ONNX or TensorFlow Lite
+    /// classifier, a KerasHub preset (directory or
     /// name), a saved Keras model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th,
     /// or Burn's .bpk),
     /// hf://owner/name or kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Number format of weights and activations [default: int8, of .onnx none]
+    /// Number format of weights and activations [default: int8, to .onnx none]
     #[arg(long, value_enum)]
     quantize: Option<QuantizeArg>,
     /// Compute every convolution directly, none by Winograd's algorithm: smaller files of f32
@@ -108,7 +109,7 @@ struct ConvertArgs {
     /// Class names in index order, one per line, for a model that brings none
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Height and width of an ONNX model's input that leaves them open
+    /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
     input_size: Option<u16>,
     /// Mean of the training pictures, red, green and blue in 0..1, or one number: pictures are
@@ -367,7 +368,7 @@ fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoi
     match imported {
         Imported::Checkpoint(checkpoint) => Ok(checkpoint),
         Imported::Graph(_) => {
-            bail!("{}: an ONNX model, of which only .edge and .onnx are written", path.display())
+            bail!("{}: no checkpoint; of such models only .edge and .onnx are written", path.display())
         }
     }
 }

@@ -5,11 +5,13 @@
 
 mod archive;
 mod burnpack;
+mod flatbuffer;
 mod hdf5;
 pub mod imagenet;
 mod keras;
 mod onnx;
 mod pickle;
+mod tflite;
 mod timm;
 mod torch;
 mod torch_names;
@@ -27,7 +29,7 @@ use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
 use artifact::Preprocess;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 /// Why a model cannot be imported.
@@ -153,20 +155,35 @@ impl Imported {
     }
 }
 
-/// As [`open`], also of an ONNX file, whose input is `size` pixels high and wide where it does not
-/// say so.
+/// As [`open`], also of an ONNX or TensorFlow Lite file, whose input is `size` pixels high and wide
+/// where it does not say so.
 ///
 /// # Errors
-/// Those of [`open`], and ONNX files with operators that are not read.
+/// Those of [`open`], and files with operators that are not read.
 pub fn open_any(name: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
-    let is_named = name.extension().is_some_and(|e| e == "onnx");
-    if is_named || onnx::may_be_one(name) {
+    let is_named = |extension| name.extension().is_some_and(|e| e == extension);
+    let start = start_of(name);
+    if is_named("onnx") || is_named("tflite") || onnx::may_be_one(&start) || tflite::is_one(&start)
+    {
         let bytes = read(name)?;
-        if is_named || onnx::is_one(&bytes) {
+        if is_named("tflite") || tflite::is_one(&bytes) {
+            return Ok(Imported::Graph(Box::new(tflite::tflite(name, &bytes, size)?)));
+        }
+        if is_named("onnx") || onnx::is_one(&bytes) {
             return Ok(Imported::Graph(Box::new(onnx::onnx(name, &bytes, size)?)));
         }
     }
     Ok(Imported::Checkpoint(Box::new(open(name, head)?)))
+}
+
+/// The first bytes of a file. Of a pipe none, since they would be missing later.
+fn start_of(path: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    if let (true, Ok(file)) = (path.is_file(), std::fs::File::open(path)) {
+        // What cannot be read is said where the file is read for good.
+        let _ = file.take(8).read_to_end(&mut start);
+    }
+    start
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
@@ -206,8 +223,9 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
     }
     let name = path.display().to_string();
     let bytes = read(path)?;
-    if onnx::is_one(&bytes) {
-        let what = "an ONNX model, which `convert` takes, but which cannot be trained further";
+    if onnx::is_one(&bytes) || tflite::is_one(&bytes) {
+        let what = "an ONNX or TensorFlow Lite model, which `convert` takes, but which cannot be \
+                    trained further";
         return Err(ImportError::unsupported(path, what));
     }
     if bytes.starts_with(hdf5::MAGIC) {

@@ -20,7 +20,6 @@ use artifact::{Padding, Preprocess, Shape};
 use constant::Constant;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::path::Path;
 
 /// Operators that are read.
@@ -108,21 +107,14 @@ struct Importer<'a> {
     outputs: HashSet<&'a str>,
 }
 
-/// How a file starts: with field 1, the version.
-const START: u8 = 0x08;
-
-/// Whether a file starts as ONNX models do.
-pub(super) fn may_be_one(path: &Path) -> bool {
-    let mut start = [0];
-    // Of a pipe, a byte that is read here would be missing later.
-    path.is_file()
-        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
-        && start == [START]
+/// Whether a file that starts with these bytes may be an ONNX model: with field 1, the version.
+pub(super) fn may_be_one(start: &[u8]) -> bool {
+    start.first() == Some(&0x08)
 }
 
 /// Whether bytes are an ONNX model.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&START)
+    may_be_one(bytes)
         && proto::Model::decode(bytes).is_ok_and(|m| m.ir_version.is_some() && m.graph.is_some())
 }
 
@@ -133,8 +125,18 @@ pub(super) fn onnx(
     size: Option<u16>,
 ) -> Result<FloatModel, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let model = proto::Model::decode(bytes)
+    let decoded = proto::Model::decode(bytes)
         .map_err(|e| unsupported(format!("no ONNX model, or a damaged one ({e})")))?;
+    model(path, &decoded, size)
+}
+
+/// The model of a file that is decoded.
+pub(super) fn model(
+    path: &Path,
+    model: &proto::Model,
+    size: Option<u16>,
+) -> Result<FloatModel, ImportError> {
+    let unsupported = |what: String| ImportError::unsupported(path, what);
     let opset = model.opset_import.iter().find(|o| is_onnx(o.domain.as_deref().unwrap_or("")));
     let opset = opset.and_then(|o| o.version).unwrap_or(1);
     if !OPSETS.contains(&opset) {

@@ -4,12 +4,16 @@
 
 mod counting;
 
-use convert::import::{Head, load};
+use convert::import::{Head, Imported, open_any};
 use std::path::{Path, PathBuf};
 
 /// One file of each kind, small enough to be read some hundred times.
-const FILES: [&str; 3] =
-    ["keras/v2_bottleneck/classifier.keras", "keras_legacy/odd.h5", "burn/tiny.bpk"];
+const FILES: [&str; 4] = [
+    "keras/v2_bottleneck/classifier.keras",
+    "keras_legacy/odd.h5",
+    "burn/tiny.bpk",
+    "tflite/int8.tflite",
+];
 
 fn fixture(file: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);
@@ -26,11 +30,15 @@ fn place(file: &str) -> (tempfile::TempDir, PathBuf) {
 /// The error of these bytes, `None` where they are accepted; never a panic.
 fn error_of(path: &Path, bytes: &[u8]) -> Option<String> {
     std::fs::write(path, bytes).unwrap();
-    let (asked, result) = counting::allocated(|| load(path, Head::Required));
+    let (asked, result) = counting::allocated(|| open_any(path, Head::Required, None));
     assert!(asked < 64 * bytes.len() + (8 << 20), "{asked} bytes for a file of {}", bytes.len());
     match result {
-        Ok(checkpoint) => {
+        Ok(Imported::Checkpoint(checkpoint)) => {
             checkpoint.check().unwrap();
+            None
+        }
+        Ok(Imported::Graph(model)) => {
+            assert!(model.preprocess.is_valid());
             None
         }
         Err(error) => {

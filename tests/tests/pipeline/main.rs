@@ -9,5 +9,6 @@ mod keras_legacy;
 mod keras_saved;
 mod keras_training;
 mod onnx_tract;
+mod tflite_import;
 mod torch_import;
 mod whole_path;

@@ -426,7 +426,11 @@ impl Importer<'_> {
 
     /// Keeps how int8 stores a value; what is dequantized again is that value.
     fn quantize(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let mut x = call.map(0)?;
+        let mut x = call.bordered(0)?;
+        if x.border.is_some() {
+            // A border is stored as what it surrounds is.
+            return Ok(Value::Map(x));
+        }
         let scale = call.constant(1)?.to_floats();
         let (zero, is_unsigned) = match call.optional(2)? {
             Some(zero) => (zero.to_floats(), zero.is_unsigned),

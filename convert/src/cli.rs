@@ -14,7 +14,7 @@ use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table, graph_table};
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
-use crate::quantize::Method;
+use crate::quantize::{Method, Outlier, Quantized};
 use crate::resnet::ResNetConfig;
 use anyhow::{Context, Result, bail};
 use artifact::meta::MAX_LABEL_BYTES;
@@ -127,7 +127,7 @@ struct ConvertArgs {
     #[arg(long, value_name = "N", default_value_t = 256)]
     calibration_pictures: usize,
     /// How int8 ranges follow from what was measured
-    #[arg(long, value_enum, default_value_t = MethodArg::Mse)]
+    #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     calibration_method: MethodArg,
     /// Labelled pictures: report accuracy before and after; validation pictures where the
     /// folder has them
@@ -160,10 +160,16 @@ enum TargetArg {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum MethodArg {
+    /// For each activation the one of these that changes the logits least (mse for large networks)
+    Auto,
     /// Smallest mean squared error
     Mse,
     /// Smallest to largest value
     MinMax,
+    /// All but 0.01 % of the values
+    Percentile,
+    /// Smallest Kullback–Leibler divergence
+    Entropy,
 }
 
 /// Runs the program; returns its exit status.
@@ -286,8 +292,11 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
             TargetArg::CortexM => Target::CortexM,
         },
         method: match args.calibration_method {
+            MethodArg::Auto => Method::Auto,
             MethodArg::Mse => Method::Mse,
             MethodArg::MinMax => Method::MinMax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Entropy => Method::Entropy,
         },
         direct: args.no_winograd,
     };
@@ -303,6 +312,9 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
         return Ok(true);
     }
+    if is_onnx(&output) && options.quantize == Quantize::Bf16 {
+        bail!("ONNX has no weights in bf16; use --quantize fp16");
+    }
     let model = imported.to_float_model().with_context(|| path.display().to_string())?;
     if model.is_preprocess_assumed && args.mean.is_none() && args.std.is_none() {
         writeln!(
@@ -315,6 +327,9 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let calibration = calibration_pictures(args, args.quantize(&output), &model, out)?;
     let converted = convert(&model, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
+    if let Some(int8) = &converted.int8 {
+        write!(out, "{}", describe_int8(int8))?;
+    }
     if is_onnx(&output) {
         return write_onnx(args, &model, &converted, &output, out);
     }
@@ -368,7 +383,10 @@ fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoi
     match imported {
         Imported::Checkpoint(checkpoint) => Ok(checkpoint),
         Imported::Graph(_) => {
-            bail!("{}: no checkpoint; of such models only .edge and .onnx are written", path.display())
+            bail!(
+                "{}: no checkpoint; of such models only .edge and .onnx are written",
+                path.display()
+            )
         }
     }
 }
@@ -395,6 +413,33 @@ impl ConvertArgs {
     }
 }
 
+/// What quantization found and did, where that is more than choosing ranges.
+fn describe_int8(int8: &Quantized) -> String {
+    let mut text = String::new();
+    for &Outlier { node, channel, times } in &int8.outliers {
+        let name = int8.graph.nodes[node].name.escape_debug();
+        text += &format!("`{name}`: channel {channel} spans {times:.0} times what others do\n");
+    }
+    if !int8.outliers.is_empty() {
+        text += if int8.is_equalized {
+            "such channels share the steps of int8 badly: equalized with the layers that read them\n"
+        } else {
+            "such channels share the steps of int8 badly, and equalizing them did not help\n"
+        };
+    }
+    let count = |method: Method| int8.methods.iter().filter(|m| **m == Some(method)).count();
+    let counts: Vec<String> = Method::LOCAL
+        .into_iter()
+        .filter(|m| count(*m) > 0)
+        .map(|m| format!("{} {}", count(m), m.name()))
+        .collect();
+    if !counts.is_empty() {
+        let corrected = if int8.is_corrected { ", biases corrected" } else { "" };
+        text += &format!("ranges of activations: {}{corrected}\n", counts.join(", "));
+    }
+    text
+}
+
 fn write_onnx(
     args: &ConvertArgs,
     model: &FloatModel,
@@ -402,13 +447,12 @@ fn write_onnx(
     output: &Path,
     out: &mut dyn Write,
 ) -> Result<bool> {
-    let (format, name) = match args.quantize(output) {
-        QuantizeArg::Int8 => (Format::I8(&converted.quants), "int8 as QDQ"),
-        QuantizeArg::Fp16 => (Format::F16, "fp16 weights"),
-        QuantizeArg::None => (Format::F32, "f32"),
-        QuantizeArg::Bf16 => bail!("ONNX has no weights in bf16; use --quantize fp16"),
+    let (graph, format, name) = match (args.quantize(output), &converted.int8) {
+        (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), "int8 as QDQ"),
+        (QuantizeArg::Fp16, None) => (&converted.graph, Format::F16, "fp16 weights"),
+        _ => (&converted.graph, Format::F32, "f32"),
     };
-    let bytes = to_onnx(&converted.graph, format, &model.labels, &model.preprocess);
+    let bytes = to_onnx(graph, format, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
     writeln!(out, "{} ({} bytes, ONNX, {name})", output.display(), bytes.len())?;
     Ok(true)

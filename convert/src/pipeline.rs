@@ -8,8 +8,8 @@ use crate::emit::edge::{
 use crate::graph::{Graph, GraphError};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
-use crate::quantize::{CalibrationError, Method, calibrate};
-use artifact::{Preprocess, Quant};
+use crate::quantize::{Method, QuantizeError, Quantized, quantize};
+use artifact::Preprocess;
 use std::io::Cursor;
 
 /// Number format of the device file.
@@ -68,8 +68,8 @@ pub struct Converted {
     pub graph: Graph,
     /// The same model as an f32 device file: the yardstick of the others.
     pub float: Emitted,
-    /// Quantization per node; empty unless int8.
-    pub quants: Vec<Quant>,
+    /// The int8 network; `None` unless int8.
+    pub int8: Option<Quantized>,
 }
 
 /// Why a model cannot be converted.
@@ -79,9 +79,9 @@ pub enum ConvertError {
     /// The graph cannot be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// Ranges cannot be measured.
+    /// The graph cannot be quantized.
     #[error(transparent)]
-    Calibration(#[from] CalibrationError),
+    Quantize(#[from] QuantizeError),
     /// The file cannot be written.
     #[error(transparent)]
     Emit(#[from] EmitError),
@@ -143,28 +143,27 @@ pub fn convert(
     };
     let host = Attributes { nr: Target::Host.nr(), winograd: false, ..attributes.clone() };
     let float = to_edge(&graph, Format::F32, &host)?;
-    let mut quants = Vec::new();
+    let mut int8 = None;
     let emitted = match options.quantize {
         Quantize::None => to_edge(&graph, Format::F32, &attributes)?,
         Quantize::Fp16 => to_edge(&graph, Format::F16, &attributes)?,
         Quantize::Bf16 => to_edge(&graph, Format::Bf16, &attributes)?,
         Quantize::Int8 => {
-            let fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
-            quants = match fixed.iter().copied().collect() {
+            let quantized = match graph.nodes.iter().map(|n| n.quant).collect::<Option<Vec<_>>>() {
                 // All of a quantized source; a max-pool's is that of its input.
-                Some(quants) => quants,
+                Some(mut quants) => {
+                    share_pool_quants(&graph, &mut quants);
+                    Quantized::decided(&graph, quants)
+                }
                 None => {
-                    let histograms = calibrate(&float.bytes, calibration, progress)?;
-                    let measured = histograms.iter().map(|h| h.quant(options.method));
-                    let mut quants: Vec<Quant> =
-                        measured.zip(&fixed).map(|(quant, fixed)| fixed.unwrap_or(quant)).collect();
-                    quants[0] = fixed[0].unwrap_or_else(|| input_quant(&model.preprocess));
-                    quants
+                    let input = input_quant(&model.preprocess);
+                    let method = options.method;
+                    quantize(&graph, &float.bytes, input, method, calibration, &host, progress)?
                 }
             };
-            share_pool_quants(&graph, &mut quants);
-            to_edge(&graph, Format::I8(&quants), &attributes)?
+            let quantized = int8.insert(quantized);
+            to_edge(&quantized.graph, Format::I8(&quantized.quants), &attributes)?
         }
     };
-    Ok(Converted { emitted, graph, float, quants })
+    Ok(Converted { emitted, graph, float, int8 })
 }

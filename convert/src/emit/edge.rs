@@ -273,7 +273,7 @@ pub fn to_edge(
     Ok(Emitted { bytes, plan })
 }
 
-pub(super) fn filter_layout(
+fn filter_layout(
     conv: &Conv,
     input: Shape,
     output: Shape,
@@ -288,6 +288,11 @@ pub(super) fn filter_layout(
         nr,
         dtype,
     }
+}
+
+/// As PCs have int8 weights; microcontrollers have the same numbers.
+pub(crate) fn int8_layout(conv: &Conv, input: Shape, output: Shape) -> FilterLayout {
+    filter_layout(conv, input, output, Dtype::I8, 16)
 }
 
 /// Calls `f(index in OHWI, index in the packed layout)` for every weight.
@@ -342,13 +347,13 @@ struct ConvQuants {
 
 /// A convolution's weights as int8, OHWI, and the size of a step for each output.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Int8Weights {
-    pub(super) values: Vec<i8>,
-    pub(super) scales: Vec<f32>,
+pub(crate) struct Int8Weights {
+    pub(crate) values: Vec<i8>,
+    pub(crate) scales: Vec<f32>,
 }
 
 /// Quantizes weights, `run` of which lie side by side once packed.
-pub(super) fn int8_weights(
+pub(crate) fn int8_weights(
     conv: &Conv,
     run: usize,
     input: Quant,

@@ -8,10 +8,10 @@
 //! runs, and which those for integers fuse. Weights and scales are those of the `.edge` file. Of fp16
 //! the weights have 16 bits, and a Cast behind them.
 
-use super::edge::{Format, filter_layout, int8_weights};
+use super::edge::{Format, int8_layout, int8_weights};
 use crate::graph::{Conv, Graph, NodeOp};
 use crate::onnx_proto as proto;
-use artifact::{Dtype, Padding, PoolKind, Preprocess, Shape};
+use artifact::{Padding, PoolKind, Preprocess, Shape};
 use prost::Message;
 use std::collections::HashSet;
 
@@ -252,8 +252,7 @@ impl<'a> Emitter<'a> {
         let node = &graph.nodes[id];
         if let Format::I8(quants) = self.format {
             let input = graph.nodes[node.inputs[0]].shape;
-            // As for PCs; microcontrollers have the same numbers.
-            let layout = filter_layout(conv, input, node.shape, Dtype::I8, 16);
+            let layout = int8_layout(conv, input, node.shape);
             let quant = |i: usize| node.inputs.get(i).map(|&i| quants[i]);
             let x = quants[node.inputs[0]];
             let int8 = int8_weights(conv, layout.taps().1, x, quants[id], quant(1));

@@ -282,7 +282,8 @@ impl<'a> File<'a> {
 
     /// The model as ONNX, and how its input is stored.
     fn rewrite(&self) -> Result<(proto::Model, Option<Quant>), Fault> {
-        let mut writer = Writer { file: self, graph: proto::Graph::default(), written: HashSet::new() };
+        let mut writer =
+            Writer { file: self, graph: proto::Graph::default(), written: HashSet::new() };
         let mut quant = None;
         for &index in &self.inputs {
             let tensor = self.tensor(index)?;
@@ -341,10 +342,8 @@ fn value(index: i32) -> String {
 }
 
 fn value_info(name: &str, dims: &[i64]) -> proto::ValueInfo {
-    let dim = dims
-        .iter()
-        .map(|&d| proto::Dimension { dim_value: Some(d).filter(|&d| d > 0) })
-        .collect();
+    let dim =
+        dims.iter().map(|&d| proto::Dimension { dim_value: Some(d).filter(|&d| d > 0) }).collect();
     let tensor = proto::TensorType {
         elem_type: Some(proto::FLOAT),
         shape: Some(proto::TensorShape { dim }),
@@ -543,7 +542,8 @@ impl Writer<'_, '_> {
                 let flat = format!("{real} flat");
                 let [x, others @ ..] = &inputs[..] else { return Ok(()) };
                 self.push("Flatten", &title, &[x], &flat, Vec::new());
-                let operands: Vec<&str> = [flat.as_str()].into_iter().chain(others.iter().copied()).collect();
+                let operands: Vec<&str> =
+                    [flat.as_str()].into_iter().chain(others.iter().copied()).collect();
                 self.push("Gemm", &title, &operands, &real, vec![int("transB", 1)]);
             }
             "ADD" | "SUB" | "MUL" | "DIV" => {
@@ -558,13 +558,13 @@ impl Writer<'_, '_> {
             }
             "MEAN" | "REDUCE_MAX" => {
                 let kind = if operator == "MEAN" { "ReduceMean" } else { "ReduceMax" };
-                let attributes =
-                    vec![ints("axes", &constant(1)?), int("keepdims", layer.byte(0)?)];
+                let attributes = vec![ints("axes", &constant(1)?), int("keepdims", layer.byte(0)?)];
                 self.push(kind, &title, &inputs, &real, attributes);
             }
             "RESHAPE" | "SQUEEZE" | "EXPAND_DIMS" => {
                 // An open number of pictures is one.
-                let dims: Vec<i64> = result.dims.iter().map(|&d| if d < 0 { 1 } else { d }).collect();
+                let dims: Vec<i64> =
+                    result.dims.iter().map(|&d| if d < 0 { 1 } else { d }).collect();
                 let shape = format!("{real} shape");
                 let raw = dims.iter().flat_map(|d| d.to_le_bytes()).collect();
                 self.constant(&shape, &[dims.len() as i64], proto::INT64, raw);

@@ -2,9 +2,15 @@
 //! output channel.
 
 mod calibrate;
+mod equalize;
+mod post_training;
+mod range;
 
 pub(crate) use calibrate::set_input;
-pub use calibrate::{CalibrationError, Histogram, Method, calibrate};
+pub use calibrate::{Activation, CalibrationError, calibrate};
+pub use equalize::{Outlier, equalize, outliers};
+pub use post_training::{QuantizeError, Quantized, quantize};
+pub use range::{Histogram, Method};
 
 use artifact::Quant;
 use artifact::layout::MAX_PAIR;
@@ -53,7 +59,7 @@ pub fn quantize_at_scale(weights: &[f32], scale: f32) -> Vec<i8> {
     weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect()
 }
 
-struct Quantized {
+struct Channel {
     values: Vec<i8>,
     /// Sum of squares.
     error: f64,
@@ -61,7 +67,7 @@ struct Quantized {
     clips: bool,
 }
 
-fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Quantized {
+fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Channel {
     let mut values = quantize_at_scale(weights, scale);
     let mut clips = false;
     for pair in values.chunks_mut(run.max(1)).flat_map(|run| run.as_chunks_mut().0) {
@@ -78,7 +84,7 @@ fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Quantized {
     }
     let square = |(w, q): (&f32, &i8)| f64::from(w - scale * f32::from(*q)).powi(2);
     let error = weights.iter().zip(&values).map(square).sum();
-    Quantized { values, error, clips }
+    Channel { values, error, clips }
 }
 
 #[cfg(test)]

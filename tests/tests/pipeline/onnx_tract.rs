@@ -141,8 +141,9 @@ fn int8() {
         let len = model.graph.input_shape().len();
         let pictures: Vec<Vec<f32>> = (0..6).map(|seed| Noise(seed).vec(len, 0.0, 1.0)).collect();
         let converted = convert(&model, &pictures, Options::default(), |_, _| ()).unwrap();
-        let format = Format::I8(&converted.quants);
-        let onnx = to_onnx(&converted.graph, format, &model.labels, &model.preprocess);
+        let int8 = converted.int8.as_ref().unwrap();
+        let format = Format::I8(&int8.quants);
+        let onnx = to_onnx(&int8.graph, format, &model.labels, &model.preprocess);
 
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("int8.onnx");
@@ -160,7 +161,7 @@ fn int8() {
             .unwrap()
             .into_runnable()
             .unwrap();
-        let step = converted.quants.last().unwrap().scale;
+        let step = int8.quants.last().unwrap().scale;
         for picture in &pictures {
             let ours = scores(&converted.emitted.bytes, picture);
             assert_eq!(scores(&again.emitted.bytes, picture), ours, "v2: {v2}");

@@ -56,7 +56,7 @@ fn int8_keeps_the_scales_of_the_file() {
     assert_eq!(model.preprocess, Preprocess::raw(20, 20));
     // No pictures: nothing is left to be measured.
     let converted = convert(&model, &[], Options::default(), |_, _| ()).unwrap();
-    let scale = converted.quants.last().unwrap().scale;
+    let scale = converted.int8.as_ref().unwrap().quants.last().unwrap().scale;
     let file = AlignedBuf::from_slice(&converted.emitted.bytes);
     let device = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(device.arena_len());

@@ -383,7 +383,7 @@ fn quantized_models_keep_their_numbers() {
     // Without pictures: there is nothing to measure.
     let converted = crate::pipeline::convert(&model, &[], options, |_, _| ()).unwrap();
     let quant = |scale| artifact::Quant { scale, zero_point: -128 };
-    assert_eq!(converted.quants, [quant(0.5), quant(2.0), quant(2.0)]);
+    assert_eq!(converted.int8.unwrap().quants, [quant(0.5), quant(2.0), quant(2.0)]);
     let NodeOp::Conv2d(conv) = &converted.graph.nodes[1].op else { panic!("a convolution") };
     assert!(conv.relu);
     assert_eq!(conv.weight_scales, [0.25, 1.0, 0.125]);

@@ -1,0 +1,305 @@
+//! From an optimized float graph to int8 without training.
+//!
+//! Whatever is tried is judged by what it does to the logits of real pictures, in the very device
+//! file that would be written: the ranges of [`Method::Auto`], equalization where a map has
+//! outliers, and the correction of biases for the mean error of rounded weights.
+
+use super::calibrate::{Activation, CalibrationError, calibrate, logits};
+use super::equalize::{Outlier, equalize, outliers};
+use super::range::Method;
+use crate::emit::edge::{
+    Attributes, EmitError, Format, int8_layout, int8_weights, share_pool_quants, to_edge,
+};
+use crate::graph::{Graph, NodeOp};
+use artifact::Quant;
+
+/// Most pictures that a choice is judged by.
+const MAX_PICTURES: usize = 64;
+/// Fewer are no measure.
+const MIN_PICTURES: usize = 8;
+/// Multiply-accumulates that the choice of ranges may take.
+const BUDGET: u64 = 2_000_000_000_000;
+/// How much smaller an error must be to be worth a change, since few pictures measure it.
+const GAIN: f64 = 0.98;
+
+/// An int8 network.
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    /// The float graph with what was changed for int8: factors moved, biases corrected.
+    pub graph: Graph,
+    /// Quantization of each value.
+    pub quants: Vec<Quant>,
+    /// Channels that spoil the scale of their map, as they were found.
+    pub outliers: Vec<Outlier>,
+    /// Whether factors were moved between layers.
+    pub is_equalized: bool,
+    /// Whether biases make up for the rounding of weights.
+    pub is_corrected: bool,
+    /// What chose the range of each value; `None` where the source or the format does.
+    pub methods: Vec<Option<Method>>,
+}
+
+impl Quantized {
+    /// A network whose source has decided on all scales.
+    pub fn decided(graph: &Graph, quants: Vec<Quant>) -> Self {
+        Self {
+            graph: graph.clone(),
+            methods: vec![None; quants.len()],
+            quants,
+            outliers: Vec::new(),
+            is_equalized: false,
+            is_corrected: false,
+        }
+    }
+}
+
+/// Why a network cannot be quantized.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// Ranges cannot be measured.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
+    /// A trial cannot be written.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+}
+
+/// By what a choice is judged.
+struct Trial<'a> {
+    attributes: &'a Attributes<'a>,
+    pictures: &'a [Vec<f32>],
+    /// Logits of the float network, picture by picture.
+    wanted: Vec<f32>,
+}
+
+impl Trial<'_> {
+    /// Mean squared error of the logits of an int8 network.
+    fn error(&self, graph: &Graph, quants: &[Quant]) -> Result<f64, QuantizeError> {
+        let mut quants = quants.to_vec();
+        share_pool_quants(graph, &mut quants);
+        let logits =
+            logits(&to_edge(graph, Format::I8(&quants), self.attributes)?.bytes, self.pictures)?;
+        let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+        Ok(logits.iter().zip(&self.wanted).map(square).sum::<f64>() / logits.len().max(1) as f64)
+    }
+}
+
+/// Quantizes an optimized graph whose f32 device file is `float`, on normalized `pictures`.
+/// `input` is how pictures are stored; what the graph's nodes say of themselves is kept.
+///
+/// # Errors
+/// No pictures, activations that are not finite, or scales out of range.
+pub fn quantize(
+    graph: &Graph,
+    float: &[u8],
+    input: Quant,
+    method: Method,
+    pictures: &[Vec<f32>],
+    attributes: &Attributes<'_>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Quantized, QuantizeError> {
+    let mut fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
+    let is_float = fixed.iter().all(Option::is_none);
+    fixed[0] = fixed[0].or(Some(input));
+    let mut activations = calibrate(float, pictures, &mut progress)?;
+    let local = |activations: &[Activation], method: Method| -> Vec<Quant> {
+        let measured = activations.iter().map(|a| a.histogram.quant(method));
+        measured.zip(&fixed).map(|(quant, fixed)| fixed.unwrap_or(quant)).collect()
+    };
+    // Evenly over all, since they may be sorted by class.
+    let count = pictures.len().min(MAX_PICTURES);
+    let chosen: Vec<Vec<f32>> =
+        (0..count).map(|i| pictures[i * pictures.len() / count].clone()).collect();
+    let trial = Trial { attributes, pictures: &chosen, wanted: logits(float, &chosen)? };
+
+    let outliers = if is_float { outliers(&activations) } else { Vec::new() };
+    let mut quantized = Quantized {
+        quants: local(&activations, method),
+        methods: fixed.iter().map(|f| f.is_none().then_some(method.first())).collect(),
+        graph: graph.clone(),
+        is_equalized: false,
+        is_corrected: false,
+        outliers,
+    };
+    let mut error = trial.error(&quantized.graph, &quantized.quants)?;
+    if !quantized.outliers.is_empty() {
+        let mut equalized = graph.clone();
+        equalize(&mut equalized, &activations);
+        let float = to_edge(&equalized, Format::F32, attributes)?;
+        let measured = calibrate(&float.bytes, pictures, &mut progress)?;
+        let quants = local(&measured, method);
+        let smaller = trial.error(&equalized, &quants)?;
+        if smaller < error * GAIN {
+            (quantized.graph, quantized.quants, error) = (equalized, quants, smaller);
+            quantized.is_equalized = true;
+            activations = measured;
+        }
+    }
+    if is_float {
+        let mut corrected = quantized.graph.clone();
+        correct_biases(&mut corrected, &quantized.quants, &activations);
+        let smaller = trial.error(&corrected, &quantized.quants)?;
+        if smaller < error * GAIN {
+            (quantized.graph, error) = (corrected, smaller);
+            quantized.is_corrected = true;
+        }
+    }
+    if method == Method::Auto {
+        search(&mut quantized, &trial, error, &activations, &mut progress)?;
+    }
+    share_pool_quants(&quantized.graph, &mut quantized.quants);
+    Ok(quantized)
+}
+
+/// Tries the other ranges of each value, one value after another, and keeps what makes the error of
+/// the logits smaller. Not of networks so large that it would take minutes.
+fn search(
+    quantized: &mut Quantized,
+    trial: &Trial<'_>,
+    mut error: f64,
+    activations: &[Activation],
+    progress: &mut impl FnMut(usize, usize),
+) -> Result<(), QuantizeError> {
+    let open: Vec<usize> =
+        (0..activations.len()).filter(|&i| quantized.methods[i].is_some()).collect();
+    let runs = open.len() * (Method::LOCAL.len() - 1);
+    let affordable = BUDGET / (quantized.graph.macs().max(1) * runs.max(1) as u64);
+    let count = trial.pictures.len().min(usize::try_from(affordable).unwrap_or(usize::MAX));
+    if count < MIN_PICTURES {
+        return Ok(());
+    }
+    let classes = trial.wanted.len() / trial.pictures.len();
+    let trial = Trial {
+        pictures: &trial.pictures[..count],
+        wanted: trial.wanted[..count * classes].to_vec(),
+        ..*trial
+    };
+    if count < MAX_PICTURES {
+        error = trial.error(&quantized.graph, &quantized.quants)?;
+    }
+    for (done, &value) in open.iter().enumerate() {
+        for other in Method::LOCAL.into_iter().skip(1) {
+            let quant = activations[value].histogram.quant(other);
+            if quant == quantized.quants[value] {
+                continue;
+            }
+            let before = core::mem::replace(&mut quantized.quants[value], quant);
+            let smaller = trial.error(&quantized.graph, &quantized.quants)?;
+            if smaller < error * GAIN {
+                error = smaller;
+                quantized.methods[value] = Some(other);
+            } else {
+                quantized.quants[value] = before;
+            }
+        }
+        progress(done + 1, open.len());
+    }
+    Ok(())
+}
+
+/// Adds to each bias what the rounding of its weights takes from the mean of the output:
+/// `Σ (w − q·scale) · mean(x)`, over the filter (Nagel et al. 2019).
+fn correct_biases(graph: &mut Graph, quants: &[Quant], activations: &[Activation]) {
+    for id in 0..graph.nodes.len() {
+        let shapes = graph.nodes[id].inputs.first().map(|&x| graph.nodes[x].shape);
+        let inputs = graph.nodes[id].inputs.clone();
+        let shape = graph.nodes[id].shape;
+        let (NodeOp::Conv2d(conv), Some(input)) = (&mut graph.nodes[id].op, shapes) else {
+            continue;
+        };
+        let run = int8_layout(conv, input, shape).taps().1;
+        let residual = inputs.get(1).map(|&r| quants[r]);
+        let int8 = int8_weights(conv, run, quants[inputs[0]], quants[id], residual);
+        let mean = &activations[inputs[0]].mean;
+        let row = conv.weights.len() / conv.bias.len();
+        for (o, bias) in conv.bias.iter_mut().enumerate() {
+            let rows = conv.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
+            let lost: f64 = rows
+                .zip(mean.iter().cycle())
+                .map(|((w, q), mean)| {
+                    f64::from(w - f32::from(*q) * int8.scales[o]) * f64::from(*mean)
+                })
+                .sum();
+            *bias += lost as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::emit::edge::input_quant;
+    use crate::model::FloatModel;
+    use crate::optimize::optimize;
+    use crate::pipeline::stored_samples;
+    use std::path::Path;
+
+    /// The shipped ResNet-8 and its calibration pictures.
+    fn resnet_8() -> (FloatModel, Vec<Vec<f32>>) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/resnet_8_cifar10.mpk");
+        let checkpoint = Checkpoint::load(&path).unwrap();
+        let pictures = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let mut model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        optimize(&mut model.graph);
+        (model, pictures)
+    }
+
+    /// Quantizes, and measures the error of the logits on the pictures in units of their deviation.
+    fn quantized(graph: &Graph, model: &FloatModel, pictures: &[Vec<f32>]) -> (Quantized, f64) {
+        let attributes = Attributes {
+            labels: &model.labels,
+            preprocess: model.preprocess,
+            dataset: "",
+            metrics: "",
+            nr: 16,
+            winograd: false,
+        };
+        let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
+        let input = input_quant(&model.preprocess);
+        let int8 =
+            quantize(graph, &float, input, Method::Mse, pictures, &attributes, |_, _| ()).unwrap();
+        let wanted = logits(&float, pictures).unwrap();
+        let deviation =
+            wanted.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / wanted.len() as f64;
+        let trial = Trial { attributes: &attributes, pictures, wanted };
+        let error = trial.error(&int8.graph, &int8.quants).unwrap();
+        (int8, (error / deviation).sqrt())
+    }
+
+    /// Multiplies channel 3 of what `name` computes by 1000, and divides what reads it.
+    fn spoil(graph: &mut Graph, name: &str) {
+        const CHANNEL: usize = 3;
+        let id = graph.nodes.iter().position(|n| n.name == name).unwrap();
+        for at in 0..graph.nodes.len() {
+            let reads = graph.nodes[at].inputs.first() == Some(&id);
+            assert!(!graph.nodes[at].inputs[..].iter().skip(1).any(|&r| r == id), "a residual");
+            let channels = usize::from(graph.nodes[id].shape.c);
+            let NodeOp::Conv2d(conv) = &mut graph.nodes[at].op else { continue };
+            if at == id {
+                let row = conv.weights.len() / conv.bias.len();
+                conv.weights[CHANNEL * row..][..row].iter_mut().for_each(|w| *w *= 1000.0);
+                conv.bias[CHANNEL] *= 1000.0;
+            } else if reads {
+                conv.weights.iter_mut().skip(CHANNEL).step_by(channels).for_each(|w| *w /= 1000.0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_outlier_channel_is_named_and_rescued() {
+        let (model, pictures) = resnet_8();
+        let (sound, least) = quantized(&model.graph, &model, &pictures);
+        assert!(sound.outliers.is_empty() && sound.is_corrected, "{:?}", sound.outliers);
+        let name = "stack1_block0_1_conv";
+        let mut graph = model.graph.clone();
+        spoil(&mut graph, name);
+        let (rescued, error) = quantized(&graph, &model, &pictures);
+        let [outlier] = &rescued.outliers[..] else { panic!("{:?}", rescued.outliers) };
+        assert_eq!((graph.nodes[outlier.node].name.as_str(), outlier.channel), (name, 3));
+        assert!(outlier.times > 100.0, "{outlier:?}");
+        assert!(rescued.is_equalized);
+        assert!(error < least * 1.5, "{error} with the outlier, {least} without");
+    }
+}

@@ -14,6 +14,7 @@ use artifact::{
     Affine, ArtifactError, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d, PoolKind,
     Preprocess, Quant, Requant, Residual, Shape, Span,
 };
+use rayon::prelude::*;
 
 /// What surrounds the graph in the file.
 #[derive(Debug, Clone)]
@@ -363,23 +364,21 @@ pub(crate) fn int8_weights(
     let per_output = conv.weights.len() / conv.bias.len().max(1);
     let in_scale = f64::from(input.scale);
     let residual_scale = residual.map_or(0.0, |r| f64::from(r.scale));
-    let mut values = Vec::with_capacity(conv.weights.len());
-    let mut scales = Vec::with_capacity(conv.bias.len());
-    for (o, (weights, bias)) in conv.weights.chunks_exact(per_output).zip(&conv.bias).enumerate() {
+    let channels = conv.weights.par_chunks_exact(per_output).zip(&conv.bias).enumerate();
+    let channels = channels.map(|(o, (weights, bias))| {
         // The accumulator's unit is in_scale · scale: coarse enough for bias and residual,
         // and not so fine that the output's multiplier underflows.
         let unit = (f64::from(bias.abs()) / MAX_BIAS)
             .max(residual_scale / MAX_RATIO)
             .max(f64::from(output.scale) * (2.0f64).powi(-31));
         let least = (unit / in_scale) as f32 * 1.001;
-        let (w, scale) = match conv.weight_scales.get(o) {
+        match conv.weight_scales.get(o) {
             Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
             _ => quantize_channel(weights, run, least),
-        };
-        values.extend(w);
-        scales.push(scale);
-    }
-    Int8Weights { values, scales }
+        }
+    });
+    let (values, scales): (Vec<Vec<i8>>, Vec<f32>) = channels.unzip();
+    Int8Weights { values: values.concat(), scales }
 }
 
 /// Largest residual factor before its fixed-point shift, and largest bias: together with the

@@ -56,7 +56,11 @@ pub fn quantize_channel(weights: &[f32], run: usize, min_scale: f32) -> (Vec<i8>
 
 /// Int8 weights of one output channel whose `scale` is decided.
 pub fn quantize_at_scale(weights: &[f32], scale: f32) -> Vec<i8> {
-    weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect()
+    /// Added and taken off again, it leaves the nearest integer of what is small: floats of its
+    /// size have no fractions. `f32::round` would be a call for each weight.
+    const ROUND: f32 = (3 << 22) as f32;
+    let quantize = |w: &f32| ((w / scale).clamp(-127.0, 127.0) + ROUND - ROUND) as i8;
+    weights.iter().map(quantize).collect()
 }
 
 struct Channel {
@@ -82,8 +86,19 @@ fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Channel {
             clips = true;
         }
     }
-    let square = |(w, q): (&f32, &i8)| f64::from(w - scale * f32::from(*q)).powi(2);
-    let error = weights.iter().zip(&values).map(square).sum();
+    // Independent sums, so that the compiler may vectorize.
+    const LANES: usize = 8;
+    let mut sums = [0f64; LANES];
+    let error = |w: f32, q: i8| f64::from(w - scale * f32::from(q));
+    let (w, w_rest) = weights.as_chunks::<LANES>();
+    let (q, q_rest) = values.as_chunks::<LANES>();
+    for (w, q) in w.iter().zip(q) {
+        for lane in 0..LANES {
+            sums[lane] += error(w[lane], q[lane]).powi(2);
+        }
+    }
+    let rest = w_rest.iter().zip(q_rest).map(|(w, q)| error(*w, *q).powi(2));
+    let error = rest.chain(sums).sum();
     Channel { values, error, clips }
 }
 

@@ -17,10 +17,15 @@ use artifact::Quant;
 const MAX_PICTURES: usize = 64;
 /// Fewer are no measure.
 const MIN_PICTURES: usize = 8;
-/// Multiply-accumulates that the choice of ranges may take.
-const BUDGET: u64 = 2_000_000_000_000;
+/// Multiply-accumulates that the choice of ranges may take: some seconds.
+const BUDGET: u64 = 400_000_000_000;
+/// Multiply-accumulates in whose time a weight is quantized and packed.
+const WEIGHT_COST: u64 = 1000;
 /// How much smaller an error must be to be worth a change, since few pictures measure it.
 const GAIN: f64 = 0.98;
+
+/// Scales that differ by less are not worth a trial.
+const SAME: f32 = 0.03;
 
 /// An int8 network.
 #[derive(Debug, Clone)]
@@ -153,7 +158,7 @@ pub fn quantize(
 }
 
 /// Tries the other ranges of each value, one value after another, and keeps what makes the error of
-/// the logits smaller. Not of networks so large that it would take minutes.
+/// the logits smaller. Of as many pictures as take some seconds; not of networks too large for that.
 fn search(
     quantized: &mut Quantized,
     trial: &Trial<'_>,
@@ -164,7 +169,9 @@ fn search(
     let open: Vec<usize> =
         (0..activations.len()).filter(|&i| quantized.methods[i].is_some()).collect();
     let runs = open.len() * (Method::LOCAL.len() - 1);
-    let affordable = BUDGET / (quantized.graph.macs().max(1) * runs.max(1) as u64);
+    let weights = quantized.graph.parameters() * WEIGHT_COST;
+    let each = (BUDGET / runs.max(1) as u64).saturating_sub(weights);
+    let affordable = each / quantized.graph.macs().max(1);
     let count = trial.pictures.len().min(usize::try_from(affordable).unwrap_or(usize::MAX));
     if count < MIN_PICTURES {
         return Ok(());
@@ -181,7 +188,8 @@ fn search(
     for (done, &value) in open.iter().enumerate() {
         for other in Method::LOCAL.into_iter().skip(1) {
             let quant = activations[value].histogram.quant(other);
-            if quant == quantized.quants[value] {
+            let ratio = quant.scale / quantized.quants[value].scale;
+            if (ratio - 1.0).abs() < SAME {
                 continue;
             }
             let before = core::mem::replace(&mut quantized.quants[value], quant);

@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
-use crate::emit::onnx::to_onnx;
+use crate::emit::onnx::{Form, to_onnx};
 use crate::emit::torch::to_safetensors;
 use crate::hub::Reference;
 use crate::import::{self, Head, Imported};
@@ -103,6 +103,10 @@ struct ConvertArgs {
     /// for a PyTorch state dict; the input's name with .edge where left out
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write int8 to .onnx as QLinearConv and ConvInteger instead of QDQ, for engines that have
+    /// no other integers
+    #[arg(long)]
+    onnx_integers: bool,
     /// Write a KerasHub preset directory, named by --output
     #[arg(long, requires = "output")]
     keras_preset: bool,
@@ -447,12 +451,16 @@ fn write_onnx(
     output: &Path,
     out: &mut dyn Write,
 ) -> Result<bool> {
+    let (form, int8_name) = match args.onnx_integers {
+        true => (Form::Integer, "int8 as integers"),
+        false => (Form::Qdq, "int8 as QDQ"),
+    };
     let (graph, format, name) = match (args.quantize(output), &converted.int8) {
-        (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), "int8 as QDQ"),
+        (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), int8_name),
         (QuantizeArg::Fp16, None) => (&converted.graph, Format::F16, "fp16 weights"),
         _ => (&converted.graph, Format::F32, "f32"),
     };
-    let bytes = to_onnx(graph, format, &model.labels, &model.preprocess);
+    let bytes = to_onnx(graph, format, form, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
     writeln!(out, "{} ({} bytes, ONNX, {name})", output.display(), bytes.len())?;
     Ok(true)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the shipped models, exported as ONNX in f32, fp16 and int8 (QDQ), in onnxruntime with
+"""Compares the shipped models, exported as ONNX in f32, fp16 and int8 (QDQ, integers), in onnxruntime with
 edge-classify on their `.edge` files, on the first 1,000 pictures of CIFAR-10's test_batch.bin.
 
     pip install onnx==1.23.2 onnxruntime==1.32.0 numpy
@@ -31,12 +31,12 @@ records = np.fromfile(sys.argv[1], np.uint8).reshape(-1, 3073)[:1000]
 labels, pictures = records[:, 0], records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32)
 failed = False
 for name in ["resnet_8_cifar10", "resnet_20_cifar10"]:
-    for quantize in ["none", "fp16", "int8"]:
+    for quantize, *flags in [["none"], ["fp16"], ["int8"], ["int8", "--onnx-integers"]]:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             model, edge, npy = folder / "x.onnx", folder / "x.edge", folder / "x.npy"
             for output in [model, edge]:
-                run(BIN / "convert", ROOT / f"models/{name}.mpk", "--quantize", quantize, "-o", output)
+                run(BIN / "convert", ROOT / f"models/{name}.mpk", "--quantize", quantize, *flags, "-o", output)
             onnx.checker.check_model(str(model), full_check=True)
             session = onnxruntime.InferenceSession(model)
             metadata = json.loads(session.get_modelmeta().custom_metadata_map["preprocess"])
@@ -49,6 +49,6 @@ for name in ["resnet_8_cifar10", "resnet_20_cifar10"]:
         same = (have.argmax(1) == want.argmax(1)).mean()
         failed |= same < 0.99 or (quantize != "int8" and error > 1e-4)
         right = [(scores.argmax(1) == labels).mean() for scores in (have, want)]
-        print(f"{name}, {quantize}: same class on {same:.1%}, logits within {error:.1e}, right on "
+        print(f"{name}, {quantize} {' '.join(flags)}: same class on {same:.1%}, logits within {error:.1e}, right on "
               f"{right[0]:.1%}, in onnxruntime {right[1]:.1%}", flush=True)
 sys.exit(bool(failed))

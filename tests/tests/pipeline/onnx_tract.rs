@@ -3,7 +3,7 @@
 use artifact::Preprocess;
 use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use convert::emit::edge::Format;
-use convert::emit::onnx::to_onnx;
+use convert::emit::onnx::{Form, to_onnx};
 use convert::graph::{Graph, evaluate};
 use convert::import::{Head, Imported, open_any};
 use convert::model::FloatModel;
@@ -85,7 +85,7 @@ fn nchw(graph: &Graph, nhwc: &[f32]) -> TractTensor {
 }
 
 fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
-    let onnx = to_onnx(graph, Format::F32, &checkpoint.labels, &checkpoint.preprocess);
+    let onnx = to_onnx(graph, Format::F32, Form::Qdq, &checkpoint.labels, &checkpoint.preprocess);
     let model = tract_onnx::onnx()
         .model_for_read(&mut onnx.as_slice())
         .unwrap()
@@ -143,7 +143,7 @@ fn int8() {
         let converted = convert(&model, &pictures, Options::default(), |_, _| ()).unwrap();
         let int8 = converted.int8.as_ref().unwrap();
         let format = Format::I8(&int8.quants);
-        let onnx = to_onnx(&int8.graph, format, &model.labels, &model.preprocess);
+        let onnx = to_onnx(&int8.graph, format, Form::Qdq, &model.labels, &model.preprocess);
 
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("int8.onnx");

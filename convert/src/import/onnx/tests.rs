@@ -1,6 +1,6 @@
 use super::*;
 use crate::emit::edge::Format;
-use crate::emit::onnx::to_onnx;
+use crate::emit::onnx::{Form, to_onnx};
 use crate::graph::{NodeOp, evaluate};
 use crate::init::random_checkpoint;
 use crate::resnet::ResNetConfig;
@@ -101,7 +101,7 @@ fn what_is_exported_is_read_again() {
         config.classes = 5;
         let checkpoint = random_checkpoint(config, 33, 7).unwrap();
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
-        let bytes = to_onnx(&model.graph, Format::F32, &model.labels, &model.preprocess);
+        let bytes = to_onnx(&model.graph, Format::F32, Form::Qdq, &model.labels, &model.preprocess);
         let again = onnx("m.onnx".as_ref(), &bytes, None).unwrap();
         assert_eq!((&again.labels, again.preprocess), (&model.labels, model.preprocess));
         assert!(!again.is_preprocess_assumed);
@@ -439,7 +439,7 @@ fn damaged_files() {
     config.classes = 2;
     let checkpoint = random_checkpoint(config, 8, 1).unwrap();
     let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
-    let bytes = to_onnx(&model.graph, Format::F32, &model.labels, &model.preprocess);
+    let bytes = to_onnx(&model.graph, Format::F32, Form::Qdq, &model.labels, &model.preprocess);
     let path = Path::new("m.onnx");
     for end in (0..bytes.len()).step_by(997) {
         let _ =

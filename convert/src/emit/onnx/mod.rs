@@ -4,16 +4,17 @@
 //! `[1, classes]`. Preprocessing and labels travel as the metadata entries `preprocess` (a JSON
 //! object) and `labels` (a JSON array in index order).
 //!
-//! Int8 is written as QDQ: floats between QuantizeLinear and DequantizeLinear, which every engine
-//! runs, and which those for integers fuse. Weights and scales are those of the `.edge` file. Of fp16
-//! the weights have 16 bits, and a Cast behind them.
+//! Int8 is written in one of two forms ([`Form`]); weights and scales are those of the `.edge` file. Of
+//! fp16 the weights have 16 bits, and a Cast behind them.
 
 use super::edge::{Format, int8_layout, int8_weights};
-use crate::graph::{Conv, Graph, NodeOp};
+use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use crate::onnx_proto as proto;
-use artifact::{Padding, PoolKind, Preprocess, Shape};
+use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
 use prost::Message;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+mod integer;
 
 /// Version of ONNX's operators.
 const OPSET: i64 = 13;
@@ -24,55 +25,84 @@ pub const INPUT: &str = "input";
 /// Name of the model's output.
 pub const OUTPUT: &str = "logits";
 
+/// How int8 is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Floats between QuantizeLinear and DequantizeLinear, which every engine runs, and which those
+    /// for integers fuse.
+    #[default]
+    Qdq,
+    /// Integers between operators: QLinearConv, and ConvInteger where a residual is added before
+    /// the sum is rounded.
+    Integer,
+}
+
 /// The model as an ONNX file; any graph will do, an optimized one gives the shortest file. Int8 wants
-/// an optimized one.
+/// an optimized one; `form` is of int8.
 pub fn to_onnx(
     graph: &Graph,
     format: Format<'_>,
+    form: Form,
     labels: &[String],
     preprocess: &Preprocess,
 ) -> Vec<u8> {
     let mut emitter = Emitter::new(graph, format);
-    // The name of each value in the file.
-    let mut values: Vec<String> = Vec::with_capacity(graph.nodes.len());
-    for (id, node) in graph.nodes.iter().enumerate() {
-        let value = match node.op {
-            NodeOp::Input => INPUT.into(),
-            _ if id == graph.output() => OUTPUT.into(),
-            _ => emitter.names.unique(&node.name),
-        };
-        let inputs: Vec<&str> = node.inputs.iter().map(|&i| values[i].as_str()).collect();
-        emitter.node(graph, id, &inputs, &value);
-        values.push(emitter.stored(id, value, id == graph.output()));
+    match format {
+        Format::I8(quants) if form == Form::Integer => emitter.integers(graph, quants),
+        _ => emitter.floats(graph),
     }
     let metadata = |key: &str, value: serde_json::Value| proto::StringEntry {
         key: key.into(),
         value: value.to_string(),
     };
-    let model = proto::Model {
-        ir_version: Some(IR_VERSION),
-        producer_name: env!("CARGO_PKG_NAME").into(),
-        producer_version: env!("CARGO_PKG_VERSION").into(),
-        opset_import: vec![proto::OperatorSet {
-            domain: Some(String::new()),
-            version: Some(OPSET),
-        }],
-        metadata_props: vec![
-            metadata("labels", serde_json::json!(labels)),
-            metadata("preprocess", serde_json::json!(preprocess)),
-        ],
-        graph: Some(proto::Graph {
-            node: emitter.nodes,
-            name: graph.name.clone(),
-            initializer: emitter.initializers,
-            doc_string: "Input: an RGB picture, fitted and resized, then x * scale + offset per \
-                         channel on values 0..=255 (metadata `preprocess`). Output: logits."
-                .into(),
-            input: vec![value_info(INPUT, &nchw(graph.input_shape()))],
-            output: vec![value_info(OUTPUT, &output_dims(graph))],
-        }),
+    let metadata = vec![
+        metadata("labels", serde_json::json!(labels)),
+        metadata("preprocess", serde_json::json!(preprocess)),
+    ];
+    let inputs = vec![value_info(INPUT, proto::FLOAT, &nchw(graph.input_shape()))];
+    let outputs = vec![value_info(OUTPUT, proto::FLOAT, &output_dims(graph))];
+    emitter.finish(&graph.name, inputs, outputs, metadata)
+}
+
+/// Each layer by itself, to compare what an engine computes of the same numbers: input `value i` is
+/// what node `i` computes, output `computed i` what it does of its inputs; NCHW, floats or int8.
+#[derive(Debug)]
+pub struct Layers {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Values that are inputs, in the file's order.
+    pub inputs: Vec<ValueId>,
+    /// Nodes whose values are outputs, in the file's order.
+    pub outputs: Vec<ValueId>,
+}
+
+/// The layers of an optimized graph, see [`Layers`].
+pub fn to_onnx_layers(graph: &Graph, format: Format<'_>) -> Layers {
+    let mut emitter = Emitter::new(graph, format);
+    emitter.flat_output = false;
+    let mut inputs: Vec<ValueId> = graph.nodes.iter().flat_map(|n| n.inputs.clone()).collect();
+    inputs.sort_unstable();
+    inputs.dedup();
+    let outputs: Vec<ValueId> = (1..graph.nodes.len()).collect();
+    let [read, computed] =
+        ["value", "computed"].map(|role| move |id: ValueId| format!("{role} {id}"));
+    for &id in &outputs {
+        let names: Vec<String> = graph.nodes[id].inputs.iter().map(|&i| read(i)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        match format {
+            Format::I8(quants) => emitter.integer_node(graph, quants, id, &names, &computed(id)),
+            _ => emitter.node(graph, id, &names, &computed(id)),
+        }
+    }
+    let data_type = if matches!(format, Format::I8(_)) { proto::INT8 } else { proto::FLOAT };
+    let info =
+        |name: String, id: ValueId| value_info(&name, data_type, &nchw(graph.nodes[id].shape));
+    let infos = |ids: &[ValueId], name: &dyn Fn(ValueId) -> String| {
+        ids.iter().map(|&id| info(name(id), id)).collect::<Vec<_>>()
     };
-    model.encode_to_vec()
+    let (infos_in, infos_out) = (infos(&inputs, &read), infos(&outputs, &computed));
+    let bytes = emitter.finish(&graph.name, infos_in, infos_out, Vec::new());
+    Layers { bytes, inputs, outputs }
 }
 
 fn nchw(shape: Shape) -> Vec<i64> {
@@ -85,12 +115,10 @@ fn output_dims(graph: &Graph) -> Vec<i64> {
     if node.shape.pixels() == 1 { vec![1, node.shape.c.into()] } else { nchw(node.shape) }
 }
 
-fn value_info(name: &str, dims: &[i64]) -> proto::ValueInfo {
+fn value_info(name: &str, data_type: i32, dims: &[i64]) -> proto::ValueInfo {
     let dim = dims.iter().map(|&d| proto::Dimension { dim_value: Some(d) }).collect();
-    let tensor = proto::TensorType {
-        elem_type: Some(proto::FLOAT),
-        shape: Some(proto::TensorShape { dim }),
-    };
+    let tensor =
+        proto::TensorType { elem_type: Some(data_type), shape: Some(proto::TensorShape { dim }) };
     proto::ValueInfo { name: name.into(), r#type: Some(proto::Type { tensor_type: Some(tensor) }) }
 }
 
@@ -153,6 +181,8 @@ struct Emitter<'a> {
     format: Format<'a>,
     /// Whether the output loses its map dimensions.
     flat_output: bool,
+    /// Names of the scale and zero point of each value that has been named.
+    quantizations: HashMap<ValueId, [String; 2]>,
 }
 
 impl<'a> Emitter<'a> {
@@ -163,7 +193,55 @@ impl<'a> Emitter<'a> {
             nodes: Vec::new(),
             initializers: Vec::new(),
             flat_output: graph.output() > 0 && output_dims(graph).len() == 2,
+            quantizations: HashMap::new(),
         }
+    }
+
+    /// All nodes as operations on floats, in int8 as QDQ.
+    fn floats(&mut self, graph: &Graph) {
+        // The name of each value in the file.
+        let mut values: Vec<String> = Vec::with_capacity(graph.nodes.len());
+        for (id, node) in graph.nodes.iter().enumerate() {
+            let value = match node.op {
+                NodeOp::Input => INPUT.into(),
+                _ if id == graph.output() => OUTPUT.into(),
+                _ => self.names.unique(&node.name),
+            };
+            let inputs: Vec<&str> = node.inputs.iter().map(|&i| values[i].as_str()).collect();
+            self.node(graph, id, &inputs, &value);
+            values.push(self.stored(id, value, id == graph.output()));
+        }
+    }
+
+    fn finish(
+        self,
+        name: &str,
+        input: Vec<proto::ValueInfo>,
+        output: Vec<proto::ValueInfo>,
+        metadata_props: Vec<proto::StringEntry>,
+    ) -> Vec<u8> {
+        let model = proto::Model {
+            ir_version: Some(IR_VERSION),
+            producer_name: env!("CARGO_PKG_NAME").into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            opset_import: vec![proto::OperatorSet {
+                domain: Some(String::new()),
+                version: Some(OPSET),
+            }],
+            metadata_props,
+            graph: Some(proto::Graph {
+                node: self.nodes,
+                name: name.into(),
+                initializer: self.initializers,
+                doc_string:
+                    "Input: an RGB picture, fitted and resized, then x * scale + offset per \
+                             channel on values 0..=255 (metadata `preprocess`). Output: logits."
+                        .into(),
+                input,
+                output,
+            }),
+        };
+        model.encode_to_vec()
     }
 
     fn push(
@@ -249,23 +327,11 @@ impl<'a> Emitter<'a> {
         target: &str,
     ) -> [String; 2] {
         let c_out = conv.bias.len();
-        let node = &graph.nodes[id];
         if let Format::I8(quants) = self.format {
-            let input = graph.nodes[node.inputs[0]].shape;
-            let layout = int8_layout(conv, input, node.shape);
-            let quant = |i: usize| node.inputs.get(i).map(|&i| quants[i]);
-            let x = quants[node.inputs[0]];
-            let int8 = int8_weights(conv, layout.taps().1, x, quants[id], quant(1));
-            let values = order.iter().map(|&at| int8.values[at] as u8).collect();
-            let biases: Vec<(f32, i32)> = (conv.bias.iter().zip(&int8.scales))
-                .map(|(bias, scale)| {
-                    let unit = scale * x.scale;
-                    (unit, (f64::from(*bias) / f64::from(unit)).round() as i32)
-                })
-                .collect();
-            let scales = int8.scales.iter().flat_map(|s| s.to_le_bytes()).collect();
-            let units = biases.iter().flat_map(|(unit, _)| unit.to_le_bytes()).collect();
-            let bias = biases.iter().flat_map(|(_, bias)| bias.to_le_bytes()).collect();
+            let Integers { values, scales, units, bias } =
+                Integers::new(graph, quants, id, conv, order);
+            let [scales, units] = [scales, units].map(floats_as_bytes);
+            let bias = bias.iter().flat_map(|bias| bias.to_le_bytes()).collect();
             return [
                 self.dequantized(&format!("{target}.weight"), dims, proto::INT8, values, scales),
                 self.dequantized(&format!("{target}.bias"), &[c_out], proto::INT32, bias, units),
@@ -364,17 +430,8 @@ impl<'a> Emitter<'a> {
     }
 
     fn conv(&mut self, graph: &Graph, id: usize, conv: &Conv, inputs: &[&str], target: &str) {
-        let [rows, columns] = conv.filter.map(usize::from);
-        let (c_out, taps) = (conv.bias.len(), rows * columns);
-        let c_in = conv.weights.len() / (c_out * taps);
-        // OHWI to OIHW.
-        let order: Vec<usize> = (0..c_out)
-            .flat_map(|o| {
-                (0..c_in).flat_map(move |c| (0..taps).map(move |tap| (o * taps + tap) * c_in + c))
-            })
-            .collect();
-        let [weights, bias] =
-            self.weights(graph, id, conv, &[c_out, c_in, rows, columns], &order, target);
+        let (dims, order) = oihw(conv);
+        let [weights, bias] = self.weights(graph, id, conv, &dims, &order, target);
         self.with_relu(conv.relu, target, |emitter, output| {
             let attributes = window(conv.filter, conv.stride, conv.padding);
             match inputs.get(1) {
@@ -410,6 +467,53 @@ impl<'a> Emitter<'a> {
             emit(self, target);
         }
     }
+}
+
+/// Dimensions of a convolution's weights, and their places in OHWI.
+fn oihw(conv: &Conv) -> ([usize; 4], Vec<usize>) {
+    let [rows, columns] = conv.filter.map(usize::from);
+    let (c_out, taps) = (conv.bias.len(), rows * columns);
+    let c_in = conv.weights.len() / (c_out * taps);
+    let order = (0..c_out)
+        .flat_map(|o| {
+            (0..c_in).flat_map(move |c| (0..taps).map(move |tap| (o * taps + tap) * c_in + c))
+        })
+        .collect();
+    ([c_out, c_in, rows, columns], order)
+}
+
+/// A convolution's numbers in int8.
+struct Integers {
+    /// Weights, as bytes.
+    values: Vec<u8>,
+    /// Size of a step of the weights, for each output.
+    scales: Vec<f32>,
+    /// Size of a step of the sums, for each output.
+    units: Vec<f32>,
+    /// Biases in these.
+    bias: Vec<i32>,
+}
+
+impl Integers {
+    fn new(graph: &Graph, quants: &[Quant], id: ValueId, conv: &Conv, order: &[usize]) -> Self {
+        let node = &graph.nodes[id];
+        let layout = int8_layout(conv, graph.nodes[node.inputs[0]].shape, node.shape);
+        let quant = |i: usize| node.inputs.get(i).map(|&i| quants[i]);
+        let x = quants[node.inputs[0]];
+        let int8 = int8_weights(conv, layout.taps().1, x, quants[id], quant(1));
+        let units: Vec<f32> = int8.scales.iter().map(|scale| scale * x.scale).collect();
+        let bias = conv.bias.iter().zip(&units);
+        Self {
+            values: order.iter().map(|&at| int8.values[at] as u8).collect(),
+            bias: bias.map(|(b, unit)| (f64::from(*b) / f64::from(*unit)).round() as i32).collect(),
+            scales: int8.scales,
+            units,
+        }
+    }
+}
+
+fn floats_as_bytes(values: Vec<f32>) -> Vec<u8> {
+    values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
 fn is_dense(conv: &Conv, x: Shape) -> bool {

@@ -1,0 +1,139 @@
+//! Int8 as operations on integers ([`super::Form::Integer`]).
+
+use super::{Emitter, INPUT, Integers, OUTPUT, floats_as_bytes, int, oihw, window};
+use crate::graph::{Conv, Graph, NodeOp, ValueId};
+use crate::onnx_proto as proto;
+use artifact::{PoolKind, Quant};
+
+impl Emitter<'_> {
+    /// The whole network: floats only before its first and behind its last layer, and in those that
+    /// ONNX has for floats alone.
+    pub(super) fn integers(&mut self, graph: &Graph, quants: &[Quant]) {
+        let mut values: Vec<String> = Vec::with_capacity(graph.nodes.len());
+        for (id, node) in graph.nodes.iter().enumerate() {
+            let value = self.names.unique(&node.name);
+            let inputs: Vec<&str> = node.inputs.iter().map(|&i| values[i].as_str()).collect();
+            match node.op {
+                NodeOp::Input => self.quantize(quants, id, INPUT, &value),
+                _ => self.integer_node(graph, quants, id, &inputs, &value),
+            }
+            values.push(value);
+        }
+        let last = &values[graph.output()];
+        if self.flat_output {
+            let map = self.dequantize(quants, graph.output(), last);
+            self.push("Flatten", &[&map], OUTPUT, vec![int("axis", 1)]);
+        } else {
+            let [scale, zero] = self.quantization(quants, graph.output());
+            self.push("DequantizeLinear", &[last, &scale, &zero], OUTPUT, Vec::new());
+        }
+    }
+
+    /// Appends the operations of one node, from int8 to int8.
+    pub(super) fn integer_node(
+        &mut self,
+        graph: &Graph,
+        quants: &[Quant],
+        id: ValueId,
+        inputs: &[&str],
+        target: &str,
+    ) {
+        let node = &graph.nodes[id];
+        match &node.op {
+            NodeOp::Conv2d(conv) => self.integer_conv(graph, quants, id, conv, inputs, target),
+            NodeOp::Pool2d { kind: PoolKind::Max, filter, stride, padding } => {
+                self.push("MaxPool", inputs, target, window(*filter, *stride, *padding));
+            }
+            _ => {
+                let operands: Vec<String> = (node.inputs.iter().zip(inputs))
+                    .map(|(&value, name)| self.dequantize(quants, value, name))
+                    .collect();
+                let operands: Vec<&str> = operands.iter().map(String::as_str).collect();
+                let real = self.names.unique(&format!("{target}_real"));
+                self.node(graph, id, &operands, &real);
+                self.quantize(quants, id, &real, target);
+            }
+        }
+    }
+
+    fn integer_conv(
+        &mut self,
+        graph: &Graph,
+        quants: &[Quant],
+        id: ValueId,
+        conv: &Conv,
+        inputs: &[&str],
+        target: &str,
+    ) {
+        let operands = &graph.nodes[id].inputs;
+        let (dims, order) = oihw(conv);
+        let c_out = dims[0];
+        let Integers { values, scales, units, bias } =
+            Integers::new(graph, quants, id, conv, &order);
+        let weights = self.names.unique(&format!("{target}.weight"));
+        self.raw(&weights, &dims, proto::INT8, values);
+        let [x_scale, x_zero] = self.quantization(quants, operands[0]);
+        let window = window(conv.filter, conv.stride, conv.padding);
+        let Some(residual) = inputs.get(1) else {
+            let [scale, zero, biases] = ["weight.scale", "weight.zero_point", "bias"]
+                .map(|part| self.names.unique(&format!("{target}.{part}")));
+            self.raw(&scale, &[c_out], proto::FLOAT, floats_as_bytes(scales));
+            self.raw(&zero, &[c_out], proto::INT8, vec![0; c_out]);
+            let bytes = bias.iter().flat_map(|b| b.to_le_bytes()).collect();
+            self.raw(&biases, &[c_out], proto::INT32, bytes);
+            let [y_scale, y_zero] = self.quantization(quants, id);
+            // A clamp at zero is one at the zero point, where that is not the least number anyway.
+            let clamps = conv.relu && quants[id].zero_point > -128;
+            let sum =
+                if clamps { self.names.unique(&format!("{target}_sum")) } else { target.into() };
+            let operands =
+                [inputs[0], &x_scale, &x_zero, &weights, &scale, &zero, &y_scale, &y_zero, &biases];
+            self.push("QLinearConv", &operands, &sum, window);
+            if clamps {
+                self.push("Clip", &[&sum, &y_zero], target, Vec::new());
+            }
+            return;
+        };
+        let sums = self.names.unique(&format!("{target}_sums"));
+        self.push("ConvInteger", &[inputs[0], &weights, &x_zero], &sums, window);
+        let [as_float, scaled, real] = ["sums_float", "scaled", "conv"]
+            .map(|part| self.names.unique(&format!("{target}_{part}")));
+        self.push("Cast", &[&sums], &as_float, vec![int("to", proto::FLOAT.into())]);
+        let biases = bias.iter().zip(&units).map(|(bias, unit)| *bias as f32 * unit);
+        let biases = self.constant(target, "bias", &[c_out, 1, 1], biases);
+        let units = self.constant(target, "unit", &[c_out, 1, 1], units);
+        self.push("Mul", &[&as_float, &units], &scaled, Vec::new());
+        self.push("Add", &[&scaled, &biases], &real, Vec::new());
+        let residual = self.dequantize(quants, operands[1], residual);
+        let rounded = self.names.unique(&format!("{target}_rounded"));
+        self.with_relu(conv.relu, &rounded, |emitter, output| {
+            emitter.push("Add", &[&residual, &real], output, Vec::new());
+        });
+        self.quantize(quants, id, &rounded, target);
+    }
+
+    /// Names of the scale and the zero point of a value.
+    fn quantization(&mut self, quants: &[Quant], id: ValueId) -> [String; 2] {
+        if let Some(names) = self.quantizations.get(&id) {
+            return names.clone();
+        }
+        let names =
+            ["scale", "zero_point"].map(|part| self.names.unique(&format!("value_{id}.{part}")));
+        self.raw(&names[0], &[], proto::FLOAT, quants[id].scale.to_le_bytes().into());
+        self.raw(&names[1], &[], proto::INT8, quants[id].zero_point.to_le_bytes().into());
+        self.quantizations.insert(id, names.clone());
+        names
+    }
+
+    fn quantize(&mut self, quants: &[Quant], id: ValueId, real: &str, target: &str) {
+        let [scale, zero] = self.quantization(quants, id);
+        self.push("QuantizeLinear", &[real, &scale, &zero], target, Vec::new());
+    }
+
+    fn dequantize(&mut self, quants: &[Quant], id: ValueId, stored: &str) -> String {
+        let [scale, zero] = self.quantization(quants, id);
+        let real = self.names.unique(&format!("{stored}.real"));
+        self.push("DequantizeLinear", &[stored, &scale, &zero], &real, Vec::new());
+        real
+    }
+}

@@ -16,6 +16,8 @@ use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
 use crate::quantize::{Method, Outlier, Quantized};
 use crate::resnet::ResNetConfig;
+#[cfg(feature = "verify")]
+use crate::verify::{Check, verify};
 use anyhow::{Context, Result, bail};
 use artifact::meta::MAX_LABEL_BYTES;
 use artifact::{Artifact, Preprocess};
@@ -31,7 +33,7 @@ use std::path::{Path, PathBuf};
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Exit status: 0 done, 1 converted but below --min-accuracy, 2 an error."
+    after_help = "Exit status: 0 done, 1 below --min-accuracy or not what others compute, 2 an error."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -133,6 +135,9 @@ struct ConvertArgs {
     /// How int8 ranges follow from what was measured
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     calibration_method: MethodArg,
+    /// Do not compare each layer with another engine and with its formula
+    #[arg(long)]
+    no_verify: bool,
     /// Labelled pictures: report accuracy before and after; validation pictures where the
     /// folder has them
     #[arg(long, value_name = "DIR")]
@@ -334,6 +339,9 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
     }
+    if !is_verified(args, &options, &model, &converted, &calibration, out)? {
+        return Ok(false);
+    }
     if is_onnx(&output) {
         return write_onnx(args, &model, &converted, &output, out);
     }
@@ -442,6 +450,60 @@ fn describe_int8(int8: &Quantized) -> String {
         text += &format!("ranges of activations: {}{corrected}\n", counts.join(", "));
     }
     text
+}
+
+/// Compares the layers of what was converted with others who compute the same, and says how far
+/// apart they are.
+#[cfg(feature = "verify")]
+fn is_verified(
+    args: &ConvertArgs,
+    options: &Options,
+    model: &FloatModel,
+    converted: &Converted,
+    pictures: &[Vec<f32>],
+    out: &mut dyn Write,
+) -> Result<bool> {
+    if args.no_verify {
+        return Ok(true);
+    }
+    let stored;
+    let pictures = if pictures.is_empty() {
+        stored = stored_samples(&model.samples, &model.preprocess)?;
+        &stored
+    } else {
+        pictures
+    };
+    let (checks, count) = verify(converted, options.quantize, &model.preprocess, pictures)?;
+    let noise = if pictures.is_empty() { " of noise" } else { "" };
+    writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+    for check in &checks {
+        let (layer, worst) = (check.layer.escape_debug(), check.difference());
+        match check.worst {
+            0.0 => writeln!(out, "  {:<30} equal", check.what)?,
+            _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
+        }
+        if !check.is_passed() {
+            eprintln!(
+                "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
+                 nothing was written. Please report this; --no-verify writes the model all the same",
+                check.what
+            );
+        }
+    }
+    Ok(checks.iter().all(Check::is_passed))
+}
+
+/// Without the feature `verify`, everything is.
+#[cfg(not(feature = "verify"))]
+fn is_verified(
+    _: &ConvertArgs,
+    _: &Options,
+    _: &FloatModel,
+    _: &Converted,
+    _: &[Vec<f32>],
+    _: &mut dyn Write,
+) -> Result<bool> {
+    Ok(true)
 }
 
 fn write_onnx(

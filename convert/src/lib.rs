@@ -21,3 +21,5 @@ pub mod quantize;
 pub mod random;
 pub mod resnet;
 pub mod stripes;
+#[cfg(feature = "verify")]
+pub mod verify;

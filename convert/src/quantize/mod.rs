@@ -6,6 +6,8 @@ mod equalize;
 mod post_training;
 mod range;
 
+#[cfg(feature = "verify")]
+pub(crate) use calibrate::for_each_value;
 pub(crate) use calibrate::set_input;
 pub use calibrate::{Activation, CalibrationError, calibrate};
 pub use equalize::{Outlier, equalize, outliers};

@@ -1,0 +1,280 @@
+//! Whether a device file computes what it should: layer by layer on real pictures, against others
+//! who compute the same.
+//!
+//! | what | against | may differ by |
+//! |---|---|---|
+//! | the f32 network in the runtime | tract, on the exported ONNX | 10⁻⁴ of a layer's largest number |
+//! | fp16 and bf16 | tract, with the same weights | what their arithmetic costs on some CPUs |
+//! | int8 in the runtime | the formulas ([`reference`]) | nothing |
+//! | int8 in the runtime | tract's integers, on [`crate::emit::onnx::Form::Integer`] | one step |
+//!
+//! Each layer is given the very numbers that the runtime's layer had, so that a difference names the
+//! layer that makes it. tract computes QLinearConv and ConvInteger in integers; its QDQ convolutions
+//! would run in floats. Means and per-channel products have no integer form in ONNX: there tract
+//! computes in floats what int8 stores.
+
+mod reference;
+mod tract;
+
+use crate::emit::edge::Format;
+use crate::emit::onnx::to_onnx_layers;
+use crate::graph::{Graph, NodeOp};
+use crate::pipeline::{Converted, Quantize};
+use crate::quantize::{CalibrationError, for_each_value};
+use crate::random::Rng;
+use artifact::{Artifact, ArtifactError, Preprocess};
+use tract::Engine;
+
+/// Multiply-accumulates that a verification may take.
+const BUDGET: u64 = 8_000_000_000;
+/// Most pictures that it uses.
+const MAX_PICTURES: usize = 4;
+
+/// The unit of differences between floats.
+const SHARE: &str = "of the largest number";
+
+/// One comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// What was compared.
+    pub what: &'static str,
+    /// The largest difference.
+    pub worst: f64,
+    /// Where it is.
+    pub layer: String,
+    /// What is allowed.
+    pub limit: f64,
+    /// What differences are counted in.
+    pub unit: &'static str,
+}
+
+impl Check {
+    /// Whether nothing differs by more than is allowed; not where something is no number.
+    pub fn is_passed(&self) -> bool {
+        self.worst <= self.limit
+    }
+
+    /// The largest difference as a text.
+    pub fn difference(&self) -> String {
+        match self.unit {
+            SHARE => format!("{:.1e} of the largest number", self.worst),
+            unit => format!("{} {unit}{}", self.worst, if self.worst == 1.0 { "" } else { "s" }),
+        }
+    }
+
+    const fn new(what: &'static str, limit: f64, unit: &'static str) -> Self {
+        Self { what, worst: 0.0, layer: String::new(), limit, unit }
+    }
+
+    fn see(&mut self, layer: &str, difference: f64) {
+        // What is no number is the worst.
+        if self.layer.is_empty() || difference.is_nan() || difference > self.worst {
+            (self.worst, self.layer) = (difference, layer.into());
+        }
+    }
+}
+
+/// Why nothing can be verified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The file is refused.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// It does not run.
+    #[error(transparent)]
+    Run(#[from] CalibrationError),
+    /// The other engine fails.
+    #[error("tract, which verifies the model: {0}; --no-verify skips that")]
+    Tract(String),
+}
+
+/// Compares what was converted with what others compute of `pictures`, or of noise where there are
+/// none. Returns the comparisons and how many pictures were used.
+///
+/// # Errors
+/// A file or an exported model that does not run.
+pub fn verify(
+    converted: &Converted,
+    quantize: Quantize,
+    preprocess: &Preprocess,
+    pictures: &[Vec<f32>],
+) -> Result<(Vec<Check>, usize), VerifyError> {
+    let affordable = (BUDGET / converted.graph.macs().max(1)).max(1);
+    let count = MAX_PICTURES.min(usize::try_from(affordable).unwrap_or(MAX_PICTURES));
+    let noise;
+    let pictures = if pictures.is_empty() {
+        noise = (0..count).map(|i| noise_picture(preprocess, i as u64)).collect::<Vec<_>>();
+        &noise
+    } else {
+        &pictures[..count.min(pictures.len())]
+    };
+    let graph = &converted.graph;
+    let emitted = &converted.emitted.bytes;
+    let checks = match (&converted.int8, quantize) {
+        (Some(int8), _) => {
+            let float = floats(graph, Format::F32, &converted.float.bytes, pictures, 1e-4)?;
+            let [reference, integers] =
+                int8_layers(&int8.graph, Format::I8(&int8.quants), emitted, pictures)?;
+            vec![float, reference, integers]
+        }
+        (None, Quantize::Fp16) => vec![floats(graph, Format::F16, emitted, pictures, 4e-3)?],
+        (None, Quantize::Bf16) => {
+            vec![floats(&rounded_to_bf16(graph), Format::F32, emitted, pictures, 1.6e-2)?]
+        }
+        (None, _) => vec![floats(graph, Format::F32, emitted, pictures, 1e-4)?],
+    };
+    Ok((checks, pictures.len()))
+}
+
+/// A picture of random bytes, normalized.
+fn noise_picture(preprocess: &Preprocess, seed: u64) -> Vec<f32> {
+    let mut rng = Rng::keyed(&[seed]);
+    let len = usize::from(preprocess.height) * usize::from(preprocess.width) * 3;
+    let bytes: Vec<u8> = (0..len).map(|_| rng.below(256) as u8).collect();
+    crate::pipeline::normalize(&bytes, preprocess)
+}
+
+/// The float layers of a device file in tract.
+fn floats(
+    graph: &Graph,
+    format: Format<'_>,
+    edge: &[u8],
+    pictures: &[Vec<f32>],
+    limit: f64,
+) -> Result<Check, VerifyError> {
+    let layers = to_onnx_layers(graph, format);
+    let engine = Engine::new(graph, &layers)?;
+    let mut check = Check::new("floats against tract", limit, SHARE);
+    for picture in pictures {
+        let values = values_of(edge, picture)?;
+        for (id, wanted) in engine.run(&values)? {
+            let largest =
+                wanted.iter().fold(f64::from(f32::MIN_POSITIVE), |m, v| m.max(v.abs().into()));
+            let differences = wanted.iter().zip(&values[id]).map(|(a, b)| f64::from((a - b).abs()));
+            let worst = differences.fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m });
+            check.see(&graph.nodes[id].name, worst / largest);
+        }
+    }
+    Ok(check)
+}
+
+/// The real numbers of each value of a device file, in the order of its nodes.
+fn values_of(edge: &[u8], picture: &[f32]) -> Result<Vec<Vec<f32>>, VerifyError> {
+    let mut values: Vec<Vec<f32>> = Vec::new();
+    for_each_value(
+        edge,
+        &[picture.to_vec()],
+        |_, value| {
+            // Convolutions that take turns show no map between them.
+            values.resize(value.index, Vec::new());
+            values.push(value.iter().collect());
+            Ok(())
+        },
+        |_| (),
+    )?;
+    Ok(values)
+}
+
+/// The int8 layers of a device file: by their formulas, and in tract.
+fn int8_layers(
+    graph: &Graph,
+    format: Format<'_>,
+    edge: &[u8],
+    pictures: &[Vec<f32>],
+) -> Result<[Check; 2], VerifyError> {
+    let artifact = Artifact::parse(edge)?;
+    let layers = to_onnx_layers(graph, format);
+    let engine = Engine::new(graph, &layers)?;
+    let mut reference = Check::new("int8 against its formulas", 0.0, "byte");
+    let mut integers = Check::new("int8 against tract's integers", 1.0, "step");
+    for picture in pictures {
+        let real = values_of(edge, picture)?;
+        let quant = artifact.meta().input.quant;
+        let mut values: Vec<Vec<i8>> = vec![real[0].iter().map(|&v| quant.quantize(v)).collect()];
+        for (op, (node, real)) in artifact.ops().zip(graph.nodes.iter().zip(&real).skip(1)) {
+            let x = &values[node.inputs[0]];
+            let residual = node.inputs.get(1).map(|&r| values[r].as_slice());
+            let wanted = reference::run(&artifact, &op, x, residual);
+            let quant = op.output().quant;
+            let stored: Vec<i8> = real.iter().map(|&v| quant.quantize(v)).collect();
+            if stored.is_empty() {
+                values.push(wanted);
+                continue;
+            }
+            let different = stored.iter().zip(&wanted).filter(|(a, b)| a != b).count();
+            reference.see(&node.name, different as f64);
+            values.push(stored);
+        }
+        for (id, wanted) in engine.run(&values)? {
+            let steps = |(a, b): (&i8, &i8)| (i16::from(*a) - i16::from(*b)).abs();
+            let most = wanted.iter().zip(&values[id]).map(steps).max().unwrap_or(0);
+            integers.see(&graph.nodes[id].name, most.into());
+        }
+    }
+    Ok([reference, integers])
+}
+
+/// The graph with the weights that a bf16 file has.
+fn rounded_to_bf16(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    for node in &mut graph.nodes {
+        if let NodeOp::Conv2d(conv) = &mut node.op {
+            for w in &mut conv.weights {
+                *w = half::bf16::from_f32(*w).to_f32();
+            }
+        }
+    }
+    graph
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Checkpoint;
+    use crate::emit::edge::{Attributes, to_edge};
+    use crate::model::FloatModel;
+    use crate::pipeline::{Options, convert, stored_samples};
+    use std::path::Path;
+
+    /// One layer's bias is off by some steps in the file, and only that layer is blamed.
+    #[test]
+    fn a_wrong_layer_is_named() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/resnet_8_cifar10.mpk");
+        let checkpoint = Checkpoint::load(&path).unwrap();
+        let pictures = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        for quantize in [Quantize::Int8, Quantize::Fp16, Quantize::None] {
+            let options = Options { quantize, ..Options::default() };
+            let mut converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
+            let (checks, count) =
+                verify(&converted, quantize, &model.preprocess, &pictures).unwrap();
+            assert!(count > 1 && checks.iter().all(Check::is_passed), "{checks:?}");
+
+            let name = "stack1_block0_2_conv";
+            let mut graph = converted.int8.as_ref().map_or(&converted.graph, |i| &i.graph).clone();
+            let node = graph.nodes.iter_mut().find(|n| n.name == name).unwrap();
+            let NodeOp::Conv2d(conv) = &mut node.op else { panic!("{name} is no convolution") };
+            conv.bias[5] += 0.5;
+            let format = match (&converted.int8, quantize) {
+                (Some(int8), _) => Format::I8(&int8.quants),
+                (None, Quantize::Fp16) => Format::F16,
+                (None, _) => Format::F32,
+            };
+            let attributes = Attributes {
+                labels: &model.labels,
+                preprocess: model.preprocess,
+                dataset: "",
+                metrics: "",
+                nr: 16,
+                winograd: true,
+            };
+            converted.emitted = to_edge(&graph, format, &attributes).unwrap();
+            let (checks, _) = verify(&converted, quantize, &model.preprocess, &pictures).unwrap();
+            let failed = checks.iter().filter(|c| !c.is_passed());
+            let failed: Vec<&str> = failed.map(|c| c.layer.as_str()).collect();
+            // The formulas are told the same bias.
+            assert_eq!(failed, [name], "{checks:?}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Int8 operators by their formulas: slow, short, and nothing of the runtime's kernels in it.
+
+use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, window_start};
+use artifact::{Affine, Artifact, Conv2d, Dtype, Op, Padding, Pool2d, PoolKind, Requant, Shape};
+use rayon::prelude::*;
+
+/// What operator `op` of a checked int8 model computes of `x` and, where it adds one, `residual`.
+pub(super) fn run(artifact: &Artifact<'_>, op: &Op, x: &[i8], residual: Option<&[i8]>) -> Vec<i8> {
+    match op {
+        Op::Conv2d(op) => conv2d(artifact, op, x, residual),
+        Op::Pool2d(op) => pool2d(op, x),
+        Op::Affine(op) => affine(artifact, op, x),
+    }
+}
+
+/// Little-endian numbers.
+fn ints(bytes: &[u8]) -> Vec<i32> {
+    bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
+}
+
+/// Taps of a window that lie on the map, as (row, column, pixel).
+fn taps(
+    at: usize,
+    out: Shape,
+    map: Shape,
+    filter: [u16; 2],
+    stride: [u16; 2],
+    padding: Padding,
+) -> Vec<(usize, usize, usize)> {
+    let (h, w) = (usize::from(map.h), usize::from(map.w));
+    let columns = usize::from(out.w);
+    let top = window_start(at / columns, stride[0], padding.top);
+    let left = window_start(at % columns, stride[1], padding.left);
+    let mut taps = Vec::new();
+    for y in 0..usize::from(filter[0]) {
+        for x in 0..usize::from(filter[1]) {
+            let place = |start: isize, i: usize, len: usize| {
+                usize::try_from(start + i as isize).ok().filter(|&i| i < len)
+            };
+            if let (Some(row), Some(column)) = (place(top, y, h), place(left, x, w)) {
+                taps.push((y, x, row * w + column));
+            }
+        }
+    }
+    taps
+}
+
+fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]>) -> Vec<i8> {
+    let nr = usize::from(artifact.header().nr);
+    let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
+    let [kh, kw] = op.filter.map(usize::from);
+    let layout = FilterLayout { kh, kw, c_in, c_out, nr, dtype: Dtype::I8 };
+    let packed = artifact.span(op.weights);
+    // Output by output, the weights of a tap side by side.
+    let place = |i: usize| {
+        let (c, i) = (i % c_in, i / c_in);
+        let (x, i) = (i % kw, i / kw);
+        layout.index(i / kh, i % kh, x, c)
+    };
+    let weights: Vec<i8> = (0..c_out * kh * kw * c_in).map(|i| packed[place(i)] as i8).collect();
+    let params = ints(artifact.span(op.params));
+    let param = |o: usize, plane: ConvPlane| {
+        params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr]
+    };
+    let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
+    let low = if op.relu { zero_y } else { -128 };
+    let mut out = vec![0i8; op.output.shape.len()];
+    out.par_chunks_exact_mut(c_out).enumerate().for_each(|(at, out)| {
+        let taps = taps(at, op.output.shape, op.input.shape, op.filter, op.stride, op.padding);
+        let inside: Vec<bool> =
+            (0..kh * kw).map(|i| taps.iter().any(|(y, x, _)| y * kw + x == i)).collect();
+        for (o, out) in out.iter_mut().enumerate() {
+            let filter = &weights[o * kh * kw * c_in..][..kh * kw * c_in];
+            // The bias has the zero point of all taps in it, so those outside count as that.
+            let mut acc = param(o, ConvPlane::Bias);
+            for (tap, _) in inside.iter().enumerate().filter(|(_, inside)| !**inside) {
+                acc += zero_x
+                    * filter[tap * c_in..][..c_in].iter().map(|w| i32::from(*w)).sum::<i32>();
+            }
+            for &(y, column, pixel) in &taps {
+                let w = &filter[(y * kw + column) * c_in..][..c_in];
+                let x = &x[pixel * c_in..][..c_in];
+                acc += x.iter().zip(w).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>();
+            }
+            if let (Some(record), Some(values)) = (&op.residual, residual) {
+                let r =
+                    i32::from(values[at * c_out + o]) - i32::from(record.input.quant.zero_point);
+                let lifted = r * param(o, ConvPlane::Residual);
+                acc += match record.shift {
+                    0 => lifted,
+                    shift => (lifted + (1 << (shift - 1))) >> shift,
+                };
+            }
+            let shift = param(o, ConvPlane::Shift) as u8;
+            let requant = Requant { multiplier: param(o, ConvPlane::Multiplier), shift };
+            *out = (zero_y + requant.apply(acc)).clamp(low, 127) as i8;
+        }
+    });
+    out
+}
+
+fn pool2d(op: &Pool2d, x: &[i8]) -> Vec<i8> {
+    let c = usize::from(op.input.shape.c);
+    let [zero_x, zero_y] = [op.input, op.output].map(|p| i64::from(p.quant.zero_point));
+    let full = i64::from(op.filter[0]) * i64::from(op.filter[1]);
+    let mut out = Vec::with_capacity(op.output.shape.len());
+    for at in 0..op.output.shape.pixels() {
+        let taps = taps(at, op.output.shape, op.input.shape, op.filter, op.stride, op.padding);
+        for channel in 0..c {
+            let values = taps.iter().map(|(_, _, pixel)| i64::from(x[pixel * c + channel]));
+            out.push(match op.kind {
+                PoolKind::Max => values.max().unwrap_or(-128) as i8,
+                PoolKind::Average => {
+                    let count = taps.len().max(1) as i64;
+                    // As if the window were full, rounded towards zero.
+                    let sum = (values.sum::<i64>() - zero_x * count) * full / count;
+                    (zero_y + i64::from(op.requant.apply(sum as i32))).clamp(-128, 127) as i8
+                }
+            });
+        }
+    }
+    out
+}
+
+fn affine(artifact: &Artifact<'_>, op: &Affine, x: &[i8]) -> Vec<i8> {
+    let nr = usize::from(artifact.header().nr);
+    let params = ints(artifact.span(op.params));
+    let param = |c: usize, plane: usize| params[(c / nr * AFFINE_PLANES + plane) * nr + c % nr];
+    let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
+    let low = if op.relu { zero_y } else { -128 };
+    let c = usize::from(op.input.shape.c);
+    let value = |(i, x): (usize, &i8)| {
+        let steps = (i32::from(*x) - zero_x) * param(i % c, 0) + param(i % c, 1);
+        (zero_y + ((steps + (1 << (op.shift - 1))) >> op.shift)).clamp(low, 127) as i8
+    };
+    x.iter().enumerate().map(value).collect()
+}

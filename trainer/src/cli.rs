@@ -103,7 +103,11 @@ struct Finetune {
     /// Let it learn, too, after this many epochs; never where left out.
     #[arg(long, value_name = "N", requires = "freeze")]
     freeze_epochs: Option<u32>,
-    /// Factor on the learning rate of the backbone [default: 0.3; the guide's recipe: 1].
+    /// Prepare the model for int8 (quantization-aware): a few epochs in which weights and maps are
+    /// rounded as the device rounds them. With the classes of the model, its head is kept.
+    #[arg(long)]
+    qat: bool,
+    /// Factor on the learning rate of the backbone [default: 0.3; the guide's recipe and --qat: 1].
     #[arg(long, value_name = "FACTOR")]
     backbone_rate: Option<f64>,
     #[command(flatten)]
@@ -248,6 +252,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         (preprocess.height, preprocess.width) = (side, side);
     }
     let mut defaults = match args.learning.recipe {
+        RecipeName::Default if args.qat => Defaults::QAT,
         RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
         RecipeName::OneCycle => Defaults { warmup: ONE_CYCLE_RISE, ..Defaults::FINETUNE },
@@ -259,6 +264,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
         args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
+    recipe.qat = args.qat;
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }

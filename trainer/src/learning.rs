@@ -219,6 +219,16 @@ impl Defaults {
     /// `samples/fashion`, which is new to it.
     pub(crate) const FINETUNE_BUILTIN: Self = Self { rate: 0.02, ..Self::FINETUNE };
 
+    /// Fine-tuning to int8: a few epochs that move nothing far.
+    pub(crate) const QAT: Self = Self {
+        epochs: 5,
+        batch: 128,
+        rate: 0.005,
+        most_warmup: 0.5,
+        backbone_rate: 1.0,
+        ..Self::SCRATCH
+    };
+
     /// The guide's third section, "Train a classifier from scratch". It trains one epoch and
     /// advises 100.
     pub(crate) const GUIDE_SCRATCH: Self = Self {
@@ -303,6 +313,7 @@ impl Learning {
             start_size: self.start_size.or(d.start_size),
             freeze_epochs: 0,
             patience: self.patience,
+            qat: false,
         })
     }
 }

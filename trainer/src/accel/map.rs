@@ -333,6 +333,12 @@ impl Map {
         Some(Self { values: Tensor::from_dispatch(y), moments: None, norm: None, ..self })
     }
 
+    /// The map after an operation of Burn's on its values, which must leave zeros as they are.
+    pub(crate) fn change(self, operation: impl FnOnce(Tensor<5>) -> Tensor<5>) -> Self {
+        let map = self.settled();
+        Self { values: operation(map.values), moments: None, ..map }
+    }
+
     /// Mean over the pixels, `[N, C]`.
     pub fn mean(self) -> Tensor<2> {
         let map = self.settled();

@@ -1,8 +1,9 @@
 //! Convolution, batch-norm and dense head, each with its canonical tensor name.
 
-use super::Mode;
 use super::ops::Map;
+use super::{Mode, rounded_weights};
 use crate::accel::Window;
+use artifact::layout::{Dtype, FilterLayout};
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
 use convert::padding::ConvPadding;
@@ -120,9 +121,21 @@ impl Conv {
     }
 
     /// Maps of `I` channels to `O`; `moments`: those of the result will be needed.
-    pub(super) fn forward(&self, x: Map, moments: bool, mode: Mode) -> Map {
+    pub(super) fn forward(&self, x: Map, moments: bool, mode: Mode<'_>) -> Map {
         let weight = self.weight.val();
-        let filter = weight.dims()[2];
+        let [c_out, c_in, filter, _] = weight.dims();
+        let weight = match mode.rounding {
+            None => weight,
+            Some(_) => {
+                // The device has OHWI, and takes the taps of a row for one where they are short.
+                let taps = filter * filter;
+                let order: Vec<usize> =
+                    (0..taps * c_in).map(|i| i % c_in * taps + i / c_in).collect();
+                let dtype = Dtype::I8;
+                let layout = FilterLayout { kh: filter, kw: filter, c_in, c_out, nr: 16, dtype };
+                rounded_weights(weight, &order, layout.taps().1)
+            }
+        };
         let sides = |size| padding(self.same).sides(size, filter, self.stride);
         let window = Window { filter, stride: self.stride, padding: x.size().map(sides) };
         x.convolve(weight, &window, moments, mode.precision)
@@ -164,7 +177,7 @@ impl BatchNorm {
 
     /// `act(bn(x) [+ residual])`. A frozen layer uses its running statistics even in
     /// training, as Keras does.
-    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode) -> Map {
+    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode<'_>) -> Map {
         let parameters = [self.gamma.val(), self.beta.val()];
         if self.uses_batch(&x) {
             let (y, mean, variance) =
@@ -177,6 +190,11 @@ impl BatchNorm {
         }
         let statistics = [self.mean.value_sync(), self.variance.value_sync()];
         x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, relu)
+    }
+
+    /// `relu(bn(x))` of a layer by itself, as the device stores it.
+    pub(super) fn stored(&self, x: Map, mode: Mode<'_>) -> Map {
+        mode.stored(self.forward(x, None, true, mode), &self.name)
     }
 
     /// Whether the map's own statistics are used.
@@ -219,14 +237,15 @@ impl ConvBn {
 
     /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`. Without a batch-norm nothing
     /// is rectified.
-    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode) -> Map {
+    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode<'_>) -> Map {
         let moments = self.bn.as_ref().is_some_and(|bn| bn.uses_batch(&x));
         let y = self.conv.forward(x, moments, mode);
-        match (&self.bn, residual) {
+        let y = match (&self.bn, residual) {
             (Some(bn), residual) => bn.forward(y, residual, relu, mode),
             (None, Some(residual)) => y.plus(residual),
             (None, None) => y,
-        }
+        };
+        mode.stored(y, &self.conv.name)
     }
 
     pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
@@ -263,9 +282,16 @@ impl Dense {
         }
     }
 
-    /// `x: [N, features]` to logits `[N, classes]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze::<2>()
+    /// `x: [N, features]` to logits `[N, classes]`; with weights of int8's steps where `rounds`.
+    pub fn forward(&self, x: Tensor<2>, rounds: bool) -> Tensor<2> {
+        let weight = self.weight.val();
+        let weight = if rounds {
+            let features = weight.dims()[1];
+            rounded_weights(weight, &(0..features).collect::<Vec<_>>(), features)
+        } else {
+            weight
+        };
+        x.matmul(weight.transpose()) + self.bias.val().unsqueeze::<2>()
     }
 
     pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {

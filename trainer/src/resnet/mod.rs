@@ -7,12 +7,14 @@
 mod checkpointing;
 mod layers;
 mod ops;
+mod rounding;
 mod weights;
 
 pub use checkpointing::ForwardPass;
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
 use ops::Map;
+use rounding::{Rounding, extremes, rounded, rounded_weights};
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use crate::accel::{Precision, Window};
@@ -20,14 +22,26 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use convert::padding::{ConvPadding, same_padding};
 use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
+use std::sync::Arc;
 
 /// How a network computes.
 #[derive(Debug, Clone, Copy)]
-struct Mode {
+struct Mode<'a> {
     /// Of fast maps.
     precision: Precision,
     /// Batch statistics are blended into the running ones.
     blends: bool,
+    /// Weights and maps are rounded as int8 does.
+    rounding: Option<&'a Rounding>,
+}
+
+impl Mode<'_> {
+    /// The map that layer `name` writes, as the device stores it.
+    fn stored(self, x: Map, name: &str) -> Map {
+        let Some(rounding) = self.rounding else { return x };
+        let learns = self.blends && x.is_autodiff();
+        x.rounded(|extremes| rounding.range(name, learns.then(|| extremes())))
+    }
 }
 
 /// One residual block.
@@ -59,14 +73,14 @@ impl Block {
         Self { pre, convs: convs.collect(), shortcut_pool: spec.shortcut_pool, projection }
     }
 
-    fn forward(&self, x: Map, mode: Mode) -> Map {
+    fn forward(&self, x: Map, mode: Mode<'_>) -> Map {
         // Version 2 projects the pre-activation but its identity shortcut taps the raw input.
         let (x, shortcut) = match (&self.pre, &self.projection) {
             (None, _) => x.fork(),
-            (Some(bn), Some(_)) => bn.forward(x, None, true, mode).fork(),
+            (Some(bn), Some(_)) => bn.stored(x, mode).fork(),
             (Some(bn), None) => {
                 let (x, shortcut) = x.fork();
-                (bn.forward(x, None, true, mode), shortcut)
+                (bn.stored(x, mode), shortcut)
             }
         };
         let shortcut = match &self.projection {
@@ -106,6 +120,9 @@ pub struct ResNet {
     head: Dense,
     /// Fast maps are of bf16.
     bf16: bool,
+    /// Weights and maps are rounded as int8 does, in training and in use.
+    #[module(skip)]
+    rounding: Option<Arc<Rounding>>,
 }
 
 impl ResNet {
@@ -134,6 +151,7 @@ impl ResNet {
             max_pooling: config.pooling == Pooling::Max,
             head: Dense::new(config.features(), config.classes, init.seed, device),
             bf16: false,
+            rounding: None,
         })
     }
 
@@ -147,7 +165,15 @@ impl ResNet {
 
     /// Pooled features `[N, features]` to logits `[N, classes]`.
     pub fn classify(&self, features: Tensor<2>) -> Tensor<2> {
-        self.head.forward(features)
+        let Some(rounding) = &self.rounding else { return self.head.forward(features, false) };
+        let stored = |x: Tensor<2>, name| {
+            let seen = x.device().is_autodiff().then(|| extremes(&x));
+            match rounding.range(name, seen) {
+                Some(range) => rounded(x, range),
+                None => x,
+            }
+        };
+        stored(self.head.forward(stored(features, "pooler"), true), "predictions")
     }
 
     /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
@@ -172,20 +198,20 @@ impl ResNet {
         maps
     }
 
-    fn mode(&self) -> Mode {
-        Mode { precision: self.precision(), blends: true }
+    fn mode(&self) -> Mode<'_> {
+        Mode { precision: self.precision(), blends: true, rounding: self.rounding.as_deref() }
     }
 
     /// The last block's map to features.
-    fn pool(&self, x: Map, mode: Mode) -> Tensor<2> {
+    fn pool(&self, x: Map, mode: Mode<'_>) -> Tensor<2> {
         let x = match &self.post {
-            Some(bn) => bn.forward(x, None, true, mode),
+            Some(bn) => bn.stored(x, mode),
             None => x,
         };
         if self.max_pooling { x.max() } else { x.mean() }
     }
 
-    fn stem(&self, x: Tensor<4>, mode: Mode) -> Map {
+    fn stem(&self, x: Tensor<4>, mode: Mode<'_>) -> Map {
         let mut x = Map::Stock(x);
         for (i, conv) in self.stem.iter().enumerate() {
             // Version 2 leaves its last stem convolution bare.
@@ -211,6 +237,12 @@ impl ResNet {
     /// Chooses [`Self::precision`].
     pub fn set_precision(&mut self, precision: Precision) {
         self.bf16 = precision == Precision::Bf16;
+    }
+
+    /// Lets the network compute as int8 will: weights and maps are rounded to its steps. Ranges of
+    /// maps are learned from the batches that it trains on.
+    pub fn set_rounding(&mut self, rounds: bool) {
+        self.rounding = rounds.then(Arc::default);
     }
 
     /// Stops everything but the head from learning, batch-norms keeping their statistics; or

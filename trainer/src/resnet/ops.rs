@@ -1,5 +1,6 @@
 //! What flows between layers: the fast maps of [`accel`] where they run, Burn's tensors elsewhere.
 
+use super::rounding::{extremes, rounded};
 use crate::accel::{self, Normalization, Precision, Window};
 use burn::tensor::activation::relu;
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
@@ -188,6 +189,23 @@ impl Map {
         match self {
             Self::Stock(x) => Self::Stock(x + residual.into_planar()),
             Self::Fast(x) => Self::Fast(plus(x, Some(residual))),
+        }
+    }
+
+    /// The map in the 256 steps of the range that `range` makes of its extremes, if it does.
+    pub(super) fn rounded(
+        self,
+        range: impl FnOnce(&dyn Fn() -> [f32; 2]) -> Option<[f32; 2]>,
+    ) -> Self {
+        match self {
+            Self::Stock(x) => {
+                let range = range(&|| extremes(&x));
+                Self::Stock(range.map_or(x.clone(), |range| rounded(x, range)))
+            }
+            Self::Fast(x) => Self::Fast(x.change(|x| {
+                let range = range(&|| extremes(&x));
+                range.map_or(x.clone(), |range| rounded(x, range))
+            })),
         }
     }
 

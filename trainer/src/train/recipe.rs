@@ -42,6 +42,8 @@ pub struct Recipe {
     pub freeze_epochs: u32,
     /// Epochs without a better validation accuracy after which the run ends.
     pub patience: Option<u32>,
+    /// Compute as int8 will, in training and when measuring.
+    pub qat: bool,
 }
 
 impl Recipe {
@@ -55,6 +57,15 @@ impl Recipe {
         ensure!(self.epochs > 0, "--epochs 0 trains nothing; pass at least 1");
         ensure!(self.batch >= 2, "--batch {}: batch statistics need at least 2", self.batch);
         distributed::share().check(self.batch)?;
+        ensure!(
+            !self.qat || self.precision == Precision::F32,
+            "--qat rounds maps to int8, which {} would round a second time; use --precision f32",
+            self.precision
+        );
+        ensure!(
+            !self.qat || distributed::world().processes() == 1,
+            "--qat trains in one process, which sees the ranges of all maps"
+        );
         ensure!(o.accumulate > 0, "--accumulate 0 never makes a step; pass at least 1");
         ensure!(self.patience != Some(0), "--patience 0 would never train; pass at least 1");
         let momentum = match o.rule {
@@ -160,6 +171,7 @@ impl Recipe {
             ("optimizer", optimizer.into()),
             ("patience", or_none(self.patience.map(|p| p.to_string()))),
             ("precision", self.precision.to_string()),
+            ("qat", self.qat.to_string()),
             ("seed", self.seed.to_string()),
             ("start-size", or_none(self.start_size.map(|side| side.to_string()))),
             ("warmup-epochs", self.warmup_epochs.to_string()),

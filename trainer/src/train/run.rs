@@ -82,6 +82,7 @@ impl Run<'_> {
             )?;
         }
         net.set_precision(recipe.precision);
+        net.set_rounding(recipe.qat);
         let mut optimizer = Optimizer::new(recipe.optimizer);
         let mut state = distributed::from_first(|| {
             std::fs::create_dir_all(&self.dir)
@@ -90,7 +91,9 @@ impl Run<'_> {
                 return Ok(state);
             }
             if let Some(base) = self.base {
-                resnet::load_tensors(&mut net, &base.tensors, true)?;
+                // What is to become int8 is to stay what it is.
+                let keeps_head = recipe.qat && base.labels == data.labels;
+                resnet::load_tensors(&mut net, &base.tensors, !keeps_head)?;
             }
             let tensors = resnet::save_tensors(&net);
             Ok(State::new(Checkpoint { tensors, ..self.checkpoint(&data)? }))
@@ -374,6 +377,7 @@ mod tests {
             start_size: Some(8),
             freeze_epochs: 0,
             patience: None,
+            qat: false,
         }
     }
 

@@ -13,8 +13,11 @@ use crate::import::{self, Head, Imported};
 use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table, graph_table};
 use crate::model::FloatModel;
-use crate::pipeline::{Converted, Options, Quantize, Target, convert, normalize, stored_samples};
-use crate::quantize::{Method, Outlier, Quantized};
+use crate::page::{self, check_extension, command_line};
+use crate::pipeline::{
+    Converted, Options, Quantize, Target, convert, denormalize, normalize, stored_samples,
+};
+use crate::quantize::{Method, Outlier, Quantized, decibels, measure, report_page, sorted, worst};
 use crate::resnet::ResNetConfig;
 #[cfg(feature = "verify")]
 use crate::verify::{Check, verify};
@@ -25,6 +28,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// Most pictures that a report measures on.
+const MAX_REPORT_PICTURES: usize = 128;
 
 /// Turns trained models into device files.
 #[derive(Debug, Parser)]
@@ -52,6 +58,9 @@ enum Command {
         #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
         input_size: Option<u16>,
     },
+    /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
+    /// most
+    Report(ReportArgs),
     /// Make a model with random weights, to learn its speed, memory and size before training it
     Init(InitArgs),
 }
@@ -112,6 +121,25 @@ struct ConvertArgs {
     /// Write a KerasHub preset directory, named by --output
     #[arg(long, requires = "output")]
     keras_preset: bool,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    calibration: Calibration,
+    /// Do not compare each layer with another engine and with its formula
+    #[arg(long)]
+    no_verify: bool,
+    /// Labelled pictures: report accuracy before and after; validation pictures where the
+    /// folder has them
+    #[arg(long, value_name = "DIR")]
+    eval: Option<PathBuf>,
+    /// Exit with status 1 where the converted model's accuracy on --eval is below this (0..1)
+    #[arg(long, value_name = "SHARE", requires = "eval")]
+    min_accuracy: Option<f64>,
+}
+
+/// What a model does not say itself.
+#[derive(Debug, Args)]
+struct Source {
     /// Class names in index order, one per line, for a model that brings none
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -125,6 +153,11 @@ struct ConvertArgs {
     /// Their standard deviation; 0.00392157 (1/255) with a mean of 0 leaves values 0 to 255
     #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
     std: Option<Vec<f32>>,
+}
+
+/// What int8 is measured on, and how.
+#[derive(Debug, Args)]
+struct Calibration {
     /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
     /// stored in the checkpoint where left out
     #[arg(long, value_name = "DIR")]
@@ -135,16 +168,23 @@ struct ConvertArgs {
     /// How int8 ranges follow from what was measured
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     calibration_method: MethodArg,
-    /// Do not compare each layer with another engine and with its formula
-    #[arg(long)]
-    no_verify: bool,
-    /// Labelled pictures: report accuracy before and after; validation pictures where the
-    /// folder has them
-    #[arg(long, value_name = "DIR")]
-    eval: Option<PathBuf>,
-    /// Exit with status 1 where the converted model's accuracy on --eval is below this (0..1)
-    #[arg(long, value_name = "SHARE", requires = "eval")]
-    min_accuracy: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    /// Model: what is converted, too
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    calibration: Calibration,
+    /// The page [default: the model's name with .int8.html]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also write all figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -183,6 +223,8 @@ enum MethodArg {
 
 /// Runs the program; returns its exit status.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let command = command_line(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -192,6 +234,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
     };
     let result = match cli.command {
         Some(Command::Inspect { file, input_size }) => inspect(&file, input_size, out),
+        Some(Command::Report(args)) => report(&args, &command, out),
         Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, out),
     };
@@ -253,33 +296,20 @@ fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
 }
 
 /// Progress with a percentage on a terminal; nothing in a log.
-fn show_progress(done: usize, total: usize) {
+fn show(what: &str, done: usize, total: usize) {
     if std::io::stderr().is_terminal() {
         let end = if done == total { "\n" } else { "" };
-        eprint!("\rcalibrating: {} %{end}", done * 100 / total.max(1));
+        eprint!("\r{what}: {} %{end}", done * 100 / total.max(1));
     }
+}
+
+fn show_progress(done: usize, total: usize) {
+    show("calibrating", done, total);
 }
 
 fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
-    let mut imported = import::open_any(path, Head::Required, args.input_size)?;
-    let (labels, preprocess) = match &mut imported {
-        Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
-        Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),
-    };
-    if let Some(file) = &args.labels {
-        *labels = read_labels(file, labels.len())?;
-    }
-    if args.mean.is_some() || args.std.is_some() {
-        let [zeros, ones] = [[0.0; 3], [1.0; 3]];
-        let (mean, std) = (rgb(&args.mean, zeros)?, rgb(&args.std, ones)?);
-        let Preprocess { scale, offset, .. } =
-            Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
-        *preprocess = Preprocess { scale, offset, ..*preprocess };
-        if !preprocess.is_valid() {
-            bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
-        }
-    }
+    let imported = open_model(path, &args.source)?;
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
@@ -300,13 +330,7 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
             TargetArg::Host => Target::Host,
             TargetArg::CortexM => Target::CortexM,
         },
-        method: match args.calibration_method {
-            MethodArg::Auto => Method::Auto,
-            MethodArg::Mse => Method::Mse,
-            MethodArg::MinMax => Method::MinMax,
-            MethodArg::Percentile => Method::Percentile,
-            MethodArg::Entropy => Method::Entropy,
-        },
+        method: args.calibration.method(),
         direct: args.no_winograd,
     };
     if output.extension().is_some_and(|e| e == "safetensors") {
@@ -324,16 +348,11 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     if is_onnx(&output) && options.quantize == Quantize::Bf16 {
         bail!("ONNX has no weights in bf16; use --quantize fp16");
     }
-    let model = imported.to_float_model().with_context(|| path.display().to_string())?;
-    if model.is_preprocess_assumed && args.mean.is_none() && args.std.is_none() {
-        writeln!(
-            out,
-            "{} does not say how pictures are prepared: taken for ImageNet's mean and deviation; \
-             --mean and --std are for others",
-            path.display()
-        )?;
-    }
-    let calibration = calibration_pictures(args, args.quantize(&output), &model, out)?;
+    let model = float_model(&imported, path, &args.source, out)?;
+    let calibration = match options.quantize {
+        Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
+        _ => Vec::new(),
+    };
     let converted = convert(&model, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
     if let Some(int8) = &converted.int8 {
@@ -365,6 +384,114 @@ fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
         Some(dir) => report_accuracy(args, dir, &model, &converted, out),
         None => Ok(true),
     }
+}
+
+/// Opens a model; what `source` says goes before what the file does.
+fn open_model(path: &Path, source: &Source) -> Result<Imported> {
+    let mut imported = import::open_any(path, Head::Required, source.input_size)?;
+    let (labels, preprocess) = match &mut imported {
+        Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
+        Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),
+    };
+    if let Some(file) = &source.labels {
+        *labels = read_labels(file, labels.len())?;
+    }
+    if source.mean.is_some() || source.std.is_some() {
+        let [zeros, ones] = [[0.0; 3], [1.0; 3]];
+        let (mean, std) = (rgb(&source.mean, zeros)?, rgb(&source.std, ones)?);
+        let Preprocess { scale, offset, .. } =
+            Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
+        *preprocess = Preprocess { scale, offset, ..*preprocess };
+        if !preprocess.is_valid() {
+            bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+        }
+    }
+    Ok(imported)
+}
+
+/// The float model of either kind; says where its preprocessing is a guess.
+fn float_model(
+    imported: &Imported,
+    path: &Path,
+    source: &Source,
+    out: &mut dyn Write,
+) -> Result<FloatModel> {
+    let model = imported.to_float_model().with_context(|| path.display().to_string())?;
+    if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
+        writeln!(
+            out,
+            "{} does not say how pictures are prepared: taken for ImageNet's mean and deviation; \
+             --mean and --std are for others",
+            path.display()
+        )?;
+    }
+    Ok(model)
+}
+
+fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> Result<bool> {
+    let path = &args.model;
+    let page =
+        args.output.clone().unwrap_or_else(|| default_output(path).with_extension("int8.html"));
+    check_extension("--output", &page, "html")?;
+    if let Some(json) = &args.json {
+        check_extension("--json", json, "json")?;
+    }
+    let imported = open_model(path, &args.source)?;
+    let model = float_model(&imported, path, &args.source, out)?;
+    let mut pictures = calibration_pictures(&args.calibration, &model, out)?;
+    let options = Options { method: args.calibration.method(), ..Options::default() };
+    let converted = convert(&model, &pictures, options, show_progress)
+        .with_context(|| path.display().to_string())?;
+    let Some(int8) = &converted.int8 else { bail!("no int8 network") };
+    if pictures.is_empty() {
+        bail!("no pictures to measure on; pass --calibration DIR");
+    }
+    pictures.truncate(MAX_REPORT_PICTURES);
+    let attributes = model.attributes(Target::Host, false);
+    let progress = |done, total| show("measuring", done, total);
+    let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
+    let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
+    for note in &notes {
+        writeln!(out, "{note}")?;
+    }
+    let width = measured.layers.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
+    writeln!(
+        out,
+        "{:<width$}  {:>15}  {:>8}  {:>8}",
+        "layer", "signal to noise", "lost", "clipped"
+    )?;
+    for l in &measured.layers {
+        let (name, sqnr, lost) =
+            (l.name.escape_debug().to_string(), decibels(l.sqnr_db), decibels(l.lost_db));
+        writeln!(out, "{name:<width$}  {sqnr:>15}  {lost:>8}  {:>6.3} %", l.saturated * 100.0)?;
+    }
+    for l in worst(&measured) {
+        let lost = decibels(l.lost_db);
+        writeln!(out, "`{}` loses {lost}", l.name.escape_debug())?;
+    }
+    writeln!(
+        out,
+        "same class on {:.1} % of {} pictures",
+        measured.agreement() * 100.0,
+        measured.pictures.len()
+    )?;
+    let rgb: Vec<Vec<u8>> = pictures.iter().map(|p| denormalize(p, &model.preprocess)).collect();
+    let html = report_page(&model, int8, &measured, &rgb, &notes, command)?;
+    page::save(&html, &page)?;
+    writeln!(out, "{}: the page", page.display())?;
+    if let Some(path) = &args.json {
+        let figures = serde_json::json!({
+            "model": args.model.display().to_string(),
+            "notes": notes,
+            "labels": model.labels,
+            "agreement": measured.agreement(),
+            "layers": measured.layers,
+            "pictures": sorted(&measured),
+        });
+        let text = serde_json::to_vec_pretty(&figures).context("cannot write JSON")?;
+        write_atomic(path, &text).with_context(|| path.display().to_string())?;
+    }
+    Ok(true)
 }
 
 /// The input's name with `.edge`; beside it where it is a file or folder, here where it is a
@@ -417,6 +544,18 @@ fn is_onnx(output: &Path) -> bool {
     output.extension().is_some_and(|e| e == "onnx")
 }
 
+impl Calibration {
+    fn method(&self) -> Method {
+        match self.calibration_method {
+            MethodArg::Auto => Method::Auto,
+            MethodArg::Mse => Method::Mse,
+            MethodArg::MinMax => Method::MinMax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Entropy => Method::Entropy,
+        }
+    }
+}
+
 impl ConvertArgs {
     /// What was asked for, or what suits `output`.
     fn quantize(&self, output: &Path) -> QuantizeArg {
@@ -433,7 +572,7 @@ fn describe_int8(int8: &Quantized) -> String {
         text += &format!("`{name}`: channel {channel} spans {times:.0} times what others do\n");
     }
     if !int8.outliers.is_empty() {
-        text += if int8.is_equalized {
+        text += if int8.equalized.is_some() {
             "such channels share the steps of int8 badly: equalized with the layers that read them\n"
         } else {
             "such channels share the steps of int8 badly, and equalizing them did not help\n"
@@ -543,15 +682,12 @@ fn read_data(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Data
     Ok(data)
 }
 
+/// Normalized pictures to measure on.
 fn calibration_pictures(
-    args: &ConvertArgs,
-    quantize: QuantizeArg,
+    args: &Calibration,
     model: &FloatModel,
     out: &mut dyn Write,
 ) -> Result<Vec<Vec<f32>>> {
-    if !matches!(quantize, QuantizeArg::Int8) {
-        return Ok(Vec::new());
-    }
     let Some(dir) = &args.calibration else {
         let mut samples = stored_samples(&model.samples, &model.preprocess)?;
         samples.truncate(args.calibration_pictures);

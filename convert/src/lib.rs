@@ -14,6 +14,7 @@ pub mod model;
 mod onnx_proto;
 pub mod optimize;
 pub mod padding;
+pub mod page;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;

@@ -1,8 +1,10 @@
 //! A float model, wherever it came from.
 
 use crate::checkpoint::{Checkpoint, Sample};
+use crate::emit::edge::Attributes;
 use crate::graph::{Graph, GraphError};
 use crate::import::imagenet;
+use crate::pipeline::Target;
 use artifact::Preprocess;
 
 /// A network and what belongs to it; what [`crate::pipeline::convert`] takes.
@@ -60,5 +62,17 @@ impl FloatModel {
             seed: checkpoint.training.seed,
             graph: Graph::from_checkpoint(checkpoint)?,
         })
+    }
+
+    /// What surrounds the graph in a device file.
+    pub fn attributes(&self, target: Target, winograd: bool) -> Attributes<'_> {
+        Attributes {
+            labels: &self.labels,
+            preprocess: self.preprocess,
+            dataset: &self.dataset,
+            metrics: &self.metrics,
+            nr: target.nr(),
+            winograd,
+        }
     }
 }

@@ -2,9 +2,7 @@
 
 use crate::checkpoint::Sample;
 use crate::data::fit;
-use crate::emit::edge::{
-    Attributes, EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge,
-};
+use crate::emit::edge::{EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge};
 use crate::graph::{Graph, GraphError};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
@@ -102,6 +100,12 @@ pub fn normalize(rgb: &[u8], p: &Preprocess) -> Vec<f32> {
     rgb.as_chunks().0.iter().flat_map(|pixel| p.normalize(pixel.map(f32::from))).collect()
 }
 
+/// RGB bytes of a normalized picture, the inverse of [`normalize`].
+pub fn denormalize(picture: &[f32], p: &Preprocess) -> Vec<u8> {
+    let byte = |(i, v): (usize, &f32)| ((v - p.offset[i % 3]) / p.scale[i % 3]).round() as u8;
+    picture.iter().enumerate().map(byte).collect()
+}
+
 /// The calibration inputs stored in a checkpoint, normalized.
 ///
 /// # Errors
@@ -133,15 +137,9 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let mut graph = model.graph.clone();
     optimize(&mut graph);
-    let attributes = Attributes {
-        labels: &model.labels,
-        preprocess: model.preprocess,
-        dataset: &model.dataset,
-        metrics: &model.metrics,
-        nr: options.target.nr(),
-        winograd: !options.direct && options.target == Target::Host,
-    };
-    let host = Attributes { nr: Target::Host.nr(), winograd: false, ..attributes.clone() };
+    let winograd = !options.direct && options.target == Target::Host;
+    let attributes = model.attributes(options.target, winograd);
+    let host = model.attributes(Target::Host, false);
     let float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
     let emitted = match options.quantize {

@@ -127,7 +127,7 @@ pub fn calibrate(
 ///
 /// # Errors
 /// An unusable model, and the first error of `observe`.
-pub(crate) fn for_each_value(
+fn for_each_value(
     edge: &[u8],
     pictures: &[Vec<f32>],
     mut observe: impl FnMut(usize, Observation<'_>) -> Result<(), CalibrationError>,
@@ -149,6 +149,22 @@ pub(crate) fn for_each_value(
         done(i + 1);
     }
     Ok(())
+}
+
+/// The real numbers of each value of a device file, in the order of its nodes.
+///
+/// # Errors
+/// An unusable model.
+pub(crate) fn values(edge: &[u8], picture: &[f32]) -> Result<Vec<Vec<f32>>, CalibrationError> {
+    let mut values: Vec<Vec<f32>> = Vec::new();
+    let see = |_: usize, value: Observation<'_>| {
+        // Convolutions that take turns show no map between them.
+        values.resize(value.index, Vec::new());
+        values.push(value.iter().collect());
+        Ok(())
+    };
+    for_each_value(edge, &[picture.to_vec()], see, |_| ())?;
+    Ok(values)
 }
 
 /// Logits of each of `pictures` from a device file, on all threads.

@@ -3,14 +3,19 @@
 
 mod calibrate;
 mod equalize;
+mod measure;
+mod page;
 mod post_training;
 mod range;
 
-#[cfg(feature = "verify")]
-pub(crate) use calibrate::for_each_value;
 pub(crate) use calibrate::set_input;
+#[cfg(feature = "verify")]
+pub(crate) use calibrate::values;
 pub use calibrate::{Activation, CalibrationError, calibrate};
 pub use equalize::{Outlier, equalize, outliers};
+pub use measure::{LayerError, Measured, PictureError, measure};
+pub use page::report_page;
+pub(crate) use page::{decibels, sorted, worst};
 pub use post_training::{QuantizeError, Quantized, quantize};
 pub use range::{Histogram, Method};
 

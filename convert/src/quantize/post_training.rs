@@ -36,8 +36,8 @@ pub struct Quantized {
     pub quants: Vec<Quant>,
     /// Channels that spoil the scale of their map, as they were found.
     pub outliers: Vec<Outlier>,
-    /// Whether factors were moved between layers.
-    pub is_equalized: bool,
+    /// The float graph after factors were moved between layers, where they were.
+    pub equalized: Option<Graph>,
     /// Whether biases make up for the rounding of weights.
     pub is_corrected: bool,
     /// What chose the range of each value; `None` where the source or the format does.
@@ -52,7 +52,7 @@ impl Quantized {
             methods: vec![None; quants.len()],
             quants,
             outliers: Vec::new(),
-            is_equalized: false,
+            equalized: None,
             is_corrected: false,
         }
     }
@@ -123,7 +123,7 @@ pub fn quantize(
         quants: local(&activations, method),
         methods: fixed.iter().map(|f| f.is_none().then_some(method.first())).collect(),
         graph: graph.clone(),
-        is_equalized: false,
+        equalized: None,
         is_corrected: false,
         outliers,
     };
@@ -136,8 +136,8 @@ pub fn quantize(
         let quants = local(&measured, method);
         let smaller = trial.error(&equalized, &quants)?;
         if smaller < error * GAIN {
-            (quantized.graph, quantized.quants, error) = (equalized, quants, smaller);
-            quantized.is_equalized = true;
+            (quantized.graph, quantized.quants, error) = (equalized.clone(), quants, smaller);
+            quantized.equalized = Some(equalized);
             activations = measured;
         }
     }
@@ -241,7 +241,7 @@ mod tests {
     use crate::emit::edge::input_quant;
     use crate::model::FloatModel;
     use crate::optimize::optimize;
-    use crate::pipeline::stored_samples;
+    use crate::pipeline::{Target, stored_samples};
     use std::path::Path;
 
     /// The shipped ResNet-8 and its calibration pictures.
@@ -256,14 +256,7 @@ mod tests {
 
     /// Quantizes, and measures the error of the logits on the pictures in units of their deviation.
     fn quantized(graph: &Graph, model: &FloatModel, pictures: &[Vec<f32>]) -> (Quantized, f64) {
-        let attributes = Attributes {
-            labels: &model.labels,
-            preprocess: model.preprocess,
-            dataset: "",
-            metrics: "",
-            nr: 16,
-            winograd: false,
-        };
+        let attributes = model.attributes(Target::Host, false);
         let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
         let input = input_quant(&model.preprocess);
         let int8 =
@@ -307,7 +300,7 @@ mod tests {
         let [outlier] = &rescued.outliers[..] else { panic!("{:?}", rescued.outliers) };
         assert_eq!((graph.nodes[outlier.node].name.as_str(), outlier.channel), (name, 3));
         assert!(outlier.times > 100.0, "{outlier:?}");
-        assert!(rescued.is_equalized);
+        assert!(rescued.equalized.is_some());
         assert!(error < least * 1.5, "{error} with the outlier, {least} without");
     }
 }

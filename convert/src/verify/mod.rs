@@ -20,7 +20,7 @@ use crate::emit::edge::Format;
 use crate::emit::onnx::to_onnx_layers;
 use crate::graph::{Graph, NodeOp};
 use crate::pipeline::{Converted, Quantize};
-use crate::quantize::{CalibrationError, for_each_value};
+use crate::quantize::{CalibrationError, values};
 use crate::random::Rng;
 use artifact::{Artifact, ArtifactError, Preprocess};
 use tract::Engine;
@@ -147,33 +147,16 @@ fn floats(
     let engine = Engine::new(graph, &layers)?;
     let mut check = Check::new("floats against tract", limit, SHARE);
     for picture in pictures {
-        let values = values_of(edge, picture)?;
-        for (id, wanted) in engine.run(&values)? {
+        let seen = values(edge, picture)?;
+        for (id, wanted) in engine.run(&seen)? {
             let largest =
                 wanted.iter().fold(f64::from(f32::MIN_POSITIVE), |m, v| m.max(v.abs().into()));
-            let differences = wanted.iter().zip(&values[id]).map(|(a, b)| f64::from((a - b).abs()));
+            let differences = wanted.iter().zip(&seen[id]).map(|(a, b)| f64::from((a - b).abs()));
             let worst = differences.fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m });
             check.see(&graph.nodes[id].name, worst / largest);
         }
     }
     Ok(check)
-}
-
-/// The real numbers of each value of a device file, in the order of its nodes.
-fn values_of(edge: &[u8], picture: &[f32]) -> Result<Vec<Vec<f32>>, VerifyError> {
-    let mut values: Vec<Vec<f32>> = Vec::new();
-    for_each_value(
-        edge,
-        &[picture.to_vec()],
-        |_, value| {
-            // Convolutions that take turns show no map between them.
-            values.resize(value.index, Vec::new());
-            values.push(value.iter().collect());
-            Ok(())
-        },
-        |_| (),
-    )?;
-    Ok(values)
 }
 
 /// The int8 layers of a device file: by their formulas, and in tract.
@@ -189,26 +172,26 @@ fn int8_layers(
     let mut reference = Check::new("int8 against its formulas", 0.0, "byte");
     let mut integers = Check::new("int8 against tract's integers", 1.0, "step");
     for picture in pictures {
-        let real = values_of(edge, picture)?;
+        let real = values(edge, picture)?;
         let quant = artifact.meta().input.quant;
-        let mut values: Vec<Vec<i8>> = vec![real[0].iter().map(|&v| quant.quantize(v)).collect()];
+        let mut bytes: Vec<Vec<i8>> = vec![real[0].iter().map(|&v| quant.quantize(v)).collect()];
         for (op, (node, real)) in artifact.ops().zip(graph.nodes.iter().zip(&real).skip(1)) {
-            let x = &values[node.inputs[0]];
-            let residual = node.inputs.get(1).map(|&r| values[r].as_slice());
+            let x = &bytes[node.inputs[0]];
+            let residual = node.inputs.get(1).map(|&r| bytes[r].as_slice());
             let wanted = reference::run(&artifact, &op, x, residual);
             let quant = op.output().quant;
             let stored: Vec<i8> = real.iter().map(|&v| quant.quantize(v)).collect();
             if stored.is_empty() {
-                values.push(wanted);
+                bytes.push(wanted);
                 continue;
             }
             let different = stored.iter().zip(&wanted).filter(|(a, b)| a != b).count();
             reference.see(&node.name, different as f64);
-            values.push(stored);
+            bytes.push(stored);
         }
-        for (id, wanted) in engine.run(&values)? {
+        for (id, wanted) in engine.run(&bytes)? {
             let steps = |(a, b): (&i8, &i8)| (i16::from(*a) - i16::from(*b)).abs();
-            let most = wanted.iter().zip(&values[id]).map(steps).max().unwrap_or(0);
+            let most = wanted.iter().zip(&bytes[id]).map(steps).max().unwrap_or(0);
             integers.see(&graph.nodes[id].name, most.into());
         }
     }
@@ -232,9 +215,9 @@ fn rounded_to_bf16(graph: &Graph) -> Graph {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::emit::edge::{Attributes, to_edge};
+    use crate::emit::edge::to_edge;
     use crate::model::FloatModel;
-    use crate::pipeline::{Options, convert, stored_samples};
+    use crate::pipeline::{Options, Target, convert, stored_samples};
     use std::path::Path;
 
     /// One layer's bias is off by some steps in the file, and only that layer is blamed.
@@ -261,14 +244,7 @@ mod tests {
                 (None, Quantize::Fp16) => Format::F16,
                 (None, _) => Format::F32,
             };
-            let attributes = Attributes {
-                labels: &model.labels,
-                preprocess: model.preprocess,
-                dataset: "",
-                metrics: "",
-                nr: 16,
-                winograd: true,
-            };
+            let attributes = model.attributes(Target::Host, true);
             converted.emitted = to_edge(&graph, format, &attributes).unwrap();
             let (checks, _) = verify(&converted, quantize, &model.preprocess, &pictures).unwrap();
             let failed = checks.iter().filter(|c| !c.is_passed());

@@ -1,7 +1,5 @@
 //! `show`: the pictures of a data set as a network gets them.
 
-use super::page::{self, check_extension};
-use super::thumbnail::Thumbnail;
 use crate::data::augment::Mix;
 use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch, notes};
 use anyhow::ensure;
@@ -9,6 +7,7 @@ use artifact::Preprocess;
 use askama::Template;
 use clap::Args;
 use convert::import::{self, Head};
+use convert::page::{self, Thumbnail, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,16 +7,14 @@
 mod chart;
 mod classes;
 mod gallery;
-mod page;
 mod schedule;
-mod thumbnail;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use convert::page::{self, check_extension, command_line};
 pub(crate) use gallery::{Show, run as show};
-pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
 
 use crate::data::{Dataset, Pictures, extent, notes};

@@ -1,12 +1,12 @@
 //! `schedule`: the learning rate over a run, before it is run.
 
 use super::chart::{self, BLUE, Frame, Series};
-use super::page::check_extension;
 use crate::data::batch_count;
 use crate::train::Schedule;
 use anyhow::{Context, ensure};
 use clap::Args;
 use convert::checkpoint::write_atomic;
+use convert::page::check_extension;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;

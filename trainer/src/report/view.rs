@@ -3,12 +3,12 @@
 use super::Report;
 use super::chart::{self, BLUE, Frame, ORANGE, Series};
 use super::classes::{self, ClassFigures};
-use super::thumbnail::Thumbnail;
 use crate::data::Pictures;
 use crate::train::{self, Answer, BINS, Evaluation, duration};
 use artifact::Preprocess;
 use askama::Template;
 use convert::checkpoint::EpochRecord;
+use convert::page::Thumbnail;
 
 /// Version of Burn, which exports none.
 pub(super) const BURN: &str = "0.22.1";

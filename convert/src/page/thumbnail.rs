@@ -17,18 +17,21 @@ const JPEG_QUALITY: u8 = 82;
 
 /// A picture to be placed on a page.
 #[derive(Debug)]
-pub(super) struct Thumbnail {
+pub struct Thumbnail {
     /// The file, as a `data:` address.
-    pub(super) uri: String,
+    pub uri: String,
     /// Width on the page.
-    pub(super) width: u32,
+    pub width: u32,
     /// Height on the page.
-    pub(super) height: u32,
+    pub height: u32,
 }
 
 impl Thumbnail {
     /// Of `rgb`, a picture of the model's input size.
-    pub(super) fn new(rgb: &[u8], p: &Preprocess) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Pixels of another size.
+    pub fn new(rgb: &[u8], p: &Preprocess) -> anyhow::Result<Self> {
         let (width, height) = (u32::from(p.width), u32::from(p.height));
         let picture = RgbImage::from_raw(width, height, rgb.to_vec())
             .context("a picture has not the model's input size; read the data set again")?;

@@ -3,15 +3,22 @@
 //! The templates escape every value. Their head forbids the page to load or run anything, and
 //! [`finish`] makes characters visible that would turn or break the text around them.
 
+mod thumbnail;
+
+pub use thumbnail::Thumbnail;
+
+use crate::checkpoint::write_atomic;
 use anyhow::Context;
 use askama::Template;
-use convert::checkpoint::write_atomic;
 use core::fmt::Write;
 use std::ffi::OsString;
 use std::path::Path;
 
 /// The page as text.
-pub(super) fn finish(template: &impl Template) -> anyhow::Result<String> {
+///
+/// # Errors
+/// A template that cannot be written.
+pub fn finish(template: &impl Template) -> anyhow::Result<String> {
     let html = template.render().context("cannot write the page")?;
     let mut out = String::with_capacity(html.len());
     for c in html.chars() {
@@ -33,7 +40,10 @@ fn is_deceptive(c: char) -> bool {
 }
 
 /// Writes the page, making its folder.
-pub(super) fn save(html: &str, path: &Path) -> anyhow::Result<()> {
+///
+/// # Errors
+/// A folder or file that cannot be made.
+pub fn save(html: &str, path: &Path) -> anyhow::Result<()> {
     let cannot = || format!("{}: cannot write this page", path.display());
     if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         std::fs::create_dir_all(dir).with_context(cannot)?;
@@ -42,7 +52,10 @@ pub(super) fn save(html: &str, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Checks that the name of an output, given by `option`, says what is written into it.
-pub(crate) fn check_extension(option: &str, path: &Path, extension: &str) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Another extension.
+pub fn check_extension(option: &str, path: &Path, extension: &str) -> anyhow::Result<()> {
     let found = path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
     anyhow::ensure!(
         found,
@@ -53,7 +66,7 @@ pub(crate) fn check_extension(option: &str, path: &Path, extension: &str) -> any
 }
 
 /// The arguments as one would type them, the program without its folder.
-pub(crate) fn command_line(args: &[OsString]) -> String {
+pub fn command_line(args: &[OsString]) -> String {
     let program = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     let rest = args.iter().skip(1).map(OsString::as_os_str);
     let all = core::iter::once(program).chain(rest);

@@ -1,0 +1,78 @@
+//! `convert report`: the layer that int8 hurts is named, and its page holds what its JSON holds.
+
+use convert::checkpoint::Checkpoint;
+use convert::cli::run;
+use convert::model::FloatModel;
+use convert::pipeline::{Options, Target, convert, stored_samples};
+use convert::quantize::{Method, measure};
+use std::path::{Path, PathBuf};
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/resnet_8_cifar10.mpk")
+}
+
+#[test]
+fn a_spoiled_layer_loses_most() {
+    let checkpoint = Checkpoint::load(&model()).unwrap();
+    let mut pictures = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    pictures.truncate(16);
+    let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+    let options = Options { method: Method::Mse, ..Options::default() };
+    let converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
+    let attributes = model.attributes(Target::Host, false);
+    let sound = converted.int8.as_ref().unwrap();
+    let measured = |quants: Option<(usize, f32)>| {
+        let mut int8 = sound.clone();
+        if let Some((id, factor)) = quants {
+            int8.quants[id].scale *= factor;
+        }
+        measure(&converted.graph, &int8, &pictures, &attributes, |_, _| ()).unwrap()
+    };
+    let before = measured(None);
+    assert!(before.agreement() > 0.9);
+    for layer in &before.layers[1..] {
+        let db = layer.sqnr_db.unwrap();
+        assert!((20.0..60.0).contains(&db) && layer.cosine > 0.99, "{layer:?}");
+        assert!(layer.saturated < 0.002, "{layer:?}");
+    }
+    let id = 5;
+    // Steps of sixteen times the size cost 24 dB of the rounding there.
+    let coarse = measured(Some((id, 16.0)));
+    let lost = |m: &convert::quantize::Measured| {
+        let by = |l: &convert::quantize::LayerError| l.lost_db.unwrap_or(f64::NEG_INFINITY);
+        let worst = m.layers.iter().max_by(|a, b| by(a).total_cmp(&by(b))).unwrap();
+        (worst.name.clone(), by(worst))
+    };
+    let name = &before.layers[id].name;
+    let (worst, db) = lost(&coarse);
+    assert!(worst == *name && db > 10.0, "{worst} {db}");
+    // A sixteenth of the range clips most of what is large.
+    let clipped = measured(Some((id, 1.0 / 16.0)));
+    assert!(clipped.layers[id].saturated > 0.1, "{:?}", clipped.layers[id]);
+    assert_eq!(lost(&clipped).0, *name);
+}
+
+#[test]
+fn page_and_json_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let [page, json] = ["r.html", "r.json"].map(|name| dir.path().join(name));
+    let model = model();
+    let args = ["convert", "report", model.to_str().unwrap(), "--calibration-pictures", "8"];
+    let mut out = Vec::new();
+    let outputs = ["-o", page.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    assert_eq!(run(args.iter().chain(&outputs), &mut out), 0, "{}", String::from_utf8_lossy(&out));
+    let html = std::fs::read_to_string(&page).unwrap();
+    let figures: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let layers = figures["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 12);
+    for layer in layers {
+        assert!(html.contains(layer["name"].as_str().unwrap()), "{layer}");
+        assert!(String::from_utf8_lossy(&out).contains(layer["name"].as_str().unwrap()));
+    }
+    assert_eq!(figures["pictures"].as_array().unwrap().len(), 8);
+    assert_eq!(html.matches("<figure>").count(), 8);
+    assert!(!html.contains("<script") && !html.contains("http:"), "loads something");
+    // A name that says something else is refused before anything is computed.
+    assert_eq!(run(["convert", "report", "missing.mpk", "-o", "r.txt"], &mut out), 2);
+}

@@ -6,20 +6,21 @@ set -euo pipefail
 cd "$(dirname "$0")"
 cross=${1:-}
 
-run() { # BOARD MODEL [TARGET]
+run() { # BOARD MODEL [TARGET [FEATURES]]
   local target=${3:+--target=$3}
-  (cd "$1" && EDGE_MODEL=$2 cargo $cross run -q --release --locked $target)
+  (cd "$1" && EDGE_MODEL=$2 cargo $cross run -q --release --locked $target ${4:+--features=$4})
 }
 logits() { grep '^logits of ' | tr -d '\r'; }
 
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
 resnet_20=$(mktemp --suffix=.edge)
-trap 'rm -f "$resnet_20"' EXIT
+signed=$(mktemp --suffix=.edge)
+trap 'rm -f "$resnet_20" "$signed"' EXIT
 [ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
-"${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert" \
-  ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
+convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
+"$convert" ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
 
-check() { # BOARD MODEL [TARGET]
+check() { # BOARD MODEL [TARGET [FEATURES]]
   local here board
   here=$(cd host && cargo run -q --release --locked -- "$2" | logits)
   printf '\n%s, %s\n' "$1 ${3:-}" "$(basename "$2")"
@@ -37,6 +38,23 @@ check mps2-an386 "$resnet_8"
 # Without DSP instructions, as on a Cortex-M3.
 check mps2-an386 "$resnet_8" thumbv7m-none-eabi
 check mps2-an386 "$resnet_20"
+
+# A signed model runs where its key is known, and nowhere else; one without a signature does not.
+key=../tests/fixtures/versions/private.pem
+EDGE_KEY=$("$convert" sign "$resnet_8" --key $key -o "$signed" | grep -oE '[0-9a-f]{64}$')
+export EDGE_KEY
+check mps2-an386 "$signed" '' signature
+refused() { # MODEL
+  local text
+  if text=$(run mps2-an386 "$1" '' signature); then
+    echo "error: a model is accepted without the key's signature" >&2
+    exit 1
+  fi
+  grep 'not signed with EDGE_KEY' <<<"$text"
+}
+refused "$resnet_8"
+EDGE_KEY=$(printf '%064d' 9) refused "$signed"
+
 check mps2-an500 "$resnet_8"
 check mps2-an505 "$resnet_8"
 check riscv-virt "$resnet_8"

@@ -1,5 +1,6 @@
 //! What can be wrong with a file.
 
+use crate::header::OLDEST_VERSION;
 use core::fmt;
 
 /// Why bytes are not a usable `.edge` model. Small and `Copy`: a device can send it over a wire.
@@ -31,6 +32,10 @@ pub enum ArtifactError {
     HostModel,
     /// The checksum does not match the contents.
     Checksum,
+    /// The file has no signature, where one is asked for.
+    Unsigned,
+    /// The signature is not by the key's owner, or not of these bytes.
+    Signature,
     /// The file's bytes start at an address that is not a multiple of [`crate::layout::ALIGN`].
     Misaligned {
         /// Address modulo the alignment.
@@ -90,13 +95,21 @@ impl fmt::Display for ArtifactError {
             Self::BadMagic => write!(f, "not an .edge model; make one with `convert`"),
             Self::UnsupportedVersion { found, supported } => write!(
                 f,
-                "format version {found}, but this build reads up to {supported}; convert the model again or update"
+                "format version {found}, but this build reads {OLDEST_VERSION} to {supported}; {}",
+                if found < supported { "convert the model again" } else { "update this program" }
             ),
             Self::HostModel => write!(
                 f,
                 "a model for PCs, but this build only has kernels for `convert --target cortex-m`; convert it for that, or build with the feature `host`"
             ),
             Self::Checksum => write!(f, "checksum mismatch: the file is damaged; copy it again"),
+            Self::Unsigned => write!(f, "the model is not signed; sign it with `convert sign`"),
+            Self::Signature => {
+                write!(
+                    f,
+                    "the signature is not that of the key for this file; use the key's own model"
+                )
+            }
             Self::Misaligned { offset } => write!(
                 f,
                 "model bytes start {offset} bytes off a 64-byte boundary; use include_artifact! or an aligned buffer"

@@ -10,8 +10,14 @@
 //! | 16..20 | operators |
 //! | 20..24 | bytes of the blob, which starts at the next multiple of 64 and ends the file |
 //! | 24..28 | bytes of the arena |
-//! | 28..36 | checksum of everything else |
-//! | 36..64 | zero |
+//! | 28..36 | checksum of everything else but the signature |
+//! | 36 | 1 where a signature ends the file, else 0; since version 5 |
+//! | 37..64 | zero |
+//!
+//! The blob is followed by nothing, or by [`SIGNATURE_LEN`] bytes: the Ed25519 signature of all
+//! bytes before it.
+//!
+//! Versions before 4 were never released. Version 4 is 5 without signatures.
 
 use crate::ArtifactError;
 use crate::layout::{Dtype, align_up};
@@ -21,7 +27,13 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Version written, and newest read.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
+/// Oldest version read.
+pub const OLDEST_VERSION: u16 = 4;
+/// Bytes of a signature.
+pub const SIGNATURE_LEN: usize = 64;
+/// Offset of the flag that tells of a signature.
+const SIGNED_AT: usize = 36;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM_AT: usize = 28;
 
@@ -40,6 +52,8 @@ pub struct Header {
     pub blob_len: usize,
     /// Bytes of activation memory.
     pub arena_len: usize,
+    /// Whether a signature ends the file.
+    pub is_signed: bool,
 }
 
 const fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -52,9 +66,14 @@ impl Header {
         align_up(HEADER_LEN + self.records_len)
     }
 
+    /// Length of the file in bytes, without its signature.
+    pub const fn content_len(&self) -> usize {
+        self.blob_offset() + self.blob_len
+    }
+
     /// Length of the whole file in bytes.
     pub const fn file_len(&self) -> usize {
-        self.blob_offset() + self.blob_len
+        self.content_len() + if self.is_signed { SIGNATURE_LEN } else { 0 }
     }
 
     /// Reads and checks the header; the checksum is [`crate::Artifact::new_checked`]'s.
@@ -73,7 +92,7 @@ impl Header {
             i += 1;
         }
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-        if version != VERSION {
+        if version < OLDEST_VERSION || version > VERSION {
             return Err(ArtifactError::UnsupportedVersion { found: version, supported: VERSION });
         }
         let Some(dtype) = Dtype::from_byte(bytes[10]) else {
@@ -89,6 +108,7 @@ impl Header {
             op_count: u32_at(bytes, 16) as usize,
             blob_len: u32_at(bytes, 20) as usize,
             arena_len: u32_at(bytes, 24) as usize,
+            is_signed: bytes[SIGNED_AT] == 1 && version > 4,
         };
         // A quarter of the address space each: no sum below can wrap, even on 32-bit devices.
         let limit = (u32::MAX / 4) as usize;
@@ -105,7 +125,7 @@ impl Header {
         if header.arena_len > limit * 2 {
             return Err(ArtifactError::Header { field: 24 });
         }
-        i = 36;
+        i = if header.is_signed { SIGNED_AT + 1 } else { SIGNED_AT };
         while i < HEADER_LEN {
             if bytes[i] != 0 {
                 return Err(ArtifactError::Header { field: i });
@@ -130,6 +150,7 @@ impl Header {
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.dtype as u8;
         out[11] = self.nr as u8;
+        out[SIGNED_AT] = self.is_signed.into();
         for (at, v) in
             [(12, self.records_len), (16, self.op_count), (20, self.blob_len), (24, self.arena_len)]
         {

@@ -70,6 +70,7 @@ impl<'a> Artifact<'a> {
         let header = Header::parse(bytes)?;
         let mut stored = [0; 8];
         stored.copy_from_slice(&bytes[CHECKSUM_AT..CHECKSUM_AT + 8]);
+        let bytes = &bytes[..header.content_len()];
         if checksum(bytes) != u64::from_le_bytes(stored) {
             return Err(ArtifactError::Checksum);
         }

@@ -1,6 +1,6 @@
 //! Writes `.edge` files.
 
-use crate::header::{CHECKSUM_AT, checksum};
+use crate::header::{CHECKSUM_AT, HEADER_LEN, SIGNATURE_LEN, checksum};
 use crate::layout::align_up;
 use crate::{Artifact, ArtifactError, Dtype, Header, Meta, Op, Span};
 use alloc::vec::Vec;
@@ -69,6 +69,7 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         op_count: contents.ops.len(),
         blob_len: contents.blob.bytes.len(),
         arena_len: contents.arena_len,
+        is_signed: false,
     };
     let mut file = Vec::with_capacity(header.file_len());
     file.extend_from_slice(&header.to_bytes());
@@ -80,10 +81,33 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
     Ok(file)
 }
 
-/// Recomputes the checksum of a file whose bytes were changed; files shorter than a header
+/// A file in the newest version, with the signature that `sign` makes of all its bytes, or without
+/// one. What it had is replaced.
+///
+/// # Errors
+/// A file that [`Artifact::parse`] refuses.
+pub fn rewrite(
+    file: &[u8],
+    sign: Option<impl FnOnce(&[u8]) -> [u8; SIGNATURE_LEN]>,
+) -> Result<Vec<u8>, ArtifactError> {
+    let old = *Artifact::parse(file)?.header();
+    let header = Header { is_signed: sign.is_some(), ..old };
+    let mut new = file[..old.content_len()].to_vec();
+    new[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+    let sum = checksum(&new).to_le_bytes();
+    new[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum);
+    if let Some(sign) = sign {
+        let signature = sign(&new);
+        new.extend_from_slice(&signature);
+    }
+    Artifact::parse(&new)?;
+    Ok(new)
+}
+
+/// Recomputes the checksum of an unsigned file whose bytes were changed; files shorter than a header
 /// are left alone.
 pub fn seal(file: &mut [u8]) {
-    if file.len() >= crate::header::HEADER_LEN {
+    if file.len() >= HEADER_LEN {
         let sum = checksum(file).to_le_bytes();
         file[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum);
     }

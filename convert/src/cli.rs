@@ -2,7 +2,7 @@
 
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, check_flash, check_ram};
-use crate::checkpoint::{Checkpoint, write_atomic};
+use crate::checkpoint::{self, Checkpoint, write_atomic};
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
@@ -22,9 +22,13 @@ use crate::resnet::ResNetConfig;
 #[cfg(feature = "verify")]
 use crate::verify::{Check, verify};
 use anyhow::{Context, Result, bail};
+use artifact::header::VERSION;
 use artifact::meta::MAX_LABEL_BYTES;
+use artifact::writer::rewrite;
 use artifact::{Artifact, Preprocess};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::{Signer, SigningKey};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -61,6 +65,13 @@ enum Command {
     /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
     /// most
     Report(ReportArgs),
+    /// Sign a device file with a private key (Ed25519), so that a program that has the public key
+    /// refuses every other model. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
+    /// `openssl pkey -in private.pem -pubout -out public.pem` its public half
+    Sign(SignArgs),
+    /// Rewrite a device file or checkpoint of an older version as one of the newest; a signature is
+    /// lost
+    Upgrade(UpgradeArgs),
     /// Make a model with random weights, to learn its speed, memory and size before training it
     Init(InitArgs),
 }
@@ -171,6 +182,29 @@ struct Calibration {
 }
 
 #[derive(Debug, Args)]
+struct SignArgs {
+    /// Device file (.edge)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Private key, PEM (PKCS #8)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The signed file [default: the model itself is replaced]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct UpgradeArgs {
+    /// Device file (.edge) or checkpoint (.mpk)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The new file [default: the model itself is replaced]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct ReportArgs {
     /// Model: what is converted, too
     #[arg(value_name = "MODEL")]
@@ -235,6 +269,8 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
     let result = match cli.command {
         Some(Command::Inspect { file, input_size }) => inspect(&file, input_size, out),
         Some(Command::Report(args)) => report(&args, &command, out),
+        Some(Command::Sign(args)) => sign(&args, out),
+        Some(Command::Upgrade(args)) => upgrade(&args, out),
         Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, out),
     };
@@ -260,15 +296,64 @@ pub fn describe(error: &anyhow::Error) -> String {
     text
 }
 
+/// Whether a file is one of ours for devices. A damaged one is, too, and is told so by its reader.
+fn is_edge(path: &Path) -> bool {
+    let mut start = [0; artifact::header::MAGIC.len()];
+    path.extension().is_some_and(|e| e == "edge")
+        || path.is_file()
+            && std::fs::File::open(path)
+                .and_then(|mut file| file.read_exact(&mut start))
+                .is_ok_and(|()| start == artifact::header::MAGIC)
+}
+
+fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
+    let name = |path: &Path| path.display().to_string();
+    let file = std::fs::read(&args.model).with_context(|| name(&args.model))?;
+    let pem = std::fs::read_to_string(&args.key).with_context(|| name(&args.key))?;
+    let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| {
+        anyhow::anyhow!(
+            "{}: no private key of Ed25519 in PEM, as `openssl genpkey -algorithm ed25519` writes it",
+            name(&args.key)
+        )
+    })?;
+    let signed = rewrite(&file, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
+        .with_context(|| name(&args.model))?;
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    write_atomic(output, &signed).with_context(|| name(output))?;
+    let public: String =
+        key.verifying_key().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    writeln!(out, "{}: signed; the public key is {public}", output.display())?;
+    Ok(true)
+}
+
+fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
+    let name = args.model.display().to_string();
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    let (old, newest) = if is_edge(&args.model) {
+        let file = std::fs::read(&args.model).with_context(|| name.clone())?;
+        let new = rewrite(&file, None::<fn(&[u8]) -> _>).with_context(|| name.clone())?;
+        let old = u32::from(u16::from_le_bytes([file[8], file[9]]));
+        // What is as new as can be keeps its signature.
+        if old < VERSION.into() || args.output.is_some() {
+            write_atomic(output, &new).with_context(|| output.display().to_string())?;
+        }
+        (old, VERSION.into())
+    } else {
+        let checkpoint = Checkpoint::load(&args.model)?;
+        let old = checkpoint.version;
+        if old < checkpoint::VERSION || args.output.is_some() {
+            Checkpoint { version: checkpoint::VERSION, ..checkpoint }.save(output)?;
+        }
+        (old, checkpoint::VERSION)
+    };
+    let what = if old < newest { "upgraded to" } else { "already of" };
+    writeln!(out, "{}: {what} version {newest}", output.display())?;
+    Ok(true)
+}
+
 fn inspect(path: &Path, input_size: Option<u16>, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
-    let mut start = [0; artifact::header::MAGIC.len()];
-    let is_edge = path.is_file()
-        && std::fs::File::open(path)
-            .and_then(|mut file| file.read_exact(&mut start))
-            .is_ok_and(|()| start == artifact::header::MAGIC);
-    // A damaged `.edge` file is one all the same, and is told so by its own reader.
-    if is_edge || path.extension().is_some_and(|e| e == "edge") {
+    if is_edge(path) {
         let bytes = std::fs::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         write!(out, "{}", edge_table(&artifact, &[]))?;

@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
 
     let start = Instant::now();
     let file = ModelFile::open(Some(&options.model))?;
-    let model = file.parse()?;
+    let model = file.parse(None)?;
     let workers = options.machine.workers()?;
     let isa = options.machine.isa();
     let mut arena = AlignedBuf::zeroed(model.arena_len());

@@ -1,7 +1,7 @@
 //! The main command: a line or a JSON object for each picture.
 
 use crate::cli::Cli;
-use crate::model::ModelFile;
+use crate::model::{ModelFile, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Source};
 use crate::watch::{self, Watch};
@@ -67,7 +67,8 @@ struct Ms {
 /// Classifies what the command line names.
 pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let file = ModelFile::open(cli.model.as_deref())?;
-    let model = file.parse()?;
+    let key = cli.key.as_deref().map(read_key).transpose()?;
+    let model = file.parse(key.as_ref())?;
     let workers = cli.machine.workers()?;
     let mut arena = AlignedBuf::zeroed(model.arena_len());
     let session = Session::new(&model, &mut arena)?;

@@ -39,6 +39,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
 
+    /// Refuse a model that is not signed with the key that belongs to this public key (Ed25519, PEM);
+    /// see `convert sign`
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(crate) key: Option<PathBuf>,
+
     /// Also classify each picture that appears in this folder, or changes, until interrupted (Ctrl-C);
     /// with --json, one object a line
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tensor", "logits"])]

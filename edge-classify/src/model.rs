@@ -3,9 +3,11 @@
 use crate::cli::Machine;
 use anyhow::{Context, Result};
 use core::num::NonZeroUsize;
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::pkcs8::DecodePublicKey;
 use memmap2::{Mmap, MmapOptions};
 use runtime::workers::{Inline, Threads, Workers};
-use runtime::{AlignedBuf, Isa, Model};
+use runtime::{AlignedBuf, Isa, Model, PublicKey};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -35,15 +37,34 @@ impl ModelFile {
         Ok(Self { bytes, name })
     }
 
-    /// Checks the file.
-    pub(crate) fn parse(&self) -> Result<Model<'_>> {
+    /// Checks the file, and its signature where there is a key.
+    pub(crate) fn parse(&self, key: Option<&PublicKey>) -> Result<Model<'_>> {
         let bytes = match &self.bytes {
             Bytes::Builtin(bytes) => *bytes,
             Bytes::Mapped(bytes) => &bytes[..],
             Bytes::Loaded(bytes) => &bytes[..],
         };
-        Model::new(bytes).with_context(|| format!("model {}", self.name))
+        let model = match key {
+            Some(key) => Model::new_signed(bytes, key),
+            None => Model::new(bytes),
+        };
+        model.with_context(|| format!("model {}", self.name))
     }
+}
+
+/// Reads a public key.
+pub(crate) fn read_key(path: &Path) -> Result<PublicKey> {
+    let name = || path.display().to_string();
+    let pem = std::fs::read_to_string(path).with_context(name)?;
+    let key = VerifyingKey::from_public_key_pem(&pem)
+        .ok()
+        .and_then(|key| PublicKey::from_bytes(key.as_bytes()));
+    key.with_context(|| {
+        format!(
+            "{}: no public key of Ed25519 in PEM, as `openssl pkey -in private.pem -pubout` writes it",
+            name()
+        )
+    })
 }
 
 /// Maps a file, at once as a whole; reads what cannot be mapped, such as a pipe.

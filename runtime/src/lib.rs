@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `alloc` | [`AlignedBuf`] |
 //! | `host` (default) | models for PCs: floats, and panels of 16 outputs; microcontrollers save the space |
+//! | `signature` | [`Model::new_signed`] |
 //! | `std` (default) | detection of instruction sets, [`workers::Threads`] |
 #![no_std]
 #![cfg_attr(not(feature = "host"), allow(dead_code, reason = "kernels of other models"))]
@@ -40,6 +41,8 @@ mod model;
 mod ops;
 pub mod preprocess;
 mod session;
+#[cfg(feature = "signature")]
+mod signature;
 pub mod workers;
 
 #[cfg(feature = "alloc")]
@@ -49,6 +52,8 @@ pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, are
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 pub use session::{InputMut, Logits, Observation, Session, SessionError};
+#[cfg(feature = "signature")]
+pub use signature::PublicKey;
 
 /// Embeds a model, aligned as the reader wants it: `static MODEL: &[u8] = include_artifact!("m.edge");`
 #[macro_export]

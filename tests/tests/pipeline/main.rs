@@ -11,4 +11,5 @@ mod keras_training;
 mod onnx_tract;
 mod tflite_import;
 mod torch_import;
+mod versions;
 mod whole_path;

@@ -46,7 +46,7 @@ fn taps(
 }
 
 fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]>) -> Vec<i8> {
-    let nr = usize::from(artifact.header().nr);
+    let nr = artifact.header().nr;
     let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
     let [kh, kw] = op.filter.map(usize::from);
     let layout = FilterLayout { kh, kw, c_in, c_out, nr, dtype: Dtype::I8 };
@@ -123,7 +123,7 @@ fn pool2d(op: &Pool2d, x: &[i8]) -> Vec<i8> {
 }
 
 fn affine(artifact: &Artifact<'_>, op: &Affine, x: &[i8]) -> Vec<i8> {
-    let nr = usize::from(artifact.header().nr);
+    let nr = artifact.header().nr;
     let params = ints(artifact.span(op.params));
     let param = |c: usize, plane: usize| params[(c / nr * AFFINE_PLANES + plane) * nr + c % nr];
     let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));

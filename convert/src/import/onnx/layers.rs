@@ -264,11 +264,8 @@ impl Importer<'_> {
         };
         let mut sums = [rows.0, columns.0, rows.1, columns.1];
         if let Some(Border { padding: p, value }) = x.border {
-            // A maximum of values that are not negative does not see zeros.
-            let unseen = outside == f32::NEG_INFINITY
-                && value == 0.0
-                && matches!(self.graph.nodes[x.id].op, NodeOp::Relu);
-            if value != outside && !unseen {
+            let unseen = outside == f32::NEG_INFINITY && self.hides_zeros(x, PoolKind::Max);
+            if value != outside && !(value == 0.0 && unseen) {
                 return Err(format!("reads a map padded with {value}"));
             }
             for (sum, more) in sums.iter_mut().zip([p.top, p.left, p.bottom, p.right]) {
@@ -294,6 +291,67 @@ impl Importer<'_> {
         Ok((filter, stride, Padding { top, left, bottom, right }))
     }
 
+    /// Whether a pool of this kind does not see zeros around a map: a maximum of values that are not
+    /// negative.
+    fn hides_zeros(&self, x: Map, kind: PoolKind) -> bool {
+        kind == PoolKind::Max && matches!(self.graph.nodes[x.id].op, NodeOp::Relu)
+    }
+
+    /// `x` with as many of the zeros around it as a window sees: a convolution with one tap for each
+    /// channel, since only convolutions pad with zeros here.
+    fn padded(
+        &mut self,
+        call: &Call<'_>,
+        x: Map,
+        (filter, stride, padding): ([u16; 2], [u16; 2], Padding),
+    ) -> Result<Map, String> {
+        let shape = self.shape(x);
+        let c = usize::from(shape.c);
+        // Of rows and columns: filter, tap, and padding before and after.
+        let axis = |len: u16, before: u8, after: u8, i: usize| {
+            let padded = usize::from(len) + usize::from(before) + usize::from(after);
+            let (filter, stride) = (usize::from(filter[i]), usize::from(stride[i]));
+            let seen = padded.checked_sub(filter).map(|rest| rest / stride * stride + filter);
+            let after = usize::from(after).saturating_sub(padded - seen.unwrap_or(padded));
+            let before = usize::from(before);
+            // The output is as long as the padded map where the filter is one longer than the
+            // border; its tap stands where the border before it ends.
+            let size = before + after + 1;
+            (size, after, (before + after, after + before))
+        };
+        let rows = axis(shape.h, padding.top, padding.bottom, 0);
+        let columns = axis(shape.w, padding.left, padding.right, 1);
+        let (sizes, taps) = ([rows.0, columns.0], [rows.1, columns.1]);
+        let mut weights = vec![0.0; c * sizes[0] * sizes[1] * c];
+        for o in 0..c {
+            weights[((o * sizes[0] + taps[0]) * sizes[1] + taps[1]) * c + o] = 1.0;
+        }
+        let side = |value: usize| u8::try_from(value).map_err(|_| format!("padding {value}"));
+        let conv = Conv {
+            weights,
+            bias: vec![0.0; c],
+            filter: sizes.map(|s| s as u16),
+            stride: [1; 2],
+            padding: Padding {
+                top: side(rows.2.0)?,
+                left: side(columns.2.0)?,
+                bottom: side(rows.2.1)?,
+                right: side(columns.2.1)?,
+            },
+            relu: false,
+            residual: false,
+            weight_scales: Vec::new(),
+        };
+        let quant = self.graph.nodes[x.id].quant;
+        let Value::Map(map) = self.push(call, NodeOp::Conv2d(conv), &[x], x.layout)? else {
+            return Err("no map".into());
+        };
+        let node = &mut self.graph.nodes[map.id];
+        node.name.push_str(".pad");
+        node.quant = quant;
+        Ok(map)
+    }
+
     fn pool(&mut self, call: &Call<'_>, kind: PoolKind) -> Result<Value, String> {
         let x = call.bordered(0)?;
         if x.layout != Layout::Nchw {
@@ -306,11 +364,31 @@ impl Importer<'_> {
             PoolKind::Max => f32::NEG_INFINITY,
             PoolKind::Average => f32::NAN,
         };
-        let (filter, stride, padding) = self.window(call, x, None, outside)?;
         let counts_padding = call.int("count_include_pad", 0) != 0;
-        if kind == PoolKind::Average && counts_padding && padding != Padding::default() {
-            return Err("a mean that counts padding is not read".into());
+        // Zeros around a map that a pool does see, unlike those that it only skips.
+        let zeros = match x.border {
+            Some(Border { padding, value: 0.0 }) if !self.hides_zeros(x, kind) => Some(padding),
+            _ => None,
+        };
+        let (mut x, mut window) = match zeros {
+            Some(zeros) => {
+                let bare = Map { border: None, ..x };
+                let mut window = self.window(call, bare, None, outside)?;
+                if window.2 != Padding::default() {
+                    return Err("pads a map twice".into());
+                }
+                window.2 = zeros;
+                (bare, window)
+            }
+            None => (x, self.window(call, x, None, outside)?),
+        };
+        if window.2 != Padding::default()
+            && (zeros.is_some() || (counts_padding && kind == PoolKind::Average))
+        {
+            x = self.padded(call, x, window)?;
+            window.2 = Padding::default();
         }
+        let (filter, stride, padding) = window;
         self.push(call, NodeOp::Pool2d { kind, filter, stride, padding }, &[x], x.layout)
     }
 

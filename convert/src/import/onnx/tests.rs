@@ -194,13 +194,58 @@ fn borders_join_the_window_that_reads_them() {
         .flat_map(|y| (1..4).flat_map(move |x| (0..3).map(move |c| (y * 4 + x) * 3 + c)))
         .sum();
     assert_eq!(logits(&model), [sum as f32]);
+}
 
-    // Without a ReLU, a border of zeros may be the maximum.
-    let mut without = nodes;
-    without.remove(3);
-    without[3].input[0] = "c".into();
-    let error = import(&file(&[1, 4, 4, 3], without, vec![ones, pads])).unwrap_err();
-    assert!(error.contains("padded with 0"), "{error}");
+/// Zeros that a pool sees: around a map with negative numbers, and in means that count them.
+#[test]
+fn pools_see_zeros() {
+    // Channel 0 of a 3×4 map is −1, −2, … −12, the others are zero.
+    let minus = tensor("w", &[3, 3, 1, 1], &[-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    let one = tensor("one", &[3, 1, 1], &[-1.0, 0.0, 0.0]);
+    let third = tensor("third", &[1], &[1.0 / 3.0]);
+    let windows = |node: proto::Node| with_ints(node, "kernel_shape", &[2, 3]);
+    let strided = |node: proto::Node| with_ints(windows(node), "strides", &[2, 2]);
+    // All numbers of channel 0 of the pooled map, weighed by 1, 10, 100, …
+    let all = |pool: proto::Node, pads: &[i64; 4], len: usize| {
+        let mut nodes = vec![
+            node("Mul", &["x", "third"], "s"),
+            node("Conv", &["s", "w"], "c"),
+            node("Add", &["c", "one"], "a"),
+        ];
+        let [top, left, bottom, right] = *pads;
+        let pads = shape("pads", &[0, 0, top, left, 0, 0, bottom, right]);
+        nodes.push(node("Pad", &["a", "pads"], "padded"));
+        nodes.push(pool);
+        nodes.push(node("Flatten", &["p"], "row"));
+        nodes.push(with_int(node("Gemm", &["row", "g"], "y"), "transB", 1));
+        let weights: Vec<f32> =
+            (0..3 * len).map(|i| if i < len { 10f32.powi(i as i32) } else { 0.0 }).collect();
+        let g = tensor("g", &[1, 3 * len as i64], &weights);
+        let constants = vec![minus.clone(), one.clone(), third.clone(), pads, g];
+        logits(&file(&[1, 3, 3, 4], nodes, constants))[0]
+    };
+    let near = |have: f32, numbers: &[f32]| {
+        let want: f32 = numbers.iter().rev().fold(0.0, |sum, n| sum * 10.0 + n);
+        assert!((have - want).abs() <= 1e-3 * want.abs().max(1.0), "{have}, not {want}");
+    };
+    let max = |operand: &str| strided(node("MaxPool", &[operand], "p"));
+    // A border above and on the left: windows of rows −1..1, 1..3 and columns −1..2, 1..4.
+    near(all(max("padded"), &[1, 1, 0, 0], 4), &[0.0, 0.0, 0.0, -6.0]);
+    // Below and on the right, also more than any window reaches.
+    near(all(max("padded"), &[0, 0, 1, 0], 2), &[-1.0, 0.0]);
+    near(all(max("padded"), &[0, 0, 2, 0], 2), &[-1.0, 0.0]);
+    near(all(max("padded"), &[0, 0, 0, 1], 2), &[-1.0, 0.0]);
+    // Means count the zeros of a Pad, and their own where they are told to.
+    let mean = |operand: &str| strided(node("AveragePool", &[operand], "p"));
+    let counted = [
+        -(1.0 + 2.0) / 6.0,
+        -(2.0 + 3.0 + 4.0) / 6.0,
+        -(5.0 + 6.0 + 9.0 + 10.0) / 6.0,
+        -(6.0 + 7.0 + 8.0 + 10.0 + 11.0 + 12.0) / 6.0,
+    ];
+    near(all(mean("padded"), &[1, 1, 0, 0], 4), &counted);
+    let own = with_ints(with_int(mean("a"), "count_include_pad", 1), "pads", &[1, 1, 0, 0]);
+    near(all(own, &[0; 4], 4), &counted);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use crate::checkpoint::Sample;
 use crate::data::fit;
 use crate::emit::edge::{EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge};
-use crate::graph::{Graph, GraphError};
+use crate::graph::{Graph, GraphError, NodeOp};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
 use crate::quantize::{Method, QuantizeError, Quantized, quantize};
-use artifact::Preprocess;
+use artifact::{PoolKind, Preprocess};
 use std::io::Cursor;
 
 /// Number format of the device file.
@@ -125,6 +125,17 @@ pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>
     samples.iter().enumerate().map(decode).collect()
 }
 
+/// A max-pool only selects, so that its values are stored as those it reads; quantized sources may
+/// leave that unsaid.
+fn inherit_quants(graph: &mut Graph) {
+    for id in 0..graph.nodes.len() {
+        let node = &graph.nodes[id];
+        if let (NodeOp::Pool2d { kind: PoolKind::Max, .. }, None) = (&node.op, node.quant) {
+            graph.nodes[id].quant = graph.nodes[node.inputs[0]].quant;
+        }
+    }
+}
+
 /// Converts a model; `calibration` holds normalized inputs and is used for int8 only.
 ///
 /// # Errors
@@ -137,6 +148,7 @@ pub fn convert(
 ) -> Result<Converted, ConvertError> {
     let mut graph = model.graph.clone();
     optimize(&mut graph);
+    inherit_quants(&mut graph);
     let winograd = !options.direct && options.target == Target::Host;
     let attributes = model.attributes(options.target, winograd);
     let host = model.attributes(Target::Host, false);

@@ -8,6 +8,7 @@
 
 mod constant;
 mod layers;
+mod qlinear;
 #[cfg(test)]
 mod tests;
 
@@ -148,11 +149,13 @@ pub(super) fn model(
     }
     let file =
         model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = &qlinear::expand(file, folder).map_err(unsupported)?;
     check_operators(file).map_err(unsupported)?;
     let shape = input(file, size).map_err(unsupported)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut importer = Importer {
-        folder: path.parent().unwrap_or(Path::new("")),
+        folder,
         graph: Graph::new(name, shape.1),
         values: HashMap::new(),
         outputs: file.output.iter().map(|o| o.name.as_str()).collect(),

@@ -498,3 +498,100 @@ fn damaged_files() {
     }
     assert!(onnx(path, b"no model", None).unwrap_err().to_string().contains("no ONNX model"));
 }
+
+/// The same network in both forms of quantized files.
+#[test]
+fn operators_of_integers_are_read_as_qdq() {
+    let scaled = |name: &str, scale: f32, zero: i32| {
+        let (s, z) = (format!("{name}s"), format!("{name}z"));
+        [tensor(&s, &[], &[scale]), bytes(&z, &[], proto::INT8, &[zero])]
+    };
+    let mut constants: Vec<proto::Tensor> =
+        [("x", 0.5, -128), ("c", 2.0, -3), ("a", 3.0, 4), ("g", 0.7, 0), ("y", 0.9, 1)]
+            .into_iter()
+            .flat_map(|(name, scale, zero)| scaled(name, scale, zero))
+            .collect();
+    constants.extend([
+        bytes("w", &[3, 3, 1, 1], proto::INT8, &[100, -50, 7, 1, 2, 3, -127, 127, 0]),
+        tensor("ws", &[3], &[0.25, 1.0, 0.125]),
+        bytes("wz", &[3], proto::INT8, &[0; 3]),
+        bytes("b", &[3], proto::INT32, &[8, -100, 1000]),
+        tensor("bs", &[3], &[0.125, 0.5, 0.0625]),
+        bytes("v", &[2, 3], proto::INT8, &[10, -20, 30, 40, 50, -60]),
+        tensor("vs", &[], &[0.01]),
+        bytes("vz", &[], proto::INT8, &[0]),
+        bytes("d", &[2], proto::INT32, &[100, -200]),
+        tensor("ds", &[], &[0.01 * 0.7]),
+    ]);
+    let quantized = |from: &str, scale: &str, to: &str| {
+        let [s, z] = ["s", "z"].map(|part| format!("{scale}{part}"));
+        [
+            node("QuantizeLinear", &[from, &s, &z], &format!("{to}q")),
+            node("DequantizeLinear", &[&format!("{to}q"), &s, &z], to),
+        ]
+    };
+    let whole = |mut operator: proto::Node| {
+        operator.domain = "com.microsoft".into();
+        operator
+    };
+    let pool = |from: &str| with_ints(node("MaxPool", &[from], "p"), "kernel_shape", &[2, 2]);
+    let mut qdq = quantized("x", "x", "xd").to_vec();
+    qdq.extend([
+        with_int(node("DequantizeLinear", &["w", "ws", "wz"], "wd"), "axis", 0),
+        with_int(node("DequantizeLinear", &["b", "bs"], "bd"), "axis", 0),
+        node("Conv", &["xd", "wd", "bd"], "conv"),
+    ]);
+    qdq.extend(quantized("conv", "c", "cd"));
+    qdq.push(node("Conv", &["xd", "wd", "bd"], "again"));
+    qdq.extend(quantized("again", "c", "ed"));
+    qdq.push(node("Add", &["cd", "ed"], "sum"));
+    qdq.extend(quantized("sum", "a", "ad"));
+    qdq.push(pool("ad"));
+    // The pool's own, which the other form leaves away.
+    qdq.extend(quantized("p", "a", "pd"));
+    qdq.push(node("GlobalAveragePool", &["pd"], "mean"));
+    qdq.extend(quantized("mean", "g", "gd"));
+    qdq.extend([
+        node("Flatten", &["gd"], "row"),
+        node("DequantizeLinear", &["v", "vs", "vz"], "vd"),
+        node("DequantizeLinear", &["d", "ds"], "dd"),
+        with_int(node("Gemm", &["row", "vd", "dd"], "gemm"), "transB", 1),
+    ]);
+    qdq.extend(quantized("gemm", "y", "y"));
+    let operators = vec![
+        node("QuantizeLinear", &["x", "xs", "xz"], "xq"),
+        node("QLinearConv", &["xq", "xs", "xz", "w", "ws", "wz", "cs", "cz", "b"], "cq"),
+        node("QLinearConv", &["xq", "xs", "xz", "w", "ws", "wz", "cs", "cz", "b"], "eq"),
+        whole(node("QLinearAdd", &["cq", "cs", "cz", "eq", "cs", "cz", "as", "az"], "aq")),
+        pool("aq"),
+        whole(node("QLinearGlobalAveragePool", &["p", "as", "az", "gs", "gz"], "gq")),
+        node("Flatten", &["gq"], "row"),
+        with_int(
+            whole(node("QGemm", &["row", "gs", "gz", "v", "vs", "vz", "d", "ys", "yz"], "yq")),
+            "transB",
+            1,
+        ),
+        node("DequantizeLinear", &["yq", "ys", "yz"], "y"),
+    ];
+    let convert = |nodes: &[proto::Node]| {
+        let model = import(&file(&[1, 3, 2, 2], nodes.to_vec(), constants.clone())).unwrap();
+        let options = crate::pipeline::Options::default();
+        let converted = crate::pipeline::convert(&model, &[], options, |_, _| ()).unwrap();
+        let convs: Vec<_> = (converted.graph.nodes.iter())
+            .map(|n| match &n.op {
+                NodeOp::Conv2d(c) => {
+                    (n.quant, c.weights.clone(), c.bias.clone(), c.weight_scales.clone())
+                }
+                _ => (n.quant, Vec::new(), Vec::new(), Vec::new()),
+            })
+            .collect();
+        (convs, converted.int8.unwrap().quants)
+    };
+    let (nodes, quants) = convert(&operators);
+    assert_eq!((nodes, quants), convert(&qdq));
+    // What is missing is named.
+    let mut damaged = operators;
+    damaged[1].input.truncate(4);
+    let error = import(&file(&[1, 3, 2, 2], damaged, constants.clone())).unwrap_err();
+    assert!(error.contains("QLinearConv") && error.contains("operand 4"), "{error}");
+}

@@ -40,7 +40,7 @@ impl Mode<'_> {
     fn stored(self, x: Map, name: &str) -> Map {
         let Some(rounding) = self.rounding else { return x };
         let learns = self.blends && x.is_autodiff();
-        x.rounded(|extremes| rounding.range(name, learns.then(|| extremes())))
+        x.rounded(|extremes| rounding.range(name, learns.then(extremes)))
     }
 }
 

@@ -2,9 +2,9 @@
 
 mod small_model;
 
-use artifact::header::VERSION;
+use artifact::header::{OLDEST_VERSION, SIGNATURE_LEN, VERSION};
 use artifact::layout::{ALIGN, ConvPlane};
-use artifact::writer::seal;
+use artifact::writer::{rewrite, seal};
 use artifact::{Artifact, ArtifactError, Dtype, Op, PoolKind, Shape};
 use small_model::{
     AFFINE, AVERAGE_POOL, DENSE, IN_PLACE_RESIDUAL, MAX_POOL, OTHER_RESIDUAL, Parts, STEM,
@@ -131,7 +131,7 @@ fn bad_magic() {
 
 #[test]
 fn foreign_version() {
-    for found in [0, VERSION - 1, VERSION + 1, 0x0100, u16::MAX] {
+    for found in [0, OLDEST_VERSION - 1, VERSION + 1, 0x0100, u16::MAX] {
         let error = forged(8, &found.to_le_bytes());
         assert_eq!(error, Err(ArtifactError::UnsupportedVersion { found, supported: VERSION }));
     }
@@ -172,7 +172,40 @@ fn wrong_checksum() {
 #[test]
 fn reserved_header_bytes() {
     for field in 36..64 {
+        assert_eq!(forged(field, &[2]), Err(ArtifactError::Header { field }));
+    }
+    for field in 37..64 {
         assert_eq!(forged(field, &[1]), Err(ArtifactError::Header { field }));
+    }
+}
+
+#[test]
+fn signatures_end_the_file_or_are_none() {
+    let whole = file();
+    // A signature that is announced and missing.
+    let (needed, have) = (whole.len() + SIGNATURE_LEN, whole.len());
+    assert_eq!(forged(36, &[1]), Err(ArtifactError::Truncated { needed, have }));
+    let sign = |bytes: &[u8]| [bytes.len() as u8; SIGNATURE_LEN];
+    let signed = rewrite(&whole, Some(sign)).unwrap();
+    let artifact = Artifact::parse(&signed).unwrap();
+    assert!(artifact.header().is_signed);
+    assert_eq!(artifact.header().content_len(), whole.len());
+    assert_eq!(signed[whole.len()..], sign(&whole));
+    // The signature is not part of the checksum, so that it can be made of it.
+    let mut other = signed.clone();
+    other[whole.len() + 3] ^= 1;
+    assert!(Artifact::parse(&other).is_ok());
+    // Signed again, and not any more.
+    let again = rewrite(&signed, Some(|_: &[u8]| [7; SIGNATURE_LEN])).unwrap();
+    assert_eq!((again.len(), again[whole.len()]), (signed.len(), 7));
+    assert_eq!(rewrite(&again, None::<fn(&[u8]) -> _>).unwrap(), whole);
+    // Version 4 had none, and is read without one.
+    for (flag, result) in [(0, Ok(())), (1, Err(ArtifactError::Header { field: 36 }))] {
+        let mut old = whole.clone();
+        old[8..10].copy_from_slice(&4u16.to_le_bytes());
+        old[36] = flag;
+        seal(&mut old);
+        assert_eq!(Artifact::parse(&old).map(|_| ()), result);
     }
 }
 

@@ -1,5 +1,7 @@
-//! `convert report`: the layer that int8 hurts is named, and its page holds what its JSON holds.
+//! What int8 costs, through the program. `convert report` names the layer that it hurts, and its page
+//! holds what its JSON holds; `--max-drop` keeps what loses too much from being written.
 
+use artifact::{Artifact, Dtype};
 use convert::checkpoint::Checkpoint;
 use convert::cli::run;
 use convert::model::FloatModel;
@@ -75,4 +77,37 @@ fn page_and_json_are_written() {
     assert!(!html.contains("<script") && !html.contains("http:"), "loads something");
     // A name that says something else is refused before anything is computed.
     assert_eq!(run(["convert", "report", "missing.mpk", "-o", "r.txt"], &mut out), 2);
+}
+
+/// Int8 that loses more than it may is not written.
+#[test]
+fn too_great_a_loss_ends_in_floats_or_in_nothing() {
+    let checkpoint = Checkpoint::load(&model()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    for (i, sample) in checkpoint.samples.iter().take(60).enumerate() {
+        let class = photos.join(&checkpoint.labels[sample.label as usize]);
+        std::fs::create_dir_all(&class).unwrap();
+        std::fs::write(class.join(format!("{i}.png")), &sample.png).unwrap();
+    }
+    let convert = |target: &str, most: &str| {
+        let file = dir.path().join(format!("{target}{most}.edge"));
+        let most = format!("--max-drop={most}");
+        let [model, photos, to] =
+            [&model(), &photos, &file].map(|p| p.to_str().unwrap().to_owned());
+        let args = ["convert", &model, "--target", target, "--eval", &photos, &most, "-o", &to];
+        let mut out = Vec::new();
+        let code = run(args, &mut out);
+        let dtype = std::fs::read(&file).ok().map(|f| Artifact::parse(&f).unwrap().header().dtype);
+        (code, dtype, String::from_utf8(out).unwrap())
+    };
+    let (code, dtype, _) = convert("host", "50");
+    assert_eq!((code, dtype), (0, Some(Dtype::I8)));
+    // Less than nothing is always too much.
+    let (code, dtype, said) = convert("host", "-50");
+    assert_eq!((code, dtype), (0, Some(Dtype::F16)), "{said}");
+    assert!(said.contains("more than --max-drop -50") && said.contains("fp16"), "{said}");
+    let (code, dtype, said) = convert("cortex-m", "-50");
+    assert_eq!((code, dtype), (1, None), "{said}");
+    assert!(said.contains("--qat"), "{said}");
 }

@@ -1,0 +1,473 @@
+//! `convert MODEL`.
+
+use super::show_progress;
+use super::source::{
+    Calibration, Source, calibration_pictures, default_output, float_model, open_model, read_data,
+};
+use crate::accuracy::{Predictions, predict};
+use crate::budget::{Bytes, check_flash, check_ram};
+use crate::checkpoint::{Checkpoint, write_atomic};
+use crate::data::Pictures;
+use crate::emit::edge::Format;
+use crate::emit::keras::to_preset;
+use crate::emit::onnx::{Form, to_onnx};
+use crate::emit::torch::to_safetensors;
+use crate::import::Imported;
+use crate::inspect::edge_table;
+use crate::model::FloatModel;
+use crate::pipeline::{Converted, Options, Quantize, Target, convert, stored_samples};
+use crate::quantize::{Method, Outlier, Quantized, decibels, measure, worst};
+#[cfg(feature = "verify")]
+use crate::verify::{Check, verify};
+use anyhow::{Context, Result, bail};
+use artifact::Artifact;
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// Model to convert: a checkpoint (.mpk), an ONNX or TensorFlow Lite
+    /// classifier, a KerasHub preset (directory or
+    /// name), a saved Keras model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th,
+    /// or Burn's .bpk),
+    /// hf://owner/name or kaggle://owner/model/framework/variation
+    #[arg(required = true, value_name = "MODEL")]
+    pub(super) model: Option<PathBuf>,
+    /// Number format of weights and activations [default: int8, to .onnx none]
+    #[arg(long, value_enum)]
+    quantize: Option<QuantizeArg>,
+    /// Compute every convolution directly, none by Winograd's algorithm: smaller files of f32
+    /// models, less memory of int8 models, slower 3×3 convolutions
+    #[arg(long)]
+    no_winograd: bool,
+    /// Device class: decides the layout of the weights
+    #[arg(long, value_enum, default_value_t = TargetArg::Host)]
+    target: TargetArg,
+    /// Memory of the chip, such as 32K: what does not fit with a stack of 4K is not written, and it
+    /// is said which layer needs most
+    #[arg(long, value_name = "BYTES")]
+    ram: Option<Bytes>,
+    /// Flash of the chip, such as 128K, of which code takes 32K
+    #[arg(long, value_name = "BYTES")]
+    flash: Option<Bytes>,
+    /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors
+    /// for a PyTorch state dict; the input's name with .edge where left out
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write int8 to .onnx as QLinearConv and ConvInteger instead of QDQ, for engines that have
+    /// no other integers
+    #[arg(long)]
+    onnx_integers: bool,
+    /// Write a KerasHub preset directory, named by --output
+    #[arg(long, requires = "output")]
+    keras_preset: bool,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    calibration: Calibration,
+    /// Do not compare each layer with another engine and with its formula
+    #[arg(long)]
+    no_verify: bool,
+    /// Labelled pictures: report accuracy before and after; validation pictures where the
+    /// folder has them
+    #[arg(long, value_name = "DIR")]
+    eval: Option<PathBuf>,
+    /// Most points of accuracy on --eval that int8 may lose, such as 0.5: else the layers that lose
+    /// most are named, and fp16 is written instead; for microcontrollers nothing is, and the exit
+    /// status is 1
+    #[arg(long, value_name = "POINTS", requires = "eval")]
+    max_drop: Option<f64>,
+    /// Exit with status 1 where the converted model's accuracy on --eval is below this (0..1)
+    #[arg(long, value_name = "SHARE", requires = "eval")]
+    min_accuracy: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum QuantizeArg {
+    /// 8-bit integers
+    Int8,
+    /// 16-bit float weights
+    Fp16,
+    /// Weights of the upper 16 bits of a float, which AVX-512 BF16 multiplies twice as fast
+    Bf16,
+    /// 32-bit floats
+    None,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TargetArg {
+    /// PC or Raspberry Pi
+    Host,
+    /// Microcontroller
+    CortexM,
+}
+
+impl ConvertArgs {
+    /// What was asked for, or what suits `output`.
+    fn quantize(&self, output: &Path) -> QuantizeArg {
+        let default = if is_onnx(output) { QuantizeArg::None } else { QuantizeArg::Int8 };
+        self.quantize.unwrap_or(default)
+    }
+
+    fn options(&self, output: &Path) -> Options {
+        Options {
+            quantize: match self.quantize(output) {
+                QuantizeArg::Int8 => Quantize::Int8,
+                QuantizeArg::Fp16 => Quantize::Fp16,
+                QuantizeArg::Bf16 => Quantize::Bf16,
+                QuantizeArg::None => Quantize::None,
+            },
+            target: match self.target {
+                TargetArg::Host => Target::Host,
+                TargetArg::CortexM => Target::CortexM,
+            },
+            method: self.calibration.method(),
+            direct: self.no_winograd,
+        }
+    }
+
+    /// Refuses what does not fit the chip.
+    fn check_limits(&self, converted: &Converted) -> Result<()> {
+        if let Some(ram) = self.ram {
+            check_ram(&converted.graph, &converted.emitted.plan, ram)?;
+        }
+        if let Some(flash) = self.flash {
+            check_flash(&converted.graph, converted.emitted.bytes.len(), flash)?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
+    let Some(path) = &args.model else { bail!("no model named") };
+    let imported = open_model(path, &args.source)?;
+    let output = args.output.clone().unwrap_or_else(|| default_output(path));
+    if output == *path {
+        bail!("{}: the output would overwrite the input; name another with -o", output.display());
+    }
+    if args.keras_preset {
+        to_preset(checkpoint_of(&imported, path)?, &output)?;
+        writeln!(out, "{} (KerasHub preset)", output.display())?;
+        return Ok(true);
+    }
+    let mut options = args.options(&output);
+    if output.extension().is_some_and(|e| e == "safetensors") {
+        let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
+        write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
+        writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
+        return Ok(true);
+    }
+    if output.extension().is_some_and(|e| e == "mpk") {
+        let checkpoint = checkpoint_of(&imported, path)?;
+        checkpoint.save(&output)?;
+        writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
+        return Ok(true);
+    }
+    if is_onnx(&output) && options.quantize == Quantize::Bf16 {
+        bail!("ONNX has no weights in bf16; use --quantize fp16");
+    }
+    let model = float_model(&imported, path, &args.source, out)?;
+    let calibration = match options.quantize {
+        Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
+        _ => Vec::new(),
+    };
+    let convert = |options: Options| {
+        convert(&model, &calibration, options, show_progress)
+            .with_context(|| path.display().to_string())
+    };
+    let mut converted = convert(options)?;
+    if let Some(int8) = &converted.int8 {
+        write!(out, "{}", describe_int8(int8))?;
+    }
+    if !is_verified(args, &options, &model, &converted, &calibration, out)? {
+        return Ok(false);
+    }
+    if !is_onnx(&output) {
+        args.check_limits(&converted)?;
+    }
+    let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
+    let mut accuracy = labelled.as_ref().map(|l| l.measure(&converted)).transpose()?;
+    if let (Some(most), Some(labelled), Some(found)) = (args.max_drop, &labelled, &accuracy)
+        && converted.int8.is_some()
+        && found.drop() > most
+    {
+        writeln!(out, "{}", found.text(labelled, "int8"))?;
+        writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
+        name_losers(&model, &converted, &calibration, out)?;
+        if options.target == Target::CortexM {
+            writeln!(
+                out,
+                "nothing was written: microcontrollers have no other format; train for int8 with \
+                 `trainer finetune --qat`, or see `convert report`"
+            )?;
+            return Ok(false);
+        }
+        writeln!(out, "taking fp16 instead")?;
+        options.quantize = Quantize::Fp16;
+        converted = convert(options)?;
+        if !is_verified(args, &options, &model, &converted, &calibration, out)? {
+            return Ok(false);
+        }
+        if !is_onnx(&output) {
+            args.check_limits(&converted)?;
+        }
+        accuracy = Some(labelled.measure(&converted)?);
+    }
+    // Said last, below the table.
+    let report = |out: &mut dyn Write| -> Result<bool> {
+        let (Some(labelled), Some(found)) = (&labelled, &accuracy) else { return Ok(true) };
+        let name = match options.quantize {
+            Quantize::Int8 => "int8",
+            Quantize::Fp16 => "fp16",
+            Quantize::Bf16 => "bf16",
+            Quantize::None => "f32",
+        };
+        writeln!(out, "{}", found.text(labelled, name))?;
+        match args.min_accuracy {
+            Some(least) if found.device < least => {
+                writeln!(
+                    out,
+                    "below --min-accuracy {least}; see --calibration, or try --quantize fp16"
+                )?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    };
+    if is_onnx(&output) {
+        write_onnx(args, options.quantize, &model, &converted, &output, out)?;
+        return report(out);
+    }
+    let edge = &converted.emitted.bytes;
+    write_atomic(&output, edge).with_context(|| output.display().to_string())?;
+
+    let artifact = Artifact::parse(edge)?;
+    let names: Vec<&str> = converted.graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
+    write!(out, "{}", edge_table(&artifact, &names))?;
+    let before = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+    let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
+    let (path, output) = (path.display(), output.display());
+    writeln!(out, "{path}{before} → {output} ({} bytes)", edge.len())?;
+    report(out)
+}
+
+/// The checkpoint for what only a checkpoint can be written as.
+fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoint> {
+    match imported {
+        Imported::Checkpoint(checkpoint) => Ok(checkpoint),
+        Imported::Graph(_) => {
+            bail!(
+                "{}: no checkpoint; of such models only .edge and .onnx are written",
+                path.display()
+            )
+        }
+    }
+}
+
+fn is_onnx(output: &Path) -> bool {
+    output.extension().is_some_and(|e| e == "onnx")
+}
+
+/// What quantization found and did, where that is more than choosing ranges.
+pub(super) fn describe_int8(int8: &Quantized) -> String {
+    let mut text = String::new();
+    for &Outlier { node, channel, times } in &int8.outliers {
+        let name = int8.graph.nodes[node].name.escape_debug();
+        text += &format!("`{name}`: channel {channel} spans {times:.0} times what others do\n");
+    }
+    if !int8.outliers.is_empty() {
+        text += if int8.equalized.is_some() {
+            "such channels share the steps of int8 badly: equalized with the layers that read them\n"
+        } else {
+            "such channels share the steps of int8 badly, and equalizing them did not help\n"
+        };
+    }
+    let count = |method: Method| int8.methods.iter().filter(|m| **m == Some(method)).count();
+    let counts: Vec<String> = Method::LOCAL
+        .into_iter()
+        .filter(|m| count(*m) > 0)
+        .map(|m| format!("{} {}", count(m), m.name()))
+        .collect();
+    if !counts.is_empty() {
+        let corrected = if int8.is_corrected { ", biases corrected" } else { "" };
+        text += &format!("ranges of activations: {}{corrected}\n", counts.join(", "));
+    }
+    text
+}
+
+/// Compares the layers of what was converted with others who compute the same, and says how far
+/// apart they are.
+#[cfg(feature = "verify")]
+fn is_verified(
+    args: &ConvertArgs,
+    options: &Options,
+    model: &FloatModel,
+    converted: &Converted,
+    pictures: &[Vec<f32>],
+    out: &mut dyn Write,
+) -> Result<bool> {
+    if args.no_verify {
+        return Ok(true);
+    }
+    let stored;
+    let pictures = if pictures.is_empty() {
+        stored = stored_samples(&model.samples, &model.preprocess)?;
+        &stored
+    } else {
+        pictures
+    };
+    let (checks, count) = verify(converted, options.quantize, &model.preprocess, pictures)?;
+    let noise = if pictures.is_empty() { " of noise" } else { "" };
+    writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+    for check in &checks {
+        let (layer, worst) = (check.layer.escape_debug(), check.difference());
+        match check.worst {
+            0.0 => writeln!(out, "  {:<30} equal", check.what)?,
+            _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
+        }
+        if !check.is_passed() {
+            eprintln!(
+                "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
+                 nothing was written. Please report this; --no-verify writes the model all the same",
+                check.what
+            );
+        }
+    }
+    Ok(checks.iter().all(Check::is_passed))
+}
+
+/// Without the feature `verify`, everything is.
+#[cfg(not(feature = "verify"))]
+fn is_verified(
+    _: &ConvertArgs,
+    _: &Options,
+    _: &FloatModel,
+    _: &Converted,
+    _: &[Vec<f32>],
+    _: &mut dyn Write,
+) -> Result<bool> {
+    Ok(true)
+}
+
+fn write_onnx(
+    args: &ConvertArgs,
+    quantize: Quantize,
+    model: &FloatModel,
+    converted: &Converted,
+    output: &Path,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let (form, int8_name) = match args.onnx_integers {
+        true => (Form::Integer, "int8 as integers"),
+        false => (Form::Qdq, "int8 as QDQ"),
+    };
+    let (graph, format, name) = match (quantize, &converted.int8) {
+        (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), int8_name),
+        (Quantize::Fp16, None) => (&converted.graph, Format::F16, "fp16 weights"),
+        _ => (&converted.graph, Format::F32, "f32"),
+    };
+    let bytes = to_onnx(graph, format, form, &model.labels, &model.preprocess);
+    write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
+    writeln!(out, "{} ({} bytes, ONNX, {name})", output.display(), bytes.len())?;
+    Ok(())
+}
+
+/// Labels of `--eval` must be the model's, in whatever order the folder has them.
+fn relabel(pictures: &Pictures, found: &[String], wanted: &[String]) -> Result<Vec<u32>> {
+    let map: Result<Vec<u32>> = found
+        .iter()
+        .map(|name| match wanted.iter().position(|w| w == name) {
+            Some(i) => Ok(i as u32),
+            None => bail!(
+                "class `{}` is unknown to the model, which knows {}",
+                name.escape_debug(),
+                wanted.join(", ").escape_debug()
+            ),
+        })
+        .collect();
+    let map = map?;
+    Ok(pictures.labels.iter().map(|l| map[*l as usize]).collect())
+}
+
+/// Labelled pictures, and where they are from.
+struct Labelled {
+    pictures: Pictures,
+    /// In the model's numbers.
+    labels: Vec<u32>,
+    dir: PathBuf,
+}
+
+impl Labelled {
+    /// The validation pictures of a folder, or all where there are none.
+    fn read(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Self> {
+        let data = read_data(dir, model, out)?;
+        let pictures = if data.val.is_empty() { data.train } else { data.val };
+        let labels = relabel(&pictures, &data.labels, &model.labels)
+            .with_context(|| dir.display().to_string())?;
+        Ok(Self { pictures, labels, dir: dir.into() })
+    }
+
+    fn measure(&self, converted: &Converted) -> Result<Accuracy> {
+        let float = predict(&converted.float.bytes, &self.pictures)?;
+        let device = predict(&converted.emitted.bytes, &self.pictures)?;
+        let share = |p: &Predictions| p.accuracy(&self.labels);
+        let agreement = device.agreement(&float);
+        Ok(Accuracy { float: share(&float), device: share(&device), agreement })
+    }
+}
+
+/// Shares of pictures, 0..=1.
+struct Accuracy {
+    /// Right in floats.
+    float: f64,
+    /// Right on the device.
+    device: f64,
+    /// Of the same class in both.
+    agreement: f64,
+}
+
+impl Accuracy {
+    /// Points that the device loses.
+    fn drop(&self) -> f64 {
+        (self.float - self.device) * 100.0
+    }
+
+    fn text(&self, labelled: &Labelled, format: &str) -> String {
+        format!(
+            "accuracy on {} pictures of {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class \
+             on {:.2} %",
+            labelled.pictures.len(),
+            labelled.dir.display(),
+            self.float * 100.0,
+            self.device * 100.0,
+            -self.drop(),
+            self.agreement * 100.0,
+        )
+    }
+}
+
+/// Names the layers in which int8 loses most.
+fn name_losers(
+    model: &FloatModel,
+    converted: &Converted,
+    pictures: &[Vec<f32>],
+    out: &mut dyn Write,
+) -> Result<()> {
+    /// As many show it.
+    const PICTURES: usize = 32;
+    let (Some(int8), [_, ..]) = (&converted.int8, pictures) else { return Ok(()) };
+    let pictures = &pictures[..pictures.len().min(PICTURES)];
+    let attributes = model.attributes(Target::Host, false);
+    let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
+    for layer in worst(&measured) {
+        let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));
+        writeln!(
+            out,
+            "  `{}` loses {lost} of signal to noise, which leaves {left}, and clips {:.3} %",
+            layer.name.escape_debug(),
+            layer.saturated * 100.0
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What is done with single files: looking into them, making, signing and upgrading them.
+
+use crate::checkpoint::{self, Checkpoint, write_atomic};
+use crate::import::{self, Head, Imported};
+use crate::init::random_checkpoint;
+use crate::inspect::{checkpoint_table, edge_table, graph_table};
+use crate::resnet::ResNetConfig;
+use anyhow::{Context, Result};
+use artifact::Artifact;
+use artifact::header::VERSION;
+use artifact::writer::rewrite;
+use clap::Args;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::{Signer, SigningKey};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    /// Architecture, such as resnet_50 or resnet_8_cifar
+    #[arg(value_name = "ARCH")]
+    architecture: String,
+    /// Side of the input in pixels [default: 32 for CIFAR's architectures, else 224]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(8..=1024))]
+    size: Option<u16>,
+    /// Classes [default: 10 for CIFAR's architectures, else 1000]
+    #[arg(long, value_name = "N")]
+    classes: Option<usize>,
+    /// Seed of the weights
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Output [default: the architecture's name with .mpk]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SignArgs {
+    /// Device file (.edge)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Private key, PEM (PKCS #8)
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// The signed file [default: the model itself is replaced]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpgradeArgs {
+    /// Device file (.edge) or checkpoint (.mpk)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The new file [default: the model itself is replaced]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Whether a file is one of ours for devices. A damaged one is, too, and is told so by its reader.
+fn is_edge(path: &Path) -> bool {
+    let mut start = [0; artifact::header::MAGIC.len()];
+    path.extension().is_some_and(|e| e == "edge")
+        || path.is_file()
+            && std::fs::File::open(path)
+                .and_then(|mut file| file.read_exact(&mut start))
+                .is_ok_and(|()| start == artifact::header::MAGIC)
+}
+
+pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
+    let name = |path: &Path| path.display().to_string();
+    let file = std::fs::read(&args.model).with_context(|| name(&args.model))?;
+    let pem = std::fs::read_to_string(&args.key).with_context(|| name(&args.key))?;
+    let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| {
+        anyhow::anyhow!(
+            "{}: no private key of Ed25519 in PEM, as `openssl genpkey -algorithm ed25519` writes it",
+            name(&args.key)
+        )
+    })?;
+    let signed = rewrite(&file, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
+        .with_context(|| name(&args.model))?;
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    write_atomic(output, &signed).with_context(|| name(output))?;
+    let public: String =
+        key.verifying_key().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    writeln!(out, "{}: signed; the public key is {public}", output.display())?;
+    Ok(true)
+}
+
+pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
+    let name = args.model.display().to_string();
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    let (old, newest) = if is_edge(&args.model) {
+        let file = std::fs::read(&args.model).with_context(|| name.clone())?;
+        let new = rewrite(&file, None::<fn(&[u8]) -> _>).with_context(|| name.clone())?;
+        let old = u32::from(u16::from_le_bytes([file[8], file[9]]));
+        // What is as new as can be keeps its signature.
+        if old < VERSION.into() || args.output.is_some() {
+            write_atomic(output, &new).with_context(|| output.display().to_string())?;
+        }
+        (old, VERSION.into())
+    } else {
+        let checkpoint = Checkpoint::load(&args.model)?;
+        let old = checkpoint.version;
+        if old < checkpoint::VERSION || args.output.is_some() {
+            Checkpoint { version: checkpoint::VERSION, ..checkpoint }.save(output)?;
+        }
+        (old, checkpoint::VERSION)
+    };
+    let what = if old < newest { "upgraded to" } else { "already of" };
+    writeln!(out, "{}: {what} version {newest}", output.display())?;
+    Ok(true)
+}
+
+pub(super) fn inspect(path: &Path, input_size: Option<u16>, out: &mut dyn Write) -> Result<bool> {
+    let name = path.display().to_string();
+    if is_edge(path) {
+        let bytes = std::fs::read(path).with_context(|| name.clone())?;
+        let artifact = Artifact::parse(&bytes).with_context(|| name)?;
+        write!(out, "{}", edge_table(&artifact, &[]))?;
+    } else {
+        let table = match import::open_any(path, Head::Optional, input_size)? {
+            Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),
+            Imported::Graph(model) => graph_table(&model),
+        };
+        write!(out, "{table}")?;
+    }
+    Ok(true)
+}
+
+pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
+    let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
+    let side = config.native_size();
+    config.classes = args.classes.unwrap_or(config.native_classes());
+    let checkpoint = random_checkpoint(config, args.size.unwrap_or(side), args.seed)
+        .map_err(anyhow::Error::msg)?;
+    let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
+    checkpoint.save(&output)?;
+    let (name, numbers) = (&args.architecture, checkpoint.numbers());
+    writeln!(out, "{}: {name} with {numbers} random values", output.display())?;
+    Ok(true)
+}

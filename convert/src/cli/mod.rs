@@ -1,0 +1,122 @@
+//! The command line.
+
+mod convert;
+mod files;
+mod report;
+mod source;
+
+use crate::page::command_line;
+use clap::{Parser, Subcommand};
+use convert::{ConvertArgs, convert_file};
+use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
+use report::{ReportArgs, report};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+/// Turns trained models into device files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "convert",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Exit status: 0 done, 1 not as accurate as asked for, or not what others compute, 2 an error."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    convert: ConvertArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is in a model (.edge, or anything that is converted)
+    Inspect {
+        /// The model
+        file: PathBuf,
+        /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
+        #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+        input_size: Option<u16>,
+    },
+    /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
+    /// most
+    Report(ReportArgs),
+    /// Sign a device file with a private key (Ed25519), so that a program that has the public key
+    /// refuses every other model. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
+    /// `openssl pkey -in private.pem -pubout -out public.pem` its public half
+    Sign(SignArgs),
+    /// Rewrite a device file or checkpoint of an older version as one of the newest; a signature is
+    /// lost
+    Upgrade(UpgradeArgs),
+    /// Make a model with random weights, to learn its speed, memory and size before training it
+    Init(InitArgs),
+}
+
+/// Runs the program; returns its exit status.
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let command = command_line(&args);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let result = match cli.command {
+        Some(Command::Inspect { file, input_size }) => inspect(&file, input_size, out),
+        Some(Command::Report(args)) => report(&args, &command, out),
+        Some(Command::Sign(args)) => sign(&args, out),
+        Some(Command::Upgrade(args)) => upgrade(&args, out),
+        Some(Command::Init(args)) => init(&args, out),
+        None => convert_file(&cli.convert, out),
+    };
+    match result {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(e) => {
+            eprintln!("convert: {}", describe(&e));
+            2
+        }
+    }
+}
+
+/// An error and its causes in one line, each said once: the texts of many errors hold those of
+/// their causes already.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Progress with a percentage on a terminal; nothing in a log.
+fn show(what: &str, done: usize, total: usize) {
+    if std::io::stderr().is_terminal() {
+        let end = if done == total { "\n" } else { "" };
+        eprint!("\r{what}: {} %{end}", done * 100 / total.max(1));
+    }
+}
+
+fn show_progress(done: usize, total: usize) {
+    show("calibrating", done, total);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::describe;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = Err::<(), _>(anyhow!("no such file")).context("m.mpk: no such file");
+        assert_eq!(describe(&error.unwrap_err()), "m.mpk: no such file");
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot save").unwrap_err();
+        assert_eq!(describe(&error), "cannot save: disk full");
+    }
+}

@@ -1,0 +1,101 @@
+//! `convert report`.
+
+use super::convert::describe_int8;
+use super::source::{
+    Calibration, Source, calibration_pictures, default_output, float_model, open_model,
+};
+use super::{show, show_progress};
+use crate::checkpoint::write_atomic;
+use crate::page::{self, check_extension};
+use crate::pipeline::{Options, Target, convert, denormalize};
+use crate::quantize::{decibels, measure, report_page, sorted, worst};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Most pictures that a report measures on.
+const MAX_REPORT_PICTURES: usize = 128;
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Model: what is converted, too
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    calibration: Calibration,
+    /// The page [default: the model's name with .int8.html]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also write all figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> Result<bool> {
+    let path = &args.model;
+    let page =
+        args.output.clone().unwrap_or_else(|| default_output(path).with_extension("int8.html"));
+    check_extension("--output", &page, "html")?;
+    if let Some(json) = &args.json {
+        check_extension("--json", json, "json")?;
+    }
+    let imported = open_model(path, &args.source)?;
+    let model = float_model(&imported, path, &args.source, out)?;
+    let mut pictures = calibration_pictures(&args.calibration, &model, out)?;
+    let options = Options { method: args.calibration.method(), ..Options::default() };
+    let converted = convert(&model, &pictures, options, show_progress)
+        .with_context(|| path.display().to_string())?;
+    let Some(int8) = &converted.int8 else { bail!("no int8 network") };
+    if pictures.is_empty() {
+        bail!("no pictures to measure on; pass --calibration DIR");
+    }
+    pictures.truncate(MAX_REPORT_PICTURES);
+    let attributes = model.attributes(Target::Host, false);
+    let progress = |done, total| show("measuring", done, total);
+    let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
+    let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
+    for note in &notes {
+        writeln!(out, "{note}")?;
+    }
+    let width = measured.layers.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
+    writeln!(
+        out,
+        "{:<width$}  {:>15}  {:>8}  {:>8}",
+        "layer", "signal to noise", "lost", "clipped"
+    )?;
+    for l in &measured.layers {
+        let (name, sqnr, lost) =
+            (l.name.escape_debug().to_string(), decibels(l.sqnr_db), decibels(l.lost_db));
+        writeln!(out, "{name:<width$}  {sqnr:>15}  {lost:>8}  {:>6.3} %", l.saturated * 100.0)?;
+    }
+    for l in worst(&measured) {
+        let lost = decibels(l.lost_db);
+        writeln!(out, "`{}` loses {lost}", l.name.escape_debug())?;
+    }
+    writeln!(
+        out,
+        "same class on {:.1} % of {} pictures",
+        measured.agreement() * 100.0,
+        measured.pictures.len()
+    )?;
+    let rgb: Vec<Vec<u8>> = pictures.iter().map(|p| denormalize(p, &model.preprocess)).collect();
+    let html = report_page(&model, int8, &measured, &rgb, &notes, command)?;
+    page::save(&html, &page)?;
+    writeln!(out, "{}: the page", page.display())?;
+    if let Some(path) = &args.json {
+        let figures = serde_json::json!({
+            "model": args.model.display().to_string(),
+            "notes": notes,
+            "labels": model.labels,
+            "agreement": measured.agreement(),
+            "layers": measured.layers,
+            "pictures": sorted(&measured),
+        });
+        let text = serde_json::to_vec_pretty(&figures).context("cannot write JSON")?;
+        write_atomic(path, &text).with_context(|| path.display().to_string())?;
+    }
+    Ok(true)
+}

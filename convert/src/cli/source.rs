@@ -1,0 +1,198 @@
+//! The model and the pictures that are named.
+
+use crate::data::{CacheSize, Dataset, ReadOptions};
+use crate::hub::Reference;
+use crate::import::{self, Head, Imported};
+use crate::model::FloatModel;
+use crate::pipeline::{normalize, stored_samples};
+use crate::quantize::Method;
+use anyhow::{Context, Result, bail};
+use artifact::Preprocess;
+use artifact::meta::MAX_LABEL_BYTES;
+use clap::{Args, ValueEnum};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What a model does not say itself.
+#[derive(Debug, Args)]
+pub(super) struct Source {
+    /// Class names in index order, one per line, for a model that brings none
+    #[arg(long, value_name = "FILE")]
+    pub(super) labels: Option<PathBuf>,
+    /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub(super) input_size: Option<u16>,
+    /// Mean of the training pictures, red, green and blue in 0..1, or one number: pictures are
+    /// prepared as (v / 255 − mean) / std instead of as the model says
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    pub(super) mean: Option<Vec<f32>>,
+    /// Their standard deviation; 0.00392157 (1/255) with a mean of 0 leaves values 0 to 255
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    pub(super) std: Option<Vec<f32>>,
+}
+
+/// What int8 is measured on, and how.
+#[derive(Debug, Args)]
+pub(super) struct Calibration {
+    /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
+    /// stored in the checkpoint where left out
+    #[arg(long, value_name = "DIR")]
+    pub(super) calibration: Option<PathBuf>,
+    /// Most calibration pictures
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(super) calibration_pictures: usize,
+    /// How int8 ranges follow from what was measured
+    #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
+    pub(super) calibration_method: MethodArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum MethodArg {
+    /// For each activation the one of these that changes the logits least (mse for large networks)
+    Auto,
+    /// Smallest mean squared error
+    Mse,
+    /// Smallest to largest value
+    MinMax,
+    /// All but 0.01 % of the values
+    Percentile,
+    /// Smallest Kullback–Leibler divergence
+    Entropy,
+}
+
+impl Calibration {
+    pub(super) fn method(&self) -> Method {
+        match self.calibration_method {
+            MethodArg::Auto => Method::Auto,
+            MethodArg::Mse => Method::Mse,
+            MethodArg::MinMax => Method::MinMax,
+            MethodArg::Percentile => Method::Percentile,
+            MethodArg::Entropy => Method::Entropy,
+        }
+    }
+}
+
+/// Opens a model; what `source` says goes before what the file does.
+pub(super) fn open_model(path: &Path, source: &Source) -> Result<Imported> {
+    let mut imported = import::open_any(path, Head::Required, source.input_size)?;
+    let (labels, preprocess) = match &mut imported {
+        Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
+        Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),
+    };
+    if let Some(file) = &source.labels {
+        *labels = read_labels(file, labels.len())?;
+    }
+    if source.mean.is_some() || source.std.is_some() {
+        let [zeros, ones] = [[0.0; 3], [1.0; 3]];
+        let (mean, std) = (rgb(&source.mean, zeros)?, rgb(&source.std, ones)?);
+        let Preprocess { scale, offset, .. } =
+            Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
+        *preprocess = Preprocess { scale, offset, ..*preprocess };
+        if !preprocess.is_valid() {
+            bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+        }
+    }
+    Ok(imported)
+}
+
+/// The float model of either kind; says where its preprocessing is a guess.
+pub(super) fn float_model(
+    imported: &Imported,
+    path: &Path,
+    source: &Source,
+    out: &mut dyn Write,
+) -> Result<FloatModel> {
+    let model = imported.to_float_model().with_context(|| path.display().to_string())?;
+    if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
+        writeln!(
+            out,
+            "{} does not say how pictures are prepared: taken for ImageNet's mean and deviation; \
+             --mean and --std are for others",
+            path.display()
+        )?;
+    }
+    Ok(model)
+}
+
+/// The input's name with `.edge`; beside it where it is a file or folder, here where it is a
+/// hub's.
+pub(super) fn default_output(input: &Path) -> PathBuf {
+    match Reference::of(input) {
+        Ok(Some(model)) => format!("{}.edge", model.model_name()).into(),
+        _ => input.with_extension("edge"),
+    }
+}
+
+/// Reads a file of class names; empty lines at the end do not count.
+fn read_labels(file: &Path, classes: usize) -> Result<Vec<String>> {
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(name)?;
+    let labels: Vec<String> = text.trim_end().lines().map(|l| l.trim().to_owned()).collect();
+    if labels.len() != classes {
+        bail!("{}: {} names, but the model has {classes} classes", name(), labels.len());
+    }
+    if let Some(at) = labels.iter().position(|l| l.is_empty() || l.len() > MAX_LABEL_BYTES) {
+        bail!("{}: line {} is empty or longer than {MAX_LABEL_BYTES} bytes", name(), at + 1);
+    }
+    Ok(labels)
+}
+
+/// Three numbers, or one for all channels.
+fn rgb(numbers: &Option<Vec<f32>>, default: [f32; 3]) -> Result<[f32; 3]> {
+    match numbers.as_deref() {
+        None => Ok(default),
+        Some(&[all]) => Ok([all; 3]),
+        Some(&[r, g, b]) => Ok([r, g, b]),
+        Some(other) => bail!("{other:?}, but one number or three are wanted"),
+    }
+}
+
+pub(super) fn read_data(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Dataset> {
+    let options = ReadOptions {
+        preprocess: model.preprocess,
+        val_split: 0.0,
+        seed: model.seed,
+        classes: None,
+        cache: CacheSize::Auto,
+    };
+    let data = Dataset::read(dir, &options)?;
+    for file in &data.skipped {
+        writeln!(out, "skipped {}", file.escape_debug())?;
+    }
+    Ok(data)
+}
+
+/// Normalized pictures to measure on.
+pub(super) fn calibration_pictures(
+    args: &Calibration,
+    model: &FloatModel,
+    out: &mut dyn Write,
+) -> Result<Vec<Vec<f32>>> {
+    let Some(dir) = &args.calibration else {
+        let mut samples = stored_samples(&model.samples, &model.preprocess)?;
+        samples.truncate(args.calibration_pictures);
+        return Ok(samples);
+    };
+    let data = read_data(dir, model, out)?;
+    let chosen = data.train.stratified(args.calibration_pictures, model.seed);
+    let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &model.preprocess));
+    chosen.iter().map(picture).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::default_output;
+    use std::path::Path;
+
+    #[test]
+    fn models_of_hubs_are_converted_to_here() {
+        for (input, output) in [
+            ("runs/best.mpk", "runs/best.edge"),
+            ("hf://timm/resnet18.a1_in1k", "resnet18.a1_in1k.edge"),
+            ("kaggle://keras/resnet/keras/resnet_18_imagenet/2", "resnet_18_imagenet.edge"),
+            ("resnet_18_imagenet", "resnet_18_imagenet.edge"),
+        ] {
+            assert_eq!(default_output(Path::new(input)), Path::new(output));
+        }
+    }
+}

@@ -6,7 +6,7 @@ use crate::emit::edge::{EmitError, Emitted, Format, input_quant, share_pool_quan
 use crate::graph::{Graph, GraphError, NodeOp};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
-use crate::quantize::{Method, QuantizeError, Quantized, quantize};
+use crate::quantize::{Method, PostTraining, QuantizeError, Quantized, quantize};
 use artifact::{PoolKind, Preprocess};
 use std::io::Cursor;
 
@@ -68,6 +68,8 @@ pub struct Converted {
     pub float: Emitted,
     /// The int8 network; `None` unless int8.
     pub int8: Option<Quantized>,
+    /// Number format of the file.
+    pub quantize: Quantize,
 }
 
 /// Why a model cannot be converted.
@@ -166,14 +168,20 @@ pub fn convert(
                     Quantized::decided(&graph, quants)
                 }
                 None => {
-                    let input = input_quant(&model.preprocess);
-                    let method = options.method;
-                    quantize(&graph, &float.bytes, input, method, calibration, &host, progress)?
+                    let source = PostTraining {
+                        graph: &graph,
+                        float: &float.bytes,
+                        input: input_quant(&model.preprocess),
+                        method: options.method,
+                        pictures: calibration,
+                        attributes: &host,
+                    };
+                    quantize(&source, progress)?
                 }
             };
             let quantized = int8.insert(quantized);
             to_edge(&quantized.graph, Format::I8(&quantized.quants), &attributes)?
         }
     };
-    Ok(Converted { emitted, graph, float, int8 })
+    Ok(Converted { emitted, graph, float, int8, quantize: options.quantize })
 }

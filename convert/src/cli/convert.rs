@@ -180,7 +180,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
     }
-    if !is_verified(args, &options, &model, &converted, &calibration, out)? {
+    if !is_verified(args, &model, &converted, &calibration, out)? {
         return Ok(false);
     }
     if !is_onnx(&output) {
@@ -206,7 +206,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         writeln!(out, "taking fp16 instead")?;
         options.quantize = Quantize::Fp16;
         converted = convert(options)?;
-        if !is_verified(args, &options, &model, &converted, &calibration, out)? {
+        if !is_verified(args, &model, &converted, &calibration, out)? {
             return Ok(false);
         }
         if !is_onnx(&output) {
@@ -217,7 +217,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     // Said last, below the table.
     let report = |out: &mut dyn Write| -> Result<bool> {
         let (Some(labelled), Some(found)) = (&labelled, &accuracy) else { return Ok(true) };
-        let name = match options.quantize {
+        let name = match converted.quantize {
             Quantize::Int8 => "int8",
             Quantize::Fp16 => "fp16",
             Quantize::Bf16 => "bf16",
@@ -236,7 +236,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         }
     };
     if is_onnx(&output) {
-        write_onnx(args, options.quantize, &model, &converted, &output, out)?;
+        write_onnx(args, &model, &converted, &output, out)?;
         return report(out);
     }
     let edge = &converted.emitted.bytes;
@@ -301,7 +301,6 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
 #[cfg(feature = "verify")]
 fn is_verified(
     args: &ConvertArgs,
-    options: &Options,
     model: &FloatModel,
     converted: &Converted,
     pictures: &[Vec<f32>],
@@ -317,7 +316,7 @@ fn is_verified(
     } else {
         pictures
     };
-    let (checks, count) = verify(converted, options.quantize, &model.preprocess, pictures)?;
+    let (checks, count) = verify(converted, &model.preprocess, pictures)?;
     let noise = if pictures.is_empty() { " of noise" } else { "" };
     writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
     for check in &checks {
@@ -341,7 +340,6 @@ fn is_verified(
 #[cfg(not(feature = "verify"))]
 fn is_verified(
     _: &ConvertArgs,
-    _: &Options,
     _: &FloatModel,
     _: &Converted,
     _: &[Vec<f32>],
@@ -352,7 +350,6 @@ fn is_verified(
 
 fn write_onnx(
     args: &ConvertArgs,
-    quantize: Quantize,
     model: &FloatModel,
     converted: &Converted,
     output: &Path,
@@ -362,7 +359,7 @@ fn write_onnx(
         true => (Form::Integer, "int8 as integers"),
         false => (Form::Qdq, "int8 as QDQ"),
     };
-    let (graph, format, name) = match (quantize, &converted.int8) {
+    let (graph, format, name) = match (converted.quantize, &converted.int8) {
         (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), int8_name),
         (Quantize::Fp16, None) => (&converted.graph, Format::F16, "fp16 weights"),
         _ => (&converted.graph, Format::F32, "f32"),

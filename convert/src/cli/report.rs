@@ -8,7 +8,7 @@ use super::{show, show_progress};
 use crate::checkpoint::write_atomic;
 use crate::page::{self, check_extension};
 use crate::pipeline::{Options, Target, convert, denormalize};
-use crate::quantize::{decibels, measure, report_page, sorted, worst};
+use crate::quantize::{ReportPage, decibels, measure, sorted, worst};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::io::Write;
@@ -82,8 +82,9 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
         measured.pictures.len()
     )?;
     let rgb: Vec<Vec<u8>> = pictures.iter().map(|p| denormalize(p, &model.preprocess)).collect();
-    let html = report_page(&model, int8, &measured, &rgb, &notes, command)?;
-    page::save(&html, &page)?;
+    let report =
+        ReportPage { model: &model, int8, measured: &measured, rgb: &rgb, notes: &notes, command };
+    page::save(&report.html()?, &page)?;
     writeln!(out, "{}: the page", page.display())?;
     if let Some(path) = &args.json {
         let figures = serde_json::json!({

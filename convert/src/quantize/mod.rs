@@ -14,9 +14,9 @@ pub(crate) use calibrate::values;
 pub use calibrate::{Activation, CalibrationError, calibrate};
 pub use equalize::{Outlier, equalize, outliers};
 pub use measure::{LayerError, Measured, PictureError, measure};
-pub use page::report_page;
+pub use page::ReportPage;
 pub(crate) use page::{decibels, sorted, worst};
-pub use post_training::{QuantizeError, Quantized, quantize};
+pub use post_training::{PostTraining, QuantizeError, Quantized, quantize};
 pub use range::{Histogram, Method};
 
 use artifact::Quant;

@@ -73,72 +73,88 @@ pub(crate) fn sorted(measured: &Measured) -> Vec<&PictureError> {
     pictures
 }
 
-/// The report as one HTML file; `notes` are what quantization found and did, `rgb` are the pixels of
-/// the pictures measured on.
-///
-/// # Errors
-/// Pixels of another size than the model's input.
-pub fn report_page(
-    model: &FloatModel,
-    int8: &Quantized,
-    measured: &Measured,
-    rgb: &[Vec<u8>],
-    notes: &[String],
-    command: &str,
-) -> anyhow::Result<String> {
-    let worst: Vec<&str> = worst(measured).into_iter().map(|l| l.name.as_str()).collect();
-    let row = |l: &LayerError| Row {
-        is_worst: worst.contains(&l.name.as_str()),
-        name: l.name.clone(),
-        operation: l.operation,
-        shape: l.shape.map(|s| s.to_string()).join("×"),
-        sqnr: decibels(l.sqnr_db),
-        bar: format!(
-            "{:.1}",
-            (l.sqnr_db.unwrap_or(FULL_BAR_DB) / FULL_BAR_DB).clamp(0.0, 1.0) * 100.0
-        ),
-        lost: decibels(l.lost_db),
-        cosine: format!("{:.5}", l.cosine),
-        saturated: match l.saturated {
-            0.0 => "0".into(),
-            share => format!("{:.3} %", share * 100.0),
-        },
-        range: format!("{:.3} … {:.3}", l.low, l.high),
-        scale: format!("{:.5}", l.scale),
-        method: l.method.unwrap_or("given"),
-    };
-    let label = |class: usize, probability: f32| {
-        let name = model.labels.get(class).map_or("?", String::as_str);
-        format!("{name} {:.1} %", probability * 100.0)
-    };
-    let mut pictures = Vec::new();
-    for p in sorted(measured).into_iter().take(MAX_PICTURES) {
-        let Some(rgb) = rgb.get(p.picture) else { continue };
-        pictures.push(Picture {
-            thumbnail: Thumbnail::new(rgb, &model.preprocess)?,
-            float: label(p.float_class, p.float_probability),
-            int8: label(p.int8_class, p.int8_probability),
-            changed: p.float_class != p.int8_class,
-            error: format!("logits off by {:.1} %", p.error * 100.0),
-        });
+/// What a report is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportPage<'a> {
+    /// The model.
+    pub model: &'a FloatModel,
+    /// Its int8 network.
+    pub int8: &'a Quantized,
+    /// What was measured of that.
+    pub measured: &'a Measured,
+    /// Pixels of the pictures measured on.
+    pub rgb: &'a [Vec<u8>],
+    /// What quantization found and did.
+    pub notes: &'a [String],
+    /// As it was typed.
+    pub command: &'a str,
+}
+
+impl ReportPage<'_> {
+    /// The report as one HTML file.
+    ///
+    /// # Errors
+    /// Pixels of another size than the model's input.
+    pub fn html(&self) -> anyhow::Result<String> {
+        page::finish(&self.page()?)
     }
-    let logits = measured.layers.last();
-    let card = |name: &str, value: String| [name.to_owned(), value];
-    let page = Page {
-        title: format!("{} in int8", int8.graph.name),
-        cards: vec![
-            card("same class", format!("{:.1} %", measured.agreement() * 100.0)),
-            card("pictures", measured.pictures.len().to_string()),
-            card("signal to noise of the logits", decibels(logits.and_then(|l| l.sqnr_db))),
-            card("layers", int8.graph.nodes.len().saturating_sub(1).to_string()),
-        ],
-        notes: notes.to_vec(),
-        layers: measured.layers.iter().map(row).collect(),
-        explanation: "Those whose class changes first, then those whose logits do, in units of \
+
+    fn page(&self) -> anyhow::Result<Page> {
+        let Self { model, int8, measured, rgb, notes, command } = *self;
+        let worst: Vec<&str> = worst(measured).into_iter().map(|l| l.name.as_str()).collect();
+        let row = |l: &LayerError| Row {
+            is_worst: worst.contains(&l.name.as_str()),
+            name: l.name.clone(),
+            operation: l.operation,
+            shape: l.shape.map(|s| s.to_string()).join("×"),
+            sqnr: decibels(l.sqnr_db),
+            bar: format!(
+                "{:.1}",
+                (l.sqnr_db.unwrap_or(FULL_BAR_DB) / FULL_BAR_DB).clamp(0.0, 1.0) * 100.0
+            ),
+            lost: decibels(l.lost_db),
+            cosine: format!("{:.5}", l.cosine),
+            saturated: match l.saturated {
+                0.0 => "0".into(),
+                share => format!("{:.3} %", share * 100.0),
+            },
+            range: format!("{:.3} … {:.3}", l.low, l.high),
+            scale: format!("{:.5}", l.scale),
+            method: l.method.unwrap_or("given"),
+        };
+        let label = |class: usize, probability: f32| {
+            let name = model.labels.get(class).map_or("?", String::as_str);
+            format!("{name} {:.1} %", probability * 100.0)
+        };
+        let mut pictures = Vec::new();
+        for p in sorted(measured).into_iter().take(MAX_PICTURES) {
+            let Some(rgb) = rgb.get(p.picture) else { continue };
+            pictures.push(Picture {
+                thumbnail: Thumbnail::new(rgb, &model.preprocess)?,
+                float: label(p.float_class, p.float_probability),
+                int8: label(p.int8_class, p.int8_probability),
+                changed: p.float_class != p.int8_class,
+                error: format!("logits off by {:.1} %", p.error * 100.0),
+            });
+        }
+        let logits = measured.layers.last();
+        let card = |name: &str, value: String| [name.to_owned(), value];
+        Ok(Page {
+            title: format!("{} in int8", int8.graph.name),
+            cards: vec![
+                card("same class", format!("{:.1} %", measured.agreement() * 100.0)),
+                card("pictures", measured.pictures.len().to_string()),
+                card("signal to noise of the logits", decibels(logits.and_then(|l| l.sqnr_db))),
+                card("layers", int8.graph.nodes.len().saturating_sub(1).to_string()),
+            ],
+            notes: notes.to_vec(),
+            layers: measured.layers.iter().map(row).collect(),
+            explanation:
+                "Those whose class changes first, then those whose logits do, in units of \
                       their deviation over all pictures."
-            .into(),
-        pictures,
-        command: command.into(),
-    };
-    page::finish(&page)
+                    .into(),
+            pictures,
+            command: command.into(),
+        })
+    }
 }

@@ -90,20 +90,32 @@ impl Trial<'_> {
     }
 }
 
-/// Quantizes an optimized graph whose f32 device file is `float`, on normalized `pictures`.
-/// `input` is how pictures are stored; what the graph's nodes say of themselves is kept.
+/// What is to be quantized, and on what.
+#[derive(Debug, Clone, Copy)]
+pub struct PostTraining<'a> {
+    /// The optimized graph; what its nodes say of their quantization is kept.
+    pub graph: &'a Graph,
+    /// Its f32 device file.
+    pub float: &'a [u8],
+    /// How pictures are stored.
+    pub input: Quant,
+    /// Choice of ranges.
+    pub method: Method,
+    /// Normalized pictures.
+    pub pictures: &'a [Vec<f32>],
+    /// Of the files in which what is tried is judged.
+    pub attributes: &'a Attributes<'a>,
+}
+
+/// Quantizes; `progress` is told what is done of how much, several times from the start.
 ///
 /// # Errors
 /// No pictures, activations that are not finite, or scales out of range.
 pub fn quantize(
-    graph: &Graph,
-    float: &[u8],
-    input: Quant,
-    method: Method,
-    pictures: &[Vec<f32>],
-    attributes: &Attributes<'_>,
+    source: &PostTraining<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Quantized, QuantizeError> {
+    let &PostTraining { graph, float, input, method, pictures, attributes } = source;
     let mut fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
     let is_float = fixed.iter().all(Option::is_none);
     fixed[0] = fixed[0].or(Some(input));
@@ -259,8 +271,10 @@ mod tests {
         let attributes = model.attributes(Target::Host, false);
         let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
         let input = input_quant(&model.preprocess);
-        let int8 =
-            quantize(graph, &float, input, Method::Mse, pictures, &attributes, |_, _| ()).unwrap();
+        let method = Method::Mse;
+        let source =
+            PostTraining { graph, float: &float, input, method, pictures, attributes: &attributes };
+        let int8 = quantize(&source, |_, _| ()).unwrap();
         let wanted = logits(&float, pictures).unwrap();
         let deviation =
             wanted.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / wanted.len() as f64;

@@ -96,7 +96,6 @@ pub enum VerifyError {
 /// A file or an exported model that does not run.
 pub fn verify(
     converted: &Converted,
-    quantize: Quantize,
     preprocess: &Preprocess,
     pictures: &[Vec<f32>],
 ) -> Result<(Vec<Check>, usize), VerifyError> {
@@ -111,7 +110,7 @@ pub fn verify(
     };
     let graph = &converted.graph;
     let emitted = &converted.emitted.bytes;
-    let checks = match (&converted.int8, quantize) {
+    let checks = match (&converted.int8, converted.quantize) {
         (Some(int8), _) => {
             let float = floats(graph, Format::F32, &converted.float.bytes, pictures, 1e-4)?;
             let [reference, integers] =
@@ -230,8 +229,7 @@ mod tests {
         for quantize in [Quantize::Int8, Quantize::Fp16, Quantize::None] {
             let options = Options { quantize, ..Options::default() };
             let mut converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
-            let (checks, count) =
-                verify(&converted, quantize, &model.preprocess, &pictures).unwrap();
+            let (checks, count) = verify(&converted, &model.preprocess, &pictures).unwrap();
             assert!(count > 1 && checks.iter().all(Check::is_passed), "{checks:?}");
 
             let name = "stack1_block0_2_conv";
@@ -239,14 +237,14 @@ mod tests {
             let node = graph.nodes.iter_mut().find(|n| n.name == name).unwrap();
             let NodeOp::Conv2d(conv) = &mut node.op else { panic!("{name} is no convolution") };
             conv.bias[5] += 0.5;
-            let format = match (&converted.int8, quantize) {
+            let format = match (&converted.int8, converted.quantize) {
                 (Some(int8), _) => Format::I8(&int8.quants),
                 (None, Quantize::Fp16) => Format::F16,
                 (None, _) => Format::F32,
             };
             let attributes = model.attributes(Target::Host, true);
             converted.emitted = to_edge(&graph, format, &attributes).unwrap();
-            let (checks, _) = verify(&converted, quantize, &model.preprocess, &pictures).unwrap();
+            let (checks, _) = verify(&converted, &model.preprocess, &pictures).unwrap();
             let failed = checks.iter().filter(|c| !c.is_passed());
             let failed: Vec<&str> = failed.map(|c| c.layer.as_str()).collect();
             // The formulas are told the same bias.

@@ -75,7 +75,17 @@ pub(super) fn rounded_weights<const D: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resnet::{Init, ResNet, save_tensors};
+    use artifact::Preprocess;
+    use burn::module::Module;
     use burn::tensor::{Device, TensorData};
+    use convert::checkpoint::{Checkpoint, FORMAT, TrainingRecord, VERSION};
+    use convert::model::FloatModel;
+    use convert::pipeline::{Options, convert};
+    use convert::quantize::Method;
+    use convert::random::Rng;
+    use convert::resnet::ResNetConfig;
+    use runtime::{AlignedBuf, Model, Session};
 
     fn device() -> Device {
         Device::flex().autodiff()
@@ -124,5 +134,72 @@ mod tests {
         assert_eq!(rounding.range("a", Some([-1.0, 2.0])), Some([-1.0, 1.02]));
         assert_eq!(rounding.range("a", None), Some([-1.0, 1.02]));
         assert_eq!(rounding.range("b", None), None);
+    }
+
+    /// A network that rounds computes nearly what int8 makes of it, and so do its copies.
+    #[test]
+    fn networks_compute_as_the_device_will() {
+        const PICTURES: usize = 12;
+        let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
+        let mut net = ResNet::new(&config, Init::he(4), &device()).unwrap();
+        net.set_rounding(true);
+        // Bytes, as the input of the device has them.
+        let mut rng = Rng::keyed(&[4]);
+        let values: Vec<f32> = (0..PICTURES * 3 * 32 * 32)
+            .map(|i| {
+                // Each picture and channel has a brightness of its own, or all would be alike.
+                let base = (i / 1024 * 37 % 200) as f32;
+                (base + rng.below(56) as f32) / 127.5 - 1.0
+            })
+            .collect();
+        let planar = |device: &Device| {
+            Tensor::<4>::from_data(TensorData::new(values.clone(), [PICTURES, 3, 32, 32]), device)
+        };
+        // Running statistics and ranges become those of the batch.
+        for _ in 0..60 {
+            net.forward(planar(&device()));
+        }
+        let used = net.valid();
+        let numbers = |x: Tensor<2>| x.into_data().iter::<f32>().collect::<Vec<f32>>();
+        let rounded = numbers(used.forward(planar(&Device::flex())));
+        let mut plain = net.valid();
+        plain.set_rounding(false);
+        let plain = numbers(plain.forward(planar(&Device::flex())));
+
+        let preprocess = Preprocess::normalized(32, 32, [0.5; 3], [0.5; 3]);
+        let checkpoint = Checkpoint {
+            format: FORMAT.into(),
+            version: VERSION,
+            labels: (0..10).map(|i| i.to_string()).collect(),
+            config,
+            preprocess,
+            tensors: save_tensors(&net),
+            samples: Vec::new(),
+            training: TrainingRecord::default(),
+        };
+        let pictures: Vec<Vec<f32>> = values
+            .chunks_exact(3 * 1024)
+            .map(|p| (0..p.len()).map(|i| p[i % 3 * 1024 + i / 3]).collect())
+            .collect();
+        let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        let options = Options { method: Method::MinMax, ..Options::default() };
+        let converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
+        let file = AlignedBuf::from_slice(&converted.emitted.bytes);
+        let device = Model::new(&file).unwrap();
+        let mut arena = AlignedBuf::zeroed(device.arena_len());
+        let mut session = Session::new(&device, &mut arena).unwrap();
+        let mut int8 = Vec::new();
+        for picture in &pictures {
+            let mut input = session.input_mut();
+            picture.iter().enumerate().for_each(|(i, v)| input.set(i, *v));
+            int8.extend(session.run().iter());
+        }
+        let distance = |a: &[f32], b: &[f32]| {
+            let square = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+            (square / b.iter().map(|b| b.powi(2)).sum::<f32>()).sqrt()
+        };
+        assert!(distance(&rounded, &plain) > 1e-3, "nothing is rounded");
+        let apart = distance(&rounded, &int8);
+        assert!(apart < 0.04, "{apart} of int8, which is {} from floats", distance(&int8, &plain));
     }
 }

@@ -15,7 +15,7 @@ use crate::emit::torch::to_safetensors;
 use crate::import::Imported;
 use crate::inspect::edge_table;
 use crate::model::FloatModel;
-use crate::pipeline::{Converted, Options, Quantize, Target, convert, stored_samples};
+use crate::pipeline::{Converted, Options, Quantize, Target, convert};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, worst};
 #[cfg(feature = "verify")]
 use crate::verify::{Check, verify};
@@ -311,7 +311,7 @@ fn is_verified(
     }
     let stored;
     let pictures = if pictures.is_empty() {
-        stored = stored_samples(&model.samples, &model.preprocess)?;
+        stored = crate::pipeline::stored_samples(&model.samples, &model.preprocess)?;
         &stored
     } else {
         pictures

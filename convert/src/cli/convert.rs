@@ -438,7 +438,7 @@ impl Accuracy {
             labelled.dir.display(),
             self.float * 100.0,
             self.device * 100.0,
-            -self.drop(),
+            (self.device - self.float) * 100.0,
             self.agreement * 100.0,
         )
     }

@@ -462,7 +462,14 @@ impl<'a> Emitter<'a> {
         if relu {
             let unclamped = self.names.unique(&format!("{target}_unclamped"));
             emit(self, &unclamped);
+            // The layer is what is clamped.
+            if let Some(layer) = self.nodes.last_mut() {
+                layer.name = target.into();
+            }
             self.push("Relu", &[&unclamped], target, Vec::new());
+            if let Some(clamp) = self.nodes.last_mut() {
+                clamp.name.push_str("_relu");
+            }
         } else {
             emit(self, target);
         }

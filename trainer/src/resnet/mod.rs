@@ -22,6 +22,7 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use convert::padding::{ConvPadding, same_padding};
 use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a network computes.
@@ -240,9 +241,14 @@ impl ResNet {
     }
 
     /// Lets the network compute as int8 will: weights and maps are rounded to its steps. Ranges of
-    /// maps are learned from the batches that it trains on.
-    pub fn set_rounding(&mut self, rounds: bool) {
-        self.rounding = rounds.then(Arc::default);
+    /// maps are learned from the batches that it trains on, beginning with those given.
+    pub fn set_rounding(&mut self, ranges: Option<BTreeMap<String, [f32; 2]>>) {
+        self.rounding = ranges.map(|ranges| Arc::new(Rounding::new(ranges)));
+    }
+
+    /// Ranges of maps that were learned; none of a network that does not round.
+    pub fn ranges(&self) -> BTreeMap<String, [f32; 2]> {
+        self.rounding.as_ref().map_or_else(BTreeMap::new, |rounding| rounding.ranges())
     }
 
     /// Stops everything but the head from learning, batch-norms keeping their statistics; or

@@ -14,12 +14,20 @@ use std::sync::{Mutex, PoisonError};
 const SHARE: f32 = 0.02;
 
 /// The ranges of a network's maps, by the layer that writes them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rounding {
     ranges: Mutex<BTreeMap<String, [f32; 2]>>,
 }
 
 impl Rounding {
+    pub(super) fn new(ranges: BTreeMap<String, [f32; 2]>) -> Self {
+        Self { ranges: Mutex::new(ranges) }
+    }
+
+    pub(super) fn ranges(&self) -> BTreeMap<String, [f32; 2]> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The range of map `name` after a batch whose extremes are `seen`; of a network that is only
     /// used, `None` is seen. Nothing of a map that no batch has shown yet.
     pub(super) fn range(&self, name: &str, seen: Option<[f32; 2]>) -> Option<[f32; 2]> {
@@ -128,12 +136,14 @@ mod tests {
 
     #[test]
     fn ranges_follow_the_batches() {
-        let rounding = Rounding::default();
+        let rounding = Rounding::new(BTreeMap::new());
         assert_eq!(rounding.range("a", None), None);
         assert_eq!(rounding.range("a", Some([-1.0, 1.0])), Some([-1.0, 1.0]));
         assert_eq!(rounding.range("a", Some([-1.0, 2.0])), Some([-1.0, 1.02]));
         assert_eq!(rounding.range("a", None), Some([-1.0, 1.02]));
         assert_eq!(rounding.range("b", None), None);
+        let again = Rounding::new(rounding.ranges());
+        assert_eq!(again.range("a", None), Some([-1.0, 1.02]));
     }
 
     /// A network that rounds computes nearly what int8 makes of it, and so do its copies.
@@ -142,7 +152,7 @@ mod tests {
         const PICTURES: usize = 12;
         let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
         let mut net = ResNet::new(&config, Init::he(4), &device()).unwrap();
-        net.set_rounding(true);
+        net.set_rounding(Some(BTreeMap::new()));
         // Bytes, as the input of the device has them.
         let mut rng = Rng::keyed(&[4]);
         let values: Vec<f32> = (0..PICTURES * 3 * 32 * 32)
@@ -163,7 +173,7 @@ mod tests {
         let numbers = |x: Tensor<2>| x.into_data().iter::<f32>().collect::<Vec<f32>>();
         let rounded = numbers(used.forward(planar(&Device::flex())));
         let mut plain = net.valid();
-        plain.set_rounding(false);
+        plain.set_rounding(None);
         let plain = numbers(plain.forward(planar(&Device::flex())));
 
         let preprocess = Preprocess::normalized(32, 32, [0.5; 3], [0.5; 3]);

@@ -171,13 +171,15 @@ impl Recipe {
             ("optimizer", optimizer.into()),
             ("patience", or_none(self.patience.map(|p| p.to_string()))),
             ("precision", self.precision.to_string()),
-            ("qat", self.qat.to_string()),
             ("seed", self.seed.to_string()),
             ("start-size", or_none(self.start_size.map(|side| side.to_string()))),
             ("warmup-epochs", self.warmup_epochs.to_string()),
             ("weight-decay", o.weight_decay.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        .into_iter()
+        // Others are as they were before there was this one.
+        .chain(self.qat.then(|| ("qat".into(), "true".into())))
+        .collect()
     }
 }

@@ -82,7 +82,6 @@ impl Run<'_> {
             )?;
         }
         net.set_precision(recipe.precision);
-        net.set_rounding(recipe.qat);
         let mut optimizer = Optimizer::new(recipe.optimizer);
         let mut state = distributed::from_first(|| {
             std::fs::create_dir_all(&self.dir)
@@ -101,6 +100,9 @@ impl Run<'_> {
         self.check_agreement(&state, &data)?;
         resnet::load_tensors(&mut net, &state.last.tensors, false)?;
         optimizer.restore(core::mem::take(&mut state.memory), &self.device);
+        if recipe.qat {
+            net.set_rounding(Some(core::mem::take(&mut state.ranges)));
+        }
         if state.epoch > 0 {
             writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
         }
@@ -160,6 +162,7 @@ impl Run<'_> {
             }
             finished.save(&self.dir.join("last.mpk"))?;
             state.memory = optimizer.memory();
+            state.ranges = net.ranges();
             // Last: whatever was written before is written again by the repeated epoch.
             state.save(&self.dir.join("state.mpk"))?;
         }
@@ -422,6 +425,21 @@ mod tests {
 
     #[test]
     fn a_resumed_run_equals_an_unbroken_one() {
+        resumed_equals_unbroken(false);
+    }
+
+    /// Also where ranges are learned.
+    #[test]
+    fn a_resumed_run_to_int8_equals_an_unbroken_one() {
+        resumed_equals_unbroken(true);
+    }
+
+    fn resumed_equals_unbroken(qat: bool) {
+        let run = |dir, epochs, resume, stop| {
+            let mut run = run(dir, epochs, resume, stop);
+            run.recipe.qat = qat;
+            run
+        };
         let dir = tempfile::tempdir().unwrap();
         let data = pictures(&dir.path().join("data"));
         let never = AtomicBool::new(false);

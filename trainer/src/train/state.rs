@@ -28,6 +28,9 @@ pub struct State {
     pub best_epoch: u32,
     /// Optimizer.
     pub memory: Memory,
+    /// Ranges of maps, where the network rounds them as int8 does.
+    #[serde(default)]
+    pub ranges: BTreeMap<String, [f32; 2]>,
     /// Network and figures after the epoch, the weights as they learn: not averaged.
     pub last: Checkpoint,
 }
@@ -66,6 +69,7 @@ impl State {
             best: None,
             best_epoch: 0,
             memory: Memory::default(),
+            ranges: BTreeMap::new(),
             last,
         }
     }

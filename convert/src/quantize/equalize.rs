@@ -87,7 +87,7 @@ pub fn equalize(graph: &mut Graph, activations: &[Activation]) {
                 }
             }
         }
-        let factor = |(span, weight): (&f32, f32)| (span / weight).sqrt().clamp(1e-4, 1e4);
+        let factor = |(span, weight): (&f32, f32)| (span / weight).sqrt().clamp(1e-12, 1e12);
         let factors: Vec<f32> = spans.iter().zip(relative(&weights)).map(factor).collect();
         scale(graph, &space, id, &factors);
     }

@@ -191,3 +191,33 @@ pub(crate) struct Dimension {
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
 }
+
+impl Attribute {
+    /// A number.
+    pub(crate) fn int(name: &str, value: i64) -> Self {
+        let r#type = Some(AttributeType::Int.into());
+        Self { name: name.into(), i: Some(value), r#type, ..Default::default() }
+    }
+
+    /// Several numbers.
+    pub(crate) fn ints(name: &str, values: &[i64]) -> Self {
+        let r#type = Some(AttributeType::Ints.into());
+        Self { name: name.into(), ints: values.to_vec(), r#type, ..Default::default() }
+    }
+
+    /// A real number.
+    pub(crate) fn float(name: &str, value: f32) -> Self {
+        let r#type = Some(AttributeType::Float.into());
+        Self { name: name.into(), f: Some(value), r#type, ..Default::default() }
+    }
+}
+
+impl ValueInfo {
+    /// A tensor; dimensions that are not positive are open.
+    pub(crate) fn tensor(name: &str, data_type: i32, dims: &[i64]) -> Self {
+        let dim = |&d: &i64| Dimension { dim_value: Some(d).filter(|&d| d > 0) };
+        let shape = Some(TensorShape { dim: dims.iter().map(dim).collect() });
+        let tensor_type = Some(TensorType { elem_type: Some(data_type), shape });
+        Self { name: name.into(), r#type: Some(Type { tensor_type }) }
+    }
+}

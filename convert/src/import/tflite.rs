@@ -288,7 +288,7 @@ impl<'a> File<'a> {
         for &index in &self.inputs {
             let tensor = self.tensor(index)?;
             let name = format!("input {index}");
-            writer.graph.input.push(value_info(&name, &tensor.dims));
+            writer.graph.input.push(proto::ValueInfo::tensor(&name, proto::FLOAT, &tensor.dims));
             quant = writer.stored(index, name)?;
         }
         let needed = self.needed();
@@ -299,7 +299,7 @@ impl<'a> File<'a> {
         }
         let output = self.outputs.first();
         let output = output.ok_or_else(|| Fault::Unsupported("a model without output".into()))?;
-        writer.graph.output.push(value_info(&value(*output), &[]));
+        writer.graph.output.push(proto::ValueInfo::tensor(&value(*output), proto::FLOAT, &[]));
         let model = proto::Model {
             opset_import: vec![proto::OperatorSet { domain: None, version: Some(OPSET) }],
             graph: Some(writer.graph),
@@ -339,24 +339,6 @@ fn data_type(tensor_type: i8) -> i32 {
 /// The name of a tensor in the rewritten graph.
 fn value(index: i32) -> String {
     format!("tensor {index}")
-}
-
-fn value_info(name: &str, dims: &[i64]) -> proto::ValueInfo {
-    let dim =
-        dims.iter().map(|&d| proto::Dimension { dim_value: Some(d).filter(|&d| d > 0) }).collect();
-    let tensor = proto::TensorType {
-        elem_type: Some(proto::FLOAT),
-        shape: Some(proto::TensorShape { dim }),
-    };
-    proto::ValueInfo { name: name.into(), r#type: Some(proto::Type { tensor_type: Some(tensor) }) }
-}
-
-fn int(name: &str, value: i64) -> proto::Attribute {
-    proto::Attribute { name: name.into(), i: Some(value), ..Default::default() }
-}
-
-fn ints(name: &str, values: &[i64]) -> proto::Attribute {
-    proto::Attribute { name: name.into(), ints: values.to_vec(), ..Default::default() }
 }
 
 /// Writes the graph of ONNX.
@@ -433,7 +415,7 @@ impl Writer<'_, '_> {
             let stored = format!("{name} stored");
             self.constant(&stored, &tensor.dims, tensor.data_type, data);
             let [scale, zero] = self.quantization(index, tensor);
-            let axis = vec![int("axis", tensor.axis)];
+            let axis = vec![proto::Attribute::int("axis", tensor.axis)];
             self.push("DequantizeLinear", &tensor.name, &[&stored, &scale, &zero], &name, axis);
         } else {
             self.constant(&name, &tensor.dims, tensor.data_type, data);
@@ -505,33 +487,48 @@ impl Writer<'_, '_> {
             "CONV_2D" => {
                 clamp = layer.byte(3)?;
                 let mut attributes = vec![
-                    ints("strides", &[layer.int(2)?, layer.int(1)?]),
-                    ints("dilations", &[layer.int(5)?.max(1), layer.int(4)?.max(1)]),
+                    proto::Attribute::ints("strides", &[layer.int(2)?, layer.int(1)?]),
+                    proto::Attribute::ints(
+                        "dilations",
+                        &[layer.int(5)?.max(1), layer.int(4)?.max(1)],
+                    ),
                 ];
                 attributes.push(automatic_padding(layer)?);
                 let [x, weights] = [0, 1].map(|i| format!("{real} nchw {i}"));
                 let from = |i: usize| inputs.get(i).copied().unwrap_or_default();
-                let to_nchw = || vec![ints("perm", &[0, 3, 1, 2])];
+                let to_nchw = || vec![proto::Attribute::ints("perm", &[0, 3, 1, 2])];
                 self.push("Transpose", &title, &[from(0)], &x, to_nchw());
                 self.push("Transpose", &title, &[from(1)], &weights, to_nchw());
                 let channels_first = format!("{real} nchw");
                 let operands = [&x, &weights, from(2)];
                 self.push("Conv", &title, &operands, &channels_first, attributes);
-                let back = vec![ints("perm", &[0, 2, 3, 1])];
+                let back = vec![proto::Attribute::ints("perm", &[0, 2, 3, 1])];
                 self.push("Transpose", &title, &[&channels_first], &real, back);
             }
             "MAX_POOL_2D" | "AVERAGE_POOL_2D" => {
                 clamp = layer.byte(5)?;
                 let attributes = vec![
-                    ints("strides", &[layer.int(2)?, layer.int(1)?]),
-                    ints("kernel_shape", &[layer.int(4)?, layer.int(3)?]),
+                    proto::Attribute::ints("strides", &[layer.int(2)?, layer.int(1)?]),
+                    proto::Attribute::ints("kernel_shape", &[layer.int(4)?, layer.int(3)?]),
                     automatic_padding(layer)?,
                 ];
                 let kind = if operator == "MAX_POOL_2D" { "MaxPool" } else { "AveragePool" };
                 let [x, y] = [0, 1].map(|i| format!("{real} nchw {i}"));
-                self.push("Transpose", &title, &inputs, &x, vec![ints("perm", &[0, 3, 1, 2])]);
+                self.push(
+                    "Transpose",
+                    &title,
+                    &inputs,
+                    &x,
+                    vec![proto::Attribute::ints("perm", &[0, 3, 1, 2])],
+                );
                 self.push(kind, &title, &[&x], &y, attributes);
-                self.push("Transpose", &title, &[&y], &real, vec![ints("perm", &[0, 2, 3, 1])]);
+                self.push(
+                    "Transpose",
+                    &title,
+                    &[&y],
+                    &real,
+                    vec![proto::Attribute::ints("perm", &[0, 2, 3, 1])],
+                );
             }
             "FULLY_CONNECTED" => {
                 clamp = layer.byte(0)?;
@@ -544,7 +541,13 @@ impl Writer<'_, '_> {
                 self.push("Flatten", &title, &[x], &flat, Vec::new());
                 let operands: Vec<&str> =
                     [flat.as_str()].into_iter().chain(others.iter().copied()).collect();
-                self.push("Gemm", &title, &operands, &real, vec![int("transB", 1)]);
+                self.push(
+                    "Gemm",
+                    &title,
+                    &operands,
+                    &real,
+                    vec![proto::Attribute::int("transB", 1)],
+                );
             }
             "ADD" | "SUB" | "MUL" | "DIV" => {
                 clamp = layer.byte(0)?;
@@ -558,7 +561,10 @@ impl Writer<'_, '_> {
             }
             "MEAN" | "REDUCE_MAX" => {
                 let kind = if operator == "MEAN" { "ReduceMean" } else { "ReduceMax" };
-                let attributes = vec![ints("axes", &constant(1)?), int("keepdims", layer.byte(0)?)];
+                let attributes = vec![
+                    proto::Attribute::ints("axes", &constant(1)?),
+                    proto::Attribute::int("keepdims", layer.byte(0)?),
+                ];
                 self.push(kind, &title, &inputs, &real, attributes);
             }
             "RESHAPE" | "SQUEEZE" | "EXPAND_DIMS" => {
@@ -571,7 +577,7 @@ impl Writer<'_, '_> {
                 self.push("Reshape", &title, &[inputs[0], &shape], &real, Vec::new());
             }
             "TRANSPOSE" => {
-                let order = vec![ints("perm", &constant(1)?)];
+                let order = vec![proto::Attribute::ints("perm", &constant(1)?)];
                 self.push("Transpose", &title, &inputs, &real, order);
             }
             "PAD" | "PADV2" => {
@@ -583,7 +589,13 @@ impl Writer<'_, '_> {
                 if let Some(value) = inputs.get(2) {
                     operands.extend(["", value]);
                 }
-                self.push("Pad", &title, &operands, &real, vec![ints("pads", &pads)]);
+                self.push(
+                    "Pad",
+                    &title,
+                    &operands,
+                    &real,
+                    vec![proto::Attribute::ints("pads", &pads)],
+                );
             }
             "RELU" => self.push("Relu", &title, &inputs, &real, Vec::new()),
             "CAST" | "QUANTIZE" | "DEQUANTIZE" => {

@@ -1,6 +1,6 @@
 //! Int8 as operations on integers ([`super::Form::Integer`]).
 
-use super::{Emitter, INPUT, Integers, OUTPUT, floats_as_bytes, int, oihw, window};
+use super::{Emitter, INPUT, Integers, OUTPUT, floats_as_bytes, oihw, window};
 use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use crate::onnx_proto as proto;
 use artifact::{PoolKind, Quant};
@@ -22,7 +22,7 @@ impl Emitter<'_> {
         let last = &values[graph.output()];
         if self.flat_output {
             let map = self.dequantize(quants, graph.output(), last);
-            self.push("Flatten", &[&map], OUTPUT, vec![int("axis", 1)]);
+            self.push("Flatten", &[&map], OUTPUT, vec![proto::Attribute::int("axis", 1)]);
         } else {
             let [scale, zero] = self.quantization(quants, graph.output());
             self.push("DequantizeLinear", &[last, &scale, &zero], OUTPUT, Vec::new());
@@ -98,7 +98,12 @@ impl Emitter<'_> {
         self.push("ConvInteger", &[inputs[0], &weights, &x_zero], &sums, window);
         let [as_float, scaled, real] = ["sums_float", "scaled", "conv"]
             .map(|part| self.names.unique(&format!("{target}_{part}")));
-        self.push("Cast", &[&sums], &as_float, vec![int("to", proto::FLOAT.into())]);
+        self.push(
+            "Cast",
+            &[&sums],
+            &as_float,
+            vec![proto::Attribute::int("to", proto::FLOAT.into())],
+        );
         let biases = bias.iter().zip(&units).map(|(bias, unit)| *bias as f32 * unit);
         let biases = self.constant(target, "bias", &[c_out, 1, 1], biases);
         let units = self.constant(target, "unit", &[c_out, 1, 1], units);

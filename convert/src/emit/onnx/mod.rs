@@ -59,8 +59,8 @@ pub fn to_onnx(
         metadata("labels", serde_json::json!(labels)),
         metadata("preprocess", serde_json::json!(preprocess)),
     ];
-    let inputs = vec![value_info(INPUT, proto::FLOAT, &nchw(graph.input_shape()))];
-    let outputs = vec![value_info(OUTPUT, proto::FLOAT, &output_dims(graph))];
+    let inputs = vec![proto::ValueInfo::tensor(INPUT, proto::FLOAT, &nchw(graph.input_shape()))];
+    let outputs = vec![proto::ValueInfo::tensor(OUTPUT, proto::FLOAT, &output_dims(graph))];
     emitter.finish(&graph.name, inputs, outputs, metadata)
 }
 
@@ -95,8 +95,9 @@ pub fn to_onnx_layers(graph: &Graph, format: Format<'_>) -> Layers {
         }
     }
     let data_type = if matches!(format, Format::I8(_)) { proto::INT8 } else { proto::FLOAT };
-    let info =
-        |name: String, id: ValueId| value_info(&name, data_type, &nchw(graph.nodes[id].shape));
+    let info = |name: String, id: ValueId| {
+        proto::ValueInfo::tensor(&name, data_type, &nchw(graph.nodes[id].shape))
+    };
     let infos = |ids: &[ValueId], name: &dyn Fn(ValueId) -> String| {
         ids.iter().map(|&id| info(name(id), id)).collect::<Vec<_>>()
     };
@@ -115,13 +116,6 @@ fn output_dims(graph: &Graph) -> Vec<i64> {
     if node.shape.pixels() == 1 { vec![1, node.shape.c.into()] } else { nchw(node.shape) }
 }
 
-fn value_info(name: &str, data_type: i32, dims: &[i64]) -> proto::ValueInfo {
-    let dim = dims.iter().map(|&d| proto::Dimension { dim_value: Some(d) }).collect();
-    let tensor =
-        proto::TensorType { elem_type: Some(data_type), shape: Some(proto::TensorShape { dim }) };
-    proto::ValueInfo { name: name.into(), r#type: Some(proto::Type { tensor_type: Some(tensor) }) }
-}
-
 /// Names handed out so far; ONNX wants each value and constant to have its own.
 struct Names(HashSet<String>);
 
@@ -137,39 +131,12 @@ impl Names {
     }
 }
 
-fn int(name: &str, value: i64) -> proto::Attribute {
-    proto::Attribute {
-        name: name.into(),
-        i: Some(value),
-        r#type: Some(proto::AttributeType::Int.into()),
-        ..Default::default()
-    }
-}
-
-fn ints(name: &str, values: &[i64]) -> proto::Attribute {
-    proto::Attribute {
-        name: name.into(),
-        ints: values.to_vec(),
-        r#type: Some(proto::AttributeType::Ints.into()),
-        ..Default::default()
-    }
-}
-
-fn float(name: &str, value: f32) -> proto::Attribute {
-    proto::Attribute {
-        name: name.into(),
-        f: Some(value),
-        r#type: Some(proto::AttributeType::Float.into()),
-        ..Default::default()
-    }
-}
-
 fn window(filter: [u16; 2], stride: [u16; 2], padding: Padding) -> Vec<proto::Attribute> {
     let Padding { top, left, bottom, right } = padding;
     vec![
-        ints("kernel_shape", &filter.map(i64::from)),
-        ints("strides", &stride.map(i64::from)),
-        ints("pads", &[top, left, bottom, right].map(i64::from)),
+        proto::Attribute::ints("kernel_shape", &filter.map(i64::from)),
+        proto::Attribute::ints("strides", &stride.map(i64::from)),
+        proto::Attribute::ints("pads", &[top, left, bottom, right].map(i64::from)),
     ]
 }
 
@@ -345,7 +312,12 @@ impl<'a> Emitter<'a> {
                 let [half, weights] =
                     ["fp16", "weight"].map(|part| self.names.unique(&format!("{target}.{part}")));
                 self.raw(&half, dims, proto::FLOAT16, raw);
-                self.push("Cast", &[&half], &weights, vec![int("to", proto::FLOAT.into())]);
+                self.push(
+                    "Cast",
+                    &[&half],
+                    &weights,
+                    vec![proto::Attribute::int("to", proto::FLOAT.into())],
+                );
                 weights
             }
             _ => self.constant(target, "weight", dims, values),
@@ -366,7 +338,12 @@ impl<'a> Emitter<'a> {
             ["int", "scale", "real"].map(|part| self.names.unique(&format!("{owner}.{part}")));
         self.raw(&stored, dims, data_type, values);
         self.raw(&scale, &dims[..1], proto::FLOAT, scales);
-        self.push("DequantizeLinear", &[&stored, &scale], &name, vec![int("axis", 0)]);
+        self.push(
+            "DequantizeLinear",
+            &[&stored, &scale],
+            &name,
+            vec![proto::Attribute::int("axis", 0)],
+        );
         name
     }
 
@@ -394,7 +371,12 @@ impl<'a> Emitter<'a> {
                 });
                 let [gamma, beta, mean, variance] = parts.each_ref().map(String::as_str);
                 let inputs = [inputs[0], gamma, beta, mean, variance];
-                self.push("BatchNormalization", &inputs, &target, vec![float("epsilon", *epsilon)]);
+                self.push(
+                    "BatchNormalization",
+                    &inputs,
+                    &target,
+                    vec![proto::Attribute::float("epsilon", *epsilon)],
+                );
             }
             NodeOp::Affine { factor, addend, relu } => {
                 let dims = [factor.len(), 1, 1];
@@ -413,7 +395,7 @@ impl<'a> Emitter<'a> {
                 let mut attributes =
                     if global { Vec::new() } else { window(*filter, *stride, *padding) };
                 if !global && *kind == PoolKind::Average {
-                    attributes.push(int("count_include_pad", 0));
+                    attributes.push(proto::Attribute::int("count_include_pad", 0));
                 }
                 let op_type = match (kind, global) {
                     (PoolKind::Max, false) => "MaxPool",
@@ -425,7 +407,7 @@ impl<'a> Emitter<'a> {
             }
         }
         if flatten {
-            self.push("Flatten", &[&target], value, vec![int("axis", 1)]);
+            self.push("Flatten", &[&target], value, vec![proto::Attribute::int("axis", 1)]);
         }
     }
 
@@ -450,10 +432,15 @@ impl<'a> Emitter<'a> {
         let order: Vec<usize> = (0..conv.weights.len()).collect();
         let [weights, bias] = self.weights(graph, id, conv, &[c_out, c_in], &order, target);
         let flat = self.names.unique(&format!("{target}_flat"));
-        self.push("Flatten", &[x], &flat, vec![int("axis", 1)]);
+        self.push("Flatten", &[x], &flat, vec![proto::Attribute::int("axis", 1)]);
         self.with_relu(conv.relu, target, |emitter, output| {
             // Weights are (out, in).
-            emitter.push("Gemm", &[&flat, &weights, &bias], output, vec![int("transB", 1)]);
+            emitter.push(
+                "Gemm",
+                &[&flat, &weights, &bias],
+                output,
+                vec![proto::Attribute::int("transB", 1)],
+            );
         });
     }
 

@@ -94,8 +94,7 @@ pub fn rewrite(
     let header = Header { is_signed: sign.is_some(), ..old };
     let mut new = file[..old.content_len()].to_vec();
     new[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-    let sum = checksum(&new).to_le_bytes();
-    new[CHECKSUM_AT..CHECKSUM_AT + 8].copy_from_slice(&sum);
+    seal(&mut new);
     if let Some(sign) = sign {
         let signature = sign(&new);
         new.extend_from_slice(&signature);

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Sample;
 use crate::data::fit;
-use crate::emit::edge::{EmitError, Emitted, Format, input_quant, share_pool_quants, to_edge};
+use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
 use crate::graph::{Graph, GraphError, NodeOp};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
@@ -127,12 +127,12 @@ pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>
     samples.iter().enumerate().map(decode).collect()
 }
 
-/// A max-pool only selects, so that its values are stored as those it reads; quantized sources may
-/// leave that unsaid.
+/// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized
+/// source says of them.
 fn inherit_quants(graph: &mut Graph) {
     for id in 0..graph.nodes.len() {
         let node = &graph.nodes[id];
-        if let (NodeOp::Pool2d { kind: PoolKind::Max, .. }, None) = (&node.op, node.quant) {
+        if let NodeOp::Pool2d { kind: PoolKind::Max, .. } = node.op {
             graph.nodes[id].quant = graph.nodes[node.inputs[0]].quant;
         }
     }
@@ -162,11 +162,8 @@ pub fn convert(
         Quantize::Bf16 => to_edge(&graph, Format::Bf16, &attributes)?,
         Quantize::Int8 => {
             let quantized = match graph.nodes.iter().map(|n| n.quant).collect::<Option<Vec<_>>>() {
-                // All of a quantized source; a max-pool's is that of its input.
-                Some(mut quants) => {
-                    share_pool_quants(&graph, &mut quants);
-                    Quantized::decided(&graph, quants)
-                }
+                // All of a quantized source.
+                Some(quants) => Quantized::decided(&graph, quants),
                 None => {
                     let source = PostTraining {
                         graph: &graph,

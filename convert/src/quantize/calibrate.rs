@@ -133,38 +133,47 @@ fn for_each_value(
     mut observe: impl FnMut(usize, Observation<'_>) -> Result<(), CalibrationError>,
     mut done: impl FnMut(usize),
 ) -> Result<(), CalibrationError> {
-    let file = runtime::AlignedBuf::from_slice(edge);
-    let model = Model::new(&file)?;
-    let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
-    let mut session = Session::new(&model, &mut arena)?;
-    for (i, picture) in pictures.iter().enumerate() {
-        set_input(&mut session, picture);
-        let mut result = Ok(());
-        session.run_observed(|value| {
-            if result.is_ok() {
-                result = observe(i, value);
-            }
-        });
-        result?;
-        done(i + 1);
-    }
-    Ok(())
+    with_session(edge, |session| {
+        for (i, picture) in pictures.iter().enumerate() {
+            set_input(session, picture);
+            let mut result = Ok(());
+            session.run_observed(|value| {
+                if result.is_ok() {
+                    result = observe(i, value);
+                }
+            });
+            result?;
+            done(i + 1);
+        }
+        Ok(())
+    })
 }
 
-/// The real numbers of each value of a device file, in the order of its nodes.
+/// Calls `run` with a session of a device file.
 ///
 /// # Errors
-/// An unusable model.
-pub(crate) fn values(edge: &[u8], picture: &[f32]) -> Result<Vec<Vec<f32>>, CalibrationError> {
+/// An unusable model, and those of `run`.
+pub(crate) fn with_session<R, E: From<CalibrationError>>(
+    edge: &[u8],
+    run: impl FnOnce(&mut Session<'_>) -> Result<R, E>,
+) -> Result<R, E> {
+    let file = runtime::AlignedBuf::from_slice(edge);
+    let model = Model::new(&file).map_err(CalibrationError::from)?;
+    let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).map_err(CalibrationError::from)?;
+    run(&mut session)
+}
+
+/// The real numbers of each value of `picture`, in the order of the nodes.
+pub(crate) fn values(session: &mut Session<'_>, picture: &[f32]) -> Vec<Vec<f32>> {
     let mut values: Vec<Vec<f32>> = Vec::new();
-    let see = |_: usize, value: Observation<'_>| {
+    set_input(session, picture);
+    session.run_observed(|value| {
         // Convolutions that take turns show no map between them.
         values.resize(value.index, Vec::new());
         values.push(value.iter().collect());
-        Ok(())
-    };
-    for_each_value(edge, &[picture.to_vec()], see, |_| ())?;
-    Ok(values)
+    });
+    values
 }
 
 /// Logits of each of `pictures` from a device file, on all threads.

@@ -1,7 +1,7 @@
 //! What int8 costs, layer by layer and picture by picture.
 
 use super::QuantizeError;
-use super::calibrate::values;
+use super::calibrate::{values, with_session};
 use super::post_training::Quantized;
 use crate::emit::edge::{Attributes, Format, to_edge};
 use crate::graph::{Graph, NodeOp};
@@ -123,14 +123,19 @@ pub fn measure(
     let fixed = to_edge(&int8.graph, Format::I8(&int8.quants), attributes)?.bytes;
     let mut sums = vec![Sums::default(); graph.nodes.len()];
     let mut logits: Vec<[Vec<f32>; 2]> = Vec::new();
-    for (done, picture) in pictures.iter().enumerate() {
-        let [mut a, mut b] = [values(&float, picture)?, values(&fixed, picture)?];
-        for (id, sums) in sums.iter_mut().enumerate() {
-            sums.add(&a[id], &b[id], int8.quants[id]);
-        }
-        logits.push([a.pop().unwrap_or_default(), b.pop().unwrap_or_default()]);
-        progress(done + 1, pictures.len());
-    }
+    with_session(&float, |float| {
+        with_session(&fixed, |fixed| {
+            for (done, picture) in pictures.iter().enumerate() {
+                let [mut a, mut b] = [values(float, picture), values(fixed, picture)];
+                for (id, sums) in sums.iter_mut().enumerate() {
+                    sums.add(&a[id], &b[id], int8.quants[id]);
+                }
+                logits.push([a.pop().unwrap_or_default(), b.pop().unwrap_or_default()]);
+                progress(done + 1, pictures.len());
+            }
+            Ok::<(), QuantizeError>(())
+        })
+    })?;
     let decibels: Vec<Option<f64>> = sums.iter().map(Sums::decibels).collect();
     let layer = |(id, sums): (usize, &Sums)| {
         let node = &graph.nodes[id];

@@ -9,9 +9,9 @@ mod post_training;
 mod range;
 
 pub(crate) use calibrate::set_input;
-#[cfg(feature = "verify")]
-pub(crate) use calibrate::values;
 pub use calibrate::{Activation, CalibrationError, calibrate};
+#[cfg(feature = "verify")]
+pub(crate) use calibrate::{values, with_session};
 pub use equalize::{Outlier, equalize, outliers};
 pub use measure::{LayerError, Measured, PictureError, measure};
 pub use page::ReportPage;

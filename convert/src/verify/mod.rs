@@ -20,7 +20,7 @@ use crate::emit::edge::Format;
 use crate::emit::onnx::to_onnx_layers;
 use crate::graph::{Graph, NodeOp};
 use crate::pipeline::{Converted, Quantize};
-use crate::quantize::{CalibrationError, values};
+use crate::quantize::{CalibrationError, values, with_session};
 use crate::random::Rng;
 use artifact::{Artifact, ArtifactError, Preprocess};
 use tract::Engine;
@@ -145,8 +145,7 @@ fn floats(
     let layers = to_onnx_layers(graph, format);
     let engine = Engine::new(graph, &layers)?;
     let mut check = Check::new("floats against tract", limit, SHARE);
-    for picture in pictures {
-        let seen = values(edge, picture)?;
+    for seen in all_values(edge, pictures)? {
         for (id, wanted) in engine.run(&seen)? {
             let largest =
                 wanted.iter().fold(f64::from(f32::MIN_POSITIVE), |m, v| m.max(v.abs().into()));
@@ -156,6 +155,11 @@ fn floats(
         }
     }
     Ok(check)
+}
+
+/// The values of each picture, of which there are few.
+fn all_values(edge: &[u8], pictures: &[Vec<f32>]) -> Result<Vec<Vec<Vec<f32>>>, VerifyError> {
+    with_session(edge, |session| Ok(pictures.iter().map(|p| values(session, p)).collect()))
 }
 
 /// The int8 layers of a device file: by their formulas, and in tract.
@@ -170,8 +174,7 @@ fn int8_layers(
     let engine = Engine::new(graph, &layers)?;
     let mut reference = Check::new("int8 against its formulas", 0.0, "byte");
     let mut integers = Check::new("int8 against tract's integers", 1.0, "step");
-    for picture in pictures {
-        let real = values(edge, picture)?;
+    for real in all_values(edge, pictures)? {
         let quant = artifact.meta().input.quant;
         let mut bytes: Vec<Vec<i8>> = vec![real[0].iter().map(|&v| quant.quantize(v)).collect()];
         for (op, (node, real)) in artifact.ops().zip(graph.nodes.iter().zip(&real).skip(1)) {

@@ -19,7 +19,7 @@ const FULL_BAR_DB: f64 = 60.0;
 #[template(path = "quantization.html")]
 struct Page {
     title: String,
-    cards: Vec<[String; 2]>,
+    summary: Vec<[String; 2]>,
     notes: Vec<String>,
     layers: Vec<Row>,
     pictures: Vec<Picture>,
@@ -141,7 +141,7 @@ impl ReportPage<'_> {
         let card = |name: &str, value: String| [name.to_owned(), value];
         Ok(Page {
             title: format!("{} in int8", int8.graph.name),
-            cards: vec![
+            summary: vec![
                 card("same class", format!("{:.1} %", measured.agreement() * 100.0)),
                 card("pictures", measured.pictures.len().to_string()),
                 card("signal to noise of the logits", decibels(logits.and_then(|l| l.sqnr_db))),

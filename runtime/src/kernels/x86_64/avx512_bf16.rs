@@ -1,7 +1,7 @@
 //! AVX-512 BF16: two products of bf16 at a time, summed in f32, for models with such weights.
 //!
 //! Activations are f32; a dot rounds them as it goes, 64 of a pixel at a time, which its four
-//! panels share. An activation is then off by at most 2⁻⁹ of itself, as a weight is already.
+//! panels share. An activation is then off by at most 2⁻⁸ of itself, as a weight is already.
 
 use super::Avx512Vnni;
 use super::avx512::tiles;

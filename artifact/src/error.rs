@@ -30,6 +30,8 @@ pub enum ArtifactError {
     },
     /// A model for PCs, where only those for microcontrollers are built in.
     HostModel,
+    /// A model with layers of floats, where kernels for them are not built in.
+    FloatLayers,
     /// The checksum does not match the contents.
     Checksum,
     /// The file has no signature, where one is asked for.
@@ -68,8 +70,8 @@ pub enum ArtifactError {
         /// Index of the operator.
         op: usize,
     },
-    /// A scale, zero point, multiplier, shift or weight is out of range, or a sum could leave 32
-    /// bits.
+    /// A scale, zero point, multiplier, shift or weight is out of range, a sum could leave 32 bits,
+    /// or number formats are mixed without a [`crate::Cast`].
     Quantization {
         /// Index of the operator.
         op: usize,
@@ -101,6 +103,10 @@ impl fmt::Display for ArtifactError {
             Self::HostModel => write!(
                 f,
                 "a model for PCs, but this build only has kernels for `convert --target cortex-m`; convert it for that, or build with the feature `host`"
+            ),
+            Self::FloatLayers => write!(
+                f,
+                "some layers of the model are floats, for which this build has no kernels; build with the feature `float`"
             ),
             Self::Checksum => write!(f, "checksum mismatch: the file is damaged; copy it again"),
             Self::Unsigned => write!(f, "the model is not signed; sign it with `convert sign`"),

@@ -12,12 +12,14 @@
 //! | 24..28 | bytes of the arena |
 //! | 28..36 | checksum of everything else but the signature |
 //! | 36 | 1 where a signature ends the file, else 0; since version 5 |
-//! | 37..64 | zero |
+//! | 37 | 1 where an int8 model has layers of floats, else 0; since version 6 |
+//! | 38..64 | zero |
 //!
 //! The blob is followed by nothing, or by [`SIGNATURE_LEN`] bytes: the Ed25519 signature of all
 //! bytes before it.
 //!
-//! Versions before 4 were never released. Version 4 is 5 without signatures.
+//! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
+//! [`crate::Cast`] and [`crate::Quant::FLOAT`].
 
 use crate::ArtifactError;
 use crate::layout::{Dtype, align_up};
@@ -27,13 +29,15 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Version written, and newest read.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Oldest version read.
 pub const OLDEST_VERSION: u16 = 4;
 /// Bytes of a signature.
 pub const SIGNATURE_LEN: usize = 64;
 /// Offset of the flag that tells of a signature.
 const SIGNED_AT: usize = 36;
+/// Offset of the flag that tells of layers of floats.
+pub(crate) const FLOATS_AT: usize = 37;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM_AT: usize = 28;
 
@@ -54,6 +58,8 @@ pub struct Header {
     pub arena_len: usize,
     /// Whether a signature ends the file.
     pub is_signed: bool,
+    /// Whether some layers of an int8 model are computed in floats, see [`crate::Place::dtype`].
+    pub has_floats: bool,
 }
 
 const fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -109,6 +115,7 @@ impl Header {
             blob_len: u32_at(bytes, 20) as usize,
             arena_len: u32_at(bytes, 24) as usize,
             is_signed: bytes[SIGNED_AT] == 1 && version > 4,
+            has_floats: bytes[FLOATS_AT] == 1 && version > 5,
         };
         // A quarter of the address space each: no sum below can wrap, even on 32-bit devices.
         let limit = (u32::MAX / 4) as usize;
@@ -125,9 +132,14 @@ impl Header {
         if header.arena_len > limit * 2 {
             return Err(ArtifactError::Header { field: 24 });
         }
-        i = if header.is_signed { SIGNED_AT + 1 } else { SIGNED_AT };
+        if header.has_floats && !matches!(header.dtype, Dtype::I8) {
+            return Err(ArtifactError::Header { field: FLOATS_AT });
+        }
+        i = SIGNED_AT;
         while i < HEADER_LEN {
-            if bytes[i] != 0 {
+            let is_known =
+                (i == SIGNED_AT && header.is_signed) || (i == FLOATS_AT && header.has_floats);
+            if bytes[i] != 0 && !is_known {
                 return Err(ArtifactError::Header { field: i });
             }
             i += 1;
@@ -151,6 +163,7 @@ impl Header {
         out[10] = self.dtype as u8;
         out[11] = self.nr as u8;
         out[SIGNED_AT] = self.is_signed.into();
+        out[FLOATS_AT] = self.has_floats.into();
         for (at, v) in
             [(12, self.records_len), (16, self.op_count), (20, self.blob_len), (24, self.arena_len)]
         {

@@ -1,6 +1,6 @@
 //! Operator records, in execution order.
 
-use crate::{Padding, Quant, Requant, Shape};
+use crate::{Dtype, Padding, Quant, Requant, Shape};
 use serde::{Deserialize, Serialize};
 
 /// An activation: where in the arena, which shape, what its numbers mean.
@@ -12,6 +12,17 @@ pub struct Place {
     pub shape: Shape,
     /// Meaning of int8 values; [`Quant::NONE`] in f32 models.
     pub quant: Quant,
+}
+
+impl Place {
+    /// Number format of the activation, and of the weights of what computes it, in a model of
+    /// `model`: of [`Quant::FLOAT`] in int8 models, f32 with f16 weights.
+    pub const fn dtype(&self, model: Dtype) -> Dtype {
+        match model {
+            Dtype::I8 if self.quant.is_float() => Dtype::F16,
+            _ => model,
+        }
+    }
 }
 
 /// A byte range of the weight blob or the arena; starts at a multiple of
@@ -109,6 +120,16 @@ pub struct Affine {
     pub relu: bool,
 }
 
+/// The same numbers in the output's number format: to int8 as [`Quant::quantize`] does, to floats as
+/// [`Quant::dequantize`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cast {
+    /// Input.
+    pub input: Place,
+    /// Output.
+    pub output: Place,
+}
+
 /// One operator.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Op {
@@ -118,6 +139,8 @@ pub enum Op {
     Pool2d(Pool2d),
     /// Per-channel affine.
     Affine(Affine),
+    /// Change of the number format.
+    Cast(Cast),
 }
 
 impl Op {
@@ -127,6 +150,7 @@ impl Op {
             Self::Conv2d(o) => o.input,
             Self::Pool2d(o) => o.input,
             Self::Affine(o) => o.input,
+            Self::Cast(o) => o.input,
         }
     }
 
@@ -136,6 +160,7 @@ impl Op {
             Self::Conv2d(o) => o.output,
             Self::Pool2d(o) => o.output,
             Self::Affine(o) => o.output,
+            Self::Cast(o) => o.output,
         }
     }
 
@@ -151,7 +176,7 @@ impl Op {
     pub const fn scratch(&self) -> Option<Span> {
         match self {
             Self::Conv2d(o) => o.scratch,
-            Self::Pool2d(_) | Self::Affine(_) => None,
+            Self::Pool2d(_) | Self::Affine(_) | Self::Cast(_) => None,
         }
     }
 
@@ -159,7 +184,7 @@ impl Op {
     pub const fn lines(&self) -> u16 {
         match self {
             Self::Conv2d(o) => o.lines,
-            Self::Pool2d(_) | Self::Affine(_) => 0,
+            Self::Pool2d(_) | Self::Affine(_) | Self::Cast(_) => 0,
         }
     }
 
@@ -171,6 +196,8 @@ impl Op {
             Self::Pool2d(Pool2d { kind: PoolKind::Max, .. }) => "max_pool2d",
             Self::Pool2d(_) => "avg_pool2d",
             Self::Affine(_) => "affine",
+            Self::Cast(o) if o.output.quant.is_float() => "dequantize",
+            Self::Cast(_) => "quantize",
         }
     }
 
@@ -179,7 +206,7 @@ impl Op {
         match self {
             Self::Conv2d(o) => Some(o.filter),
             Self::Pool2d(o) => Some(o.filter),
-            Self::Affine(_) => None,
+            Self::Affine(_) | Self::Cast(_) => None,
         }
     }
 
@@ -192,7 +219,7 @@ impl Op {
                     * o.filter[1] as u64
                     * o.input.shape.c as u64
             }
-            Self::Pool2d(_) => 0,
+            Self::Pool2d(_) | Self::Cast(_) => 0,
             Self::Affine(o) => o.output.shape.len() as u64,
         }
     }

@@ -15,6 +15,14 @@ impl Quant {
     /// For activations that are not quantized (f32 models).
     pub const NONE: Self = Self { scale: 1.0, zero_point: 0 };
 
+    /// Of a value that an int8 model keeps in floats.
+    pub const FLOAT: Self = Self { scale: 0.0, zero_point: 0 };
+
+    /// Whether this is [`Self::FLOAT`].
+    pub const fn is_float(self) -> bool {
+        self.scale == 0.0
+    }
+
     /// Whether the scale is a positive normal number.
     pub fn is_valid(self) -> bool {
         self.scale.is_normal() && self.scale > 0.0

@@ -6,15 +6,15 @@
 //! weight ranges follow each other without holes; no accumulator can leave 32 bits. After
 //! that no accessor fails.
 
-use crate::header::{CHECKSUM_AT, HEADER_LEN, checksum};
+use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum};
 use crate::layout::{
     AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
     align_up, conv_planes, extremes, has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
-    Affine, ArtifactError, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Shape, Span,
-    output_len, stripes, winograd, winograd_i8,
+    Affine, ArtifactError, Cast, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Quant, Shape,
+    Span, output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -146,6 +146,7 @@ impl<'a> Artifact<'a> {
                 Op::Conv2d(o) => self.check_conv(&o, index, &mut cursor)?,
                 Op::Pool2d(o) => self.check_pool(&o, index)?,
                 Op::Affine(o) => self.check_affine(&o, index, &mut cursor)?,
+                Op::Cast(o) => self.check_cast(&o, index)?,
             }
             let last = index + 1 == self.header.op_count;
             if last
@@ -163,14 +164,21 @@ impl<'a> Artifact<'a> {
         if !ops.rest.is_empty() {
             return Err(ArtifactError::Record { op: self.header.op_count });
         }
+        if self.header.has_floats && !self.ops().any(|op| op.output().quant.is_float()) {
+            return Err(ArtifactError::Header { field: FLOATS_AT });
+        }
         if cursor != self.header.blob_len {
             return Err(ArtifactError::Weights { op: self.header.op_count });
         }
         Ok(())
     }
 
+    fn dtype(&self, place: Place) -> Dtype {
+        place.dtype(self.header.dtype)
+    }
+
     fn bytes_of(&self, place: Place) -> Option<core::ops::Range<usize>> {
-        let len = activation_bytes(place.shape, self.header.dtype, self.header.nr)?;
+        let len = activation_bytes(place.shape, self.dtype(place), self.header.nr)?;
         let start = place.offset as usize;
         Some(start..start.checked_add(len)?)
     }
@@ -178,7 +186,7 @@ impl<'a> Artifact<'a> {
     fn place_fits(&self, place: Place) -> bool {
         !place.shape.is_empty()
             && (place.offset as usize).is_multiple_of(ALIGN)
-            && place.quant.is_valid()
+            && (place.quant.is_valid() || (self.header.has_floats && place.quant == Quant::FLOAT))
             && self.bytes_of(place).is_some_and(|r| r.end <= self.header.arena_len)
     }
 
@@ -251,6 +259,12 @@ impl<'a> Artifact<'a> {
                 return Err(ArtifactError::Geometry { op: index });
             }
         }
+        let formats = [Some(input), op.residual()].map(|p| p.map(|p| self.dtype(p)));
+        if !matches!(op, Op::Cast(_))
+            && formats.into_iter().flatten().any(|d| d != self.dtype(output))
+        {
+            return Err(ArtifactError::Quantization { op: index });
+        }
         Ok(())
     }
 
@@ -274,6 +288,9 @@ impl<'a> Artifact<'a> {
         let between = in_memory(first.output, first.lines);
         let added = shortcut.map(|s| in_memory(s.output, s.lines));
         let places = [Some(input), Some(output), Some(between), added];
+        if places.into_iter().flatten().chain(residual).any(|p| p.quant.is_float()) {
+            return bad;
+        }
         let whole = residual.filter(|r| shortcut.is_none() && *r != input);
         let sound = places.into_iter().flatten().chain(whole).all(|p| self.place_fits(p))
             && self.is_live(input, first_index)
@@ -361,7 +378,7 @@ impl<'a> Artifact<'a> {
         if taps > 1 << 16 {
             return geometry;
         }
-        let dtype = self.header.dtype;
+        let dtype = self.dtype(o.output);
         let has_columns = has_columns(dtype, self.header.nr);
         if let Some(scratch) = o.scratch.filter(|_| !has_columns) {
             let bytes = match dtype {
@@ -430,7 +447,19 @@ impl<'a> Artifact<'a> {
             // window · 255 must stay in 2^30, also after scaling a border window up
             PoolKind::Average => o.requant.is_valid() && window <= 1 << 14,
         };
-        if self.header.dtype == Dtype::I8 && !ok {
+        if self.dtype(o.output) == Dtype::I8 && !ok {
+            return Err(ArtifactError::Quantization { op: index });
+        }
+        Ok(())
+    }
+
+    fn check_cast(&self, o: &Cast, index: usize) -> Result<(), ArtifactError> {
+        if o.input.shape != o.output.shape {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        // Of one format, it is a copy.
+        let is_copy = self.dtype(o.input) == self.dtype(o.output);
+        if is_copy && o.input.quant != o.output.quant {
             return Err(ArtifactError::Quantization { op: index });
         }
         Ok(())
@@ -448,7 +477,7 @@ impl<'a> Artifact<'a> {
         let nr = self.header.nr;
         let len = usize::from(o.input.shape.c).div_ceil(nr) * AFFINE_PLANES * nr * 4;
         let params = self.take_span(o.params, Some(len), index, cursor)?;
-        if self.header.dtype == Dtype::I8 {
+        if self.dtype(o.output) == Dtype::I8 {
             let bounded = params.chunks_exact(AFFINE_PLANES * nr * 4).all(|panel| {
                 let (factor, addend) = panel.split_at(nr * 4);
                 // 2^8 · 2^21 + 2^29 + rounding stays in i32

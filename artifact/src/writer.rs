@@ -70,6 +70,8 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         blob_len: contents.blob.bytes.len(),
         arena_len: contents.arena_len,
         is_signed: false,
+        has_floats: contents.dtype == Dtype::I8
+            && contents.ops.iter().any(|op| op.output().quant.is_float()),
     };
     let mut file = Vec::with_capacity(header.file_len());
     file.extend_from_slice(&header.to_bytes());

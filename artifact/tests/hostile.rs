@@ -5,7 +5,7 @@ mod small_model;
 use artifact::header::{OLDEST_VERSION, SIGNATURE_LEN, VERSION};
 use artifact::layout::{ALIGN, ConvPlane};
 use artifact::writer::{rewrite, seal};
-use artifact::{Artifact, ArtifactError, Dtype, Op, PoolKind, Shape};
+use artifact::{Artifact, ArtifactError, Cast, Dtype, Op, Place, PoolKind, Quant, Shape};
 use small_model::{
     AFFINE, AVERAGE_POOL, DENSE, IN_PLACE_RESIDUAL, MAX_POOL, OTHER_RESIDUAL, Parts, STEM,
 };
@@ -338,6 +338,7 @@ fn dimensions_zero_and_largest() {
                             (Op::Pool2d(o), true) => &mut o.output,
                             (Op::Affine(o), false) => &mut o.input,
                             (Op::Affine(o), true) => &mut o.output,
+                            (Op::Cast(_), _) => unreachable!("only in mixed models"),
                         };
                         match axis {
                             0 => place.shape.h = size,
@@ -777,5 +778,55 @@ fn columns_that_are_missing_or_have_another_size() {
     for offset in [0, 64, scratch.offset + 64, u32::MAX - 63] {
         let moved = artifact::Span { offset, ..scratch };
         assert_eq!(set(Some(moved)), Err(ArtifactError::Operand { op: STEM }), "{offset}");
+    }
+}
+
+#[test]
+fn number_formats_meet_in_casts_only() {
+    for nr in [4, 16] {
+        let sound = Parts::mixed(nr);
+        let has_floats = |parts: &Parts| {
+            let file = parts.file().unwrap();
+            artifact::Header::parse(&file).unwrap().has_floats
+        };
+        assert!(has_floats(&sound) && !has_floats(&Parts::sound(Dtype::I8, nr)));
+        let refused = |spoil: &dyn Fn(&mut Parts)| {
+            let mut parts = sound.clone();
+            spoil(&mut parts);
+            parts.file().unwrap_err()
+        };
+        let (first, summed) = (1, 2);
+        let [stem, read] = [&sound.ops[first].input(), &sound.ops[first].output()].map(|p| *p);
+        let quantization = |op| ArtifactError::Quantization { op };
+        assert_eq!(refused(&|p| p.conv(summed).input = stem), quantization(summed));
+        assert_eq!(
+            refused(&|p| p.conv(summed).residual.as_mut().unwrap().input = stem),
+            quantization(summed)
+        );
+        assert_eq!(refused(&|p| p.pool(4).output.quant.scale = 0.5), quantization(4));
+        // What is written over itself, and what is neither a float nor a scale.
+        let cast = |p: &mut Parts, output: Place| {
+            p.ops[first] = Op::Cast(Cast { input: stem, output });
+        };
+        let operand = ArtifactError::Operand { op: first };
+        assert_eq!(refused(&|p| cast(p, Place { offset: stem.offset, ..read })), operand);
+        for quant in [
+            Quant { scale: 0.0, zero_point: 1 },
+            Quant { scale: -0.5, zero_point: 0 },
+            Quant { scale: f32::NAN, zero_point: 0 },
+        ] {
+            assert_eq!(refused(&|p| cast(p, Place { quant, ..read })), operand);
+        }
+        let smaller = Shape { h: 3, ..read.shape };
+        let geometry = ArtifactError::Geometry { op: first };
+        assert_eq!(refused(&|p| cast(p, Place { shape: smaller, ..read })), geometry);
+        // Of one format, a cast is a copy.
+        let other = Quant { scale: 0.25, zero_point: 5 };
+        assert_eq!(refused(&|p| cast(p, Place { quant: other, ..read })), quantization(first));
+        // A header that knows of no floats.
+        let mut file = sound.file().unwrap();
+        file[37] = 0;
+        seal(&mut file);
+        assert_eq!(Artifact::parse(&file).unwrap_err(), operand);
     }
 }

@@ -14,12 +14,14 @@
 //! ```
 //!
 //! After [`Session::new`], inference cannot fail, allocate or panic. Int8 results are the
-//! same bytes on every instruction set, thread count and device.
+//! same bytes on every instruction set, thread count and device; layers of floats in models for
+//! PCs differ in the last bits.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `alloc` | [`AlignedBuf`] |
-//! | `host` (default) | models for PCs: floats, and panels of 16 outputs; microcontrollers save the space |
+//! | `float` | layers of floats in models for microcontrollers |
+//! | `host` (default) | models for PCs: those of floats, and panels of 16 outputs; microcontrollers save the space |
 //! | `signature` | [`Model::new_signed`] |
 //! | `std` (default) | detection of instruction sets, [`workers::Threads`] |
 #![no_std]

@@ -36,6 +36,9 @@ impl<'a> Model<'a> {
         if cfg!(not(feature = "host")) && !has_columns(header.dtype, header.nr) {
             return Err(ArtifactError::HostModel);
         }
+        if cfg!(not(feature = "float")) && header.has_floats {
+            return Err(ArtifactError::FloatLayers);
+        }
         Ok(Self { artifact })
     }
 
@@ -44,7 +47,7 @@ impl<'a> Model<'a> {
         self.artifact.header().arena_len
     }
 
-    /// Number format.
+    /// Number format; an int8 model may have layers of floats.
     pub fn dtype(&self) -> Dtype {
         self.artifact.header().dtype
     }

@@ -2,6 +2,8 @@
 
 use crate::isa::Isa;
 use crate::model::Model;
+#[cfg(feature = "float")]
+use crate::ops::cast;
 use crate::ops::{Context, affine, columns, conv2d, fill_pad, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
@@ -108,7 +110,7 @@ impl<'a> Session<'a> {
     pub fn input_mut(&mut self) -> InputMut<'_> {
         let cx = Self::context(&self.plan);
         let place = cx.artifact.meta().input;
-        let (dtype, flip) = (cx.dtype(), cx.flip());
+        let (dtype, flip) = (cx.dtype(place), cx.flip());
         let bytes = &mut self.arena[cx.range(place)];
         InputMut {
             bytes: &mut bytes[..place.shape.len() * dtype.activation_bytes()],
@@ -127,11 +129,12 @@ impl<'a> Session<'a> {
     /// reports). It may cost time, but changes no result.
     pub fn run_observed(&mut self, mut observe: impl FnMut(Observation<'_>)) -> Logits<'_> {
         let cx = Self::context(&self.plan);
-        let (dtype, flip) = (cx.dtype(), cx.flip());
+        let flip = cx.flip();
         let input = cx.artifact.meta().input;
         cx.workers.begin(self.plan.macs);
-        fill_pad(&mut self.arena[cx.range(input)], input, dtype, flip);
+        fill_pad(&mut self.arena[cx.range(input)], input, cx.dtype(input), flip);
         let mut show = |index, place: Place, arena: &[u8]| {
+            let dtype = cx.dtype(place);
             let bytes = &arena[cx.range(place)][..place.shape.len() * dtype.activation_bytes()];
             observe(Observation {
                 index,
@@ -154,10 +157,15 @@ impl<'a> Session<'a> {
                 Op::Conv2d(op) => conv2d::run(&cx, op, self.arena),
                 Op::Pool2d(op) => pool2d::run(&cx, op, self.arena),
                 Op::Affine(op) => affine::run(&cx, op, self.arena),
+                #[cfg(feature = "float")]
+                Op::Cast(op) => cast::run(&cx, op, self.arena),
+                #[cfg(not(feature = "float"))]
+                Op::Cast(_) => {} // refused by `Model::new`
             }
             show(index + 1, op.output(), self.arena);
         }
         let output = cx.artifact.meta().output;
+        let dtype = cx.dtype(output);
         let bytes = &mut self.arena[cx.range(output)];
         let bytes = &mut bytes[..output.shape.len() * dtype.activation_bytes()];
         if dtype == Dtype::I8 {
@@ -293,7 +301,7 @@ impl<'a> Logits<'a> {
         self.values.iter()
     }
 
-    /// The quantized scores; `None` unless the model is int8.
+    /// The quantized scores; `None` unless the last layer is int8.
     pub fn as_i8(&self) -> Option<&'a [i8]> {
         (self.values.dtype == Dtype::I8).then(|| bytemuck::cast_slice(self.values.bytes))
     }

@@ -2,7 +2,8 @@
 
 mod one_op;
 
-use one_op::{Case, Fill, Noise, affine_i8, conv_i8, reference_conv_i8};
+use artifact::Quant;
+use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, reference_conv_i8};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session, Shape};
 
@@ -147,4 +148,31 @@ fn this_machine_is_named() {
     let names: Vec<&str> = Isa::available().map(Isa::name).collect();
     println!("instruction sets tested: {}", names.join(", "));
     assert_eq!(names.last(), Some(&"scalar"));
+}
+
+#[test]
+fn casts_equal_the_formula() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    let mut noise = Noise(4);
+    let quants = [(0.5, -3), (0.37, 11)].map(|(scale, zero_point)| Quant { scale, zero_point });
+    for (shape, nr) in [(Shape::new(3, 5, 7), 4), (Shape::new(19, 17, 16), 16)] {
+        let file = AlignedBuf::from_slice(&casts(shape, nr, quants));
+        let model = Model::new(&file).unwrap();
+        let x: Vec<f32> = (0..shape.len()).map(|_| quants[0].dequantize(noise.i8())).collect();
+        let want: Vec<f32> =
+            x.iter().map(|v| quants[1].dequantize(quants[1].quantize(*v))).collect();
+        for isa in Isa::available() {
+            for workers in [&Inline as &dyn Workers, &threads] {
+                let mut arena = AlignedBuf::zeroed(model.arena_len());
+                let session = Session::new(&model, &mut arena).unwrap();
+                let mut session = session.with_isa(isa).with_workers(workers);
+                let mut input = session.input_mut();
+                x.iter().enumerate().for_each(|(i, v)| input.set(i, *v));
+                let mut seen: Vec<Vec<f32>> = Vec::new();
+                session.run_observed(|value| seen.push(value.iter().collect()));
+                assert_eq!(seen[1], x, "to floats, {}", isa.name());
+                assert_eq!(seen[2], want, "to int8, {}", isa.name());
+            }
+        }
+    }
 }

@@ -6,8 +6,8 @@ use artifact::layout::{
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
-    Quant, Requant, Residual, Shape, Span,
+    Affine, ArtifactError, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind,
+    Preprocess, Quant, Requant, Residual, Shape, Span,
 };
 
 /// Deterministic numbers.
@@ -196,11 +196,59 @@ impl Parts {
         }
     }
 
+    /// An int8 model with a convolution, an affine and a pooling in floats, casts before and behind.
+    pub(crate) fn mixed(nr: usize) -> Self {
+        let dtype = Dtype::I8;
+        let mut end = 0;
+        let mut place = |shape, quant| {
+            let place = Place { offset: end, shape, quant };
+            end += activation_bytes(shape, place.dtype(dtype), nr).unwrap() as u32;
+            place
+        };
+        let (map, half) = (Shape::new(4, 4, 4), Shape::new(2, 2, 4));
+        let int8 = |zero_point| Quant { scale: 0.5, zero_point };
+        let x = place(Shape::new(4, 4, 3), int8(-3));
+        let [stem, pooled] = [map, half].map(|shape| place(shape, int8(5)));
+        let [read, summed] = [map, map].map(|shape| place(shape, Quant::FLOAT));
+        let largest = place(half, Quant::FLOAT);
+        let mean = place(Shape::new(1, 1, 4), int8(2));
+        let logits = place(Shape::new(1, 1, 2), int8(0));
+        let mut weights = Weights { dtype, nr, blob: Vec::new(), noise: Noise(9), column: end };
+        let pool = |kind, input, output| {
+            let requant = Requant::new(0.25).unwrap();
+            let (filter, stride, padding) = ([2; 2], [2; 2], Padding::default());
+            Op::Pool2d(Pool2d { kind, input, output, filter, stride, padding, requant })
+        };
+        let mut ops = vec![weights.conv(x, stem, 3, None)];
+        ops.push(Op::Cast(Cast { input: stem, output: read }));
+        weights.dtype = Dtype::F16;
+        ops.push(weights.conv(read, summed, 3, Some(read)));
+        weights.dtype = dtype;
+        let [factor, addend] = [0.5f32, -1.0].map(f32::to_le_bytes);
+        let params = weights.push(&[vec![factor; nr], vec![addend; nr]].concat().concat());
+        let (input, output) = (summed, summed);
+        ops.push(Op::Affine(Affine { input, output, params, shift: 1, relu: false }));
+        ops.push(pool(PoolKind::Max, summed, largest));
+        ops.push(Op::Cast(Cast { input: largest, output: pooled }));
+        ops.push(pool(PoolKind::Average, pooled, mean));
+        ops.push(weights.conv(mean, logits, 1, None));
+        let sound = Self::sound(dtype, nr);
+        Self {
+            arena_len: (end + if has_columns(dtype, nr) { COLUMN } else { 0 }) as usize,
+            input: x,
+            output: logits,
+            ops,
+            blob: weights.blob,
+            ..sound
+        }
+    }
+
     /// Every number format and panel width.
     pub(crate) fn all() -> Vec<Self> {
         [Dtype::I8, Dtype::F32, Dtype::F16, Dtype::Bf16]
             .into_iter()
             .flat_map(|dtype| [4, 16].map(|nr| Self::sound(dtype, nr)))
+            .chain([4, 16].map(Self::mixed))
             .collect()
     }
 

@@ -7,7 +7,7 @@ use artifact::{Affine, Dtype};
 
 /// Runs one affine on the arena; it may work in place.
 pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
-    let dtype = cx.dtype();
+    let dtype = cx.dtype(op.output);
     let (input, output) = (cx.range(op.input), cx.range(op.output));
     let out = if op.input.offset == op.output.offset {
         match arena.get_mut(output) {
@@ -27,7 +27,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     cx.workers.for_each_chunk(
         data,
-        cx.chunk_pixels(pixels, op.output.shape.len() as u64) * pixel_bytes,
+        cx.chunk_pixels(pixels, op.output.shape.len() as u64, dtype) * pixel_bytes,
         &|_, chunk| match dtype {
             Dtype::I8 => cx.run(Int8 {
                 op,
@@ -36,14 +36,14 @@ pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
                 data: bytemuck::cast_slice_mut(chunk),
                 flip,
             }),
-            #[cfg(feature = "host")]
+            #[cfg(feature = "float")]
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => cx.run(Float {
                 op,
                 params: bytemuck::cast_slice(params),
                 nr: cx.nr(),
                 data: bytemuck::cast_slice_mut(chunk),
             }),
-            #[cfg(not(feature = "host"))]
+            #[cfg(not(feature = "float"))]
             _ => {} // refused by `Model::new`
         },
     );

@@ -16,8 +16,12 @@ use half::bf16;
 
 /// Runs one convolution on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    match (cx.dtype(), cx.nr()) {
+    match (cx.dtype(op.output), cx.nr()) {
         (Dtype::I8, 4) => columns::run(cx, op, arena),
+        #[cfg(feature = "float")]
+        (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
+            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
+        }),
         #[cfg(feature = "host")]
         _ => run_host(cx, op, arena),
         #[cfg(not(feature = "host"))]
@@ -28,12 +32,9 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
 /// A convolution of floats, or in panels of 16.
 #[cfg(feature = "host")]
 fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    match (cx.dtype(), cx.nr()) {
+    match (cx.dtype(op.output), cx.nr()) {
         (Dtype::F32, _) if op.scratch.is_some() => winograd::run(cx, op, arena),
         (Dtype::F32, 4) => execute::<f32, f32, 4>(cx, op, arena, &|conv, first, out| {
-            Lanes::<4, _, _>::conv(Scalar, conv, first, out);
-        }),
-        (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
         (Dtype::Bf16, 4) => execute::<f32, bf16, 4>(cx, op, arena, &|conv, first, out| {
@@ -190,7 +191,7 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
             c_in: op.input.shape.c.into(),
             c_out: op.output.shape.c.into(),
             nr: NR,
-            dtype: cx.dtype(),
+            dtype: cx.dtype(op.output),
         },
         stride: op.stride,
         padding: op.padding,
@@ -215,12 +216,12 @@ fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     arena: &mut [u8],
     kernel: &ChunkKernel<'_, E, W>,
 ) {
-    let dtype = cx.dtype();
+    let dtype = cx.dtype(op.output);
     let Some(Operands { x, residual, out, .. }) = operands::<E>(cx, op, arena) else { return };
     let conv = conv::<E, W, NR>(cx, op, x, residual);
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
-    let chunk_pixels = cx.chunk_pixels(pixels, Op::Conv2d(*op).macs());
+    let chunk_pixels = cx.chunk_pixels(pixels, Op::Conv2d(*op).macs(), dtype);
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
         kernel(&conv, i * chunk_pixels, bytemuck::cast_slice_mut(chunk));

@@ -1,6 +1,8 @@
 //! Geometry of each operator: operands out of the arena, chunks out to the workers.
 
 pub(crate) mod affine;
+#[cfg(feature = "float")]
+pub(crate) mod cast;
 pub(crate) mod columns;
 pub(crate) mod conv2d;
 pub(crate) mod pool2d;
@@ -36,8 +38,9 @@ impl Context<'_> {
         }
     }
 
-    pub(crate) fn dtype(&self) -> Dtype {
-        self.artifact.header().dtype
+    /// Number format of an activation, and of the weights of what computes it.
+    pub(crate) fn dtype(&self, place: Place) -> Dtype {
+        place.dtype(self.artifact.header().dtype)
     }
 
     pub(crate) fn nr(&self) -> usize {
@@ -47,7 +50,7 @@ impl Context<'_> {
     /// The arena bytes of an activation.
     pub(crate) fn range(&self, place: Place) -> Range<usize> {
         let start = place.offset as usize;
-        let len = layout::activation_bytes(place.shape, self.dtype(), self.nr());
+        let len = layout::activation_bytes(place.shape, self.dtype(place), self.nr());
         start..start + len.unwrap_or(0)
     }
 
@@ -69,10 +72,10 @@ impl Context<'_> {
         if self.parts(macs) == 1 { 1 } else { self.workers.threads() }
     }
 
-    /// Pixels per chunk of an operator that does `macs` multiply-accumulates: whole tiles.
-    pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64) -> usize {
+    /// Pixels per chunk of an operator that does `macs` multiply-accumulates in `dtype`: whole tiles.
+    pub(crate) fn chunk_pixels(&self, pixels: usize, macs: u64, dtype: Dtype) -> usize {
         let parts = self.parts(macs);
-        let tile = self.isa.tile(self.dtype());
+        let tile = self.isa.tile(dtype);
         let tiles = pixels.div_ceil(tile);
         // As many parts as threads where rounding would leave more of them uneven.
         let parts = if tiles < parts * 4 { parts.min(self.workers.threads()) } else { parts };

@@ -10,7 +10,7 @@ const BLOCK: usize = 64;
 
 /// Runs one pooling on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
-    let dtype = cx.dtype();
+    let dtype = cx.dtype(op.output);
     let flip = cx.flip();
     let Ok([x, out]) = arena.get_disjoint_mut([cx.range(op.input), cx.range(op.output)]) else {
         return;
@@ -18,7 +18,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
     let pixels = op.output.shape.pixels();
     let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
     let taps = u64::from(op.filter[0]) * u64::from(op.filter[1]);
-    let chunk_pixels = cx.chunk_pixels(pixels, op.output.shape.len() as u64 * taps);
+    let chunk_pixels = cx.chunk_pixels(pixels, op.output.shape.len() as u64 * taps, dtype);
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     let x = &*x;
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
@@ -33,7 +33,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
                     }
                 }
             }
-            #[cfg(feature = "host")]
+            #[cfg(feature = "float")]
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
                 let (x, out) = (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(chunk));
                 match op.kind {
@@ -41,7 +41,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Pool2d, arena: &mut [u8]) {
                     PoolKind::Average => cx.run(Pool { op, x, first, out, rule: MeanF32 }),
                 }
             }
-            #[cfg(not(feature = "host"))]
+            #[cfg(not(feature = "float"))]
             _ => {} // refused by `Model::new`
         }
     });

@@ -19,7 +19,7 @@ const RUN: usize = 42;
 
 /// Runs one convolution on the arena.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    let dtype = cx.dtype();
+    let dtype = cx.dtype(op.output);
     let Some(Operands { x, residual, scratch, out }) = operands::<f32>(cx, op, arena) else {
         return;
     };

@@ -35,7 +35,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     if most_rows == 0 {
         return false;
     }
-    let dtype = cx.dtype();
+    let dtype = cx.dtype(op.output);
     let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
         return true;
     };

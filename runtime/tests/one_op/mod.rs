@@ -5,8 +5,8 @@ use artifact::layout::{
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
-    Residual, Shape, Span, output_len, winograd_i8,
+    Affine, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant,
+    Requant, Residual, Shape, Span, output_len, winograd_i8,
 };
 
 /// Deterministic numbers.
@@ -355,4 +355,13 @@ pub(crate) fn affine_i8(
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
     let op = Affine { input, output, params: blob.push(&params).unwrap(), shift: 12, relu };
     (model(input, vec![Op::Affine(op)], arena, Dtype::I8, nr, blob), op, values)
+}
+
+/// To floats and back, to other steps than before.
+pub(crate) fn casts(shape: Shape, nr: usize, quants: [Quant; 2]) -> Vec<u8> {
+    let mut arena = 0;
+    let [input, output] = quants.map(|quant| place(&mut arena, shape, quant, Dtype::I8, nr));
+    let real = place(&mut arena, shape, Quant::FLOAT, Dtype::F16, nr);
+    let ops = vec![Op::Cast(Cast { input, output: real }), Op::Cast(Cast { input: real, output })];
+    model(input, ops, arena, Dtype::I8, nr, Blob::new())
 }

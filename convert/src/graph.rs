@@ -70,6 +70,8 @@ pub enum NodeOp {
     Relu,
     /// Sum of two values of the same shape.
     Add,
+    /// The same value; its reader has another number format than what computes it.
+    Cast,
     /// Pooling; taps outside the map are skipped, so an average is over real pixels only.
     /// A global pool has the filter of the whole map.
     Pool2d {
@@ -142,6 +144,7 @@ impl NodeOp {
             Self::Affine { .. } => "affine",
             Self::Relu => "relu",
             Self::Add => "add",
+            Self::Cast => "cast",
             Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
             Self::Pool2d { kind: PoolKind::Average, .. } => "avg_pool2d",
         }
@@ -152,7 +155,11 @@ impl NodeOp {
             Self::Input => 0,
             Self::Conv2d(conv) => 1 + conv.residual as usize,
             Self::Add => 2,
-            Self::BatchNorm { .. } | Self::Affine { .. } | Self::Relu | Self::Pool2d { .. } => 1,
+            Self::BatchNorm { .. }
+            | Self::Affine { .. }
+            | Self::Relu
+            | Self::Cast
+            | Self::Pool2d { .. } => 1,
         }
     }
 
@@ -192,7 +199,7 @@ impl NodeOp {
                 per_channel(*x, &[gamma, beta, mean, variance])
             }
             (Self::Affine { factor, addend, .. }, [x]) => per_channel(*x, &[factor, addend]),
-            (Self::Relu, [x]) => Ok(*x),
+            (Self::Relu | Self::Cast, [x]) => Ok(*x),
             (Self::Add, [a, b]) if a == b => Ok(*a),
             (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
             (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
@@ -299,7 +306,7 @@ impl Graph {
         let macs = |node: &Node| match &node.op {
             NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
             NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(macs).sum()
     }
@@ -310,7 +317,7 @@ impl Graph {
             NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
             NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
             NodeOp::Affine { factor, .. } => 2 * factor.len(),
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(|n| parameters(n) as u64).sum()
     }
@@ -535,6 +542,7 @@ pub fn evaluate_all(graph: &Graph, input: &[f32]) -> Vec<Vec<f32>> {
                 })
             }
             NodeOp::Relu => operand(0).iter().map(|x| x.max(0.0)).collect(),
+            NodeOp::Cast => operand(0).to_vec(),
             NodeOp::Add => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let window = Window { filter: *filter, stride: *stride, padding: *padding };

@@ -50,12 +50,12 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         let bytes = match &op {
             Op::Conv2d(o) => o.weights.len + o.params.len,
             Op::Affine(o) => o.params.len,
-            Op::Pool2d(_) => 0,
+            Op::Pool2d(_) | Op::Cast(_) => 0,
         };
         let filter = match &op {
             Op::Conv2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
             Op::Pool2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
-            Op::Affine(_) => String::new(),
+            Op::Affine(_) | Op::Cast(_) => String::new(),
         };
         let fused = match &op {
             Op::Conv2d(o) if o.residual.is_some() && o.relu => " +r relu",
@@ -65,10 +65,11 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             _ => "",
         };
         let output = op.output();
+        let dtype = output.dtype(header.dtype);
         let lines = op.lines();
         let kept = Shape { h: if lines > 0 { lines } else { output.shape.h }, ..output.shape };
-        let end = output.offset as usize
-            + activation_bytes(kept, header.dtype, header.nr).unwrap_or_default();
+        let end =
+            output.offset as usize + activation_bytes(kept, dtype, header.nr).unwrap_or_default();
         let turns = match lines {
             0 => String::new(),
             lines => format!(" {lines} lines at a time"),
@@ -77,7 +78,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             || op.input().offset == output.offset;
         let _ = writeln!(
             out,
-            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}",
+            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
             names.get(i).copied().unwrap_or(""),
             op.name(),
             shape(op.input()),
@@ -86,11 +87,8 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             op.macs(),
             output.offset,
             if in_place { " in place" } else { "" },
-            if op.scratch().is_some() && !has_columns(header.dtype, header.nr) {
-                " winograd"
-            } else {
-                ""
-            },
+            if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
+            if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },
         );
         macs += op.macs();
         weights += bytes;

@@ -3,10 +3,10 @@
 use crate::checkpoint::Sample;
 use crate::data::fit;
 use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
-use crate::graph::{Graph, GraphError, NodeOp};
+use crate::graph::{Graph, GraphError, NodeOp, ValueId};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
-use crate::quantize::{Method, PostTraining, QuantizeError, Quantized, quantize};
+use crate::quantize::{Method, PostTraining, QuantizeError, Quantized, insert_casts, quantize};
 use artifact::{PoolKind, Preprocess};
 use std::io::Cursor;
 
@@ -57,6 +57,13 @@ pub struct Options {
     pub direct: bool,
 }
 
+impl Options {
+    /// Whether convolutions may be computed by Winograd's algorithm.
+    fn winograd(&self) -> bool {
+        !self.direct && self.target == Target::Host
+    }
+}
+
 /// The device file and what it was made from.
 #[derive(Debug)]
 pub struct Converted {
@@ -70,6 +77,20 @@ pub struct Converted {
     pub int8: Option<Quantized>,
     /// Number format of the file.
     pub quantize: Quantize,
+}
+
+impl Converted {
+    /// Name of the file's number format.
+    pub(crate) fn format(&self) -> &'static str {
+        let mixed = self.int8.as_ref().is_some_and(|int8| int8.quants.iter().any(|q| q.is_float()));
+        match self.quantize {
+            Quantize::Int8 if mixed => "int8 with floats",
+            Quantize::Int8 => "int8",
+            Quantize::Fp16 => "fp16",
+            Quantize::Bf16 => "bf16",
+            Quantize::None => "f32",
+        }
+    }
 }
 
 /// Why a model cannot be converted.
@@ -151,8 +172,7 @@ pub fn convert(
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);
-    let winograd = !options.direct && options.target == Target::Host;
-    let attributes = model.attributes(options.target, winograd);
+    let attributes = model.attributes(options.target, options.winograd());
     let host = model.attributes(Target::Host, false);
     let float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
@@ -181,4 +201,25 @@ pub fn convert(
         }
     };
     Ok(Converted { emitted, graph, float, int8, quantize: options.quantize })
+}
+
+/// An int8 network, as [`convert`] made it of `graph`, with some nodes computed in floats: those
+/// that `floats` names.
+///
+/// # Errors
+/// A weight that f16 does not hold.
+pub fn with_floats(
+    graph: &Graph,
+    int8: &Quantized,
+    floats: &[ValueId],
+    model: &FloatModel,
+    options: Options,
+) -> Result<Converted, ConvertError> {
+    let chosen: Vec<bool> = (0..graph.nodes.len()).map(|id| floats.contains(&id)).collect();
+    let graph = insert_casts(graph, &chosen).graph;
+    let float = to_edge(&graph, Format::F32, &model.attributes(Target::Host, false))?;
+    let int8 = int8.with_floats(&chosen);
+    let attributes = model.attributes(options.target, options.winograd());
+    let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;
+    Ok(Converted { emitted, graph, float, int8: Some(int8), quantize: Quantize::Int8 })
 }

@@ -54,14 +54,15 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)
 }
 
-/// Plans the arena of an optimized graph in panels of `nr`; `scratch` are the bytes that each node
-/// takes beside its value while it runs, `stripes` the convolutions that take turns.
+/// Plans the arena of an optimized graph in panels of `nr`; `dtypes` are the number formats of its
+/// values, `scratch` the bytes that each node takes
+/// beside its value while it runs, `stripes` the convolutions that take turns.
 ///
 /// # Errors
 /// An activation of more than 2 GiB.
 pub fn plan(
     graph: &Graph,
-    dtype: Dtype,
+    dtypes: &[Dtype],
     nr: usize,
     scratch: &[Option<usize>],
     stripes: &[Block],
@@ -80,7 +81,7 @@ pub fn plan(
     for (id, node) in graph.nodes.iter().enumerate() {
         let lines = block_of(id).map_or(0, |b| b.lines(id));
         let h = if lines > 0 { lines } else { node.shape.h };
-        let size = activation_bytes(Shape { h, ..node.shape }, dtype, nr)
+        let size = activation_bytes(Shape { h, ..node.shape }, dtypes[id], nr)
             .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })?;
         bytes.push(size);
     }

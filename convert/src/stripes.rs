@@ -7,7 +7,7 @@
 use crate::graph::{Conv, Graph, NodeOp};
 use crate::plan::{MemoryPlan, PlanError};
 use artifact::stripes::follows;
-use artifact::{Conv2d, Padding, Place, Quant, Shape, Span};
+use artifact::{Conv2d, Dtype, Padding, Place, Quant, Shape, Span};
 
 /// Convolutions that take turns: nodes `first..=last`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +58,9 @@ fn record(conv: &Conv, input: Shape, output: Shape, lines: u16) -> Conv2d {
 }
 
 /// The block that ends at node `last`, with turns of `rows`.
-fn block(graph: &Graph, last: usize, rows: u16) -> Option<Block> {
+fn block(graph: &Graph, dtypes: &[Dtype], last: usize, rows: u16) -> Option<Block> {
     let conv = |id: usize| match &graph.nodes[id].op {
-        NodeOp::Conv2d(conv) => Some(conv),
+        NodeOp::Conv2d(conv) if dtypes[id] == Dtype::I8 => Some(conv),
         _ => None,
     };
     let is_read_once = |id: usize| {
@@ -114,12 +114,13 @@ fn block(graph: &Graph, last: usize, rows: u16) -> Option<Block> {
 /// Part of the smallest arena that turns of more rows, which are fewer and faster, may add to it.
 const SLACK: usize = 8;
 
-/// Blocks that make the arena small, as `plan` plans it, and its plan.
+/// Blocks of int8 convolutions that make the arena small, as `plan` plans it, and its plan.
 ///
 /// # Errors
 /// Those of `plan`.
 pub fn choose(
     graph: &Graph,
+    dtypes: &[Dtype],
     plan: impl Fn(&[Block]) -> Result<MemoryPlan, PlanError>,
 ) -> Result<(Vec<Block>, MemoryPlan), PlanError> {
     let mut plans = vec![(Vec::new(), plan(&[])?)];
@@ -128,7 +129,7 @@ pub fn choose(
         let mut blocks: Vec<Block> = Vec::new();
         for last in 0..graph.nodes.len() {
             let free = blocks.last().map_or(0, |b| b.last + 1);
-            blocks.extend(block(graph, last, rows).filter(|b| b.first >= free));
+            blocks.extend(block(graph, dtypes, last, rows).filter(|b| b.first >= free));
         }
         let mut planned = plan(&blocks)?;
         // Whole maps where lines save nothing.

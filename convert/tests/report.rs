@@ -4,6 +4,8 @@
 use artifact::{Artifact, Dtype};
 use convert::checkpoint::Checkpoint;
 use convert::cli::run;
+use convert::emit::edge::Format;
+use convert::emit::onnx::{Form, to_onnx};
 use convert::model::FloatModel;
 use convert::pipeline::{Options, Target, convert, stored_samples};
 use convert::quantize::{Method, measure};
@@ -79,17 +81,64 @@ fn page_and_json_are_written() {
     assert_eq!(run(["convert", "report", "missing.mpk", "-o", "r.txt"], &mut out), 2);
 }
 
-/// Int8 that loses more than it may is not written.
-#[test]
-fn too_great_a_loss_ends_in_floats_or_in_nothing() {
+/// A folder of some of the checkpoint's pictures, by class.
+fn photos(dir: &Path) -> PathBuf {
     let checkpoint = Checkpoint::load(&model()).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let photos = dir.path().join("photos");
+    let photos = dir.join("photos");
     for (i, sample) in checkpoint.samples.iter().take(60).enumerate() {
         let class = photos.join(&checkpoint.labels[sample.label as usize]);
         std::fs::create_dir_all(&class).unwrap();
         std::fs::write(class.join(format!("{i}.png")), &sample.png).unwrap();
     }
+    photos
+}
+
+/// A network that was quantized elsewhere, with far too large steps for one map.
+#[test]
+fn a_map_that_int8_spoils_is_kept_in_floats() {
+    const SPOILED: &str = "stack1_block0_1_conv";
+    let checkpoint = Checkpoint::load(&model()).unwrap();
+    let pictures = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+    let options = Options { method: Method::Mse, ..Options::default() };
+    let converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
+    let mut int8 = converted.int8.unwrap();
+    let id = int8.graph.nodes.iter().position(|n| n.name == SPOILED).unwrap();
+    int8.quants[id].scale *= 60.0;
+    let format = Format::I8(&int8.quants);
+    let onnx = to_onnx(&int8.graph, format, Form::Qdq, &model.labels, &model.preprocess);
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("spoiled.onnx");
+    std::fs::write(&source, onnx).unwrap();
+
+    let photos = photos(dir.path());
+    for (target, panels) in [("host", 16), ("cortex-m", 4)] {
+        let file = dir.path().join(format!("{target}.edge"));
+        let [from, photos, to] = [&source, &photos, &file].map(|p| p.to_str().unwrap().to_owned());
+        let args = ["convert", &from, "--target", target, "-o", &to, "--calibration", &photos];
+        let mut out = Vec::new();
+        let code = run(args.iter().chain(&["--eval", &photos, "--max-drop", "2"]), &mut out);
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(&format!("with `{SPOILED}`")), "{said}");
+        assert!(said.contains("more than --max-drop 2") && said.contains("int8 with floats"));
+        let bytes = std::fs::read(&file).unwrap();
+        let artifact = Artifact::parse(&bytes).unwrap();
+        let header = artifact.header();
+        assert_eq!((header.dtype, header.nr, header.has_floats), (Dtype::I8, panels, true));
+        // Most of it is still int8.
+        let floats = artifact.ops().filter(|op| op.output().quant.is_float());
+        let (macs, all) =
+            (floats.map(|op| op.macs()).sum::<u64>(), artifact.ops().map(|o| o.macs()));
+        assert!(macs > 0 && macs * 2 < all.sum(), "{said}");
+    }
+}
+
+/// Int8 that loses more than it may is not written.
+#[test]
+fn too_great_a_loss_ends_in_floats_or_in_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = photos(dir.path());
     let convert = |target: &str, most: &str| {
         let file = dir.path().join(format!("{target}{most}.edge"));
         let most = format!("--max-drop={most}");

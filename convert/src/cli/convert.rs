@@ -1,9 +1,9 @@
 //! `convert MODEL`.
 
-use super::show_progress;
 use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model, read_data,
 };
+use super::{show, show_progress};
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
@@ -12,11 +12,12 @@ use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::{Form, to_onnx};
 use crate::emit::torch::to_safetensors;
+use crate::graph::NodeOp;
 use crate::import::Imported;
 use crate::inspect::edge_table;
 use crate::model::FloatModel;
-use crate::pipeline::{Converted, Options, Quantize, Target, convert};
-use crate::quantize::{Method, Outlier, Quantized, decibels, measure, worst};
+use crate::pipeline::{Converted, Options, Quantize, Target, convert, with_floats};
+use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 #[cfg(feature = "verify")]
 use crate::verify::{Check, verify};
 use anyhow::{Context, Result, bail};
@@ -74,8 +75,9 @@ pub(super) struct ConvertArgs {
     #[arg(long, value_name = "DIR")]
     eval: Option<PathBuf>,
     /// Most points of accuracy on --eval that int8 may lose, such as 0.5: else the layers that lose
-    /// most are named, and fp16 is written instead; for microcontrollers nothing is, and the exit
-    /// status is 1
+    /// most are named, and those that int8 hurts most are computed in floats, as few as suffice;
+    /// where that would be most of the network, fp16 is written instead, and for microcontrollers
+    /// nothing, with exit status 1
     #[arg(long, value_name = "POINTS", requires = "eval")]
     max_drop: Option<f64>,
     /// Exit with status 1 where the converted model's accuracy on --eval is below this (0..1)
@@ -151,7 +153,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         writeln!(out, "{} (KerasHub preset)", output.display())?;
         return Ok(true);
     }
-    let mut options = args.options(&output);
+    let options = args.options(&output);
     if output.extension().is_some_and(|e| e == "safetensors") {
         let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
         write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
@@ -172,11 +174,13 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
     };
-    let convert = |options: Options| {
-        convert(&model, &calibration, options, show_progress)
-            .with_context(|| path.display().to_string())
-    };
-    let mut converted = convert(options)?;
+    let mut converted = convert(&model, &calibration, options, show_progress)
+        .with_context(|| path.display().to_string())?;
+    let floats = args.calibration.float_layers(&converted.graph)?;
+    if !floats.is_empty() {
+        let Some(int8) = &converted.int8 else { bail!("--float-layers is for int8 models") };
+        converted = with_floats(&converted.graph, int8, &floats, &model, options)?;
+    }
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
     }
@@ -192,20 +196,15 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         && converted.int8.is_some()
         && found.drop() > most
     {
-        writeln!(out, "{}", found.text(labelled, "int8"))?;
+        writeln!(out, "{}", found.text(labelled, converted.format()))?;
         writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
         name_losers(&model, &converted, &calibration, out)?;
-        if options.target == Target::CortexM {
-            writeln!(
-                out,
-                "nothing was written: microcontrollers have no other format; train for int8 with \
-                 `trainer finetune --qat`, or see `convert report`"
-            )?;
+        let Some(better) =
+            lose_less(&model, converted, &calibration, options, labelled, most, out)?
+        else {
             return Ok(false);
-        }
-        writeln!(out, "taking fp16 instead")?;
-        options.quantize = Quantize::Fp16;
-        converted = convert(options)?;
+        };
+        converted = better;
         if !is_verified(args, &model, &converted, &calibration, out)? {
             return Ok(false);
         }
@@ -217,13 +216,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     // Said last, below the table.
     let report = |out: &mut dyn Write| -> Result<bool> {
         let (Some(labelled), Some(found)) = (&labelled, &accuracy) else { return Ok(true) };
-        let name = match converted.quantize {
-            Quantize::Int8 => "int8",
-            Quantize::Fp16 => "fp16",
-            Quantize::Bf16 => "bf16",
-            Quantize::None => "f32",
-        };
-        writeln!(out, "{}", found.text(labelled, name))?;
+        writeln!(out, "{}", found.text(labelled, converted.format()))?;
         match args.min_accuracy {
             Some(least) if found.device < least => {
                 writeln!(
@@ -289,6 +282,18 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
         .filter(|m| count(*m) > 0)
         .map(|m| format!("{} {}", count(m), m.name()))
         .collect();
+    let floats = int8.graph.nodes.iter().zip(&int8.quants);
+    let floats: Vec<String> = floats
+        .filter(|(node, quant)| quant.is_float() && !matches!(node.op, NodeOp::Cast))
+        .map(|(node, _)| format!("`{}`", node.name.escape_debug()))
+        .collect();
+    if !floats.is_empty() {
+        text += &format!(
+            "in floats: {}, {:.1} % of the multiply-accumulates\n",
+            floats.join(", "),
+            int8.float_share() * 100.0
+        );
+    }
     if !counts.is_empty() {
         let corrected = if int8.is_corrected { ", biases corrected" } else { "" };
         text += &format!("ranges of activations: {}{corrected}\n", counts.join(", "));
@@ -442,6 +447,62 @@ impl Accuracy {
             self.agreement * 100.0,
         )
     }
+}
+
+/// Keeps layers in floats until no more than `most` points are lost, those first that int8 hurts
+/// most; fp16 where that would be most of the network. `None` where nothing helps.
+fn lose_less(
+    model: &FloatModel,
+    converted: Converted,
+    pictures: &[Vec<f32>],
+    options: Options,
+    labelled: &Labelled,
+    most: f64,
+    out: &mut dyn Write,
+) -> Result<Option<Converted>> {
+    /// As many layers more each time.
+    const GROWTH: f64 = 1.5;
+    let attributes = model.attributes(Target::Host, false);
+    if let Some(int8) = converted.int8.as_ref().filter(|int8| int8.float_share() == 0.0) {
+        let progress = |done, total| show("trying layers in int8", done, total);
+        let layers = sensitivity(int8, &converted.float.bytes, pictures, &attributes, progress)?;
+        // Microcontrollers have no fp16 to take instead.
+        let enough = if options.target == Target::CortexM { 1.0 } else { 0.5 };
+        let mut count = 1;
+        while count <= layers.len() {
+            let floats = &layers[..count];
+            let mixed = with_floats(&converted.graph, int8, floats, model, options)?;
+            let share = mixed.int8.as_ref().map_or(1.0, Quantized::float_share);
+            if share > enough {
+                break;
+            }
+            let drop = labelled.measure(&mixed)?.drop();
+            let names: Vec<String> = (floats.iter())
+                .map(|&id| format!("`{}`", converted.graph.nodes[id].name.escape_debug()))
+                .collect();
+            writeln!(
+                out,
+                "with {} in floats ({:.1} % of the multiply-accumulates) it loses {drop:.2} points",
+                names.join(", "),
+                share * 100.0
+            )?;
+            if drop <= most {
+                return Ok(Some(mixed));
+            }
+            count = (count as f64 * GROWTH).ceil() as usize;
+        }
+    }
+    if options.target == Target::CortexM {
+        writeln!(
+            out,
+            "nothing was written; train for int8 with `trainer finetune --qat`, or see \
+             `convert report`"
+        )?;
+        return Ok(None);
+    }
+    writeln!(out, "taking fp16 instead")?;
+    let options = Options { quantize: Quantize::Fp16, ..options };
+    Ok(Some(convert(model, pictures, options, show_progress)?))
 }
 
 /// Names the layers in which int8 loses most.

@@ -1,6 +1,7 @@
 //! The model and the pictures that are named.
 
 use crate::data::{CacheSize, Dataset, ReadOptions};
+use crate::graph::{Graph, ValueId};
 use crate::hub::Reference;
 use crate::import::{self, Head, Imported};
 use crate::model::FloatModel;
@@ -44,6 +45,10 @@ pub(super) struct Calibration {
     /// How int8 ranges follow from what was measured
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     pub(super) calibration_method: MethodArg,
+    /// Layers of an int8 model to compute in floats, with f16 weights: names as in the table, comma
+    /// between
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    float_layers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -69,6 +74,23 @@ impl Calibration {
             MethodArg::Percentile => Method::Percentile,
             MethodArg::Entropy => Method::Entropy,
         }
+    }
+
+    /// The nodes that are to be computed in floats.
+    pub(super) fn float_layers(&self, graph: &Graph) -> Result<Vec<ValueId>> {
+        let find = |name: &String| {
+            let id = graph.nodes.iter().skip(1).position(|n| n.name == *name);
+            id.map(|id| id + 1).with_context(|| {
+                let names: Vec<&str> =
+                    graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
+                format!(
+                    "--float-layers: no layer `{}`; there are {}",
+                    name.escape_debug(),
+                    names.join(", ").escape_debug()
+                )
+            })
+        };
+        self.float_layers.iter().map(find).collect()
     }
 }
 

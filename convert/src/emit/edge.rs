@@ -11,8 +11,8 @@ use artifact::layout::{
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d, PoolKind,
-    Preprocess, Quant, Requant, Residual, Shape, Span,
+    Affine, ArtifactError, Cast, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d,
+    PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span,
 };
 use rayon::prelude::*;
 
@@ -43,17 +43,26 @@ pub enum Format<'a> {
     F16,
     /// bf16 weights, f32 activations.
     Bf16,
-    /// Int8 with the quantization of each value.
+    /// Int8 with the quantization of each value; what has [`Quant::FLOAT`] is computed in floats,
+    /// and casts stand between.
     I8(&'a [Quant]),
 }
 
 impl Format<'_> {
-    fn dtype(self) -> Dtype {
+    pub(crate) fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
             Self::Bf16 => Dtype::Bf16,
             Self::I8(_) => Dtype::I8,
+        }
+    }
+
+    /// Quantization of the value of node `id`.
+    fn quant(self, id: usize) -> Quant {
+        match self {
+            Self::I8(quants) => quants[id],
+            Self::F32 | Self::F16 | Self::Bf16 => Quant::NONE,
         }
     }
 }
@@ -119,9 +128,15 @@ pub fn to_edge(
     format: Format<'_>,
     attributes: &Attributes<'_>,
 ) -> Result<Emitted, EmitError> {
-    let dtype = format.dtype();
-    let scratch: Vec<Option<usize>> = (graph.nodes.iter())
-        .map(|node| match &node.op {
+    let place_at = |id: usize, offset: usize| Place {
+        offset: offset as u32,
+        shape: graph.nodes[id].shape,
+        quant: format.quant(id),
+    };
+    let dtypes: Vec<Dtype> =
+        (0..graph.nodes.len()).map(|id| place_at(id, 0).dtype(format.dtype())).collect();
+    let scratch: Vec<Option<usize>> = (graph.nodes.iter().zip(&dtypes))
+        .map(|(node, &dtype)| match &node.op {
             NodeOp::Conv2d(conv) => {
                 let input = graph.nodes[node.inputs[0]].shape;
                 if has_columns(dtype, attributes.nr) {
@@ -137,9 +152,9 @@ pub fn to_edge(
             _ => None,
         })
         .collect();
-    let plan_with = |stripes: &[Block]| plan(graph, dtype, attributes.nr, &scratch, stripes);
-    let (stripes, plan) = if has_columns(dtype, attributes.nr) {
-        choose(graph, plan_with)?
+    let plan_with = |stripes: &[Block]| plan(graph, &dtypes, attributes.nr, &scratch, stripes);
+    let (stripes, plan) = if has_columns(format.dtype(), attributes.nr) {
+        choose(graph, &dtypes, plan_with)?
     } else {
         (Vec::new(), plan_with(&[])?)
     };
@@ -147,18 +162,11 @@ pub fn to_edge(
         let block = stripes.iter().find(|b| (b.first..=b.last).contains(&id));
         block.map_or(0, |b| b.lines(id))
     };
-    let place = |id: usize| Place {
-        offset: plan.offsets[id] as u32,
-        shape: graph.nodes[id].shape,
-        quant: match format {
-            Format::I8(quants) => quants[id],
-            Format::F32 | Format::F16 | Format::Bf16 => Quant::NONE,
-        },
-    };
+    let place = |id: usize| place_at(id, plan.offsets[id]);
     let mut blob = Blob::new();
     let mut ops = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate() {
-        let output = place(id);
+        let (output, dtype) = (place(id), dtypes[id]);
         let scale_error = || EmitError::Scale { node: node.name.clone() };
         let too_large = || EmitError::TooLarge { node: node.name.clone() };
         match &node.op {
@@ -234,8 +242,10 @@ pub fn to_edge(
                 let full = f64::from(filter[0]) * f64::from(filter[1]);
                 let factor = f64::from(input.quant.scale) / (f64::from(output.quant.scale) * full);
                 let requant = match kind {
-                    PoolKind::Max => Requant { multiplier: 0, shift: 1 },
-                    PoolKind::Average => Requant::new(factor).ok_or_else(scale_error)?,
+                    PoolKind::Average if dtype == Dtype::I8 => {
+                        Requant::new(factor).ok_or_else(scale_error)?
+                    }
+                    PoolKind::Average | PoolKind::Max => Requant { multiplier: 0, shift: 1 },
                 };
                 ops.push(Op::Pool2d(Pool2d {
                     kind: *kind,
@@ -247,6 +257,7 @@ pub fn to_edge(
                     requant,
                 }));
             }
+            NodeOp::Cast => ops.push(Op::Cast(Cast { input: place(node.inputs[0]), output })),
             NodeOp::BatchNorm { .. } | NodeOp::Relu | NodeOp::Add => {
                 return Err(EmitError::NotLowered { node: node.name.clone(), op: node.op.name() });
             }
@@ -254,7 +265,7 @@ pub fn to_edge(
     }
     let labels: Vec<&str> = attributes.labels.iter().map(String::as_str).collect();
     let bytes = write(Contents {
-        dtype,
+        dtype: format.dtype(),
         nr: attributes.nr,
         arena_len: plan.arena_len,
         meta: Meta {

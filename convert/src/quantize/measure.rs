@@ -27,16 +27,31 @@ pub struct LayerError {
     pub cosine: f64,
     /// Share of the float values outside of the range, 0..=1.
     pub saturated: f64,
-    /// Smallest value that int8 has.
+    /// How int8 stores it; nothing where the layer is computed in floats.
+    pub int8: Option<Int8Range>,
+    /// What chose the range; nothing where the file or the format did.
+    pub method: Option<&'static str>,
+}
+
+/// Which numbers int8 has.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Int8Range {
+    /// Smallest value.
     pub low: f32,
-    /// Largest value that int8 has.
+    /// Largest value.
     pub high: f32,
     /// Size of a step.
     pub scale: f32,
     /// What stands for zero.
     pub zero_point: i8,
-    /// What chose the range; nothing where the file or the format did.
-    pub method: Option<&'static str>,
+}
+
+impl Int8Range {
+    fn new(quant: Quant) -> Option<Self> {
+        let Quant { scale, zero_point } = quant;
+        let [low, high] = [-128, 127].map(|q| quant.dequantize(q));
+        (!quant.is_float()).then_some(Self { low, high, scale, zero_point })
+    }
 }
 
 /// What int8 does to one picture's classes.
@@ -86,11 +101,13 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, float: &[f32], int8: &[f32], quant: Quant) {
-        let (low, high) = (quant.dequantize(-128), quant.dequantize(127));
         // Half a step beyond is still rounded to the last one.
-        let half = quant.scale / 2.0;
+        let (low, high) = match Int8Range::new(quant) {
+            Some(r) => (r.low - r.scale / 2.0, r.high + r.scale / 2.0),
+            None => (f32::NEG_INFINITY, f32::INFINITY),
+        };
         for (&f, &q) in float.iter().zip(int8) {
-            self.outside += u64::from(f < low - half || f > high + half);
+            self.outside += u64::from(f < low || f > high);
             let (f, q) = (f64::from(f), f64::from(q));
             self.float += f * f;
             self.int8 += q * q;
@@ -154,10 +171,7 @@ pub fn measure(
             lost_db: worst.zip(decibels[id]).map(|(before, after)| before - after),
             cosine: sums.product / (sums.float * sums.int8).sqrt().max(f64::MIN_POSITIVE),
             saturated: sums.outside as f64 / sums.count.max(1) as f64,
-            low: quant.dequantize(-128),
-            high: quant.dequantize(127),
-            scale: quant.scale,
-            zero_point: quant.zero_point,
+            int8: Int8Range::new(quant),
             method: int8.methods[id].map(super::Method::name),
         }
     };

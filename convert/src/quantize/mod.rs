@@ -4,6 +4,7 @@
 mod calibrate;
 mod equalize;
 mod measure;
+mod mixed;
 mod page;
 mod post_training;
 mod range;
@@ -14,6 +15,8 @@ pub use calibrate::{Activation, CalibrationError, calibrate};
 pub(crate) use calibrate::{values, with_session};
 pub use equalize::{Outlier, equalize, outliers};
 pub use measure::{LayerError, Measured, PictureError, measure};
+pub(crate) use mixed::insert_casts;
+pub use mixed::sensitivity;
 pub use page::ReportPage;
 pub(crate) use page::{decibels, sorted, worst};
 pub use post_training::{PostTraining, QuantizeError, Quantized, quantize};

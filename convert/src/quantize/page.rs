@@ -118,9 +118,12 @@ impl ReportPage<'_> {
                 0.0 => "0".into(),
                 share => format!("{:.3} %", share * 100.0),
             },
-            range: format!("{:.3} … {:.3}", l.low, l.high),
-            scale: format!("{:.5}", l.scale),
-            method: l.method.unwrap_or("given"),
+            range: l.int8.map_or("–".into(), |r| format!("{:.3} … {:.3}", r.low, r.high)),
+            scale: l.int8.map_or("–".into(), |r| format!("{:.5}", r.scale)),
+            method: match l.int8 {
+                Some(_) => l.method.unwrap_or("given"),
+                None => "in floats",
+            },
         };
         let label = |class: usize, probability: f32| {
             let name = model.labels.get(class).map_or("?", String::as_str);

@@ -71,21 +71,23 @@ pub enum QuantizeError {
 }
 
 /// By what a choice is judged.
-struct Trial<'a> {
-    attributes: &'a Attributes<'a>,
-    pictures: &'a [Vec<f32>],
+pub(super) struct Trial<'a> {
+    pub(super) attributes: &'a Attributes<'a>,
+    pub(super) pictures: &'a [Vec<f32>],
     /// Logits of the float network, picture by picture.
-    wanted: Vec<f32>,
+    pub(super) wanted: Vec<f32>,
 }
 
 impl Trial<'_> {
     /// Mean squared error of the logits of an int8 network; infinite where its scales are so far
     /// apart that it cannot be written.
-    fn error(&self, graph: &Graph, quants: &[Quant]) -> Result<f64, QuantizeError> {
+    pub(super) fn error(&self, graph: &Graph, quants: &[Quant]) -> Result<f64, QuantizeError> {
         let mut quants = quants.to_vec();
         share_pool_quants(graph, &mut quants);
         let edge = match to_edge(graph, Format::I8(&quants), self.attributes) {
-            Err(EmitError::Scale { .. } | EmitError::Artifact(_)) => return Ok(f64::INFINITY),
+            Err(
+                EmitError::Scale { .. } | EmitError::HalfOverflow { .. } | EmitError::Artifact(_),
+            ) => return Ok(f64::INFINITY),
             edge => edge?.bytes,
         };
         let logits = logits(&edge, self.pictures)?;
@@ -128,10 +130,7 @@ pub fn quantize(
         let measured = activations.iter().map(|a| a.histogram.quant(method));
         measured.zip(&fixed).map(|(quant, fixed)| fixed.unwrap_or(quant)).collect()
     };
-    // Evenly over all, since they may be sorted by class.
-    let count = pictures.len().min(MAX_PICTURES);
-    let chosen: Vec<Vec<f32>> =
-        (0..count).map(|i| pictures[i * pictures.len() / count].clone()).collect();
+    let chosen = evenly(pictures, MAX_PICTURES);
     let trial = Trial { attributes, pictures: &chosen, wanted: logits(float, &chosen)? };
 
     let outliers = if is_float { outliers(&activations) } else { Vec::new() };
@@ -171,6 +170,12 @@ pub fn quantize(
     }
     share_pool_quants(&quantized.graph, &mut quantized.quants);
     Ok(quantized)
+}
+
+/// At most `count` of the pictures, evenly over all, since they may be sorted by class.
+pub(super) fn evenly(pictures: &[Vec<f32>], count: usize) -> Vec<Vec<f32>> {
+    let count = pictures.len().min(count);
+    (0..count).map(|i| pictures[i * pictures.len() / count].clone()).collect()
 }
 
 /// Tries the other ranges of each value, one value after another, and keeps what makes the error of

@@ -7,6 +7,7 @@
 //! | fp16 and bf16 | tract, with the same weights | what their arithmetic costs on some CPUs |
 //! | int8 in the runtime | the formulas ([`reference`]) | nothing |
 //! | int8 in the runtime | tract's integers, on [`crate::emit::onnx::Form::Integer`] | one step |
+//! | layers in floats of an int8 network | tract, with the same f16 weights | as fp16 |
 //!
 //! Each layer is given the very numbers that the runtime's layer had, so that a difference names the
 //! layer that makes it. tract computes QLinearConv and ConvInteger in integers; its QDQ convolutions
@@ -20,7 +21,7 @@ use crate::emit::edge::Format;
 use crate::emit::onnx::to_onnx_layers;
 use crate::graph::{Graph, NodeOp};
 use crate::pipeline::{Converted, Quantize};
-use crate::quantize::{CalibrationError, values, with_session};
+use crate::quantize::{CalibrationError, Quantized, values, with_session};
 use crate::random::Rng;
 use artifact::{Artifact, ArtifactError, Preprocess};
 use tract::Engine;
@@ -29,6 +30,9 @@ use tract::Engine;
 const BUDGET: u64 = 8_000_000_000;
 /// Most pictures that it uses.
 const MAX_PICTURES: usize = 4;
+
+/// What the arithmetic of f16 costs on some CPUs, of a layer's largest number.
+const F16_LIMIT: f64 = 4e-3;
 
 /// The unit of differences between floats.
 const SHARE: &str = "of the largest number";
@@ -113,11 +117,11 @@ pub fn verify(
     let checks = match (&converted.int8, converted.quantize) {
         (Some(int8), _) => {
             let float = floats(graph, Format::F32, &converted.float.bytes, pictures, 1e-4)?;
-            let [reference, integers] =
-                int8_layers(&int8.graph, Format::I8(&int8.quants), emitted, pictures)?;
-            vec![float, reference, integers]
+            let mut checks = vec![float];
+            checks.extend(int8_layers(int8, emitted, pictures)?);
+            checks
         }
-        (None, Quantize::Fp16) => vec![floats(graph, Format::F16, emitted, pictures, 4e-3)?],
+        (None, Quantize::Fp16) => vec![floats(graph, Format::F16, emitted, pictures, F16_LIMIT)?],
         (None, Quantize::Bf16) => {
             vec![floats(&rounded_to_bf16(graph), Format::F32, emitted, pictures, 1.6e-2)?]
         }
@@ -143,18 +147,22 @@ fn floats(
     limit: f64,
 ) -> Result<Check, VerifyError> {
     let layers = to_onnx_layers(graph, format);
-    let engine = Engine::new(graph, &layers)?;
+    let engine = Engine::new(graph, &layers, vec![false; graph.nodes.len()])?;
     let mut check = Check::new("floats against tract", limit, SHARE);
     for seen in all_values(edge, pictures)? {
         for (id, wanted) in engine.run(&seen)? {
-            let largest =
-                wanted.iter().fold(f64::from(f32::MIN_POSITIVE), |m, v| m.max(v.abs().into()));
-            let differences = wanted.iter().zip(&seen[id]).map(|(a, b)| f64::from((a - b).abs()));
-            let worst = differences.fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m });
-            check.see(&graph.nodes[id].name, worst / largest);
+            check.see(&graph.nodes[id].name, share_of_largest(&wanted, &seen[id]));
         }
     }
     Ok(check)
+}
+
+/// The largest difference, as a share of the largest number.
+fn share_of_largest(wanted: &[f32], found: &[f32]) -> f64 {
+    let largest = wanted.iter().fold(f64::from(f32::MIN_POSITIVE), |m, v| m.max(v.abs().into()));
+    let differences = wanted.iter().zip(found).map(|(a, b)| f64::from((a - b).abs()));
+    let worst = differences.fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m });
+    worst / largest
 }
 
 /// The values of each picture, of which there are few.
@@ -162,42 +170,53 @@ fn all_values(edge: &[u8], pictures: &[Vec<f32>]) -> Result<Vec<Vec<Vec<f32>>>, 
     with_session(edge, |session| Ok(pictures.iter().map(|p| values(session, p)).collect()))
 }
 
-/// The int8 layers of a device file: by their formulas, and in tract.
+/// The layers of an int8 device file: by their formulas, and in tract; those in floats in tract only.
 fn int8_layers(
-    graph: &Graph,
-    format: Format<'_>,
+    int8: &Quantized,
     edge: &[u8],
     pictures: &[Vec<f32>],
-) -> Result<[Check; 2], VerifyError> {
+) -> Result<Vec<Check>, VerifyError> {
+    let Quantized { graph, quants, .. } = int8;
     let artifact = Artifact::parse(edge)?;
-    let layers = to_onnx_layers(graph, format);
-    let engine = Engine::new(graph, &layers)?;
+    let layers = to_onnx_layers(graph, Format::I8(quants));
+    let engine = Engine::new(graph, &layers, quants.iter().map(|q| !q.is_float()).collect())?;
     let mut reference = Check::new("int8 against its formulas", 0.0, "byte");
     let mut integers = Check::new("int8 against tract's integers", 1.0, "step");
+    let mut floats = Check::new("layers in floats against tract", F16_LIMIT, SHARE);
     for real in all_values(edge, pictures)? {
-        let quant = artifact.meta().input.quant;
-        let mut bytes: Vec<Vec<i8>> = vec![real[0].iter().map(|&v| quant.quantize(v)).collect()];
-        for (op, (node, real)) in artifact.ops().zip(graph.nodes.iter().zip(&real).skip(1)) {
-            let x = &bytes[node.inputs[0]];
-            let residual = node.inputs.get(1).map(|&r| bytes[r].as_slice());
-            let wanted = reference::run(&artifact, &op, x, residual);
-            let quant = op.output().quant;
-            let stored: Vec<i8> = real.iter().map(|&v| quant.quantize(v)).collect();
-            if stored.is_empty() {
-                bytes.push(wanted);
-                continue;
+        // Of int8, what is stored.
+        let stored = |id: usize, values: &[f32]| -> Vec<f32> {
+            let quant = quants[id];
+            let store = |v: &f32| if quant.is_float() { *v } else { quant.quantize(*v).into() };
+            values.iter().map(store).collect()
+        };
+        let mut values: Vec<Vec<f32>> = vec![stored(0, &real[0])];
+        for (id, (op, node)) in (1..).zip(artifact.ops().zip(&graph.nodes[1..])) {
+            let found = stored(id, &real[id]);
+            let x = &values[node.inputs[0]];
+            let residual = node.inputs.get(1).map(|&r| values[r].as_slice());
+            match reference::run(&artifact, &op, x, residual) {
+                Some(wanted) if found.is_empty() => values.push(wanted),
+                Some(wanted) => {
+                    let different = found.iter().zip(&wanted).filter(|(a, b)| a != b).count();
+                    reference.see(&node.name, different as f64);
+                    values.push(found);
+                }
+                None => values.push(found),
             }
-            let different = stored.iter().zip(&wanted).filter(|(a, b)| a != b).count();
-            reference.see(&node.name, different as f64);
-            bytes.push(stored);
         }
-        for (id, wanted) in engine.run(&bytes)? {
-            let steps = |(a, b): (&i8, &i8)| (i16::from(*a) - i16::from(*b)).abs();
-            let most = wanted.iter().zip(&bytes[id]).map(steps).max().unwrap_or(0);
-            integers.see(&graph.nodes[id].name, most.into());
+        for (id, wanted) in engine.run(&values)? {
+            let (name, found) = (&graph.nodes[id].name, &values[id]);
+            if quants[id].is_float() {
+                floats.see(name, share_of_largest(&wanted, found));
+            } else {
+                let steps = wanted.iter().zip(found).map(|(a, b)| (a - b).abs());
+                integers.see(name, steps.fold(0.0, f32::max).into());
+            }
         }
     }
-    Ok([reference, integers])
+    let mixed = quants.iter().any(|q| q.is_float()).then_some(floats);
+    Ok([reference, integers].into_iter().chain(mixed).collect())
 }
 
 /// The graph with the weights that a bf16 file has.

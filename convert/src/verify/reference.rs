@@ -4,17 +4,32 @@ use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, wind
 use artifact::{Affine, Artifact, Conv2d, Dtype, Op, Padding, Pool2d, PoolKind, Requant, Shape};
 use rayon::prelude::*;
 
-/// What operator `op` of a checked int8 model computes of `x` and, where it adds one, `residual`.
-pub(super) fn run(artifact: &Artifact<'_>, op: &Op, x: &[i8], residual: Option<&[i8]>) -> Vec<i8> {
-    match op {
-        Op::Conv2d(op) => conv2d(artifact, op, x, residual),
-        Op::Pool2d(op) => pool2d(op, x),
-        Op::Affine(op) => affine(artifact, op, x),
-    }
+/// What operator `op` of a checked int8 model computes of `x` and, where it adds one, `residual`;
+/// numbers are those that are stored. Nothing of a layer that is computed in floats.
+pub(super) fn run(
+    artifact: &Artifact<'_>,
+    op: &Op,
+    x: &[f32],
+    residual: Option<&[f32]>,
+) -> Option<Vec<f32>> {
+    let (input, output) = (op.input().quant, op.output().quant);
+    let ints = |values: &[f32]| -> Vec<i8> { values.iter().map(|v| *v as i8).collect() };
+    let result = match op {
+        Op::Cast(_) if output.is_float() => {
+            let real = |q: &f32| (*q - f32::from(input.zero_point)) * input.scale;
+            return Some(x.iter().map(real).collect());
+        }
+        Op::Cast(_) => x.iter().map(|v| output.quantize(*v)).collect(),
+        _ if output.is_float() => return None,
+        Op::Conv2d(op) => conv2d(artifact, op, &ints(x), residual.map(ints).as_deref()),
+        Op::Pool2d(op) => pool2d(op, &ints(x)),
+        Op::Affine(op) => affine(artifact, op, &ints(x)),
+    };
+    Some(result.into_iter().map(f32::from).collect())
 }
 
 /// Little-endian numbers.
-fn ints(bytes: &[u8]) -> Vec<i32> {
+fn i32s(bytes: &[u8]) -> Vec<i32> {
     bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect()
 }
 
@@ -58,7 +73,7 @@ fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]
         layout.index(i / kh, i % kh, x, c)
     };
     let weights: Vec<i8> = (0..c_out * kh * kw * c_in).map(|i| packed[place(i)] as i8).collect();
-    let params = ints(artifact.span(op.params));
+    let params = i32s(artifact.span(op.params));
     let param = |o: usize, plane: ConvPlane| {
         params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr]
     };
@@ -124,7 +139,7 @@ fn pool2d(op: &Pool2d, x: &[i8]) -> Vec<i8> {
 
 fn affine(artifact: &Artifact<'_>, op: &Affine, x: &[i8]) -> Vec<i8> {
     let nr = artifact.header().nr;
-    let params = ints(artifact.span(op.params));
+    let params = i32s(artifact.span(op.params));
     let param = |c: usize, plane: usize| params[(c / nr * AFFINE_PLANES + plane) * nr + c % nr];
     let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
     let low = if op.relu { zero_y } else { -128 };

@@ -1,5 +1,6 @@
 //! Files of every version are read, and can be made new; see `fixtures/versions/README.md`.
 
+use artifact::Artifact;
 use artifact::header::{OLDEST_VERSION, VERSION};
 use convert::checkpoint::{self, Checkpoint};
 use convert::cli;
@@ -46,6 +47,15 @@ fn device_files_of_every_version_are_read_and_upgraded() {
         assert_eq!(read(&new)[8..10], VERSION.to_le_bytes());
         assert_eq!(logits(&new), wanted, "upgraded from {version}");
     }
+    // Its last layer is computed in floats, so that logits are not rounded to steps.
+    let floats = text(fixture("versions/6-floats.edge"));
+    let step =
+        Artifact::parse(&read(fixture("versions/6.edge"))).unwrap().meta().output.quant.scale;
+    let found = logits(&floats);
+    assert!(found != wanted && found.len() == wanted.len());
+    for (a, b) in found.iter().zip(&wanted) {
+        assert!((a - b).abs() <= 0.6 * step, "{a} for {b} in steps of {step}");
+    }
     // Newer and older ones are told from damaged ones.
     for (version, what) in
         [(VERSION + 1, "update"), (OLDEST_VERSION - 1, "convert the model again")]
@@ -83,7 +93,7 @@ fn signed_models_are_told_from_others() {
     let (code, said) = convert(&["sign", &model, "--key", &private, "-o", &signed]);
     assert_eq!(code, 0, "{said}");
     // Signatures of Ed25519 are the same each time.
-    assert_eq!(read(&signed), read(fixture("versions/5.edge")));
+    assert_eq!(read(&signed), read(fixture("versions/6.edge")));
     let picture = text(fixture("../../samples/pictures/chelsea.png"));
     let with_key = |model: &str| classify(&["--model", model, "--key", &public, &picture]);
     assert_eq!(with_key(&signed).0, 0);

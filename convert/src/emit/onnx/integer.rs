@@ -19,17 +19,18 @@ impl Emitter<'_> {
             }
             values.push(value);
         }
-        let last = &values[graph.output()];
+        let mut last = values[graph.output()].clone();
+        if self.int8(graph.output()).is_some() {
+            last = self.dequantize(quants, graph.output(), &last);
+        }
         if self.flat_output {
-            let map = self.dequantize(quants, graph.output(), last);
-            self.push("Flatten", &[&map], OUTPUT, vec![proto::Attribute::int("axis", 1)]);
+            self.push("Flatten", &[&last], OUTPUT, vec![proto::Attribute::int("axis", 1)]);
         } else {
-            let [scale, zero] = self.quantization(quants, graph.output());
-            self.push("DequantizeLinear", &[last, &scale, &zero], OUTPUT, Vec::new());
+            self.push("Identity", &[&last], OUTPUT, Vec::new());
         }
     }
 
-    /// Appends the operations of one node, from int8 to int8.
+    /// Appends the operations of one node, from int8 to int8, or from floats to floats.
     pub(super) fn integer_node(
         &mut self,
         graph: &Graph,
@@ -40,6 +41,12 @@ impl Emitter<'_> {
     ) {
         let node = &graph.nodes[id];
         match &node.op {
+            NodeOp::Cast if quants[id].is_float() => {
+                let [scale, zero] = self.quantization(quants, node.inputs[0]);
+                self.push("DequantizeLinear", &[inputs[0], &scale, &zero], target, Vec::new());
+            }
+            NodeOp::Cast => self.quantize(quants, id, inputs[0], target),
+            _ if quants[id].is_float() => self.node(graph, id, inputs, target),
             NodeOp::Conv2d(conv) => self.integer_conv(graph, quants, id, conv, inputs, target),
             NodeOp::Pool2d { kind: PoolKind::Max, filter, stride, padding } => {
                 self.push("MaxPool", inputs, target, window(*filter, *stride, *padding));

@@ -94,8 +94,8 @@ pub fn to_onnx_layers(graph: &Graph, format: Format<'_>) -> Layers {
             _ => emitter.node(graph, id, &names, &computed(id)),
         }
     }
-    let data_type = if matches!(format, Format::I8(_)) { proto::INT8 } else { proto::FLOAT };
     let info = |name: String, id: ValueId| {
+        let data_type = if emitter.int8(id).is_some() { proto::INT8 } else { proto::FLOAT };
         proto::ValueInfo::tensor(&name, data_type, &nchw(graph.nodes[id].shape))
     };
     let infos = |ids: &[ValueId], name: &dyn Fn(ValueId) -> String| {
@@ -161,6 +161,14 @@ impl<'a> Emitter<'a> {
             initializers: Vec::new(),
             flat_output: graph.output() > 0 && output_dims(graph).len() == 2,
             quantizations: HashMap::new(),
+        }
+    }
+
+    /// The quantization of all values, where that of `id` is int8.
+    fn int8(&self, id: ValueId) -> Option<&'a [Quant]> {
+        match self.format {
+            Format::I8(quants) if !quants[id].is_float() => Some(quants),
+            _ => None,
         }
     }
 
@@ -260,7 +268,7 @@ impl<'a> Emitter<'a> {
 
     /// The name under which others read a value: in int8, after it was rounded to what is stored.
     fn stored(&mut self, id: usize, value: String, is_output: bool) -> String {
-        let Format::I8(quants) = self.format else { return value };
+        let Some(quants) = self.int8(id) else { return value };
         let quant = quants[id];
         let owner = if is_output { OUTPUT.to_owned() } else { value.clone() };
         let [scale, zero, rounded] = ["scale", "zero_point", "int8"]
@@ -294,7 +302,7 @@ impl<'a> Emitter<'a> {
         target: &str,
     ) -> [String; 2] {
         let c_out = conv.bias.len();
-        if let Format::I8(quants) = self.format {
+        if let Some(quants) = self.int8(id) {
             let Integers { values, scales, units, bias } =
                 Integers::new(graph, quants, id, conv, order);
             let [scales, units] = [scales, units].map(floats_as_bytes);
@@ -307,7 +315,8 @@ impl<'a> Emitter<'a> {
         let values = order.iter().map(|&at| conv.weights[at]);
         let bias = conv.bias.iter().copied();
         let weights = match self.format {
-            Format::F16 => {
+            // Floats of int8 models have such weights.
+            Format::F16 | Format::I8(_) => {
                 let raw = values.flat_map(|w| half::f16::from_f32(w).to_le_bytes()).collect();
                 let [half, weights] =
                     ["fp16", "weight"].map(|part| self.names.unique(&format!("{target}.{part}")));
@@ -388,6 +397,7 @@ impl<'a> Emitter<'a> {
                     emitter.push("Add", &[&product, &addend], output, Vec::new());
                 });
             }
+            NodeOp::Cast => self.push("Identity", inputs, &target, Vec::new()),
             NodeOp::Relu => self.push("Relu", inputs, &target, Vec::new()),
             NodeOp::Add => self.push("Add", inputs, &target, Vec::new()),
             NodeOp::Pool2d { kind, filter, stride, padding } => {

@@ -1,0 +1,120 @@
+//! Layers of an int8 network that are computed in floats, since int8 costs too much there.
+//!
+//! Such a layer has f16 weights and f32 maps; where its neighbours are int8, casts stand between.
+
+use super::calibrate::logits;
+use super::post_training::{QuantizeError, Quantized, Trial, evenly};
+use crate::emit::edge::{Attributes, node_macs};
+use crate::graph::{Graph, Node, NodeOp, ValueId};
+use artifact::Quant;
+
+/// A graph with casts between layers of different number formats.
+#[derive(Debug, Clone)]
+pub(crate) struct WithCasts {
+    pub(crate) graph: Graph,
+    /// Of each node, the node of the graph without casts that has its value.
+    pub(crate) origins: Vec<ValueId>,
+    /// Whether a node's value is a float.
+    pub(crate) floats: Vec<bool>,
+}
+
+/// Puts a cast behind each value that is read in another number format than it has: `floats` tells
+/// which nodes are computed in floats. The input is not, whatever it says.
+pub(crate) fn insert_casts(graph: &Graph, floats: &[bool]) -> WithCasts {
+    let is_float = |id: ValueId| id > 0 && floats[id];
+    let mut new = WithCasts {
+        graph: Graph { name: graph.name.clone(), nodes: Vec::new() },
+        origins: Vec::new(),
+        floats: Vec::new(),
+    };
+    let mut push = |node: Node, origin: ValueId, float: bool| {
+        new.graph.nodes.push(node);
+        new.origins.push(origin);
+        new.floats.push(float);
+        new.origins.len() - 1
+    };
+    // Of each old node, the new one and the cast behind it.
+    let mut places: Vec<(ValueId, Option<ValueId>)> = Vec::new();
+    for (id, node) in graph.nodes.iter().enumerate() {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for &input in &node.inputs {
+            let (own, cast) = &mut places[input];
+            inputs.push(if is_float(input) == is_float(id) {
+                *own
+            } else {
+                *cast.get_or_insert_with(|| {
+                    let source = &graph.nodes[input];
+                    let format = if is_float(id) { "float" } else { "int8" };
+                    let name = format!("{}.{format}", source.name);
+                    let (inputs, shape, quant) = (vec![*own], source.shape, source.quant);
+                    push(Node { name, op: NodeOp::Cast, inputs, shape, quant }, input, is_float(id))
+                })
+            });
+        }
+        let own = push(Node { inputs, ..node.clone() }, id, is_float(id));
+        places.push((own, None));
+    }
+    new
+}
+
+impl Quantized {
+    /// The same network with the nodes in floats that `floats` tells; it has none yet.
+    pub(crate) fn with_floats(&self, floats: &[bool]) -> Self {
+        let WithCasts { graph, origins, floats: is_float } = insert_casts(&self.graph, floats);
+        let place = |node: ValueId| origins.iter().position(|&o| o == node).unwrap_or(0);
+        Self {
+            quants: (origins.iter().zip(&is_float))
+                .map(|(&id, &float)| if float { Quant::FLOAT } else { self.quants[id] })
+                .collect(),
+            methods: (origins.iter().zip(&is_float))
+                .map(|(&id, &float)| self.methods[id].filter(|_| !float))
+                .collect(),
+            outliers: (self.outliers.iter())
+                .map(|outlier| super::Outlier { node: place(outlier.node), ..*outlier })
+                .collect(),
+            equalized: self.equalized.as_ref().map(|graph| insert_casts(graph, floats).graph),
+            is_corrected: self.is_corrected,
+            graph,
+        }
+    }
+
+    /// Share of the multiply-accumulates that are computed in floats, 0..=1.
+    pub fn float_share(&self) -> f64 {
+        let macs = |id: ValueId| node_macs(&self.graph, id);
+        let floats = (0..self.quants.len()).filter(|&id| self.quants[id].is_float());
+        floats.map(macs).sum::<u64>() as f64 / self.graph.macs().max(1) as f64
+    }
+}
+
+/// Most pictures that layers are judged by, and the least.
+const PICTURES: [usize; 2] = [64, 8];
+/// Multiply-accumulates that judging them may take, unless the least number of pictures does.
+const BUDGET: u64 = 400_000_000_000;
+
+/// The nodes of an int8 network that compute something, those first whose int8 costs most: each is
+/// computed in int8 in turn, all others in floats, and judged by the logits of some `pictures`.
+///
+/// # Errors
+/// A network that does not run.
+pub fn sensitivity(
+    int8: &Quantized,
+    float: &[u8],
+    pictures: &[Vec<f32>],
+    attributes: &Attributes<'_>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Vec<ValueId>, QuantizeError> {
+    let count = int8.graph.nodes.len();
+    let affordable = BUDGET / (count as u64 * int8.graph.macs()).max(1);
+    let most = usize::try_from(affordable).unwrap_or(usize::MAX).clamp(PICTURES[1], PICTURES[0]);
+    let pictures = evenly(pictures, most);
+    let trial = Trial { attributes, wanted: logits(float, &pictures)?, pictures: &pictures };
+    let mut errors = Vec::with_capacity(count);
+    for id in 1..count {
+        let floats: Vec<bool> = (0..count).map(|other| other != id).collect();
+        let mixed = int8.with_floats(&floats);
+        errors.push((id, trial.error(&mixed.graph, &mixed.quants)?));
+        progress(id, count - 1);
+    }
+    errors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    Ok(errors.into_iter().map(|(id, _)| id).collect())
+}

@@ -31,6 +31,9 @@ fn main() {
         if (found.dtype(), found.panel_width()) != (Dtype::I8, 4) {
             return Err("no int8 model for microcontrollers; use convert --target cortex-m".into());
         }
+        if found.has_float_layers() && env::var_os("CARGO_FEATURE_FLOAT").is_none() {
+            return Err("some layers are floats; build with --features float".into());
+        }
         fs::write(out.join("model.edge"), &*file).map_err(|e| e.to_string())
     });
     if let Err(e) = checked {

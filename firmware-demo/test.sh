@@ -15,7 +15,8 @@ logits() { grep '^logits of ' | tr -d '\r'; }
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
 resnet_20=$(mktemp --suffix=.edge)
 signed=$(mktemp --suffix=.edge)
-trap 'rm -f "$resnet_20" "$signed"' EXIT
+mixed=$(mktemp --suffix=.edge)
+trap 'rm -f "$resnet_20" "$signed" "$mixed"' EXIT
 [ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
 convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
 "$convert" ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
@@ -54,6 +55,11 @@ refused() { # MODEL
 }
 refused "$resnet_8"
 EDGE_KEY=$(printf '%064d' 9) refused "$signed"
+
+# Layers of floats, on the board's floating point unit.
+"$convert" ../models/resnet_8_cifar10.mpk --target cortex-m -o "$mixed" \
+  --float-layers stack2_block0_2_conv,predictions >/dev/null
+check mps2-an386 "$mixed" '' float
 
 check mps2-an500 "$resnet_8"
 check mps2-an505 "$resnet_8"

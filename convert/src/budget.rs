@@ -4,10 +4,21 @@ use crate::graph::{Graph, NodeOp};
 use crate::plan::MemoryPlan;
 use core::fmt;
 
-/// Bytes of stack that firmware needs beside the arena: measured on emulated boards, rounded up.
-pub const STACK: usize = 4 << 10;
-/// Bytes of code that firmware needs beside the model: as [`STACK`].
-pub const CODE: usize = 32 << 10;
+/// What firmware takes beside the model: measured on emulated boards, rounded up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Firmware {
+    /// Bytes of stack, beside the arena.
+    pub stack: usize,
+    /// Bytes of code.
+    pub code: usize,
+}
+
+impl Firmware {
+    /// For int8 models.
+    pub const INT8: Self = Self { stack: 4 << 10, code: 32 << 10 };
+    /// For those with layers of floats.
+    pub const WITH_FLOATS: Self = Self { stack: 7 << 10, code: 48 << 10 };
+}
 
 /// A number of bytes, with K or M for 1024 or 1024² of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +58,15 @@ impl core::error::Error for Exceeded {}
 /// Checks the memory of a model.
 ///
 /// # Errors
-/// Where the arena and a stack do not fit into `ram`.
-pub fn check_ram(graph: &Graph, plan: &MemoryPlan, ram: Bytes) -> Result<(), Exceeded> {
-    let needed = plan.arena_len + STACK;
+/// Where the arena and the stack do not fit into `ram`.
+pub fn check_ram(
+    graph: &Graph,
+    plan: &MemoryPlan,
+    firmware: Firmware,
+    ram: Bytes,
+) -> Result<(), Exceeded> {
+    let stack = firmware.stack;
+    let needed = plan.arena_len + stack;
     if needed <= ram.0 {
         return Ok(());
     }
@@ -71,7 +88,7 @@ pub fn check_ram(graph: &Graph, plan: &MemoryPlan, ram: Bytes) -> Result<(), Exc
         maps.iter().take(3).map(|(bytes, name)| format!("{bytes} of `{name}`")).collect();
     let shape = graph.nodes[0].shape;
     // Maps shrink with the square of the picture's side.
-    let share = (ram.0.saturating_sub(STACK)) as f64 / plan.arena_len as f64;
+    let share = (ram.0.saturating_sub(stack)) as f64 / plan.arena_len as f64;
     let side = (f64::from(shape.h) * share.sqrt()) as u16 / 8 * 8;
     let help = if side >= 8 {
         format!("pictures of about {side}×{side} would fit (`trainer … --size {side}`)")
@@ -80,7 +97,7 @@ pub fn check_ram(graph: &Graph, plan: &MemoryPlan, ram: Bytes) -> Result<(), Exc
     };
     Err(Exceeded {
         message: format!(
-            "the arena takes {} bytes and the stack about {STACK}, {} more than --ram; layer `{}` needs most: its output, input and what else lives then are {} bytes; {help}",
+            "the arena takes {} bytes and the stack about {stack}, {} more than --ram; layer `{}` needs most: its output, input and what else lives then are {} bytes; {help}",
             plan.arena_len,
             needed - ram.0,
             graph.nodes[worst].name,
@@ -93,8 +110,14 @@ pub fn check_ram(graph: &Graph, plan: &MemoryPlan, ram: Bytes) -> Result<(), Exc
 ///
 /// # Errors
 /// Where the file and code do not fit into `flash`.
-pub fn check_flash(graph: &Graph, file_len: usize, flash: Bytes) -> Result<(), Exceeded> {
-    let needed = file_len + CODE;
+pub fn check_flash(
+    graph: &Graph,
+    file_len: usize,
+    firmware: Firmware,
+    flash: Bytes,
+) -> Result<(), Exceeded> {
+    let code = firmware.code;
+    let needed = file_len + code;
     if needed <= flash.0 {
         return Ok(());
     }
@@ -109,7 +132,7 @@ pub fn check_flash(graph: &Graph, file_len: usize, flash: Bytes) -> Result<(), E
         layers.iter().take(3).map(|(len, name)| format!("`{name}` {len}")).collect();
     Err(Exceeded {
         message: format!(
-            "the model takes {file_len} bytes and code about {CODE}, {} more than --flash; most weights: {}; fewer channels or blocks would help, as in resnet_8_cifar",
+            "the model takes {file_len} bytes and code about {code}, {} more than --flash; most weights: {}; fewer channels or blocks would help, as in resnet_8_cifar",
             needed - flash.0,
             layers.join(", "),
         ),
@@ -118,7 +141,7 @@ pub fn check_flash(graph: &Graph, file_len: usize, flash: Bytes) -> Result<(), E
 
 #[cfg(test)]
 mod tests {
-    use super::{Bytes, check_flash, check_ram};
+    use super::{Bytes, Firmware, check_flash, check_ram};
     use crate::init::random_checkpoint;
     use crate::model::FloatModel;
     use crate::pipeline::{Options, Target, convert};
@@ -148,14 +171,16 @@ mod tests {
         )
         .unwrap();
         let (graph, emitted) = (&converted.graph, &converted.emitted);
-        assert_eq!(check_ram(graph, &emitted.plan, Bytes(32 << 10)), Ok(()));
-        assert_eq!(check_flash(graph, emitted.bytes.len(), Bytes(128 << 10)), Ok(()));
-        let ram = check_ram(graph, &emitted.plan, Bytes(16 << 10)).unwrap_err().to_string();
+        let firmware = Firmware::INT8;
+        assert_eq!(check_ram(graph, &emitted.plan, firmware, Bytes(32 << 10)), Ok(()));
+        assert_eq!(check_flash(graph, emitted.bytes.len(), firmware, Bytes(128 << 10)), Ok(()));
+        let ram =
+            check_ram(graph, &emitted.plan, firmware, Bytes(16 << 10)).unwrap_err().to_string();
         // The block that has a whole map of 32×32×16, the lines between and the shortcut's.
         assert!(ram.contains("layer `stack1_block0"), "{ram}");
         assert!(ram.contains("16384 of `stack0_block0_2_conv`"), "{ram}");
         assert!(ram.contains("--size 16"), "{ram}");
-        let flash = check_flash(graph, emitted.bytes.len(), Bytes(64 << 10)).unwrap_err();
+        let flash = check_flash(graph, emitted.bytes.len(), firmware, Bytes(64 << 10)).unwrap_err();
         assert!(flash.to_string().contains("36864"), "{flash}");
     }
 }

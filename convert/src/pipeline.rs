@@ -80,11 +80,15 @@ pub struct Converted {
 }
 
 impl Converted {
+    /// Whether some layers of an int8 network are computed in floats.
+    pub(crate) fn has_floats(&self) -> bool {
+        self.int8.as_ref().is_some_and(|int8| int8.quants.iter().any(|q| q.is_float()))
+    }
+
     /// Name of the file's number format.
     pub(crate) fn format(&self) -> &'static str {
-        let mixed = self.int8.as_ref().is_some_and(|int8| int8.quants.iter().any(|q| q.is_float()));
         match self.quantize {
-            Quantize::Int8 if mixed => "int8 with floats",
+            Quantize::Int8 if self.has_floats() => "int8 with floats",
             Quantize::Int8 => "int8",
             Quantize::Fp16 => "fp16",
             Quantize::Bf16 => "bf16",

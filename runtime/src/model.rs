@@ -52,6 +52,11 @@ impl<'a> Model<'a> {
         self.artifact.header().dtype
     }
 
+    /// Whether some layers of an int8 model are computed in floats.
+    pub fn has_float_layers(&self) -> bool {
+        self.artifact.header().has_floats
+    }
+
     /// Output channels that weights are packed by: 16 for PCs and Pis, 4 for microcontrollers.
     pub fn panel_width(&self) -> usize {
         self.artifact.header().nr

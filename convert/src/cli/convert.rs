@@ -5,7 +5,7 @@ use super::source::{
 };
 use super::{show, show_progress};
 use crate::accuracy::{Predictions, predict};
-use crate::budget::{Bytes, check_flash, check_ram};
+use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
 use crate::data::Pictures;
 use crate::emit::edge::Format;
@@ -45,11 +45,11 @@ pub(super) struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
-    /// Memory of the chip, such as 32K: what does not fit with a stack of 4K is not written, and it
-    /// is said which layer needs most
+    /// Memory of the chip, such as 32K: what does not fit with a stack of 4K (7K with layers of
+    /// floats) is not written, and it is said which layer needs most
     #[arg(long, value_name = "BYTES")]
     ram: Option<Bytes>,
-    /// Flash of the chip, such as 128K, of which code takes 32K
+    /// Flash of the chip, such as 128K, of which code takes 32K (48K with layers of floats)
     #[arg(long, value_name = "BYTES")]
     flash: Option<Bytes>,
     /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors
@@ -131,11 +131,12 @@ impl ConvertArgs {
 
     /// Refuses what does not fit the chip.
     fn check_limits(&self, converted: &Converted) -> Result<()> {
+        let firmware = if converted.has_floats() { Firmware::WITH_FLOATS } else { Firmware::INT8 };
         if let Some(ram) = self.ram {
-            check_ram(&converted.graph, &converted.emitted.plan, ram)?;
+            check_ram(&converted.graph, &converted.emitted.plan, firmware, ram)?;
         }
         if let Some(flash) = self.flash {
-            check_flash(&converted.graph, converted.emitted.bytes.len(), flash)?;
+            check_flash(&converted.graph, converted.emitted.bytes.len(), firmware, flash)?;
         }
         Ok(())
     }
@@ -463,7 +464,7 @@ fn lose_less(
     /// As many layers more each time.
     const GROWTH: f64 = 1.5;
     let attributes = model.attributes(Target::Host, false);
-    if let Some(int8) = converted.int8.as_ref().filter(|int8| int8.float_share() == 0.0) {
+    if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
         let progress = |done, total| show("trying layers in int8", done, total);
         let layers = sensitivity(int8, &converted.float.bytes, pictures, &attributes, progress)?;
         // Microcontrollers have no fp16 to take instead.

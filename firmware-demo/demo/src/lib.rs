@@ -143,8 +143,13 @@ fn since(board: &mut impl Board, start: Option<u32>) -> Option<u32> {
     Some(board.instructions()?.wrapping_sub(start?))
 }
 
-/// The int8 scores, in one piece: a debugger's console is slow.
+/// The int8 scores, in one piece: a debugger's console is slow. Of floats, their bits.
 fn line(board: &mut impl Board, logits: Logits<'_>) {
+    if logits.as_i8().is_none() {
+        for score in logits.iter() {
+            number(board, score.to_bits(), " ");
+        }
+    }
     for scores in logits.as_i8().unwrap_or(&[]).chunks(16) {
         let mut text: Vec<u8, 80> = Vec::new();
         for score in scores {

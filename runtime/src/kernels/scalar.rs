@@ -146,14 +146,17 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
         rows: Rows,
         w: [&[W]; NP],
     ) {
-        for (acc, x) in acc.iter_mut().zip(x) {
-            for (acc, w) in acc.iter_mut().zip(w) {
-                for (r, w) in w.chunks_exact(rows.len * NR).enumerate() {
-                    let x = &x[r * rows.stride..][..rows.len];
-                    for (x, w) in x.chunks_exact(W::KR).zip(w.chunks_exact(NR * W::KR)) {
-                        for (acc, w) in acc.iter_mut().zip(w.chunks_exact(W::KR)) {
-                            for (x, w) in x.iter().zip(w) {
-                                *acc += x * w.to_f32();
+        for (p, w) in w.into_iter().enumerate() {
+            for (r, w) in w.chunks_exact(rows.len * NR).enumerate() {
+                let x = x.map(|x| &x[r * rows.stride..][..rows.len]);
+                for (g, w) in w.chunks_exact(NR * W::KR).enumerate() {
+                    for k in 0..W::KR {
+                        // Once for all pixels, which share them.
+                        let w: [f32; NR] = core::array::from_fn(|i| w[i * W::KR + k].to_f32());
+                        for (acc, x) in acc.iter_mut().zip(x) {
+                            let x = x[g * W::KR + k];
+                            for (acc, w) in acc[p].iter_mut().zip(w) {
+                                *acc += x * w;
                             }
                         }
                     }
@@ -178,7 +181,12 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
 
     fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
         for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
-            conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
+            // As many sums as registers hold.
+            if NR == 4 {
+                conv.panels::<Self, NR, 4, 1>(self, panel, first_pixel, out);
+            } else {
+                conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);
+            }
         }
     }
 

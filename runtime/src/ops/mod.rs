@@ -40,11 +40,16 @@ impl Context<'_> {
 
     /// Number format of an activation, and of the weights of what computes it.
     pub(crate) fn dtype(&self, place: Place) -> Dtype {
-        place.dtype(self.artifact.header().dtype)
+        match cfg!(feature = "float") {
+            true => place.dtype(self.artifact.header().dtype),
+            // `Model::new` lets nothing else through: a constant saves flash.
+            false => Dtype::I8,
+        }
     }
 
+    /// Panel width.
     pub(crate) fn nr(&self) -> usize {
-        self.artifact.header().nr
+        if cfg!(feature = "host") { self.artifact.header().nr } else { 4 }
     }
 
     /// The arena bytes of an activation.

@@ -72,7 +72,7 @@ fn sample(index: u32, side: u16, seed: u64) -> Result<Sample, String> {
 mod tests {
     use super::random_checkpoint;
     use crate::model::FloatModel;
-    use crate::pipeline::{Options, Quantize, Target, convert, stored_samples};
+    use crate::pipeline::{Options, Quantize, convert, stored_samples};
     use crate::quantize::Method;
     use crate::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
@@ -81,8 +81,7 @@ mod tests {
         let config = ResNetConfig::named(name, 5).unwrap();
         let checkpoint = random_checkpoint(config, 32, seed).unwrap();
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-        let options =
-            Options { quantize, target: Target::Host, method: Method::Mse, direct: false };
+        let options = Options { quantize, method: Method::Mse, ..Options::default() };
         let converted = convert(
             &FloatModel::from_checkpoint(&checkpoint).unwrap(),
             &samples,

@@ -53,6 +53,8 @@ pub struct Options {
     pub target: Target,
     /// Choice of int8 ranges.
     pub method: Method,
+    /// Round int8 weights so that outputs change least, not weights.
+    pub adaptive_rounding: bool,
     /// Compute convolutions directly, never by Winograd's algorithm.
     pub direct: bool,
 }
@@ -194,6 +196,7 @@ pub fn convert(
                         float: &float.bytes,
                         input: input_quant(&model.preprocess),
                         method: options.method,
+                        adaptive_rounding: options.adaptive_rounding,
                         pictures: calibration,
                         attributes: &host,
                     };
@@ -220,9 +223,9 @@ pub fn with_floats(
     options: Options,
 ) -> Result<Converted, ConvertError> {
     let chosen: Vec<bool> = (0..graph.nodes.len()).map(|id| floats.contains(&id)).collect();
+    let int8 = int8.with_floats(graph, &chosen);
     let graph = insert_casts(graph, &chosen).graph;
     let float = to_edge(&graph, Format::F32, &model.attributes(Target::Host, false))?;
-    let int8 = int8.with_floats(&chosen);
     let attributes = model.attributes(options.target, options.winograd());
     let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;
     Ok(Converted { emitted, graph, float, int8: Some(int8), quantize: Quantize::Int8 })

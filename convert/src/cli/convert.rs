@@ -125,6 +125,7 @@ impl ConvertArgs {
                 TargetArg::CortexM => Target::CortexM,
             },
             method: self.calibration.method(),
+            adaptive_rounding: self.calibration.adaptive_rounding,
             direct: self.no_winograd,
         }
     }
@@ -297,7 +298,8 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
     }
     if !counts.is_empty() {
         let corrected = if int8.is_corrected { ", biases corrected" } else { "" };
-        text += &format!("ranges of activations: {}{corrected}\n", counts.join(", "));
+        let rounded = if int8.is_rounded_adaptively { ", weights rounded adaptively" } else { "" };
+        text += &format!("ranges of activations: {}{corrected}{rounded}\n", counts.join(", "));
     }
     text
 }
@@ -466,7 +468,14 @@ fn lose_less(
     let attributes = model.attributes(Target::Host, false);
     if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
         let progress = |done, total| show("trying layers in int8", done, total);
-        let layers = sensitivity(int8, &converted.float.bytes, pictures, &attributes, progress)?;
+        let layers = sensitivity(
+            &converted.graph,
+            int8,
+            &converted.float.bytes,
+            pictures,
+            &attributes,
+            progress,
+        )?;
         // Microcontrollers have no fp16 to take instead.
         let enough = if options.target == Target::CortexM { 1.0 } else { 0.5 };
         let mut count = 1;

@@ -45,7 +45,11 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     let imported = open_model(path, &args.source)?;
     let model = float_model(&imported, path, &args.source, out)?;
     let mut pictures = calibration_pictures(&args.calibration, &model, out)?;
-    let options = Options { method: args.calibration.method(), ..Options::default() };
+    let options = Options {
+        method: args.calibration.method(),
+        adaptive_rounding: args.calibration.adaptive_rounding,
+        ..Options::default()
+    };
     let converted = convert(&model, &pictures, options, show_progress)
         .with_context(|| path.display().to_string())?;
     let Some(int8) = converted.int8 else { bail!("no int8 network") };

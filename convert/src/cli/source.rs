@@ -45,6 +45,10 @@ pub(super) struct Calibration {
     /// How int8 ranges follow from what was measured
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     pub(super) calibration_method: MethodArg,
+    /// Round int8 weights so that layers' outputs change least on the calibration pictures, not so
+    /// that each weight does; kept where it brings the logits closer. Takes minutes for large models
+    #[arg(long)]
+    pub(super) adaptive_rounding: bool,
     /// Layers of an int8 model to compute in floats, with f16 weights: names as in the table, comma
     /// between
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]

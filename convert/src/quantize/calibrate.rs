@@ -127,7 +127,7 @@ pub fn calibrate(
 ///
 /// # Errors
 /// An unusable model, and the first error of `observe`.
-fn for_each_value(
+pub(super) fn for_each_value(
     edge: &[u8],
     pictures: &[Vec<f32>],
     mut observe: impl FnMut(usize, Observation<'_>) -> Result<(), CalibrationError>,

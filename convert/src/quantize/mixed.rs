@@ -58,9 +58,16 @@ pub(crate) fn insert_casts(graph: &Graph, floats: &[bool]) -> WithCasts {
 }
 
 impl Quantized {
-    /// The same network with the nodes in floats that `floats` tells; it has none yet.
-    pub(crate) fn with_floats(&self, floats: &[bool]) -> Self {
-        let WithCasts { graph, origins, floats: is_float } = insert_casts(&self.graph, floats);
+    /// The same network, made of `source`, with the nodes in floats that `floats` tells; it has none
+    /// yet.
+    pub(crate) fn with_floats(&self, source: &Graph, floats: &[bool]) -> Self {
+        // There, nothing has to make up for rounded weights.
+        let clean = self.equalized.as_ref().unwrap_or(source);
+        let mut graph = self.graph.clone();
+        for (id, node) in graph.nodes.iter_mut().enumerate().filter(|(id, _)| floats[*id]) {
+            node.op = clean.nodes[id].op.clone();
+        }
+        let WithCasts { graph, origins, floats: is_float } = insert_casts(&graph, floats);
         let place = |node: ValueId| origins.iter().position(|&o| o == node).unwrap_or(0);
         Self {
             quants: (origins.iter().zip(&is_float))
@@ -74,6 +81,7 @@ impl Quantized {
                 .collect(),
             equalized: self.equalized.as_ref().map(|graph| insert_casts(graph, floats).graph),
             is_corrected: self.is_corrected,
+            is_rounded_adaptively: self.is_rounded_adaptively,
             graph,
         }
     }
@@ -92,11 +100,13 @@ const PICTURES: [usize; 2] = [64, 8];
 const BUDGET: u64 = 400_000_000_000;
 
 /// The nodes of an int8 network that compute something, those first whose int8 costs most: each is
-/// computed in int8 in turn, all others in floats, and judged by the logits of some `pictures`.
+/// computed in int8 in turn, all others in floats, and judged by the logits of some `pictures`. The
+/// network was made of `graph`, whose device file is `float`.
 ///
 /// # Errors
 /// A network that does not run.
 pub fn sensitivity(
+    graph: &Graph,
     int8: &Quantized,
     float: &[u8],
     pictures: &[Vec<f32>],
@@ -111,7 +121,7 @@ pub fn sensitivity(
     let mut errors = Vec::with_capacity(count);
     for id in 1..count {
         let floats: Vec<bool> = (0..count).map(|other| other != id).collect();
-        let mixed = int8.with_floats(&floats);
+        let mixed = int8.with_floats(graph, &floats);
         errors.push((id, trial.error(&mixed.graph, &mixed.quants)?));
         progress(id, count - 1);
     }

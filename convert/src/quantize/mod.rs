@@ -8,6 +8,7 @@ mod mixed;
 mod page;
 mod post_training;
 mod range;
+mod rounding;
 
 pub(crate) use calibrate::set_input;
 pub use calibrate::{Activation, CalibrationError, calibrate};

@@ -7,6 +7,7 @@
 use super::calibrate::{Activation, CalibrationError, calibrate, logits};
 use super::equalize::{Outlier, equalize, outliers};
 use super::range::Method;
+use super::rounding::round_adaptively;
 use crate::emit::edge::{
     Attributes, EmitError, Format, int8_layout, int8_weights, share_pool_quants, to_edge,
 };
@@ -40,6 +41,8 @@ pub struct Quantized {
     pub equalized: Option<Graph>,
     /// Whether biases make up for the rounding of weights.
     pub is_corrected: bool,
+    /// Whether weights are rounded so that outputs change least, not weights.
+    pub is_rounded_adaptively: bool,
     /// What chose the range of each value; `None` where the source or the format does.
     pub methods: Vec<Option<Method>>,
 }
@@ -54,6 +57,7 @@ impl Quantized {
             outliers: Vec::new(),
             equalized: None,
             is_corrected: false,
+            is_rounded_adaptively: false,
         }
     }
 }
@@ -107,6 +111,8 @@ pub struct PostTraining<'a> {
     pub input: Quant,
     /// Choice of ranges.
     pub method: Method,
+    /// Try [`super::rounding`].
+    pub adaptive_rounding: bool,
     /// Normalized pictures.
     pub pictures: &'a [Vec<f32>],
     /// Of the files in which what is tried is judged.
@@ -121,7 +127,8 @@ pub fn quantize(
     source: &PostTraining<'_>,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Quantized, QuantizeError> {
-    let &PostTraining { graph, float, input, method, pictures, attributes } = source;
+    let &PostTraining { graph, float, input, method, adaptive_rounding, pictures, attributes } =
+        source;
     let mut fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
     let is_float = fixed.iter().all(Option::is_none);
     fixed[0] = fixed[0].or(Some(input));
@@ -140,6 +147,7 @@ pub fn quantize(
         graph: graph.clone(),
         equalized: None,
         is_corrected: false,
+        is_rounded_adaptively: false,
         outliers,
     };
     let mut error = trial.error(&quantized.graph, &quantized.quants)?;
@@ -158,7 +166,7 @@ pub fn quantize(
     }
     if is_float {
         let mut corrected = quantized.graph.clone();
-        correct_biases(&mut corrected, &quantized.quants, &activations);
+        correct_biases(&quantized.graph, &mut corrected, &quantized.quants, &activations);
         let smaller = trial.error(&corrected, &quantized.quants)?;
         if smaller < error * GAIN {
             (quantized.graph, error) = (corrected, smaller);
@@ -169,6 +177,22 @@ pub fn quantize(
         search(&mut quantized, &trial, error, &activations, &mut progress)?;
     }
     share_pool_quants(&quantized.graph, &mut quantized.quants);
+    if adaptive_rounding && is_float {
+        let clean = quantized.equalized.as_ref().unwrap_or(graph);
+        let int8 = to_edge(&quantized.graph, Format::I8(&quantized.quants), attributes)?.bytes;
+        let rounded = round_adaptively(clean, &quantized.quants, &int8, &chosen, &mut progress)?;
+        let mut corrected = rounded.clone();
+        correct_biases(clean, &mut corrected, &quantized.quants, &activations);
+        let mut error = trial.error(&quantized.graph, &quantized.quants)?;
+        for (graph, is_corrected) in [(rounded, false), (corrected, true)] {
+            let smaller = trial.error(&graph, &quantized.quants)?;
+            if smaller < error * GAIN {
+                (quantized.graph, error) = (graph, smaller);
+                quantized.is_corrected = is_corrected;
+                quantized.is_rounded_adaptively = true;
+            }
+        }
+    }
     Ok(quantized)
 }
 
@@ -229,12 +253,15 @@ fn search(
 
 /// Adds to each bias what the rounding of its weights takes from the mean of the output:
 /// `Σ (w − q·scale) · mean(x)`, over the filter (Nagel et al. 2019).
-fn correct_biases(graph: &mut Graph, quants: &[Quant], activations: &[Activation]) {
+/// `floats` has the weights before rounding.
+fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activations: &[Activation]) {
     for id in 0..graph.nodes.len() {
         let shapes = graph.nodes[id].inputs.first().map(|&x| graph.nodes[x].shape);
         let inputs = graph.nodes[id].inputs.clone();
         let shape = graph.nodes[id].shape;
-        let (NodeOp::Conv2d(conv), Some(input)) = (&mut graph.nodes[id].op, shapes) else {
+        let (NodeOp::Conv2d(conv), NodeOp::Conv2d(float), Some(input)) =
+            (&mut graph.nodes[id].op, &floats.nodes[id].op, shapes)
+        else {
             continue;
         };
         let run = int8_layout(conv, input, shape).taps().1;
@@ -243,7 +270,7 @@ fn correct_biases(graph: &mut Graph, quants: &[Quant], activations: &[Activation
         let mean = &activations[inputs[0]].mean;
         let row = conv.weights.len() / conv.bias.len();
         for (o, bias) in conv.bias.iter_mut().enumerate() {
-            let rows = conv.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
+            let rows = float.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
             let lost: f64 = rows
                 .zip(mean.iter().cycle())
                 .map(|((w, q), mean)| {
@@ -276,13 +303,25 @@ mod tests {
     }
 
     /// Quantizes, and measures the error of the logits on the pictures in units of their deviation.
-    fn quantized(graph: &Graph, model: &FloatModel, pictures: &[Vec<f32>]) -> (Quantized, f64) {
+    fn quantized(
+        graph: &Graph,
+        model: &FloatModel,
+        pictures: &[Vec<f32>],
+        adaptive_rounding: bool,
+    ) -> (Quantized, f64) {
         let attributes = model.attributes(Target::Host, false);
         let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
         let input = input_quant(&model.preprocess);
         let method = Method::Mse;
-        let source =
-            PostTraining { graph, float: &float, input, method, pictures, attributes: &attributes };
+        let source = PostTraining {
+            graph,
+            float: &float,
+            input,
+            method,
+            adaptive_rounding,
+            pictures,
+            attributes: &attributes,
+        };
         let int8 = quantize(&source, |_, _| ()).unwrap();
         let wanted = logits(&float, pictures).unwrap();
         let deviation =
@@ -312,16 +351,36 @@ mod tests {
     }
 
     #[test]
+    fn adaptive_rounding_brings_the_logits_closer() {
+        let (model, pictures) = resnet_8();
+        let (_, nearest) = quantized(&model.graph, &model, &pictures, false);
+        let (int8, error) = quantized(&model.graph, &model, &pictures, true);
+        assert!(int8.is_rounded_adaptively && error < 0.95 * nearest, "{error} for {nearest}");
+        // What is stored is what was chosen, in the steps that were chosen.
+        for (id, node) in int8.graph.nodes.iter().enumerate() {
+            let NodeOp::Conv2d(conv) = &node.op else { continue };
+            let (x, shape) = (node.inputs[0], node.shape);
+            let run = int8_layout(conv, int8.graph.nodes[x].shape, shape).taps().1;
+            let residual = node.inputs.get(1).map(|&r| int8.quants[r]);
+            let stored = int8_weights(conv, run, int8.quants[x], int8.quants[id], residual);
+            let row = conv.weights.len() / conv.bias.len();
+            for (i, (w, q)) in conv.weights.iter().zip(&stored.values).enumerate() {
+                assert_eq!(*w, f32::from(*q) * stored.scales[i / row], "{}", node.name);
+            }
+        }
+    }
+
+    #[test]
     fn an_outlier_channel_is_named_and_rescued() {
         let (model, pictures) = resnet_8();
-        let (sound, least) = quantized(&model.graph, &model, &pictures);
+        let (sound, least) = quantized(&model.graph, &model, &pictures, false);
         assert!(sound.outliers.is_empty() && sound.is_corrected, "{:?}", sound.outliers);
         let name = "stack1_block0_1_conv";
         // With a billion, int8 could not even be written without moving the factor.
         for times in [1e3, 1e9] {
             let mut graph = model.graph.clone();
             spoil(&mut graph, name, times);
-            let (rescued, error) = quantized(&graph, &model, &pictures);
+            let (rescued, error) = quantized(&graph, &model, &pictures, false);
             let [outlier] = &rescued.outliers[..] else { panic!("{:?}", rescued.outliers) };
             assert_eq!((graph.nodes[outlier.node].name.as_str(), outlier.channel), (name, 3));
             assert!(outlier.times > 0.1 * times, "{outlier:?}");

@@ -31,7 +31,9 @@ records = np.fromfile(sys.argv[1], np.uint8).reshape(-1, 3073)[:1000]
 labels, pictures = records[:, 0], records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32)
 failed = False
 for name in ["resnet_8_cifar10", "resnet_20_cifar10"]:
-    for quantize, *flags in [["none"], ["fp16"], ["int8"], ["int8", "--onnx-integers"]]:
+    floats = ["--float-layers", "conv1_conv,stack1_block0_1_conv"]
+    for quantize, *flags in [["none"], ["fp16"], ["int8"], ["int8", "--onnx-integers"],
+                             ["int8", *floats], ["int8", "--onnx-integers", *floats]]:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             model, edge, npy = folder / "x.onnx", folder / "x.edge", folder / "x.npy"

@@ -23,6 +23,7 @@ use crate::verify::{Check, verify};
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
 use clap::{Args, ValueEnum};
+use std::cell::OnceCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -201,19 +202,15 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         writeln!(out, "{}", found.text(labelled, converted.format()))?;
         writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
         name_losers(&model, &converted, &calibration, out)?;
-        let Some(better) =
-            lose_less(&model, converted, &calibration, options, labelled, most, out)?
-        else {
-            return Ok(false);
-        };
-        converted = better;
+        let better = lose_less(&model, converted, &calibration, options, labelled, most, out)?;
+        let Some((better, found)) = better else { return Ok(false) };
+        (converted, accuracy) = (better, Some(found));
         if !is_verified(args, &model, &converted, &calibration, out)? {
             return Ok(false);
         }
         if !is_onnx(&output) {
             args.check_limits(&converted)?;
         }
-        accuracy = Some(labelled.measure(&converted)?);
     }
     // Said last, below the table.
     let report = |out: &mut dyn Write| -> Result<bool> {
@@ -401,6 +398,8 @@ struct Labelled {
     /// In the model's numbers.
     labels: Vec<u32>,
     dir: PathBuf,
+    /// What the float network says of them, once it was asked.
+    float: OnceCell<Predictions>,
 }
 
 impl Labelled {
@@ -410,15 +409,21 @@ impl Labelled {
         let pictures = if data.val.is_empty() { data.train } else { data.val };
         let labels = relabel(&pictures, &data.labels, &model.labels)
             .with_context(|| dir.display().to_string())?;
-        Ok(Self { pictures, labels, dir: dir.into() })
+        Ok(Self { pictures, labels, dir: dir.into(), float: OnceCell::new() })
     }
 
     fn measure(&self, converted: &Converted) -> Result<Accuracy> {
-        let float = predict(&converted.float.bytes, &self.pictures)?;
+        let float = match self.float.get() {
+            Some(float) => float,
+            None => {
+                let float = predict(&converted.float.bytes, &self.pictures)?;
+                self.float.get_or_init(|| float)
+            }
+        };
         let device = predict(&converted.emitted.bytes, &self.pictures)?;
         let share = |p: &Predictions| p.accuracy(&self.labels);
-        let agreement = device.agreement(&float);
-        Ok(Accuracy { float: share(&float), device: share(&device), agreement })
+        let agreement = device.agreement(float);
+        Ok(Accuracy { float: share(float), device: share(&device), agreement })
     }
 }
 
@@ -462,7 +467,7 @@ fn lose_less(
     labelled: &Labelled,
     most: f64,
     out: &mut dyn Write,
-) -> Result<Option<Converted>> {
+) -> Result<Option<(Converted, Accuracy)>> {
     /// As many layers more each time.
     const GROWTH: f64 = 1.5;
     let attributes = model.attributes(Target::Host, false);
@@ -486,18 +491,19 @@ fn lose_less(
             if share > enough {
                 break;
             }
-            let drop = labelled.measure(&mixed)?.drop();
+            let found = labelled.measure(&mixed)?;
             let names: Vec<String> = (floats.iter())
                 .map(|&id| format!("`{}`", converted.graph.nodes[id].name.escape_debug()))
                 .collect();
             writeln!(
                 out,
-                "with {} in floats ({:.1} % of the multiply-accumulates) it loses {drop:.2} points",
+                "with {} in floats ({:.1} % of the multiply-accumulates) it loses {:.2} points",
                 names.join(", "),
-                share * 100.0
+                share * 100.0,
+                found.drop()
             )?;
-            if drop <= most {
-                return Ok(Some(mixed));
+            if found.drop() <= most {
+                return Ok(Some((mixed, found)));
             }
             count = (count as f64 * GROWTH).ceil() as usize;
         }
@@ -512,7 +518,9 @@ fn lose_less(
     }
     writeln!(out, "taking fp16 instead")?;
     let options = Options { quantize: Quantize::Fp16, ..options };
-    Ok(Some(convert(model, pictures, options, show_progress)?))
+    let halves = convert(model, pictures, options, show_progress)?;
+    let found = labelled.measure(&halves)?;
+    Ok(Some((halves, found)))
 }
 
 /// Names the layers in which int8 loses most.

@@ -181,8 +181,8 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
 
     fn conv(self, conv: &Conv<'_, f32, W>, first_pixel: usize, out: &mut [f32]) {
         for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
-            // As many sums as registers hold.
-            if NR == 4 {
+            // As many sums as a microcontroller's registers hold.
+            if NR == 4 && cfg!(not(feature = "host")) {
                 conv.panels::<Self, NR, 4, 1>(self, panel, first_pixel, out);
             } else {
                 conv.panels::<Self, NR, 1, 1>(self, panel, first_pixel, out);

@@ -23,7 +23,7 @@ use crate::verify::{Check, verify};
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
 use clap::{Args, ValueEnum};
-use std::cell::OnceCell;
+use core::cell::OnceCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -122,7 +122,7 @@ impl ReportPage<'_> {
             scale: l.int8.map_or("–".into(), |r| format!("{:.5}", r.scale)),
             method: match l.int8 {
                 Some(_) => l.method.unwrap_or("given"),
-                None => "in floats",
+                None => "float",
             },
         };
         let label = |class: usize, probability: f32| {

@@ -41,9 +41,13 @@ impl Isa {
     /// Instruction sets of this CPU, best first; scalar is always the last.
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
+        let (plain, bf16) = (Avx512Vnni::new(), Avx512Vnni::with_bf16());
+        #[cfg(target_arch = "x86_64")]
+        let avx512 = if Avx512Vnni::prefers_bf16() { [bf16, plain] } else { [plain, bf16] };
+        #[cfg(target_arch = "x86_64")]
         let special = [
-            Avx512Vnni::with_bf16().map(|t| Self(Token::Avx512Vnni(t))),
-            Avx512Vnni::new().map(|t| Self(Token::Avx512Vnni(t))),
+            avx512[0].map(|t| Self(Token::Avx512Vnni(t))),
+            avx512[1].map(|t| Self(Token::Avx512Vnni(t))),
             Avx2::with_vnni().map(|t| Self(Token::Avx2(t))),
             Avx2::new().map(|t| Self(Token::Avx2(t))),
             Ssse3::new().map(|t| Self(Token::Ssse3(t))),

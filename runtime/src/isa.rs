@@ -111,6 +111,16 @@ impl Isa {
         }
     }
 
+    /// Whether it multiplies bf16 as they are. [`Self::detect`] gives such a one only where that is
+    /// faster than making f32 of them.
+    pub const fn multiplies_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512Vnni(t) => t.has_bf16(),
+            _ => false,
+        }
+    }
+
     /// Its name, as `--isa` takes it.
     pub const fn name(self) -> &'static str {
         match self.0 {

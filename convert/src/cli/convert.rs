@@ -92,7 +92,8 @@ enum QuantizeArg {
     Int8,
     /// 16-bit float weights
     Fp16,
-    /// Weights of the upper 16 bits of a float, which AVX-512 BF16 multiplies twice as fast
+    /// Weights of the upper 16 bits of a float, which AVX-512 BF16 multiplies twice as fast on AMD's
+    /// CPUs
     Bf16,
     /// 32-bit floats
     None,

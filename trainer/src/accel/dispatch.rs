@@ -156,11 +156,21 @@ impl Level {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("fma");
+        #[cfg(target_arch = "x86_64")]
+        let mut avx512_sets = [
+            (Set::Avx512Bf16, avx512 && is_x86_feature_detected!("avx512bf16")),
+            (Set::Avx512, avx512),
+        ];
+        // Some CPUs take longer for BF16 than for the same products of f32.
+        #[cfg(target_arch = "x86_64")]
+        if !runtime::Isa::detect().multiplies_bf16() {
+            avx512_sets.reverse();
+        }
         let sets = [
             #[cfg(target_arch = "x86_64")]
-            (Set::Avx512Bf16, avx512 && is_x86_feature_detected!("avx512bf16")),
+            avx512_sets[0],
             #[cfg(target_arch = "x86_64")]
-            (Set::Avx512, avx512),
+            avx512_sets[1],
             #[cfg(target_arch = "x86_64")]
             (Set::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
             #[cfg(target_arch = "aarch64")]

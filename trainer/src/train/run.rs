@@ -77,7 +77,7 @@ impl Run<'_> {
         if !accel::is_fast(recipe.precision) {
             writeln!(
                 out,
-                "this processor has no instructions for {}; f32 is faster here",
+                "this processor has no fast instructions for {}; f32 is faster here",
                 recipe.precision
             )?;
         }

@@ -99,7 +99,7 @@ fn windows(conv: &Conv, input: Shape, output: Shape, maps: &[Vec<f32>]) -> Vec<V
     let count = all.min(WINDOWS);
     let [h, w, c] = [input.h, input.w, input.c].map(usize::from);
     let window = |i: usize| {
-        // A fraction of the golden ratio, so that no column of the map is preferred.
+        // At another place of each share, so that no column of the map is preferred.
         let at = (i * all / count + i * 79 % (all / count)).min(all - 1);
         let (map, pixel) = (&maps[at / output.pixels()], at % output.pixels());
         let columns = usize::from(output.w);

@@ -55,8 +55,8 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
 }
 
 /// Plans the arena of an optimized graph in panels of `nr`; `dtypes` are the number formats of its
-/// values, `scratch` the bytes that each node takes
-/// beside its value while it runs, `stripes` the convolutions that take turns.
+/// values, `scratch` the bytes that each node takes beside its value while it runs, `stripes` the
+/// convolutions that take turns.
 ///
 /// # Errors
 /// An activation of more than 2 GiB.

@@ -43,7 +43,9 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         let (plain, bf16) = (Avx512Vnni::new(), Avx512Vnni::with_bf16());
         #[cfg(target_arch = "x86_64")]
-        let avx512 = if Avx512Vnni::prefers_bf16() { [bf16, plain] } else { [plain, bf16] };
+        let is_first = bf16.is_some() && Avx512Vnni::prefers_bf16();
+        #[cfg(target_arch = "x86_64")]
+        let avx512 = if is_first { [bf16, plain] } else { [plain, bf16] };
         #[cfg(target_arch = "x86_64")]
         let special = [
             avx512[0].map(|t| Self(Token::Avx512Vnni(t))),

@@ -178,13 +178,9 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
     };
-    let mut converted = convert(&model, &calibration, options, show_progress)
+    let converted = convert(&model, &calibration, options, show_progress)
         .with_context(|| path.display().to_string())?;
-    let floats = args.calibration.float_layers(&converted.graph)?;
-    if !floats.is_empty() {
-        let Some(int8) = &converted.int8 else { bail!("--float-layers is for int8 models") };
-        converted = with_floats(&converted.graph, int8, &floats, &model, options)?;
-    }
+    let mut converted = args.calibration.with_float_layers(converted, &model, options)?;
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
     }

@@ -7,7 +7,7 @@ use super::source::{
 use super::{show, show_progress};
 use crate::checkpoint::write_atomic;
 use crate::page::{self, check_extension};
-use crate::pipeline::{Options, Target, convert, denormalize, with_floats};
+use crate::pipeline::{Options, Target, convert, denormalize};
 use crate::quantize::{ReportPage, decibels, measure, sorted, worst};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -52,22 +52,15 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     };
     let converted = convert(&model, &pictures, options, show_progress)
         .with_context(|| path.display().to_string())?;
-    let Some(int8) = converted.int8 else { bail!("no int8 network") };
-    let floats = args.calibration.float_layers(&converted.graph)?;
-    let mixed;
-    let (graph, int8) = if floats.is_empty() {
-        (&converted.graph, &int8)
-    } else {
-        mixed = with_floats(&converted.graph, &int8, &floats, &model, options)?;
-        (&mixed.graph, mixed.int8.as_ref().unwrap_or(&int8))
-    };
+    let converted = args.calibration.with_float_layers(converted, &model, options)?;
+    let Some(int8) = &converted.int8 else { bail!("no int8 network") };
     if pictures.is_empty() {
         bail!("no pictures to measure on; pass --calibration DIR");
     }
     pictures.truncate(MAX_REPORT_PICTURES);
     let attributes = model.attributes(Target::Host, false);
     let progress = |done, total| show("measuring", done, total);
-    let measured = measure(graph, int8, &pictures, &attributes, progress)?;
+    let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
     let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
     for note in &notes {
         writeln!(out, "{note}")?;

@@ -5,7 +5,7 @@ use crate::graph::{Graph, ValueId};
 use crate::hub::Reference;
 use crate::import::{self, Head, Imported};
 use crate::model::FloatModel;
-use crate::pipeline::{normalize, stored_samples};
+use crate::pipeline::{Converted, Options, normalize, stored_samples, with_floats};
 use crate::quantize::Method;
 use anyhow::{Context, Result, bail};
 use artifact::Preprocess;
@@ -80,8 +80,8 @@ impl Calibration {
         }
     }
 
-    /// The nodes that are to be computed in floats.
-    pub(super) fn float_layers(&self, graph: &Graph) -> Result<Vec<ValueId>> {
+    /// The nodes that `--float-layers` names.
+    fn float_nodes(&self, graph: &Graph) -> Result<Vec<ValueId>> {
         let find = |name: &String| {
             let id = graph.nodes.iter().skip(1).position(|n| n.name == *name);
             id.map(|id| id + 1).with_context(|| {
@@ -95,6 +95,21 @@ impl Calibration {
             })
         };
         self.float_layers.iter().map(find).collect()
+    }
+
+    /// What was converted, with the layers in floats that are asked for.
+    pub(super) fn with_float_layers(
+        &self,
+        converted: Converted,
+        model: &FloatModel,
+        options: Options,
+    ) -> Result<Converted> {
+        let nodes = self.float_nodes(&converted.graph)?;
+        if nodes.is_empty() {
+            return Ok(converted);
+        }
+        let Some(int8) = &converted.int8 else { bail!("--float-layers is for int8 models") };
+        Ok(with_floats(&converted.graph, int8, &nodes, model, options)?)
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Format<'a> {
 }
 
 impl Format<'_> {
-    pub(crate) fn dtype(self) -> Dtype {
+    fn dtype(self) -> Dtype {
         match self {
             Self::F32 => Dtype::F32,
             Self::F16 => Dtype::F16,
@@ -365,7 +365,7 @@ pub(crate) struct Int8Weights {
 }
 
 /// Quantizes weights, `run` of which lie side by side once packed.
-pub(crate) fn int8_weights(
+fn int8_weights(
     conv: &Conv,
     run: usize,
     input: Quant,
@@ -390,6 +390,20 @@ pub(crate) fn int8_weights(
     });
     let (values, scales): (Vec<Vec<i8>>, Vec<f32>) = channels.unzip();
     Int8Weights { values: values.concat(), scales }
+}
+
+/// Those of convolution `conv` at node `id` of an optimized graph.
+pub(crate) fn int8_weights_of(
+    graph: &Graph,
+    id: usize,
+    conv: &Conv,
+    quants: &[Quant],
+) -> Int8Weights {
+    let node = &graph.nodes[id];
+    let x = node.inputs[0];
+    let run = int8_layout(conv, graph.nodes[x].shape, node.shape).taps().1;
+    let residual = node.inputs.get(1).map(|&r| quants[r]);
+    int8_weights(conv, run, quants[x], quants[id], residual)
 }
 
 /// Largest residual factor before its fixed-point shift, and largest bias: together with the

@@ -9,7 +9,7 @@ use super::equalize::{Outlier, equalize, outliers};
 use super::range::Method;
 use super::rounding::round_adaptively;
 use crate::emit::edge::{
-    Attributes, EmitError, Format, int8_layout, int8_weights, share_pool_quants, to_edge,
+    Attributes, EmitError, Format, int8_weights_of, share_pool_quants, to_edge,
 };
 use crate::graph::{Graph, NodeOp};
 use artifact::Quant;
@@ -255,19 +255,13 @@ fn search(
 /// `Σ (w − q·scale) · mean(x)`, over the filter (Nagel et al. 2019).
 /// `floats` has the weights before rounding.
 fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activations: &[Activation]) {
-    for id in 0..graph.nodes.len() {
-        let shapes = graph.nodes[id].inputs.first().map(|&x| graph.nodes[x].shape);
-        let inputs = graph.nodes[id].inputs.clone();
-        let shape = graph.nodes[id].shape;
-        let (NodeOp::Conv2d(conv), NodeOp::Conv2d(float), Some(input)) =
-            (&mut graph.nodes[id].op, &floats.nodes[id].op, shapes)
+    for (id, node) in graph.nodes.iter_mut().enumerate() {
+        let (NodeOp::Conv2d(conv), NodeOp::Conv2d(float)) = (&mut node.op, &floats.nodes[id].op)
         else {
             continue;
         };
-        let run = int8_layout(conv, input, shape).taps().1;
-        let residual = inputs.get(1).map(|&r| quants[r]);
-        let int8 = int8_weights(conv, run, quants[inputs[0]], quants[id], residual);
-        let mean = &activations[inputs[0]].mean;
+        let int8 = int8_weights_of(floats, id, conv, quants);
+        let mean = &activations[node.inputs[0]].mean;
         let row = conv.weights.len() / conv.bias.len();
         for (o, bias) in conv.bias.iter_mut().enumerate() {
             let rows = float.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
@@ -359,10 +353,7 @@ mod tests {
         // What is stored is what was chosen, in the steps that were chosen.
         for (id, node) in int8.graph.nodes.iter().enumerate() {
             let NodeOp::Conv2d(conv) = &node.op else { continue };
-            let (x, shape) = (node.inputs[0], node.shape);
-            let run = int8_layout(conv, int8.graph.nodes[x].shape, shape).taps().1;
-            let residual = node.inputs.get(1).map(|&r| int8.quants[r]);
-            let stored = int8_weights(conv, run, int8.quants[x], int8.quants[id], residual);
+            let stored = int8_weights_of(&int8.graph, id, conv, &int8.quants);
             let row = conv.weights.len() / conv.bias.len();
             for (i, (w, q)) in conv.weights.iter().zip(&stored.values).enumerate() {
                 assert_eq!(*w, f32::from(*q) * stored.scales[i / row], "{}", node.name);

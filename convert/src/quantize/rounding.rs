@@ -7,7 +7,7 @@
 //! before it into account (Frantar et al. 2022, in the form of Chee et al. 2023).
 
 use super::calibrate::{CalibrationError, for_each_value};
-use crate::emit::edge::{int8_layout, int8_weights};
+use crate::emit::edge::{int8_layout, int8_weights_of};
 use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use artifact::layout::{MAX_PAIR, window_start};
 use artifact::{Quant, Shape};
@@ -77,12 +77,10 @@ fn round_layer(
 ) {
     let node = &mut rounded.nodes[id];
     let NodeOp::Conv2d(conv) = &mut node.op else { return };
-    let x = node.inputs[0];
-    let input = graph.nodes[x].shape;
+    let input = graph.nodes[node.inputs[0]].shape;
     let upper = upper_factor(second_moments(&windows(conv, input, node.shape, maps)));
     let run = int8_layout(conv, input, node.shape).taps().1;
-    let residual = node.inputs.get(1).map(|&r| quants[r]);
-    let scales = int8_weights(conv, run, quants[x], quants[id], residual).scales;
+    let scales = int8_weights_of(graph, id, conv, quants).scales;
     let row = conv.weights.len() / scales.len();
     let rows = conv.weights.par_chunks_exact_mut(row).zip(&scales);
     rows.for_each(|(weights, &scale)| {
@@ -158,7 +156,7 @@ fn upper_factor(mut h: Vec<Vec<f64>>) -> Vec<Vec<f32>> {
     for column in 0..len {
         let (above, below) = h.split_at_mut(column + 1);
         let pivot = &mut above[column];
-        let square: f64 = pivot[..column].iter().map(|v| v * v).sum();
+        let square = dot(&pivot[..column], &pivot[..column]);
         let diagonal = (pivot[column] + damping - square).max(damping).sqrt();
         pivot[column] = diagonal;
         let pivot = &pivot[..column];

@@ -2,7 +2,7 @@
 
 use super::{Context, fill_pad};
 use crate::kernels::Kernel;
-use artifact::{Cast, Dtype, Quant};
+use artifact::{Cast, Dtype};
 
 /// Runs one cast on the arena.
 pub(crate) fn run(cx: &Context<'_>, op: &Cast, arena: &mut [u8]) {
@@ -20,7 +20,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Cast, arena: &mut [u8]) {
             cx.workers.for_each_chunk(data, chunk * to.activation_bytes(), &|i, out| {
                 let out: &mut [f32] = bytemuck::cast_slice_mut(out);
                 let x: &[i8] = bytemuck::cast_slice(&x[i * chunk..][..out.len()]);
-                cx.run(Dequantize { x, out, quant: op.input.quant, flip });
+                cx.run(Each { x, out, f: |q: i8| op.input.quant.dequantize(q ^ flip) });
             });
         }
         (Dtype::F32 | Dtype::F16 | Dtype::Bf16, Dtype::I8) => {
@@ -28,8 +28,8 @@ pub(crate) fn run(cx: &Context<'_>, op: &Cast, arena: &mut [u8]) {
             let chunk = cx.chunk_pixels(len, len as u64, to);
             cx.workers.for_each_chunk(data, chunk, &|i, out| {
                 let x = &x[i * chunk..][..out.len()];
-                let out = bytemuck::cast_slice_mut(out);
-                cx.run(Quantize { x, out, quant: op.output.quant, flip });
+                let out: &mut [i8] = bytemuck::cast_slice_mut(out);
+                cx.run(Each { x, out, f: |v| op.output.quant.quantize(v) ^ flip });
             });
         }
         // Of one format, and then with one meaning.
@@ -38,34 +38,18 @@ pub(crate) fn run(cx: &Context<'_>, op: &Cast, arena: &mut [u8]) {
     fill_pad(out, op.output, to, flip);
 }
 
-struct Dequantize<'a> {
-    x: &'a [i8],
-    out: &'a mut [f32],
-    quant: Quant,
-    flip: i8,
+/// `out[i] = f(x[i])`.
+struct Each<'a, X, Y, F> {
+    x: &'a [X],
+    out: &'a mut [Y],
+    f: F,
 }
 
-impl Kernel for Dequantize<'_> {
+impl<X: Copy, Y, F: Fn(X) -> Y> Kernel for Each<'_, X, Y, F> {
     #[inline(always)]
     fn eval(self) {
         for (out, x) in self.out.iter_mut().zip(self.x) {
-            *out = self.quant.dequantize(x ^ self.flip);
-        }
-    }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    out: &'a mut [i8],
-    quant: Quant,
-    flip: i8,
-}
-
-impl Kernel for Quantize<'_> {
-    #[inline(always)]
-    fn eval(self) {
-        for (out, x) in self.out.iter_mut().zip(self.x) {
-            *out = self.quant.quantize(*x) ^ self.flip;
+            *out = (self.f)(*x);
         }
     }
 }

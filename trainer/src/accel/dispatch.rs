@@ -7,6 +7,7 @@
 use super::element::{LANES, Line};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
+use std::sync::LazyLock;
 
 /// Repeats a statement for each `m` below `M ≤ 16`. A loop would do the same, but not every
 /// loop of this size is unrolled by the compiler, and only then do sums stay in registers.
@@ -180,9 +181,11 @@ impl Level {
         sets.into_iter().filter_map(|(set, present)| present.then_some(Self(set)))
     }
 
-    /// The best set.
+    /// The best set, looked for once: every operator asks.
     pub(super) fn detect() -> Self {
-        Self::available().next().unwrap_or(Self(Set::Portable))
+        static BEST: LazyLock<Level> =
+            LazyLock::new(|| Level::available().next().unwrap_or(Level(Set::Portable)));
+        *BEST
     }
 
     /// Whether two bf16 products are one instruction.

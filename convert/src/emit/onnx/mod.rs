@@ -7,7 +7,7 @@
 //! Int8 is written in one of two forms ([`Form`]); weights and scales are those of the `.edge` file. Of
 //! fp16 the weights have 16 bits, and a Cast behind them.
 
-use super::edge::{Format, int8_layout, int8_weights};
+use super::edge::{Format, int8_weights_of};
 use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use crate::onnx_proto as proto;
 use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
@@ -500,11 +500,8 @@ struct Integers {
 
 impl Integers {
     fn new(graph: &Graph, quants: &[Quant], id: ValueId, conv: &Conv, order: &[usize]) -> Self {
-        let node = &graph.nodes[id];
-        let layout = int8_layout(conv, graph.nodes[node.inputs[0]].shape, node.shape);
-        let quant = |i: usize| node.inputs.get(i).map(|&i| quants[i]);
-        let x = quants[node.inputs[0]];
-        let int8 = int8_weights(conv, layout.taps().1, x, quants[id], quant(1));
+        let int8 = int8_weights_of(graph, id, conv, quants);
+        let x = quants[graph.nodes[id].inputs[0]];
         let units: Vec<f32> = int8.scales.iter().map(|scale| scale * x.scale).collect();
         let bias = conv.bias.iter().zip(&units);
         Self {

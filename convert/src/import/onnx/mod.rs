@@ -6,11 +6,16 @@
 //! NHWC: here a map is a map, a layout is how the file speaks of it, and a Transpose only changes
 //! that. Softmax at the end is left away, since models here give logits.
 
+mod call;
 mod constant;
+mod fold;
 mod layers;
+mod qdq;
 mod qlinear;
+mod shapes;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use super::{ImportError, imagenet};
 use crate::graph::{Graph, ValueId};

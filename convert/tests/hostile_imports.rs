@@ -4,7 +4,7 @@
 
 mod counting;
 
-use convert::import::{Head, Imported, open_any};
+use convert::import::{Head, Hints, Imported, open_any};
 use std::path::{Path, PathBuf};
 
 /// One file of each kind, small enough to be read some hundred times.
@@ -30,7 +30,7 @@ fn place(file: &str) -> (tempfile::TempDir, PathBuf) {
 /// The error of these bytes, `None` where they are accepted; never a panic.
 fn error_of(path: &Path, bytes: &[u8]) -> Option<String> {
     std::fs::write(path, bytes).unwrap();
-    let (asked, result) = counting::allocated(|| open_any(path, Head::Required, None));
+    let (asked, result) = counting::allocated(|| open_any(path, Head::Required, &Hints::default()));
     assert!(asked < 64 * bytes.len() + (8 << 20), "{asked} bytes for a file of {}", bytes.len());
     match result {
         Ok(Imported::Checkpoint(checkpoint)) => {

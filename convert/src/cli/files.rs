@@ -1,7 +1,7 @@
 //! What is done with single files: looking into them, making, signing and upgrading them.
 
 use crate::checkpoint::{self, Checkpoint, write_atomic};
-use crate::import::{self, Head, Imported};
+use crate::import::{self, Head, Hints, Imported};
 use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table, graph_table};
 use crate::resnet::ResNetConfig;
@@ -112,14 +112,14 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
     Ok(true)
 }
 
-pub(super) fn inspect(path: &Path, input_size: Option<u16>, out: &mut dyn Write) -> Result<bool> {
+pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
     if is_edge(path) {
         let bytes = std::fs::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         write!(out, "{}", edge_table(&artifact, &[]))?;
     } else {
-        let table = match import::open_any(path, Head::Optional, input_size)? {
+        let table = match import::open_any(path, Head::Optional, hints)? {
             Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),
             Imported::Graph(model) => graph_table(&model),
         };

@@ -5,6 +5,7 @@ mod files;
 mod report;
 mod source;
 
+use crate::import::Hints;
 use crate::page::command_line;
 use clap::{Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
@@ -36,9 +37,8 @@ enum Command {
     Inspect {
         /// The model
         file: PathBuf,
-        /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
-        #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
-        input_size: Option<u16>,
+        #[command(flatten)]
+        hints: Hints,
     },
     /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
     /// most
@@ -66,7 +66,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         }
     };
     let result = match cli.command {
-        Some(Command::Inspect { file, input_size }) => inspect(&file, input_size, out),
+        Some(Command::Inspect { file, hints }) => inspect(&file, &hints, out),
         Some(Command::Report(args)) => report(&args, &command, out),
         Some(Command::Sign(args)) => sign(&args, out),
         Some(Command::Upgrade(args)) => upgrade(&args, out),

@@ -3,7 +3,7 @@
 use crate::data::{CacheSize, Dataset, ReadOptions};
 use crate::graph::{Graph, ValueId};
 use crate::hub::Reference;
-use crate::import::{self, Head, Imported};
+use crate::import::{self, Head, Hints, Imported};
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, normalize, stored_samples, with_floats};
 use crate::quantize::Method;
@@ -20,9 +20,8 @@ pub(super) struct Source {
     /// Class names in index order, one per line, for a model that brings none
     #[arg(long, value_name = "FILE")]
     pub(super) labels: Option<PathBuf>,
-    /// Height and width of an input that an ONNX or TensorFlow Lite model leaves open
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
-    pub(super) input_size: Option<u16>,
+    #[command(flatten)]
+    pub(super) hints: Hints,
     /// Mean of the training pictures, red, green and blue in 0..1, or one number: pictures are
     /// prepared as (v / 255 − mean) / std instead of as the model says
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
@@ -115,7 +114,7 @@ impl Calibration {
 
 /// Opens a model; what `source` says goes before what the file does.
 pub(super) fn open_model(path: &Path, source: &Source) -> Result<Imported> {
-    let mut imported = import::open_any(path, Head::Required, source.input_size)?;
+    let mut imported = import::open_any(path, Head::Required, &source.hints)?;
     let (labels, preprocess) = match &mut imported {
         Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
         Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),

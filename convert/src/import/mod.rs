@@ -27,9 +27,10 @@ use crate::hub::{Hub, HubError, Reference};
 use crate::model::FloatModel;
 use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
-use artifact::Preprocess;
+use artifact::{Preprocess, Shape};
+use clap::Args;
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 
 /// Why a model cannot be imported.
@@ -128,9 +129,7 @@ impl Kind {
 /// # Errors
 /// Those of [`load`], of downloads, and names that are nothing.
 pub fn open(name: &Path, head: Head) -> Result<Checkpoint, ImportError> {
-    let mut out = std::io::stderr();
-    let terminal = out.is_terminal();
-    open_from(&Hub::from_env(), name, head, &mut Progress::new(&mut out, terminal))
+    open_any(name, head, &Hints::default())?.into_checkpoint(name)
 }
 
 /// A model as it was found.
@@ -153,37 +152,60 @@ impl Imported {
             Self::Graph(model) => Ok(model.as_ref().clone()),
         }
     }
+
+    fn into_checkpoint(self, path: &Path) -> Result<Checkpoint, ImportError> {
+        match self {
+            Self::Checkpoint(checkpoint) => Ok(*checkpoint),
+            Self::Graph(_) => Err(ImportError::unsupported(
+                path,
+                "a network that `convert` takes, but that cannot be trained further: only ResNets \
+                 of which layers and weights are known by name can",
+            )),
+        }
+    }
+
+    /// Makes the input `side` pixels high and wide. A graph has the size that its file says.
+    fn resize(&mut self, side: u16) -> Result<(), String> {
+        match self {
+            Self::Checkpoint(checkpoint) => {
+                let p = &mut checkpoint.preprocess;
+                if (p.height, p.width) != (side, side) {
+                    (p.height, p.width) = (side, side);
+                    // They have the old size.
+                    checkpoint.samples.clear();
+                }
+                Ok(())
+            }
+            Self::Graph(model) => {
+                let Shape { h, w, .. } = model.graph.input_shape();
+                if h == side || w == side {
+                    return Ok(());
+                }
+                Err(format!(
+                    "its input has {h}×{w} pixels, which --input-size {side} cannot change; export it \
+                     with open sides or with others"
+                ))
+            }
+        }
+    }
 }
 
-/// As [`open`], also of an ONNX or TensorFlow Lite file, whose input is `size` pixels high and wide
-/// where it does not say so.
+/// What a user says of a model that its file may leave open.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Hints {
+    /// Height and width of the input, for a model that does not say them
+    #[arg(long = "input-size", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub size: Option<u16>,
+}
+
+/// As [`open`], also of networks that are converted, but not trained.
 ///
 /// # Errors
 /// Those of [`open`], and files with operators that are not read.
-pub fn open_any(name: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
-    let is_named = |extension| name.extension().is_some_and(|e| e == extension);
-    let start = start_of(name);
-    if is_named("onnx") || is_named("tflite") || onnx::may_be_one(&start) || tflite::is_one(&start)
-    {
-        let bytes = read(name)?;
-        if is_named("tflite") || tflite::is_one(&bytes) {
-            return Ok(Imported::Graph(Box::new(tflite::tflite(name, &bytes, size)?)));
-        }
-        if is_named("onnx") || onnx::is_one(&bytes) {
-            return Ok(Imported::Graph(Box::new(onnx::onnx(name, &bytes, size)?)));
-        }
-    }
-    Ok(Imported::Checkpoint(Box::new(open(name, head)?)))
-}
-
-/// The first bytes of a file. Of a pipe none, since they would be missing later.
-fn start_of(path: &Path) -> Vec<u8> {
-    let mut start = Vec::new();
-    if let (true, Ok(file)) = (path.is_file(), std::fs::File::open(path)) {
-        // What cannot be read is said where the file is read for good.
-        let _ = file.take(8).read_to_end(&mut start);
-    }
-    start
+pub fn open_any(name: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
+    let mut out = std::io::stderr();
+    let terminal = out.is_terminal();
+    fetch(&Hub::from_env(), name, head, hints, &mut Progress::new(&mut out, terminal))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
@@ -201,11 +223,25 @@ pub fn open_from(
     head: Head,
     progress: &mut Progress<'_>,
 ) -> Result<Checkpoint, ImportError> {
-    let Some(reference) = Reference::of(name)? else { return load(name, head) };
-    let mut checkpoint = load(&hub.fetch(&reference, progress)?, head)?;
+    fetch(hub, name, head, &Hints::default(), progress)?.into_checkpoint(name)
+}
+
+fn fetch(
+    hub: &Hub,
+    name: &Path,
+    head: Head,
+    hints: &Hints,
+    progress: &mut Progress<'_>,
+) -> Result<Imported, ImportError> {
+    let Some(reference) = Reference::of(name)? else { return import(name, head, hints) };
+    let mut imported = import(&hub.fetch(&reference, progress)?, head, hints)?;
     // The cache's folder has the name of a commit or a version.
-    checkpoint.config.name = reference.model_name().into();
-    Ok(checkpoint)
+    match &mut imported {
+        Imported::Checkpoint(c) => &mut c.config.name,
+        Imported::Graph(m) => &mut m.graph.name,
+    }
+    .replace_range(.., reference.model_name());
+    Ok(imported)
 }
 
 /// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model (`.keras`,
@@ -214,33 +250,44 @@ pub fn open_from(
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
 pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
+    import(path, head, &Hints::default())?.into_checkpoint(path)
+}
+
+fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
+    let mut imported = read_any(path, head, hints)?;
+    if let Some(side) = hints.size {
+        imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
+    }
+    Ok(imported)
+}
+
+/// Tells by its contents what a file is; one of another kind than its name says is read as well.
+fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
+    let trainable = |checkpoint| Imported::Checkpoint(Box::new(checkpoint));
     if path.is_dir() {
-        return match Kind::of(path) {
-            Some(Kind::Timm) => timm::folder(path),
+        return Ok(trainable(match Kind::of(path) {
+            Some(Kind::Timm) => timm::folder(path)?,
             // What is of no kind is told what it lacks as a preset.
-            Some(Kind::Keras) | None => keras::preset(path, head),
-        };
+            Some(Kind::Keras) | None => keras::preset(path, head)?,
+        }));
     }
-    let name = path.display().to_string();
     let bytes = read(path)?;
-    if onnx::is_one(&bytes) || tflite::is_one(&bytes) {
-        let what = "an ONNX or TensorFlow Lite model, which `convert` takes, but which cannot be \
-                    trained further";
-        return Err(ImportError::unsupported(path, what));
-    }
-    if bytes.starts_with(hdf5::MAGIC) {
-        return keras::legacy(path, bytes);
-    }
-    if bytes.starts_with(burnpack::MAGIC) {
-        return burnpack::burnpack(path, &bytes);
-    }
-    if keras::is_saved(&bytes) {
-        return keras::saved(path, &bytes, head);
-    }
-    if torch::is_one(&bytes) {
-        return torch::state_dict(path, &bytes);
-    }
-    Ok(Checkpoint::from_bytes(&bytes, &name)?)
+    let is_named = |extension| path.extension().is_some_and(|e| e == extension);
+    Ok(if tflite::is_one(&bytes) || is_named("tflite") {
+        Imported::Graph(Box::new(tflite::tflite(path, &bytes, hints.size)?))
+    } else if onnx::is_one(&bytes) || is_named("onnx") {
+        Imported::Graph(Box::new(onnx::onnx(path, &bytes, hints.size)?))
+    } else if bytes.starts_with(hdf5::MAGIC) {
+        trainable(keras::legacy(path, bytes)?)
+    } else if bytes.starts_with(burnpack::MAGIC) {
+        trainable(burnpack::burnpack(path, &bytes)?)
+    } else if keras::is_saved(&bytes) {
+        trainable(keras::saved(path, &bytes, head)?)
+    } else if torch::is_one(&bytes) {
+        trainable(torch::state_dict(path, &bytes)?)
+    } else {
+        trainable(Checkpoint::from_bytes(&bytes, &path.display().to_string())?)
+    })
 }
 
 /// Files a batch-norm that only adds `beta`: its ε is taken off the variance beforehand.

@@ -5,7 +5,7 @@ use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
 use convert::graph::{Graph, evaluate};
-use convert::import::{Head, Imported, open_any};
+use convert::import::{Head, Hints, Imported, open_any};
 use convert::model::FloatModel;
 use convert::optimize::optimize;
 use convert::padding::ConvPadding;
@@ -148,7 +148,8 @@ fn int8() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("int8.onnx");
         std::fs::write(&file, &onnx).unwrap();
-        let Imported::Graph(again) = open_any(&file, Head::Required, None).unwrap() else {
+        let Imported::Graph(again) = open_any(&file, Head::Required, &Hints::default()).unwrap()
+        else {
             panic!("an ONNX file is no checkpoint")
         };
         // Without pictures: all ranges are in the file.

@@ -2,14 +2,14 @@
 
 use artifact::Preprocess;
 use convert::graph::evaluate;
-use convert::import::{Head, Imported, open_any};
+use convert::import::{Head, Hints, Imported, open_any};
 use convert::model::FloatModel;
 use convert::pipeline::{Options, convert};
 use edge_tests::{fixture, npy};
 use runtime::{AlignedBuf, Model, Session};
 
 fn import(file: &str) -> FloatModel {
-    match open_any(&fixture("tflite").join(file), Head::Required, None).unwrap() {
+    match open_any(&fixture("tflite").join(file), Head::Required, &Hints::default()).unwrap() {
         Imported::Graph(model) => *model,
         Imported::Checkpoint(_) => panic!("{file} is taken for a checkpoint"),
     }

@@ -30,8 +30,8 @@ pub enum Interpolation {
     Lanczos5,
 }
 
-/// From an RGB picture to the model's input: fit, resize, then `x · scale + offset` per
-/// channel on values 0..=255.
+/// From a picture to the model's input: luma where the input is grey, fit, resize, then
+/// `x · scale + offset` per channel on values 0..=255.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
     /// Input height in pixels.
@@ -44,10 +44,28 @@ pub struct Preprocess {
     pub interpolation: Interpolation,
     /// Widen the filter when scaling down, so that fine detail does not alias.
     pub antialias: bool,
-    /// Factor per channel (R, G, B).
+    /// Factor per channel (R, G, B); of a grey input the first one counts.
     pub scale: [f32; 3],
     /// Addend per channel.
     pub offset: [f32; 3],
+    /// Whether the input has one channel, the pixels' luma, instead of three.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub grey: bool,
+}
+
+/// [`Preprocess`] as `.edge` files have it: there, the input's shape says whether it is grey.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Preprocess")]
+struct Stored {
+    height: u16,
+    width: u16,
+    fit: Fit,
+    interpolation: Interpolation,
+    antialias: bool,
+    scale: [f32; 3],
+    offset: [f32; 3],
+    #[serde(skip)]
+    grey: bool,
 }
 
 impl Preprocess {
@@ -61,6 +79,7 @@ impl Preprocess {
             antialias: true,
             scale: core::array::from_fn(|i| 1.0 / (255.0 * std[i])),
             offset: core::array::from_fn(|i| -mean[i] / std[i]),
+            grey: false,
         }
     }
 
@@ -75,7 +94,13 @@ impl Preprocess {
             antialias: false,
             scale: [1.0; 3],
             offset: [0.0; 3],
+            grey: false,
         }
+    }
+
+    /// Channels of the input.
+    pub const fn channels(&self) -> usize {
+        if self.grey { 1 } else { 3 }
     }
 
     /// `v · scale + offset` of a pixel's red, green and blue, 0..=255.
@@ -102,6 +127,7 @@ pub struct Meta<'a> {
     /// Where its logits lie.
     pub output: Place,
     /// From picture to input.
+    #[serde(with = "Stored")]
     pub preprocess: Preprocess,
     /// Data set it was trained on.
     pub dataset: &'a str,

@@ -78,8 +78,9 @@ impl<'a> Artifact<'a> {
         if bytes[HEADER_LEN + header.records_len..header.blob_offset()].iter().any(|b| *b != 0) {
             return Err(ArtifactError::Header { field: 12 });
         }
-        let (meta, labels) =
+        let (mut meta, labels) =
             postcard::take_from_bytes::<Meta<'a>>(records).map_err(|_| ArtifactError::Meta)?;
+        meta.preprocess.grey = meta.input.shape.c == 1;
         let ops = check_labels(&meta, labels)?;
         let labels = &labels[..labels.len() - ops.len()];
         let blob = &bytes[header.blob_offset()..];

@@ -52,6 +52,18 @@ fn sound_models_are_accepted() {
     }
 }
 
+/// Whether a model is grey is no byte of its own.
+#[test]
+fn the_inputs_channels_say_whether_it_is_grey() {
+    let parts = sound();
+    let file = parts.file().unwrap();
+    let meta = *Artifact::parse(&file).unwrap().meta();
+    assert_eq!(meta.preprocess.grey, meta.input.shape.c == 1);
+    let mut other = parts;
+    other.preprocess.grey ^= true;
+    assert!(other.file().unwrap() == file);
+}
+
 #[test]
 fn no_bytes_and_eight_bytes() {
     let whole = file();

@@ -1,4 +1,5 @@
-//! From a picture to the model's input: fit, resize, round to 8 bits, scale and offset.
+//! From a picture to the model's input: luma of each pixel where the input is grey, fit, resize,
+//! round to 8 bits, scale and offset.
 //!
 //! One function for training, the command line and firmware. The resize is separable:
 //! output pixel `(x, y)` is `Σᵢ wx(i) · (Σⱼ wy(j) · p(i, j))`, columns first, each sum
@@ -59,7 +60,7 @@ pub enum FrameError {
         /// Bytes present.
         have: usize,
     },
-    /// The output is not `height · width · 3` bytes of the model's input size.
+    /// The output has not one byte for each channel of each pixel of the model's input.
     Output {
         /// Bytes wanted.
         needed: usize,
@@ -100,6 +101,8 @@ pub enum PixelFormat {
     Rgb565BigEndian,
     /// The same with the low byte first, as displays of little-endian processors keep it.
     Rgb565LittleEndian,
+    /// A byte of luma, as grey cameras send it.
+    Grey8,
 }
 
 impl PixelFormat {
@@ -108,25 +111,41 @@ impl PixelFormat {
         match self {
             Self::Rgb888 => RGB,
             Self::Rgb565BigEndian | Self::Rgb565LittleEndian => 2,
+            Self::Grey8 => 1,
         }
     }
 
-    /// The pixel that `bytes` start with, 8 bits a channel.
+    /// The pixel that `bytes` start with, 8 bits a channel: three, or its luma alone.
     ///
     /// 5 and 6 bits become 8 by repeating their highest ones, as STM32's DMA2D and libyuv do.
     #[inline(always)]
-    fn read(self, bytes: &[u8]) -> [u8; RGB] {
+    fn read<const C: usize>(self, bytes: &[u8]) -> [u8; C] {
         let pixel = match self {
-            Self::Rgb888 => return [bytes[0], bytes[1], bytes[2]],
+            Self::Grey8 => return [bytes[0]; C],
+            Self::Rgb888 => return channels([bytes[0], bytes[1], bytes[2]]),
             Self::Rgb565BigEndian => u16::from_be_bytes([bytes[0], bytes[1]]),
             Self::Rgb565LittleEndian => u16::from_le_bytes([bytes[0], bytes[1]]),
         };
         let [red, green, blue] = [pixel >> 11, pixel >> 5 & 63, pixel & 31];
-        [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2].map(|v| v as u8)
+        let wide = [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2];
+        channels(wide.map(|v| v as u8))
     }
 }
 
-/// A borrowed picture of red, green and blue.
+/// All channels of a pixel, or its luma where one is wanted.
+#[inline(always)]
+fn channels<const C: usize>(rgb: [u8; RGB]) -> [u8; C] {
+    if C == 1 { [luma(rgb); C] } else { core::array::from_fn(|c| rgb[c]) }
+}
+
+/// Luma of ITU-R BT.601 in 16 bits behind the point, rounded, as Pillow's `convert("L")` has it.
+#[inline(always)]
+fn luma(rgb: [u8; RGB]) -> u8 {
+    let [red, green, blue] = rgb.map(u32::from);
+    ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
+}
+
+/// A borrowed picture of red, green and blue, or grey.
 ///
 /// Turning and mirroring a view moves no pixel; it only changes the order they are read in.
 #[derive(Debug, Clone, Copy)]
@@ -252,31 +271,34 @@ impl<'a> RgbView<'a> {
         self.origin.wrapping_add_signed(x as isize * self.dx + y as isize * self.dy)
     }
 
-    /// Bytes of `count` pixels from `(x, y)` on where three bytes of each lie side by side.
-    fn run(&self, x: usize, y: usize, count: usize) -> &'a [u8] {
+    /// `len` bytes from pixel `(x, y)` on, where pixels lie side by side.
+    fn run(&self, x: usize, y: usize, len: usize) -> &'a [u8] {
         let at = self.offset(x, y);
-        &self.data[at..at + count * RGB]
+        &self.data[at..at + len]
     }
 }
 
 /// Calls `sink(y · width + x, rgb)` once for each pixel of the model's input, in no
 /// particular order; `rgb` is `v · scale + offset` of the 8-bit value that [`resize_rgb8`]
-/// gives.
+/// gives, of luma in all three where the input is grey.
 pub fn for_each_pixel(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [f32; 3])) {
     resize(p, view, |index, rgb| sink(index, p.normalize(rgb.map(f32::from))));
 }
 
 /// The fitted and resized picture before scale and offset, rounded (ties to even) and
-/// clamped to 0..=255. `out: [p.height, p.width, 3]`.
+/// clamped to 0..=255. `out: [p.height, p.width, p.channels()]`.
 ///
 /// # Errors
 /// [`FrameError::Output`] where `out` has another length.
 pub fn resize_rgb8(p: &Preprocess, view: RgbView<'_>, out: &mut [u8]) -> Result<(), FrameError> {
-    let needed = usize::from(p.height) * usize::from(p.width) * RGB;
+    let channels = p.channels();
+    let needed = usize::from(p.height) * usize::from(p.width) * channels;
     if out.len() != needed {
         return Err(FrameError::Output { needed, have: out.len() });
     }
-    resize(p, view, |index, rgb| out[index * RGB..][..RGB].copy_from_slice(&rgb));
+    resize(p, view, |index, rgb| {
+        out[index * channels..][..channels].copy_from_slice(&rgb[..channels]);
+    });
     Ok(())
 }
 
@@ -328,6 +350,19 @@ fn windows(p: &Preprocess, view: &RgbView<'_>) -> [Window; 2] {
 
 /// Fits and resizes, handing over each 8-bit pixel with its index.
 fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RGB])) {
+    if p.grey {
+        resize_channels(p, view, |index, [luma]| sink(index, [luma; RGB]));
+    } else {
+        resize_channels(p, view, sink);
+    }
+}
+
+/// As [`resize`], of one channel or three.
+fn resize_channels<const C: usize>(
+    p: &Preprocess,
+    view: RgbView<'_>,
+    mut sink: impl FnMut(usize, [u8; C]),
+) {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
     if height == 0 || width == 0 {
         return;
@@ -351,19 +386,18 @@ fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RG
         let (first, end) = (stripe[0].start, stripe[stripe_len - 1].end);
         for y in 0..height {
             let row_taps = down.taps(y);
-            let mut sums = [[0.0f32; RGB]; STRIPE];
+            let mut sums = [[0.0f32; C]; STRIPE];
             let mut start = first;
             while start < end {
                 let len = CHUNK.min(end - start);
-                let mut chunk = [0.0f32; CHUNK * RGB];
-                let chunk = &mut chunk[..len * RGB];
+                let mut chunk = [[0.0f32; C]; CHUNK];
+                let chunk = &mut chunk[..len];
                 let (from, to) = columns.inside(start, start + len);
-                for (i, value) in chunk.iter_mut().enumerate() {
-                    let column = start + i / RGB;
-                    *value = if (from..to).contains(&column) { 0.0 } else { border };
+                for (i, pixel) in chunk.iter_mut().enumerate() {
+                    *pixel = [if (from..to).contains(&(start + i)) { 0.0 } else { border }; C];
                 }
                 if from < to {
-                    let part = &mut chunk[(from - start) * RGB..(to - start) * RGB];
+                    let part = &mut chunk[from - start..to - start];
                     source.sum_rows(columns.start + from - columns.pad, &down, row_taps, part);
                 }
                 for (taps, sum) in stripe.iter().zip(&mut sums) {
@@ -371,8 +405,7 @@ fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RG
                     let to = taps.end.min(start + len);
                     for j in from..to {
                         let weight = across.weight(taps, j);
-                        let pixel = &chunk[(j - start) * RGB..][..RGB];
-                        for (s, v) in sum.iter_mut().zip(pixel) {
+                        for (s, v) in sum.iter_mut().zip(&chunk[j - start]) {
                             *s += weight * v;
                         }
                     }
@@ -395,10 +428,11 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, `chunk: [columns, 3]`, from zeros.
-    fn sum_rows(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [f32]) {
-        let (view, columns) = (&self.view, chunk.len() / RGB);
-        let side_by_side = view.format == PixelFormat::Rgb888 && view.dx == RGB as isize;
+    /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, from zeros.
+    fn sum_rows<const C: usize>(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [[f32; C]]) {
+        let view = &self.view;
+        // The bytes are the channels.
+        let side_by_side = view.format.bytes() == C && view.dx == C as isize;
         let mut start = taps.start;
         while start < taps.end {
             let len = CHUNK.min(taps.end - start);
@@ -413,21 +447,23 @@ impl Source<'_> {
             let top = self.rows.start + from - self.rows.pad.min(from);
             // Whichever loop is outside, a sum takes its rows in ascending order.
             if side_by_side {
-                self.add_border(above, chunk);
+                let sums = chunk.as_flattened_mut();
+                self.add_border(above, sums);
                 for (j, &weight) in weights_inside.iter().enumerate() {
-                    let bytes = view.run(x, top + j, columns);
-                    for (sum, &byte) in chunk.iter_mut().zip(bytes) {
+                    let bytes = view.run(x, top + j, sums.len());
+                    for (sum, &byte) in sums.iter_mut().zip(bytes) {
                         *sum += weight * f32::from(byte);
                     }
                 }
-                self.add_border(below, chunk);
+                self.add_border(below, sums);
             } else {
                 // Along the view's columns, which in a turned one are memory's rows.
-                for (i, sum) in chunk.as_chunks_mut::<RGB>().0.iter_mut().enumerate() {
+                for (i, sum) in chunk.iter_mut().enumerate() {
                     self.add_border(above, sum);
                     let mut at = view.offset(x + i, top);
                     for &weight in weights_inside {
-                        let pixel = view.format.read(&view.data[at..][..view.format.bytes()]);
+                        let pixel: [u8; C] =
+                            view.format.read(&view.data[at..][..view.format.bytes()]);
                         for (s, byte) in sum.iter_mut().zip(pixel) {
                             *s += weight * f32::from(byte);
                         }

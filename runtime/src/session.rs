@@ -219,10 +219,11 @@ impl InputMut<'_> {
         }
     }
 
-    /// Sets the three channels of pixel `index` (`y · width + x`).
+    /// Sets the channels of pixel `index` (`y · width + x`); a grey input takes the first one.
     pub fn set_pixel(&mut self, index: usize, rgb: [f32; 3]) {
-        for (c, v) in rgb.into_iter().enumerate() {
-            self.set(index * 3 + c, v);
+        let channels = usize::from(self.place.shape.c);
+        for (c, v) in rgb.into_iter().take(channels).enumerate() {
+            self.set(index * channels + c, v);
         }
     }
 }

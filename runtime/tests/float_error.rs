@@ -37,6 +37,7 @@ fn cases() -> Vec<Case> {
     vec![
         Case { residual: true, relu: true, ..base },
         Case { input: [13, 11, 3], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
+        Case { input: [13, 11, 1], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
         Case { input: [4, 9, 23], c_out: 20, stride: [2, 1], ..base },
         Case { input: [7, 7, 64], c_out: 65, ..base },
         Case { input: [3, 4, 69], c_out: 33, ..base },

@@ -26,6 +26,8 @@ fn cases() -> Vec<Case> {
         Case { residual: true, c_out: 16, filter: [1, 1], padding: [0; 4], ..base },
         Case { input: [9, 9, 3], c_out: 17, stride: [2, 2], relu: true, ..base },
         Case { input: [13, 11, 3], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
+        Case { input: [9, 9, 1], c_out: 17, relu: true, ..base },
+        Case { input: [13, 11, 1], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
         Case { input: [1, 1, 64], c_out: 10, filter: [1, 1], padding: [0; 4], ..base },
         Case { input: [4, 4, 5], c_out: 33, padding: [0, 1, 1, 0], ..base },
         Case { input: [6, 3, 2], c_out: 1, filter: [2, 3], padding: [0; 4], ..base },

@@ -4,14 +4,20 @@ use artifact::{Fit, Interpolation, Preprocess};
 use runtime::preprocess::{FrameError, PixelFormat, RgbView, for_each_pixel, resize_rgb8};
 
 const SOURCE: &[u8] = include_bytes!("fixtures/small_u8.npy");
+const LUMA: &[u8] = include_bytes!("fixtures/small_luma_u8.npy");
 const GOLDEN: &[u8] = include_bytes!("fixtures/small_resized_u8.safetensors");
 const HEIGHT: usize = 37;
 const WIDTH: usize = 53;
 
 /// The first picture of the fixture.
 fn source() -> &'static [u8] {
-    let header_len = 10 + usize::from(u16::from_le_bytes([SOURCE[8], SOURCE[9]]));
-    &SOURCE[header_len..][..HEIGHT * WIDTH * 3]
+    numbers(SOURCE, HEIGHT * WIDTH * 3)
+}
+
+/// The first numbers of a `.npy` file.
+fn numbers(file: &'static [u8], len: usize) -> &'static [u8] {
+    let header_len = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+    &file[header_len..][..len]
 }
 
 /// The bytes of one tensor of the golden file, whose header lists offsets after each name.
@@ -32,7 +38,7 @@ fn settings(fit: Fit, interpolation: Interpolation, antialias: bool, size: [u16;
 }
 
 fn resized(p: &Preprocess, view: RgbView<'_>) -> Vec<u8> {
-    let mut out = vec![0; usize::from(p.height) * usize::from(p.width) * 3];
+    let mut out = vec![0; usize::from(p.height) * usize::from(p.width) * p.channels()];
     resize_rgb8(p, view, &mut out).unwrap();
     out
 }
@@ -164,6 +170,47 @@ fn frames_of_16_bits_are_those_of_24() {
     let ends = [0, 0, 0xff, 0xff];
     let view = RgbView::with_format(&ends, PixelFormat::Rgb565BigEndian, 2, 1, 4).unwrap();
     assert_eq!((view.pixel(0, 0), view.pixel(1, 0)), (Some([0; 3]), Some([255; 3])));
+}
+
+/// Each pixel's luma is Pillow's, and what follows is as of a picture whose channels are all luma,
+/// however the frame is stored and turned.
+#[test]
+fn grey_is_the_luma_of_each_pixel() {
+    let luma = numbers(LUMA, HEIGHT * WIDTH);
+    let color = RgbView::new(source(), WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let untouched = settings(Fit::Crop, Interpolation::Nearest, false, [37, 53]);
+    assert!(resized(&Preprocess { grey: true, ..untouched }, color) == luma);
+
+    let thrice: Vec<u8> = luma.iter().flat_map(|&v| [v; 3]).collect();
+    let thrice = RgbView::new(&thrice, WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let stride = WIDTH + 5;
+    let mut frame = vec![99; stride * HEIGHT];
+    for (to, from) in frame.chunks_mut(stride).zip(luma.chunks(WIDTH)) {
+        to[..WIDTH].copy_from_slice(from);
+    }
+    let camera =
+        |len: usize| RgbView::with_format(&frame[..len], PixelFormat::Grey8, WIDTH, HEIGHT, stride);
+    let needed = stride * (HEIGHT - 1) + WIDTH;
+    assert_eq!(camera(needed - 1).unwrap_err(), FrameError::Short { needed, have: needed - 1 });
+    let camera = camera(needed).unwrap();
+    for exif in 1..=8 {
+        let [color, thrice, camera] = [color, thrice, camera].map(|view| view.oriented(exif));
+        assert_eq!(camera.pixel(3, 5), thrice.pixel(3, 5));
+        for (fit, antialias) in [(Fit::Crop, true), (Fit::Pad(77), false), (Fit::Stretch, true)] {
+            let p = settings(fit, Interpolation::Bicubic, antialias, [24, 31]);
+            let want = resized(&p, thrice);
+            assert!(resized(&p, camera) == want, "orientation {exif}, {fit:?}");
+            let want: Vec<u8> = want.iter().step_by(3).copied().collect();
+            let grey = Preprocess { grey: true, ..p };
+            for view in [color, thrice, camera] {
+                assert!(resized(&grey, view) == want, "orientation {exif}, {fit:?}");
+                for_each_pixel(&grey, view, |index, rgb| {
+                    let value = f32::from(want[index]) * p.scale[0] + p.offset[0];
+                    assert_eq!(rgb[0].to_bits(), value.to_bits());
+                });
+            }
+        }
+    }
 }
 
 #[test]

@@ -37,13 +37,11 @@ fn corner_model(labels: [&str; 3]) -> Vec<u8> {
         requant: Requant::new(1.0).unwrap(),
     };
     let preprocess = Preprocess {
-        height: 2,
-        width: 2,
         fit: Fit::Stretch,
         interpolation: Interpolation::Nearest,
-        antialias: false,
         scale: [20.0 / 255.0; 3],
         offset: [-10.0; 3],
+        ..Preprocess::raw(2, 2)
     };
     let meta = Meta {
         name: "corner",

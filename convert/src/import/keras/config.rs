@@ -175,13 +175,12 @@ impl Converter {
             }
         };
         let p = Preprocess {
-            height,
-            width,
             fit,
             interpolation,
             antialias: self.antialias,
             scale: core::array::from_fn(|c| (scale[c] / variance[c].sqrt()) as f32),
             offset: core::array::from_fn(|c| (offset[c] - mean[c] / variance[c].sqrt()) as f32),
+            ..Preprocess::raw(height, width)
         };
         match p.is_valid() {
             true => Ok(p),

@@ -79,21 +79,24 @@ impl Tensor {
 pub struct Sample {
     /// Index into the labels.
     pub label: u32,
-    /// The picture as PNG, RGB, already fitted and resized (not normalized).
+    /// The picture as PNG, RGB or grey, already fitted and resized (not normalized).
     #[serde(with = "serde_bytes")]
     pub png: Vec<u8>,
 }
 
 impl Sample {
-    /// Stores a picture of `width` × `height` pixels of RGB bytes, row by row.
+    /// Stores a picture of `width` × `height` pixels of RGB bytes or luma, row by row.
     ///
     /// # Errors
     /// Bytes of another number.
-    pub fn encode(label: u32, rgb: &[u8], width: u16, height: u16) -> image::ImageResult<Self> {
+    pub fn encode(label: u32, pixels: &[u8], width: u16, height: u16) -> image::ImageResult<Self> {
         let mut png = Vec::new();
-        let color = image::ExtendedColorType::Rgb8;
+        let color = match pixels.len() == usize::from(width) * usize::from(height) {
+            true => image::ExtendedColorType::L8,
+            false => image::ExtendedColorType::Rgb8,
+        };
         image::codecs::png::PngEncoder::new(&mut png).write_image(
-            rgb,
+            pixels,
             width.into(),
             height.into(),
             color,
@@ -217,6 +220,13 @@ impl Checkpoint {
         self.config.check()?;
         if !self.preprocess.is_valid() {
             return Err("preprocessing has an empty size or a number that is not finite".into());
+        }
+        if self.preprocess.channels() != self.config.channels {
+            return Err(format!(
+                "preprocessing to {} channels for a network of {}",
+                self.preprocess.channels(),
+                self.config.channels
+            ));
         }
         if self.labels.len() != self.config.classes {
             return Err(format!(

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::padding::ConvPadding;
 use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL};
 use artifact::layout::{padding_fits, window_start};
-use artifact::{Padding, PoolKind, Quant, Shape, output_len};
+use artifact::{Padding, PoolKind, Preprocess, Quant, Shape, output_len};
 
 /// Index of the node that produces a value; node 0 is the input.
 pub type ValueId = usize;
@@ -328,7 +328,8 @@ impl Graph {
     /// A checkpoint that [`Checkpoint::check`] refuses, or an input too small for the network.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
         checkpoint.check().map_err(GraphError::Checkpoint)?;
-        let input = Shape::new(checkpoint.preprocess.height, checkpoint.preprocess.width, 3);
+        let Preprocess { height, width, .. } = checkpoint.preprocess;
+        let input = Shape::new(height, width, checkpoint.preprocess.channels() as u16);
         let mut builder = Builder { graph: Self::new(&checkpoint.config.name, input), checkpoint };
         builder.network()?;
         Ok(builder.graph)

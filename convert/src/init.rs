@@ -44,7 +44,7 @@ pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<C
         format: FORMAT.into(),
         version: VERSION,
         labels: (0..config.classes).map(|class| format!("class {class}")).collect(),
-        preprocess: default_preprocess(side),
+        preprocess: config.preprocess(default_preprocess(side)),
         tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
         samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
         training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },

@@ -135,11 +135,12 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
     let p = &c.preprocess;
     let _ = writeln!(
         out,
-        "{}: {} tensors, {parameters} numbers, input {}×{}×3 ({:?}, {:?}), {} calibration samples",
+        "{}: {} tensors, {parameters} numbers, input {}×{}×{} ({:?}, {:?}), {} calibration samples",
         c.config.name.escape_debug(),
         c.tensors.len(),
         p.height,
         p.width,
+        p.channels(),
         p.fit,
         p.interpolation,
         c.samples.len(),

@@ -34,7 +34,7 @@ impl FloatModel {
         let (input, output) = (graph.input_shape(), graph.nodes[graph.output()].shape);
         Self {
             labels: imagenet::labels_of(output.c.into()),
-            preprocess: Preprocess::raw(input.h, input.w),
+            preprocess: Preprocess { grey: input.c == 1, ..Preprocess::raw(input.h, input.w) },
             is_preprocess_assumed: true,
             samples: Vec::new(),
             dataset: String::new(),

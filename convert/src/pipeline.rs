@@ -124,15 +124,17 @@ pub enum ConvertError {
     },
 }
 
-/// `x · scale + offset` of RGB bytes, NHWC.
-pub fn normalize(rgb: &[u8], p: &Preprocess) -> Vec<f32> {
-    rgb.as_chunks().0.iter().flat_map(|pixel| p.normalize(pixel.map(f32::from))).collect()
+/// `x · scale + offset` of a picture's bytes, NHWC.
+pub fn normalize(pixels: &[u8], p: &Preprocess) -> Vec<f32> {
+    let channels = (0..p.channels()).cycle();
+    pixels.iter().zip(channels).map(|(v, c)| f32::from(*v) * p.scale[c] + p.offset[c]).collect()
 }
 
-/// RGB bytes of a normalized picture, the inverse of [`normalize`].
+/// Bytes of a normalized picture, the inverse of [`normalize`].
 pub fn denormalize(picture: &[f32], p: &Preprocess) -> Vec<u8> {
-    let byte = |(i, v): (usize, &f32)| ((v - p.offset[i % 3]) / p.scale[i % 3]).round() as u8;
-    picture.iter().enumerate().map(byte).collect()
+    let channels = (0..p.channels()).cycle();
+    let byte = |(v, c): (&f32, usize)| ((v - p.offset[c]) / p.scale[c]).round() as u8;
+    picture.iter().zip(channels).map(byte).collect()
 }
 
 /// The calibration inputs stored in a checkpoint, normalized.

@@ -58,6 +58,9 @@ pub enum Pooling {
 pub struct ResNetConfig {
     /// Name for people, e.g. `resnet_18`.
     pub name: String,
+    /// Channels of the picture: 3, or 1 of grey.
+    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
+    pub channels: usize,
     /// Channels of each stem convolution.
     pub input_conv_filters: Vec<usize>,
     /// Filter size of each stem convolution.
@@ -86,6 +89,16 @@ pub struct ResNetConfig {
     /// Padding of the convolutions.
     #[serde(default)]
     pub padding: ConvPadding,
+}
+
+const fn rgb() -> usize {
+    3
+}
+
+/// Whether a number of channels is the usual one, which files leave out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_rgb(channels: &usize) -> bool {
+    *channels == rgb()
 }
 
 /// Most stem convolutions, and most stacks.
@@ -135,6 +148,7 @@ impl ResNetConfig {
     fn preset(name: &str, block: BlockType, blocks: &[usize], v2: bool, classes: usize) -> Self {
         Self {
             name: name.into(),
+            channels: rgb(),
             input_conv_filters: vec![64],
             input_conv_kernel_sizes: vec![7],
             stem_stride: 2,
@@ -257,6 +271,20 @@ impl ResNetConfig {
         if self.stem_stride == 1 { 32 } else { 224 }
     }
 
+    /// `p` for this network: of a grey one the luma of pictures, with the mean of the channels'
+    /// means and deviations.
+    #[must_use]
+    pub fn preprocess(&self, p: Preprocess) -> Preprocess {
+        if self.channels != 1 {
+            return p;
+        }
+        let [scale, offset] = [p.scale, p.offset].map(|values| values.map(f64::from));
+        let deviation = scale.iter().map(|s| 1.0 / s).sum::<f64>() / 3.0;
+        let mean = scale.iter().zip(&offset).map(|(s, o)| -o / s).sum::<f64>() / 3.0;
+        let (scale, offset) = ((1.0 / deviation) as f32, (-mean / deviation) as f32);
+        Preprocess { scale: [scale; 3], offset: [offset; 3], grey: true, ..p }
+    }
+
     /// Checks lengths and ranges.
     ///
     /// # Errors
@@ -278,6 +306,9 @@ impl ResNetConfig {
             return Err(
                 "stackwise filters, blocks and strides need the same length, at least 1".into()
             );
+        }
+        if ![1, 3].contains(&self.channels) {
+            return Err(format!("pictures of {} channels, expected 3 or 1", self.channels));
         }
         // A forged file of a few kilobytes must not announce millions of layers.
         if let Some(n) = [self.input_conv_filters.len(), stacks].iter().find(|n| **n > MAX_STAGES) {
@@ -324,7 +355,7 @@ impl ResNetConfig {
     /// Stem convolutions, each named `conv{n}_conv`; batch-norm `conv{n}_bn` and ReLU follow
     /// each, except the last one of a pre-activation net.
     pub fn stem(&self) -> Vec<ConvSpec> {
-        let mut c_in = 3;
+        let mut c_in = self.channels;
         let sizes = self.input_conv_filters.iter().zip(&self.input_conv_kernel_sizes);
         sizes
             .enumerate()

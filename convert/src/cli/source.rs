@@ -144,10 +144,14 @@ pub(super) fn float_model(
 ) -> Result<FloatModel> {
     let model = imported.to_float_model().with_context(|| path.display().to_string())?;
     if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
+        let taken = match model.preprocess.grey {
+            true => "grey from 0 to 1",
+            false => "ImageNet's mean and deviation",
+        };
         writeln!(
             out,
-            "{} does not say how pictures are prepared: taken for ImageNet's mean and deviation; \
-             --mean and --std are for others",
+            "{} does not say how pictures are prepared: taken for {taken}; --mean and --std are \
+             for others",
             path.display()
         )?;
     }

@@ -8,7 +8,7 @@ use artifact::Preprocess;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Pictures at the model's input size, RGB, not normalized, with their classes.
+/// Pictures at the model's input size, RGB or luma, not normalized, with their classes.
 ///
 /// Those that do not fit into the memory given for them are decoded again from their files
 /// each time. Copies share the pixels.
@@ -25,7 +25,7 @@ pub struct Pictures {
 /// Where the pixels of a picture come from.
 #[derive(Debug, Clone)]
 enum Place {
-    /// `[height, width, 3]`.
+    /// `[height, width, channels]`.
     Memory(Arc<[u8]>),
     Disk(Stored),
 }
@@ -87,9 +87,10 @@ impl Pictures {
         self.labels.is_empty()
     }
 
-    /// Bytes of one picture, `height · width · 3`.
+    /// Bytes of one picture, `height · width · channels`.
     pub fn picture_len(&self) -> usize {
-        usize::from(self.preprocess.height) * usize::from(self.preprocess.width) * 3
+        let p = &self.preprocess;
+        usize::from(p.height) * usize::from(p.width) * p.channels()
     }
 
     /// Number of pictures whose pixels are in memory.
@@ -97,7 +98,7 @@ impl Pictures {
         self.places.iter().filter(|p| matches!(p, Place::Memory(_))).count()
     }
 
-    /// Pixels of picture `i`, `[height, width, 3]`.
+    /// Pixels of picture `i`, `[height, width, channels]`.
     ///
     /// # Errors
     /// A picture that is not in memory, and whose file is gone, unreadable or not the one that
@@ -122,7 +123,7 @@ impl Pictures {
         }
     }
 
-    /// Adds a picture that stays in memory: its pixels `[height, width, 3]`, its class and the
+    /// Adds a picture that stays in memory: its pixels `[height, width, channels]`, its class and the
     /// hash of its bytes as stored.
     ///
     /// # Panics

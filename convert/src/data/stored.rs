@@ -53,7 +53,7 @@ impl Stored {
         }
     }
 
-    /// Pixels `[p.height, p.width, 3]` of those bytes.
+    /// Pixels `[p.height, p.width, p.channels()]` of those bytes.
     pub(super) fn decode(&self, bytes: &[u8], p: &Preprocess) -> Result<Vec<u8>, String> {
         match self {
             Self::File(_) => {

@@ -507,7 +507,7 @@ pub fn share_pool_quants(graph: &Graph, quants: &mut [Quant]) {
 
 /// Exact quantization of a normalized picture: no pixel value saturates.
 pub fn input_quant(p: &Preprocess) -> Quant {
-    let ends = (0..3).flat_map(|c| [p.offset[c], 255.0 * p.scale[c] + p.offset[c]]);
+    let ends = (0..p.channels()).flat_map(|c| [p.offset[c], 255.0 * p.scale[c] + p.offset[c]]);
     let (low, high) = ends.fold((0f32, 0f32), |(l, h), v| (l.min(v), h.max(v)));
     crate::quantize::quant_of_range(low, high)
 }

@@ -138,7 +138,7 @@ fn backbone(c: &ResNetConfig) -> Value {
         "stackwise_num_strides": c.stackwise_num_strides,
         "block_type": c.block_type,
         "use_pre_activation": c.use_pre_activation,
-        "image_shape": [null, null, 3],
+        "image_shape": [null, null, c.channels],
     });
     object("resnet_backbone", "ResNetBackbone", config)
 }

@@ -314,9 +314,9 @@ fn checkpoint(
     let checkpoint = Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
+        preprocess: Preprocess { grey: config.channels == 1, ..preprocess },
         config,
         labels,
-        preprocess,
         tensors,
         samples: Vec::new(),
         training: TrainingRecord::default(),

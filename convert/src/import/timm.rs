@@ -49,6 +49,7 @@ pub(super) fn folder(dir: &Path) -> Result<Checkpoint, ImportError> {
     checkpoint.config.name = name.to_string_lossy().into_owned();
     let p = config.pretrained_cfg;
     let [_, height, width] = p.input_size;
+    let normalized = Preprocess::normalized(height, width, p.mean, p.std);
     checkpoint.preprocess = Preprocess {
         interpolation: match p.interpolation.as_str() {
             "nearest" => Interpolation::Nearest,
@@ -56,7 +57,7 @@ pub(super) fn folder(dir: &Path) -> Result<Checkpoint, ImportError> {
             _ => Interpolation::Bilinear,
         },
         antialias: false,
-        ..Preprocess::normalized(height, width, p.mean, p.std)
+        ..checkpoint.config.preprocess(normalized)
     };
     if !checkpoint.preprocess.is_valid() {
         let what = "an empty input_size, or a mean or std that is no number or zero";

@@ -76,7 +76,7 @@ pub(super) fn from_arrays(
         let (side, [mean, std]) = (config.native_size(), IMAGENET_STATISTICS);
         Travelling {
             labels: imagenet::labels_of(config.classes),
-            preprocess: Preprocess::normalized(side, side, mean, std),
+            preprocess: config.preprocess(Preprocess::normalized(side, side, mean, std)),
         }
     });
     checkpoint(path, config, labels, preprocess, tensors)

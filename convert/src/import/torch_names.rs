@@ -49,10 +49,10 @@ pub(super) fn architecture(
         (false, true) => vec!["conv1.0.weight", "conv1.3.weight", "conv1.6.weight"],
         (false, false) => vec!["conv1.weight"],
     };
-    let mut filters = Vec::new();
-    let mut kernels = Vec::new();
+    let (mut channels, mut filters, mut kernels) = (None, Vec::new(), Vec::new());
     for conv in stem {
-        let [out, _, k, _] = shape(conv).ok_or_else(unknown)? else { return Err(unknown()) };
+        let [out, input, k, _] = shape(conv).ok_or_else(unknown)? else { return Err(unknown()) };
+        channels.get_or_insert(*input);
         filters.push(*out);
         kernels.push(*k);
     }
@@ -83,6 +83,7 @@ pub(super) fn architecture(
     let strides = |stack: usize| if stack == 0 { 1 } else { 2 };
     Ok(ResNetConfig {
         name: name.into(),
+        channels: channels.unwrap_or(3),
         input_conv_filters: filters,
         input_conv_kernel_sizes: kernels,
         stem_stride: if small { 1 } else { 2 },

@@ -63,7 +63,8 @@ mod tests {
             format: FORMAT.into(),
             version: VERSION,
             labels: (0..config.classes).map(|i| format!("class {i}")).collect(),
-            preprocess: Preprocess::normalized(height, width, [0.5; 3], [0.5; 3]),
+            preprocess: config
+                .preprocess(Preprocess::normalized(height, width, [0.5; 3], [0.5; 3])),
             config,
             tensors,
             samples: Vec::new(),
@@ -74,6 +75,7 @@ mod tests {
     fn config(block_type: BlockType, use_pre_activation: bool) -> ResNetConfig {
         ResNetConfig {
             name: "tiny".into(),
+            channels: if use_pre_activation { 1 } else { 3 },
             input_conv_filters: vec![4, 6],
             input_conv_kernel_sizes: vec![5, 3],
             stem_stride: 2,

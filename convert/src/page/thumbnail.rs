@@ -27,13 +27,17 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// Of `rgb`, a picture of the model's input size.
+    /// Of a picture of the model's input size.
     ///
     /// # Errors
     /// Pixels of another size.
-    pub fn new(rgb: &[u8], p: &Preprocess) -> anyhow::Result<Self> {
+    pub fn new(pixels: &[u8], p: &Preprocess) -> anyhow::Result<Self> {
         let (width, height) = (u32::from(p.width), u32::from(p.height));
-        let picture = RgbImage::from_raw(width, height, rgb.to_vec())
+        let rgb = match p.grey {
+            true => pixels.iter().flat_map(|&v| [v; 3]).collect(),
+            false => pixels.to_vec(),
+        };
+        let picture = RgbImage::from_raw(width, height, rgb)
             .context("a picture has not the model's input size; read the data set again")?;
         let longest = width.max(height).max(1);
         let scaled = |side: u32| (side * SHOWN / longest).max(1);
@@ -58,17 +62,22 @@ impl Thumbnail {
 mod tests {
     use super::*;
 
-    fn thumbnail(height: u16, width: u16) -> Thumbnail {
-        let p = Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]);
+    fn thumbnail(height: u16, width: u16, grey: bool) -> Thumbnail {
+        let p = Preprocess { grey, ..Preprocess::raw(height, width) };
         let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
-        let len = usize::from(height) * usize::from(width) * 3;
+        let len = usize::from(height) * usize::from(width) * p.channels();
         Thumbnail::new(&(0..len).map(noise).collect::<Vec<_>>(), &p).unwrap()
     }
 
     #[test]
     fn pictures_of_every_size_are_small_on_the_page() {
-        for (height, width, kind) in [(32, 32, "png"), (64, 64, "jpeg"), (224, 448, "jpeg")] {
-            let t = thumbnail(height, width);
+        for (height, width, grey, kind) in [
+            (32, 32, false, "png"),
+            (28, 28, true, "png"),
+            (64, 64, false, "jpeg"),
+            (224, 448, false, "jpeg"),
+        ] {
+            let t = thumbnail(height, width, grey);
             assert!(t.uri.starts_with(&format!("data:image/{kind};base64,")), "{}", t.uri);
             assert_eq!(t.width, 96);
             assert_eq!(t.height, 96 * u32::from(height) / u32::from(width));

@@ -133,7 +133,8 @@ pub fn verify(
 /// A picture of random bytes, normalized.
 fn noise_picture(preprocess: &Preprocess, seed: u64) -> Vec<f32> {
     let mut rng = Rng::keyed(&[seed]);
-    let len = usize::from(preprocess.height) * usize::from(preprocess.width) * 3;
+    let pixels = usize::from(preprocess.height) * usize::from(preprocess.width);
+    let len = pixels * preprocess.channels();
     let bytes: Vec<u8> = (0..len).map(|_| rng.below(256) as u8).collect();
     crate::pipeline::normalize(&bytes, preprocess)
 }

@@ -35,6 +35,7 @@ impl Noise {
 fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
     let config = ResNetConfig {
         name: "tiny".into(),
+        channels: if use_pre_activation { 1 } else { 3 },
         input_conv_filters: vec![4],
         input_conv_kernel_sizes: vec![3],
         stem_stride: 1,
@@ -69,7 +70,7 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
         labels: (0..config.classes).map(|i| format!("class \"{i}\"")).collect(),
-        preprocess: Preprocess::normalized(16, 18, [0.5; 3], [0.25; 3]),
+        preprocess: config.preprocess(Preprocess::normalized(16, 18, [0.5; 3], [0.25; 3])),
         config,
         tensors,
         samples: Vec::new(),

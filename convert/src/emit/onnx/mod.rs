@@ -148,6 +148,8 @@ struct Emitter<'a> {
     format: Format<'a>,
     /// Whether the output loses its map dimensions.
     flat_output: bool,
+    /// What the input is.
+    picture: &'static str,
     /// Names of the scale and zero point of each value that has been named.
     quantizations: HashMap<ValueId, [String; 2]>,
 }
@@ -160,6 +162,7 @@ impl<'a> Emitter<'a> {
             nodes: Vec::new(),
             initializers: Vec::new(),
             flat_output: graph.output() > 0 && output_dims(graph).len() == 2,
+            picture: if graph.input_shape().c == 1 { "the luma of a" } else { "an RGB" },
             quantizations: HashMap::new(),
         }
     }
@@ -208,10 +211,11 @@ impl<'a> Emitter<'a> {
                 node: self.nodes,
                 name: name.into(),
                 initializer: self.initializers,
-                doc_string:
-                    "Input: an RGB picture, fitted and resized, then x * scale + offset per \
-                             channel on values 0..=255 (metadata `preprocess`). Output: logits."
-                        .into(),
+                doc_string: format!(
+                    "Input: {} picture, fitted and resized, then x * scale + offset per channel \
+                     on values 0..=255 (metadata `preprocess`). Output: logits.",
+                    self.picture
+                ),
                 input,
                 output,
             }),

@@ -27,6 +27,9 @@ pub(super) struct Backbone {
     block_type: BlockType,
     #[serde(default)]
     use_pre_activation: bool,
+    /// Height, width, channels.
+    #[serde(default)]
+    image_shape: [Option<usize>; 3],
 }
 
 impl Backbone {
@@ -40,6 +43,7 @@ impl Backbone {
         }
         let config = ResNetConfig {
             name,
+            channels: self.image_shape[2].unwrap_or(3),
             input_conv_filters: self.input_conv_filters,
             input_conv_kernel_sizes: self.input_conv_kernel_sizes,
             stem_stride: 2,

@@ -79,7 +79,7 @@ pub(super) fn recognize(name: String, network: &Network) -> Result<Matched<'_>, 
     let map = [preprocess.height, preprocess.width].map(|side| map_side(&config, side));
     let (pooling, pooled) = pooling(network, network.next(x)?, map)?;
     let (head, classes) = head(network, pooled)?;
-    let config = ResNetConfig { pooling, classes, ..config };
+    let config = ResNetConfig { pooling, classes, channels: preprocess.channels(), ..config };
     config.check()?;
     let units = name_units(&config, stem, blocks)?;
     Ok(Matched { config, preprocess, units, head })
@@ -93,10 +93,11 @@ fn input(layer: &Layer) -> Result<Preprocess, String> {
     }
     let Input { batch_shape: (_, height, width, channels) } = layer.settings()?;
     match channels {
-        Some(3) => {
-            Ok(Preprocess::raw(height.unwrap_or(DEFAULT_SIDE), width.unwrap_or(DEFAULT_SIDE)))
-        }
-        _ => Err(layer.misfit("expected pictures of 3 channels, channels last")),
+        Some(1 | 3) => Ok(Preprocess {
+            grey: channels == Some(1),
+            ..Preprocess::raw(height.unwrap_or(DEFAULT_SIDE), width.unwrap_or(DEFAULT_SIDE))
+        }),
+        _ => Err(layer.misfit("expected pictures of 3 channels or 1, channels last")),
     }
 }
 
@@ -261,6 +262,7 @@ fn architecture(
     }
     Ok(ResNetConfig {
         name,
+        channels: 3,
         input_conv_filters: stem.iter().map(|u| u.filters).collect(),
         input_conv_kernel_sizes: stem.iter().map(|u| u.filter).collect(),
         stem_stride: first.stride,

@@ -178,16 +178,20 @@ pub(super) fn model(
     let labels =
         metadata("labels").and_then(|e| serde_json::from_str::<Vec<String>>(&e.value).ok());
     let preprocess = metadata("preprocess").and_then(|e| serde_json::from_str(&e.value).ok());
-    let preprocess = preprocess
-        .filter(|p: &Preprocess| p.is_valid() && (p.height, p.width) == (shape.1.h, shape.1.w));
+    let preprocess = preprocess.filter(|p: &Preprocess| {
+        p.is_valid()
+            && (p.height, p.width, p.channels()) == (shape.1.h, shape.1.w, usize::from(shape.1.c))
+    });
     Ok(FloatModel {
         labels: labels
             .filter(|l| l.len() == classes)
             .unwrap_or_else(|| imagenet::labels_of(classes)),
         is_preprocess_assumed: preprocess.is_none(),
         preprocess: preprocess.unwrap_or_else(|| {
-            let [mean, std] = IMAGENET_STATISTICS;
-            Preprocess::normalized(shape.1.h, shape.1.w, mean, std)
+            // What is grey was rarely trained on ImageNet.
+            let grey = shape.1.c == 1;
+            let [mean, std] = if grey { [[0.0; 3], [1.0; 3]] } else { IMAGENET_STATISTICS };
+            Preprocess { grey, ..Preprocess::normalized(shape.1.h, shape.1.w, mean, std) }
         }),
         ..FloatModel::new(graph)
     })
@@ -240,13 +244,15 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
     let wrong = || {
         format!(
             "the input `{}` of shape {dims:?}, but [1, 3, height, width] or [1, height, width, 3] \
-             is wanted",
+             is wanted, or 1 channel instead of 3",
             input.name.escape_debug()
         )
     };
-    let (layout, sides) = match dims[..] {
-        [_, Some(3), h, w] => (Layout::Nchw, [h, w]),
-        [_, h, w, Some(3)] => (Layout::Nhwc, [h, w]),
+    let (layout, c, sides) = match dims[..] {
+        [_, Some(3), h, w] => (Layout::Nchw, 3, [h, w]),
+        [_, h, w, Some(3)] => (Layout::Nhwc, 3, [h, w]),
+        [_, Some(1), h, w] => (Layout::Nchw, 1, [h, w]),
+        [_, h, w, Some(1)] => (Layout::Nhwc, 1, [h, w]),
         _ => return Err(wrong()),
     };
     if dims[0].is_some_and(|n| n > 1) {
@@ -255,7 +261,7 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
     let [Some(h), Some(w)] = sides.map(|side| side.filter(|&s| s > 0).or(size)) else {
         return Err(format!("{}; name height and width by --input-size", wrong()));
     };
-    Ok((layout, Shape::new(h, w, 3), &input.name))
+    Ok((layout, Shape::new(h, w, c), &input.name))
 }
 
 impl Importer<'_> {

@@ -96,8 +96,15 @@ fn logits(model: &proto::Model) -> Vec<f32> {
 
 #[test]
 fn what_is_exported_is_read_again() {
-    for name in ["resnet_8_cifar", "resnet_18", "resnet_v2_50", "resnet_vd_18"] {
+    for (name, channels) in [
+        ("resnet_8_cifar", 3),
+        ("resnet_8_cifar", 1),
+        ("resnet_18", 3),
+        ("resnet_v2_50", 3),
+        ("resnet_vd_18", 3),
+    ] {
         let mut config = ResNetConfig::named(name, 1).unwrap();
+        config.channels = channels;
         config.classes = 5;
         let checkpoint = random_checkpoint(config, 33, 7).unwrap();
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
@@ -105,8 +112,32 @@ fn what_is_exported_is_read_again() {
         let again = onnx("m.onnx".as_ref(), &bytes, None).unwrap();
         assert_eq!((&again.labels, again.preprocess), (&model.labels, model.preprocess));
         assert!(!again.is_preprocess_assumed);
-        let input: Vec<f32> = (0..33 * 33 * 3).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+        let input: Vec<f32> =
+            (0..33 * 33 * channels).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
         assert_eq!(evaluate(&again.graph, &input), evaluate(&model.graph, &input), "{name}");
+    }
+}
+
+/// One channel in both layouts, prepared as 0 to 1 where the file does not say.
+#[test]
+fn grey_networks() {
+    let weights: Vec<f32> = (0..40).map(|i| (i % 7) as f32).collect();
+    let nodes = || vec![node("Reshape", &["x", "s"], "flat"), node("MatMul", &["flat", "w"], "y")];
+    for dims in [&[1, 1, 4, 5][..], &[1, 4, 5, 1], &[-1, 1, 4, 5]] {
+        let constants = vec![shape("s", &[-1, 20]), tensor("w", &[20, 2], &weights)];
+        let mut model = file(dims, nodes(), constants);
+        model
+            .metadata_props
+            .push(proto::StringEntry { key: "labels".into(), value: "[\"off\", \"on\"]".into() });
+        let found = import(&model).unwrap();
+        assert_eq!(found.graph.input_shape(), Shape::new(4, 5, 1), "{dims:?}");
+        assert_eq!(found.labels, ["off", "on"]);
+        let p = found.preprocess;
+        assert!(found.is_preprocess_assumed && p.grey, "{p:?}");
+        assert_eq!((p.scale[0], p.offset[0]), (1.0 / 255.0, 0.0));
+        let score =
+            |class: u16| (0..20).map(|i: u16| f32::from(i * ((2 * i + class) % 7))).sum::<f32>();
+        assert_eq!(logits(&model), [score(0), score(1)], "{dims:?}");
     }
 }
 

@@ -56,13 +56,14 @@ fn preprocess_of(quant: Quant, size: &Preprocess) -> Option<Preprocess> {
     let near = |a: f32, b: f32, step: f32| (a - b).abs() <= step;
     let (height, width) = (size.height, size.width);
     let is = |l, h| near(low, l, quant.scale) && near(high, h, quant.scale);
-    if is(0.0, 255.0) {
-        Some(Preprocess::raw(height, width))
+    let p = if is(0.0, 255.0) {
+        Preprocess::raw(height, width)
     } else if is(0.0, 1.0) {
-        Some(Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]))
+        Preprocess::normalized(height, width, [0.0; 3], [1.0; 3])
     } else if is(-1.0, 1.0) {
-        Some(Preprocess::normalized(height, width, [0.5; 3], [0.5; 3]))
+        Preprocess::normalized(height, width, [0.5; 3], [0.5; 3])
     } else {
-        None
-    }
+        return None;
+    };
+    Some(Preprocess { grey: size.grey, ..p })
 }

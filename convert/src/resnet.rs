@@ -3,6 +3,7 @@
 
 use crate::padding::ConvPadding;
 use artifact::Preprocess;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Mean and standard deviation of CIFAR-10's pixels.
@@ -24,7 +25,7 @@ pub fn default_preprocess(side: u16) -> Preprocess {
 pub enum BlockType {
     /// Two 3×3 convolutions.
     BasicBlock,
-    /// 1×1, 3×3, 1×1 with four times the width.
+    /// 1×1, 3×3, 1×1 with [`ResNetConfig::expansion`] times the width.
     BottleneckBlock,
     /// As [`Self::BasicBlock`]; a strided shortcut averages before it projects, and every
     /// stack's first block projects.
@@ -41,6 +42,19 @@ impl BlockType {
     const fn is_vd(self) -> bool {
         matches!(self, Self::BasicBlockVd | Self::BottleneckBlockVd)
     }
+}
+
+/// Which convolution of a strided bottleneck strides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BottleneckStride {
+    /// The 1×1 convolution before: He et al., Caffe, Keras
+    #[value(name = "1x1")]
+    First,
+    /// The 3×3 convolution ("version 1.5"): torchvision, timm, KerasHub
+    #[default]
+    #[value(name = "3x3")]
+    Second,
 }
 
 /// Pooling before the head.
@@ -89,6 +103,27 @@ pub struct ResNetConfig {
     /// Padding of the convolutions.
     #[serde(default)]
     pub padding: ConvPadding,
+    /// Width of a bottleneck's output in widths of its stack: 4, in wide ResNets 2.
+    #[serde(default = "expansion", skip_serializing_if = "is_four")]
+    pub expansion: usize,
+    /// Which convolution of a strided bottleneck strides.
+    #[serde(default, skip_serializing_if = "is_second")]
+    pub bottleneck_stride: BottleneckStride,
+}
+
+/// That of He et al.
+const fn expansion() -> usize {
+    4
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_four(expansion: &usize) -> bool {
+    *expansion == self::expansion()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_second(stride: &BottleneckStride) -> bool {
+    *stride == BottleneckStride::Second
 }
 
 const fn rgb() -> usize {
@@ -162,6 +197,8 @@ impl ResNetConfig {
             dropout: 0.0,
             classes,
             padding: ConvPadding::Symmetric,
+            expansion: expansion(),
+            bottleneck_stride: BottleneckStride::Second,
         }
     }
 
@@ -343,11 +380,8 @@ impl ResNetConfig {
                         bottleneck_block"
                 .into());
         }
-        if self.block_type == BlockType::BasicBlock
-            && (self.stackwise_num_strides[0] != 1
-                || self.input_conv_filters.last() != self.stackwise_num_filters.first())
-        {
-            return Err("basic_block: the first stack has no projection, so it needs stride 1 and the stem's width".into());
+        if !(1..=8).contains(&self.expansion) {
+            return Err(format!("bottlenecks {} times as wide, expected 1..=8", self.expansion));
         }
         Ok(())
     }
@@ -389,14 +423,22 @@ impl ResNetConfig {
                     let convs = vec![conv(1, c_in, width, 3, stride), conv(2, width, width, 3, 1)];
                     (convs, width)
                 } else {
+                    let (first, second) = match self.bottleneck_stride {
+                        BottleneckStride::First => (stride, 1),
+                        BottleneckStride::Second => (1, stride),
+                    };
+                    let c_out = self.expansion * width;
                     let convs = vec![
-                        conv(1, c_in, width, 1, 1),
-                        conv(2, width, width, 3, stride),
-                        conv(3, width, 4 * width, 1, 1),
+                        conv(1, c_in, width, 1, first),
+                        conv(2, width, width, 3, second),
+                        conv(3, width, c_out, 1, 1),
                     ];
-                    (convs, 4 * width)
+                    (convs, c_out)
                 };
-                let projects = j == 0 && (i > 0 || self.block_type != BlockType::BasicBlock);
+                // A basic block of the first stack can mostly do without.
+                let needs = stride > 1 || c_in != c_out;
+                let projects =
+                    j == 0 && (i > 0 || self.block_type != BlockType::BasicBlock || needs);
                 // A vd shortcut strides in its pool.
                 let pools = projects && stride > 1 && self.block_type.is_vd();
                 let conv_stride = if pools { 1 } else { stride };
@@ -412,7 +454,7 @@ impl ResNetConfig {
     /// Channels that reach the head.
     pub fn features(&self) -> usize {
         let width = *self.stackwise_num_filters.last().unwrap_or(&0);
-        if self.block_type.is_basic() { width } else { 4 * width }
+        if self.block_type.is_basic() { width } else { self.expansion * width }
     }
 
     /// Names and shapes of every tensor of a checkpoint.
@@ -456,5 +498,43 @@ impl ResNetConfig {
         out.push(("predictions.weight".into(), vec![self.classes, self.features()]));
         out.push(("predictions.bias".into(), vec![self.classes]));
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_bottlenecks_and_the_first_stride_are_described() {
+        let resnet = ResNetConfig::by_name("resnet_50", 10).unwrap();
+        let wide = ResNetConfig {
+            stackwise_num_filters: vec![128, 256, 512, 1024],
+            expansion: 2,
+            bottleneck_stride: BottleneckStride::First,
+            ..resnet.clone()
+        };
+        assert_eq!((wide.features(), wide.check()), (2048, Ok(())));
+        let block = &wide.blocks()[3];
+        let strides: Vec<usize> = block.convs.iter().map(|c| c.stride).collect();
+        assert_eq!((strides, block.convs[2].c_out), (vec![2, 1, 1], 512));
+        // Neither is in files of networks that have the usual ones.
+        let written = |c: &ResNetConfig| serde_json::to_value(c).unwrap();
+        assert!(written(&resnet).get("expansion").is_none());
+        assert_eq!(serde_json::from_value::<ResNetConfig>(written(&resnet)).unwrap(), resnet);
+        assert_eq!(serde_json::from_value::<ResNetConfig>(written(&wide)).unwrap(), wide);
+        let forged = ResNetConfig { expansion: 9, ..wide };
+        assert!(forged.check().unwrap_err().contains("1..=8"));
+    }
+
+    #[test]
+    fn the_first_basic_block_projects_where_it_has_to() {
+        let mut config = ResNetConfig::by_name("resnet_18", 10).unwrap();
+        assert_eq!(config.blocks()[0].projection, None);
+        config.stackwise_num_strides[0] = 2;
+        assert_eq!(config.blocks()[0].projection.as_ref().unwrap().stride, 2);
+        config.stackwise_num_strides[0] = 1;
+        config.input_conv_filters = vec![16];
+        assert_eq!(config.blocks()[0].projection.as_ref().unwrap().c_in, 16);
     }
 }

@@ -34,6 +34,7 @@ fn sound() -> Checkpoint {
         tensors,
         samples: vec![Sample { label: 1, png: vec![1, 2, 3] }],
         training: TrainingRecord::default(),
+        assumed: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::import::{LAYER_CLASSES, layer_order};
 use crate::padding::ConvPadding;
-use crate::resnet::{Pooling, ResNetConfig};
+use crate::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use artifact::{Fit, Interpolation, Preprocess};
 use hdf5_pure::{AttrValue, FileBuilder};
 use serde_json::{Value, json};
@@ -60,6 +60,12 @@ pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError>
     }
     if config.stackwise_num_filters[0] != 64 {
         return Err(architecture("the first stack is not 64 wide"));
+    }
+    if config.expansion != 4 || config.bottleneck_stride != BottleneckStride::Second {
+        return Err(architecture("bottlenecks of another width, or with another stride"));
+    }
+    if config.block_type == BlockType::BasicBlock && config.blocks()[0].projection.is_some() {
+        return Err(architecture("the first basic block projects"));
     }
     let path = dir.display().to_string();
     if dir.exists() {

@@ -4,7 +4,7 @@
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::import::torch_name;
 use crate::padding::ConvPadding;
-use crate::resnet::{Pooling, ResNetConfig};
+use crate::resnet::{BottleneckStride, Pooling, ResNetConfig};
 use artifact::Preprocess;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
@@ -82,6 +82,9 @@ fn check(config: &ResNetConfig) -> Result<(), &'static str> {
         1 => {}
         3 if !config.use_pre_activation => {}
         _ => return Err("a stem of other than 1 convolution (3, but not in version 2)"),
+    }
+    if config.bottleneck_stride != BottleneckStride::Second {
+        return Err("bottlenecks that stride in their first convolution");
     }
     if config.pooling != Pooling::Avg {
         return Err("max pooling before the head");

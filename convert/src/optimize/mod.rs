@@ -25,7 +25,7 @@ mod tests {
     use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
     use crate::graph::{Conv, NodeOp, evaluate, evaluate_all};
     use crate::padding::ConvPadding;
-    use crate::resnet::{BlockType, Pooling, ResNetConfig};
+    use crate::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
     use artifact::{Padding, PoolKind, Preprocess, Shape};
 
     /// Deterministic numbers, uniform in −1..1.
@@ -69,6 +69,7 @@ mod tests {
             tensors,
             samples: Vec::new(),
             training: TrainingRecord::default(),
+            assumed: Vec::new(),
         }
     }
 
@@ -89,6 +90,8 @@ mod tests {
             dropout: 0.0,
             classes: 7,
             padding: ConvPadding::Symmetric,
+            expansion: 4,
+            bottleneck_stride: BottleneckStride::default(),
         }
     }
 

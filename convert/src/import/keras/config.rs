@@ -1,7 +1,7 @@
 //! The JSON in which Keras writes networks down.
 
 use crate::padding::ConvPadding;
-use crate::resnet::{BlockType, Pooling, ResNetConfig};
+use crate::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use artifact::{Fit, Interpolation, Preprocess};
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,6 +57,8 @@ impl Backbone {
             dropout: task.map_or(0.0, |t| t.dropout),
             classes: task.map_or(1, |t| t.num_classes),
             padding: ConvPadding::Symmetric,
+            expansion: 4,
+            bottleneck_stride: BottleneckStride::default(),
         };
         config.check()?;
         Ok(config)

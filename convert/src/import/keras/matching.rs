@@ -8,7 +8,7 @@
 use super::config::{DEFAULT_SIDE, Rescaling, activation};
 use super::functional::{Layer, Network};
 use crate::padding::ConvPadding;
-use crate::resnet::{BlockType, ConvSpec, Pooling, ResNetConfig};
+use crate::resnet::{BlockType, BottleneckStride, ConvSpec, Pooling, ResNetConfig};
 use artifact::Preprocess;
 use serde::Deserialize;
 use serde_json::Value;
@@ -279,6 +279,8 @@ fn architecture(
         dropout: 0.0,
         classes: 1,
         padding: ConvPadding::Same,
+        expansion: 4,
+        bottleneck_stride: BottleneckStride::default(),
     })
 }
 

@@ -3,7 +3,7 @@
 use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model, read_data,
 };
-use super::{show, show_progress};
+use super::{check_ending, ends_in, show, show_progress};
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
@@ -147,24 +147,27 @@ impl ConvertArgs {
 
 pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
-    let imported = open_model(path, &args.source)?;
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
+    if !args.keras_preset {
+        check_ending(&output, &["edge", "onnx", "mpk", "safetensors"])?;
+    }
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
+    let imported = open_model(path, &args.source, out)?;
     if args.keras_preset {
         to_preset(checkpoint_of(&imported, path)?, &output)?;
         writeln!(out, "{} (KerasHub preset)", output.display())?;
         return Ok(true);
     }
     let options = args.options(&output);
-    if output.extension().is_some_and(|e| e == "safetensors") {
+    if ends_in(&output, "safetensors") {
         let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
         write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
         writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
         return Ok(true);
     }
-    if output.extension().is_some_and(|e| e == "mpk") {
+    if ends_in(&output, "mpk") {
         let checkpoint = checkpoint_of(&imported, path)?;
         checkpoint.save(&output)?;
         writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
@@ -255,7 +258,7 @@ fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoi
 }
 
 fn is_onnx(output: &Path) -> bool {
-    output.extension().is_some_and(|e| e == "onnx")
+    ends_in(output, "onnx")
 }
 
 /// What quantization found and did, where that is more than choosing ranges.

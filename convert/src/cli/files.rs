@@ -1,5 +1,6 @@
 //! What is done with single files: looking into them, making, signing and upgrading them.
 
+use super::check_ending;
 use crate::checkpoint::{self, Checkpoint, write_atomic};
 use crate::import::{self, Head, Hints, Imported};
 use crate::init::random_checkpoint;
@@ -68,6 +69,10 @@ fn is_edge(path: &Path) -> bool {
 }
 
 pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
+    let output = args.output.as_ref().unwrap_or(&args.model);
+    if args.output.is_some() {
+        check_ending(output, &["edge"])?;
+    }
     let name = |path: &Path| path.display().to_string();
     let file = std::fs::read(&args.model).with_context(|| name(&args.model))?;
     let pem = std::fs::read_to_string(&args.key).with_context(|| name(&args.key))?;
@@ -79,7 +84,6 @@ pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
     })?;
     let signed = rewrite(&file, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
         .with_context(|| name(&args.model))?;
-    let output = args.output.as_ref().unwrap_or(&args.model);
     write_atomic(output, &signed).with_context(|| name(output))?;
     let public: String =
         key.verifying_key().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
@@ -129,12 +133,13 @@ pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result
 }
 
 pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
+    let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
+    check_ending(&output, &["mpk"])?;
     let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
     let side = config.native_size();
     config.classes = args.classes.unwrap_or(config.native_classes());
     let checkpoint = random_checkpoint(config, args.size.unwrap_or(side), args.seed)
         .map_err(anyhow::Error::msg)?;
-    let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
     checkpoint.save(&output)?;
     let (name, numbers) = (&args.architecture, checkpoint.numbers());
     writeln!(out, "{}: {name} with {numbers} random values", output.display())?;

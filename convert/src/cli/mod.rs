@@ -7,13 +7,14 @@ mod source;
 
 use crate::import::Hints;
 use crate::page::command_line;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
 use report::{ReportArgs, report};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Turns trained models into device files.
 #[derive(Debug, Parser)]
@@ -95,6 +96,24 @@ pub fn describe(error: &anyhow::Error) -> String {
     text
 }
 
+fn ends_in(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
+}
+
+/// Refuses, before anything is done, an output whose ending says that it is of a kind other than
+/// `written`. One without an ending is of the first.
+fn check_ending(output: &Path, written: &[&str]) -> Result<()> {
+    let Some(ending) = output.extension() else { return Ok(()) };
+    ensure!(
+        written.iter().any(|known| ends_in(output, known)),
+        "{}: .{} is not written; name it {}",
+        output.display(),
+        ending.display(),
+        written.iter().map(|known| format!(".{known}")).collect::<Vec<_>>().join(" or ")
+    );
+    Ok(())
+}
+
 /// Progress with a percentage on a terminal; nothing in a log.
 fn show(what: &str, done: usize, total: usize) {
     if std::io::stderr().is_terminal() {
@@ -109,8 +128,31 @@ fn show_progress(done: usize, total: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::describe;
+    use super::{check_ending, describe, run};
     use anyhow::{Context, anyhow};
+    use std::path::Path;
+
+    #[test]
+    fn endings_that_are_not_written_are_refused_before_anything_is_done() {
+        let written = ["edge", "onnx"];
+        for right in ["m.edge", "m.ONNX", "folder.v2/m", "m"] {
+            check_ending(Path::new(right), &written).unwrap();
+        }
+        let error = check_ending(Path::new("m.tflite"), &written).unwrap_err().to_string();
+        assert_eq!(error, "m.tflite: .tflite is not written; name it .edge or .onnx");
+        let dir = tempfile::tempdir().unwrap();
+        for ending in ["tflite", "h", "pth", "keras", "h5", "bin"] {
+            let output = dir.path().join("m").with_extension(ending);
+            let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/resnet_8_cifar10.mpk");
+            let args = ["convert", model, "-o", output.to_str().unwrap()];
+            assert_eq!(run(args, &mut Vec::new()), 2);
+            assert_eq!(
+                run(["convert", "init", "resnet_8_cifar", args[2], args[3]], &mut Vec::new()),
+                2
+            );
+            assert!(!output.exists());
+        }
+    }
 
     #[test]
     fn causes_are_said_once() {

@@ -145,6 +145,38 @@ pub struct TrainingRecord {
     pub epochs: Vec<EpochRecord>,
 }
 
+/// What a file does not say, as it was taken for granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assumption {
+    /// What was assumed.
+    pub what: String,
+    /// The option that says otherwise, where there is one.
+    pub option: Option<&'static str>,
+}
+
+impl Assumption {
+    /// What says how pictures are normalized.
+    pub const STATISTICS: Option<&'static str> = Some("--mean and --std");
+
+    /// `what`, if `option` does not say otherwise.
+    pub fn new(what: impl Into<String>, option: Option<&'static str>) -> Self {
+        Self { what: what.into(), option }
+    }
+
+    /// All of them in one line; `None` where nothing was assumed.
+    pub fn line(assumed: &[Self]) -> Option<String> {
+        let what: Vec<&str> = assumed.iter().map(|a| a.what.as_str()).collect();
+        let options: Vec<&str> = assumed.iter().filter_map(|a| a.option).collect();
+        let line = format!("assumed: {}", what.join(", "));
+        match options[..] {
+            [] if assumed.is_empty() => None,
+            [] => Some(line),
+            [one] => Some(format!("{line}; {one} says otherwise")),
+            _ => Some(format!("{line}; {} say otherwise", options.join(", "))),
+        }
+    }
+}
+
 /// A model with everything needed to go on training or to deploy it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -164,6 +196,9 @@ pub struct Checkpoint {
     pub samples: Vec<Sample>,
     /// Origin of the weights.
     pub training: TrainingRecord,
+    /// What a file of others did not say of all this; not stored.
+    #[serde(skip)]
+    pub assumed: Vec<Assumption>,
 }
 
 /// Why a checkpoint cannot be used.

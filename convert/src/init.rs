@@ -48,6 +48,7 @@ pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<C
         tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
         samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
         training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
+        assumed: Vec::new(),
         config,
     };
     checkpoint.check()?;

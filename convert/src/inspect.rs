@@ -1,6 +1,6 @@
 //! Tables that show what is in a model and what it costs.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Assumption, Checkpoint};
 use crate::model::FloatModel;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::{Artifact, Op, Place, Shape};
@@ -145,6 +145,9 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
         p.interpolation,
         c.samples.len(),
     );
+    if let Some(line) = Assumption::line(&c.assumed) {
+        let _ = writeln!(out, "{line}");
+    }
     let _ = writeln!(out, "labels: {}", c.labels.join(", ").escape_debug());
     let t = &c.training;
     if !t.dataset.is_empty() {

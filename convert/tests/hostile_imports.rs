@@ -8,11 +8,14 @@ use convert::import::{Head, Hints, Imported, open_any};
 use std::path::{Path, PathBuf};
 
 /// One file of each kind, small enough to be read some hundred times.
-const FILES: [&str; 4] = [
+const FILES: [&str; 7] = [
     "keras/v2_bottleneck/classifier.keras",
     "keras_legacy/odd.h5",
     "burn/tiny.bpk",
     "tflite/int8.tflite",
+    "torch/training.pt",
+    "torch/tiny.th",
+    "keras/v1_basic/weights_timm_names.safetensors",
 ];
 
 fn fixture(file: &str) -> Vec<u8> {
@@ -103,4 +106,23 @@ fn sizes_in_the_directory_are_not_believed() {
         bytes[at + 20..at + 28].copy_from_slice(&[0xfe, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff]);
     }
     error_of(&path, &bytes).unwrap();
+}
+
+/// Lists that are kept at every length, dicts that hold each other, names that are shared.
+#[test]
+fn pickles_share_what_they_keep() {
+    let (_dir, path) = place("x.th");
+    // What torch.save writes before the state dict.
+    let start = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.\x80\x02";
+    let kept: Vec<u8> =
+        (0..20_000u32).flat_map(|i| [&b"Nar"[..], &i.to_le_bytes()].concat()).collect();
+    let name = [&b"X\0\0\x02\0"[..], &[b'n'; 0x20000], b"q\0"].concat();
+    let named = b"h\0}q\x01(h\0h\x01u".repeat(5000);
+    let lists = b"]".repeat(200_000);
+    for body in
+        [[b"]", &kept[..]].concat(), [&b"}("[..], &name, b"N", &named, b"u"].concat(), lists]
+    {
+        let bytes = [&start[..], &body, b".\x80\x02]."].concat();
+        error_of(&path, &bytes).unwrap();
+    }
 }

@@ -42,7 +42,7 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     if let Some(json) = &args.json {
         check_extension("--json", json, "json")?;
     }
-    let imported = open_model(path, &args.source)?;
+    let imported = open_model(path, &args.source, out)?;
     let model = float_model(&imported, path, &args.source, out)?;
     let mut pictures = calibration_pictures(&args.calibration, &model, out)?;
     let options = Options {

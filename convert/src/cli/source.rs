@@ -1,5 +1,6 @@
 //! The model and the pictures that are named.
 
+use crate::checkpoint::Assumption;
 use crate::data::{CacheSize, Dataset, ReadOptions};
 use crate::graph::{Graph, ValueId};
 use crate::hub::Reference;
@@ -112,8 +113,8 @@ impl Calibration {
     }
 }
 
-/// Opens a model; what `source` says goes before what the file does.
-pub(super) fn open_model(path: &Path, source: &Source) -> Result<Imported> {
+/// Opens a model; what `source` says goes before what the file does. What neither says is named.
+pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> Result<Imported> {
     let mut imported = import::open_any(path, Head::Required, &source.hints)?;
     let (labels, preprocess) = match &mut imported {
         Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
@@ -130,6 +131,14 @@ pub(super) fn open_model(path: &Path, source: &Source) -> Result<Imported> {
         *preprocess = Preprocess { scale, offset, ..*preprocess };
         if !preprocess.is_valid() {
             bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+        }
+    }
+    if let Imported::Checkpoint(checkpoint) = &mut imported {
+        if source.mean.is_some() || source.std.is_some() {
+            checkpoint.assumed.retain(|a| a.option != Assumption::STATISTICS);
+        }
+        if let Some(line) = Assumption::line(&checkpoint.assumed) {
+            writeln!(out, "{}: {line}", path.display())?;
         }
     }
     Ok(imported)

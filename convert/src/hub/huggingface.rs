@@ -91,7 +91,10 @@ fn cached(folder: &Path, model: &HuggingFaceModel) -> Result<PathBuf, String> {
             let names = shards(&snapshot.join("model.weights.json")).map_err(|e| e.to_string())?;
             names.iter().try_for_each(|name| here(name))
         })?,
-        Some(Kind::Timm) => here("model.safetensors")?,
+        Some(Kind::Timm | Kind::Transformers) => {
+            here("model.safetensors")
+                .or_else(|safe| here("pytorch_model.bin").map_err(|_| safe))?;
+        }
         None => {}
     }
     Ok(snapshot)
@@ -140,7 +143,13 @@ impl Repository<'_> {
         let [config, others @ ..] = KERAS_FILES;
         self.required(config, progress)?;
         match Kind::of(&snapshot) {
-            Some(Kind::Timm) => self.required("model.safetensors", progress)?,
+            Some(Kind::Timm | Kind::Transformers) => {
+                self.file("preprocessor_config.json", progress)?;
+                let safe = "model.safetensors";
+                if !self.file(safe, progress)? && !self.file("pytorch_model.bin", progress)? {
+                    self.required(safe, progress)?;
+                }
+            }
             Some(Kind::Keras) => {
                 for name in others {
                     self.file(name, progress)?;

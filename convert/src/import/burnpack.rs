@@ -6,7 +6,7 @@
 //! [batch-norm]: https://docs.rs/burn/latest/burn/nn/struct.BatchNorm.html
 
 use super::torch::numbers;
-use super::{Array, ImportError, torch};
+use super::{Array, Head, Hints, ImportError, torch};
 use crate::checkpoint::Checkpoint;
 use ciborium::Value;
 use serde::Deserialize;
@@ -38,9 +38,14 @@ struct Described {
 }
 
 /// Imports a `.bpk` file; the architecture follows from its names and shapes.
-pub(super) fn burnpack(path: &Path, bytes: &[u8]) -> Result<Checkpoint, ImportError> {
+pub(super) fn burnpack(
+    path: &Path,
+    bytes: &[u8],
+    head: Head,
+    hints: &Hints,
+) -> Result<Checkpoint, ImportError> {
     let arrays = arrays(bytes).map_err(|what| ImportError::unsupported(path, what))?;
-    torch::from_arrays(path, named_as_torch(arrays), None)
+    torch::from_arrays(path, named_as_torch(arrays), head, hints)
 }
 
 fn arrays(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {

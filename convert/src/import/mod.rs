@@ -6,6 +6,7 @@
 mod archive;
 mod burnpack;
 mod flatbuffer;
+mod foreign;
 mod hdf5;
 pub mod imagenet;
 mod keras;
@@ -15,6 +16,7 @@ mod tflite;
 mod timm;
 mod torch;
 mod torch_names;
+mod transformers;
 
 #[cfg(feature = "hub")]
 pub(crate) use keras::shards;
@@ -26,12 +28,12 @@ use crate::graph::GraphError;
 use crate::hub::{Hub, HubError, Reference};
 use crate::model::FloatModel;
 use crate::progress::Progress;
-use crate::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
+use crate::resnet::{BATCH_NORM_EPSILON, BottleneckStride, ResNetConfig};
 use artifact::{Preprocess, Shape};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Why a model cannot be imported.
 #[derive(Debug, thiserror::Error)]
@@ -109,16 +111,19 @@ pub(crate) enum Kind {
     Keras,
     /// A model of timm.
     Timm,
+    /// A model of transformers.
+    Transformers,
 }
 
 impl Kind {
     /// The kind of a folder; `None` where it is of no kind that is imported.
     pub(crate) fn of(dir: &Path) -> Option<Self> {
         let config: serde_json::Value = keras::json(&dir.join("config.json")).ok()?;
-        match (config.get("class_name"), config.get("architecture")) {
-            (Some(class), _) => (class == "ResNetBackbone").then_some(Self::Keras),
-            (None, Some(_)) => Some(Self::Timm),
-            (None, None) => None,
+        let has = |key: &str| config.get(key).is_some();
+        match config.get("class_name") {
+            Some(class) => (class == "ResNetBackbone").then_some(Self::Keras),
+            None if has("architecture") => Some(Self::Timm),
+            None => has("model_type").then_some(Self::Transformers),
         }
     }
 }
@@ -168,6 +173,7 @@ impl Imported {
     fn resize(&mut self, side: u16) -> Result<(), String> {
         match self {
             Self::Checkpoint(checkpoint) => {
+                checkpoint.assumed.retain(|a| a.option != Hints::SIZE);
                 let p = &mut checkpoint.preprocess;
                 if (p.height, p.width) != (side, side) {
                     (p.height, p.width) = (side, side);
@@ -196,6 +202,31 @@ pub struct Hints {
     /// Height and width of the input, for a model that does not say them
     #[arg(long = "input-size", value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub size: Option<u16>,
+    /// Whether a max-pool follows the stem, of a state dict; `=false` where none does [default: unless
+    /// the stem is a single 3×3 convolution]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub stem_pool: Option<bool>,
+    /// Stride of its stem [default: 1 of a single 3×3 convolution, else 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub stem_stride: Option<u8>,
+    /// Strides of its stacks, such as 1,2,2,1 [default: 1,2,2,…]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(1..=4))]
+    pub stack_strides: Option<Vec<u8>>,
+    /// The convolution of its bottlenecks that strides [default: 3x3]
+    #[arg(long, value_enum)]
+    pub bottleneck_stride: Option<BottleneckStride>,
+    /// Which state dict of a training checkpoint with several, by the name that leads to it
+    #[arg(long, value_name = "NAME")]
+    pub state_dict: Option<String>,
+}
+
+impl Hints {
+    const SIZE: Option<&'static str> = Some("--input-size");
+    const STEM_POOL: Option<&'static str> = Some("--stem-pool");
+    const STEM_STRIDE: Option<&'static str> = Some("--stem-stride");
+    const STACK_STRIDES: Option<&'static str> = Some("--stack-strides");
+    const BOTTLENECK_STRIDE: Option<&'static str> = Some("--bottleneck-stride");
+    const STATE_DICT: Option<&'static str> = Some("--state-dict");
 }
 
 /// As [`open`], also of networks that are converted, but not trained.
@@ -266,28 +297,62 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
     let trainable = |checkpoint| Imported::Checkpoint(Box::new(checkpoint));
     if path.is_dir() {
         return Ok(trainable(match Kind::of(path) {
-            Some(Kind::Timm) => timm::folder(path)?,
-            // What is of no kind is told what it lacks as a preset.
-            Some(Kind::Keras) | None => keras::preset(path, head)?,
+            Some(Kind::Timm) => timm::folder(path, head, hints)?,
+            Some(Kind::Transformers) => transformers::folder(path, head, hints)?,
+            Some(Kind::Keras) => keras::preset(path, head)?,
+            None => match foreign::folder(path) {
+                Some(what) => return Err(ImportError::unsupported(path, what)),
+                // It is told what it lacks as a preset.
+                None => keras::preset(path, head)?,
+            },
         }));
     }
     let bytes = read(path)?;
     let is_named = |extension| path.extension().is_some_and(|e| e == extension);
-    Ok(if tflite::is_one(&bytes) || is_named("tflite") {
-        Imported::Graph(Box::new(tflite::tflite(path, &bytes, hints.size)?))
-    } else if onnx::is_one(&bytes) || is_named("onnx") {
-        Imported::Graph(Box::new(onnx::onnx(path, &bytes, hints.size)?))
+    let graph = |model| Imported::Graph(Box::new(model));
+    Ok(if tflite::is_one(&bytes) {
+        graph(tflite::tflite(path, &bytes, hints.size)?)
+    } else if onnx::is_one(&bytes) {
+        graph(onnx::onnx(path, &bytes, hints.size)?)
     } else if bytes.starts_with(hdf5::MAGIC) {
         trainable(keras::legacy(path, bytes)?)
     } else if bytes.starts_with(burnpack::MAGIC) {
-        trainable(burnpack::burnpack(path, &bytes)?)
+        trainable(burnpack::burnpack(path, &bytes, head, hints)?)
     } else if keras::is_saved(&bytes) {
         trainable(keras::saved(path, &bytes, head)?)
     } else if torch::is_one(&bytes) {
-        trainable(torch::state_dict(path, &bytes)?)
-    } else {
+        trainable(torch::state_dict(path, &bytes, head, hints)?)
+    } else if let Some(what) = foreign::file(path, &bytes) {
+        return Err(ImportError::unsupported(path, what));
+    } else if is_named("tflite") {
+        graph(tflite::tflite(path, &bytes, hints.size)?)
+    } else if is_named("onnx") {
+        graph(onnx::onnx(path, &bytes, hints.size)?)
+    } else if is_named("mpk") || matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         trainable(Checkpoint::from_bytes(&bytes, &path.display().to_string())?)
+    } else {
+        let start: String = bytes.iter().take(8).map(|b| format!(" {b:02x}")).collect();
+        let what = format!(
+            "of no kind that is read (it starts with{start}): checkpoints (.mpk), ONNX, TensorFlow \
+             Lite, Keras and PyTorch state dicts are"
+        );
+        return Err(ImportError::unsupported(path, what));
     })
+}
+
+/// PyTorch's weights in a model's folder: their path and bytes.
+fn torch_weights(dir: &Path) -> Result<(PathBuf, Vec<u8>), ImportError> {
+    let [safe, pickled] = ["model.safetensors", "pytorch_model.bin"].map(|name| dir.join(name));
+    let path = if !safe.is_file() && pickled.is_file() { pickled } else { safe };
+    let bytes = read(&path)?;
+    Ok((path, bytes))
+}
+
+/// The name of a folder, also of `.`.
+fn folder_name(dir: &Path) -> String {
+    let canonical = dir.canonicalize().ok();
+    let name = canonical.as_deref().and_then(Path::file_name).unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }
 
 /// Files a batch-norm that only adds `beta`: its ε is taken off the variance beforehand.
@@ -320,6 +385,7 @@ fn checkpoint(
         tensors,
         samples: Vec::new(),
         training: TrainingRecord::default(),
+        assumed: Vec::new(),
     };
     checkpoint.check().map_err(|what| ImportError::unsupported(path, what))?;
     Ok(checkpoint)

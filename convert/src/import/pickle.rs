@@ -1,41 +1,59 @@
 //! Python pickles of state dicts, without Python: data only, nothing is ever called.
 //!
-//! A pickle is a program for a stack machine. Of its opcodes this one knows those that build
-//! numbers, texts, tuples, lists and dicts; of its calls the four that PyTorch's `state_dict`
-//! needs, which it carries out itself. Everything else is refused by name.
+//! A pickle is a program for a stack machine that makes objects. Here each is an entry of one table,
+//! and what refers to it is its place there: an object that is shared, or that is changed after it
+//! was kept, is one object here, too, and nothing is copied. Of its calls those are carried out that
+//! PyTorch's `state_dict` needs; what any other would return is an [`Object::Call`], of which only
+//! the name is known.
 //!
 //! Source: <https://github.com/python/cpython/blob/main/Lib/pickletools.py>
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::rc::Rc;
 
-/// Deepest nesting of values.
-const MAX_DEPTH: u16 = 32;
-/// Most opcodes: a ResNet-200 has some 50 thousand.
+/// Most opcodes: a ResNet-200 has some 50 thousand, with an optimizer's state some more.
 const MAX_STEPS: usize = 4_000_000;
+/// Objects that are allocated at once.
+const CHUNK: usize = 4096;
 
-/// A value on the stack.
-#[derive(Debug, Clone)]
-pub(super) struct Value {
-    kind: Rc<Kind>,
-    depth: u16,
-}
+/// An object's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id(u32);
 
-/// What a value is.
+/// None, booleans and all else that no weight is made of.
+const OTHER: Id = Id(0);
+
+/// What an object is.
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
-    /// None, booleans, floats, bytes: nothing that a weight is made of.
+pub(super) enum Object<'a> {
+    /// None, booleans, floats, bytes, sets: nothing that a weight is made of.
     Other,
     Int(i64),
-    Text(String),
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    /// In order of insertion.
-    Dict(Vec<(Value, Value)>),
-    /// `module.name`
-    Global(String),
-    Storage(Storage),
-    Tensor(TensorView),
+    Text(&'a [u8]),
+    /// A tuple or a list.
+    Sequence(Vec<Id>),
+    /// Keys and values by turns, in order of insertion.
+    Dict(Vec<Id>),
+    /// A module's name and that of something in it.
+    Global(Id, Id),
+    /// Numbers that lie elsewhere in the file: their type, their name there, and how many they are.
+    Storage {
+        dtype: Id,
+        key: Id,
+        len: Id,
+    },
+    /// A strided view of a storage.
+    Tensor {
+        storage: Id,
+        offset: Id,
+        shape: Id,
+        stride: Id,
+    },
+    /// What a call would return that is not carried out; `state` is what was set of it afterwards.
+    Call {
+        function: Id,
+        state: Id,
+    },
 }
 
 /// Numbers that lie elsewhere in the file.
@@ -58,59 +76,178 @@ pub(super) struct TensorView {
     pub(super) stride: Vec<usize>,
 }
 
-impl Value {
-    pub(super) fn kind(&self) -> &Kind {
-        &self.kind
+/// What a pickle has made.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    objects: Objects<'a>,
+    pub(super) root: Id,
+    /// Bytes that it takes.
+    pub(super) len: usize,
+}
+
+impl<'a> Pickle<'a> {
+    /// Runs the pickle at the start of `bytes`.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        let mut objects = Objects { chunks: Vec::new() };
+        objects.add(Object::Other);
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            objects,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
+        for _ in 0..MAX_STEPS {
+            if machine.step()? {
+                let root = machine.pop()?;
+                return Ok(Self { objects: machine.objects, root, len: machine.at });
+            }
+        }
+        Err(format!("a pickle of more than {MAX_STEPS} steps"))
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
-        match self.kind() {
-            Kind::Text(text) => Some(text),
+    pub(super) fn object(&self, id: Id) -> &Object<'a> {
+        self.objects.get(id)
+    }
+
+    pub(super) fn text(&self, id: Id) -> Option<Cow<'a, str>> {
+        self.objects.text(id).map(String::from_utf8_lossy)
+    }
+
+    /// Keys and values of a dict.
+    pub(super) fn pairs(&self, id: Id) -> impl Iterator<Item = (Id, Id)> {
+        let items = match self.object(id) {
+            Object::Dict(items) => items.as_slice(),
+            _ => &[],
+        };
+        items.chunks_exact(2).map(|pair| (pair[0], pair[1]))
+    }
+
+    /// `module.name` of what a call calls.
+    pub(super) fn function(&self, id: Id) -> String {
+        match *self.object(id) {
+            Object::Global(module, name) => {
+                let text = |id| self.text(id).unwrap_or_default();
+                format!("{}.{}", text(module), text(name)).escape_debug().to_string()
+            }
+            _ => "what another call returns".into(),
+        }
+    }
+
+    /// A tensor's description; `None` where it is none, or lacks something.
+    pub(super) fn view(&self, id: Id) -> Option<TensorView> {
+        let Object::Tensor { storage, offset, shape, stride } = *self.object(id) else {
+            return None;
+        };
+        Some(TensorView {
+            storage: self.storage(storage)?,
+            offset: self.size(offset)?,
+            shape: self.sizes(shape)?,
+            stride: self.sizes(stride)?,
+        })
+    }
+
+    /// All storages that the pickle refers to.
+    pub(super) fn storages(&self) -> impl Iterator<Item = Storage> {
+        let all = self.objects.chunks.iter().flatten();
+        all.filter_map(|object| self.storage_of(object))
+    }
+
+    fn storage(&self, id: Id) -> Option<Storage> {
+        self.storage_of(self.object(id))
+    }
+
+    fn storage_of(&self, object: &Object<'_>) -> Option<Storage> {
+        let Object::Storage { dtype, key, len } = *object else { return None };
+        let Object::Global(_, dtype) = *self.object(dtype) else { return None };
+        Some(Storage {
+            dtype: self.text(dtype)?.into_owned(),
+            key: self.text(key)?.into_owned(),
+            len: self.size(len)?,
+        })
+    }
+
+    fn size(&self, id: Id) -> Option<usize> {
+        match *self.object(id) {
+            Object::Int(i) => usize::try_from(i).ok(),
             _ => None,
         }
     }
 
-    fn tuple(&self) -> Option<&[Self]> {
-        match self.kind() {
-            Kind::Tuple(items) => Some(items),
-            _ => None,
-        }
+    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        self.objects.sequence(id)?.iter().map(|id| self.size(*id)).collect()
     }
 
-    fn size(&self) -> Option<usize> {
-        match self.kind() {
-            Kind::Int(i) => usize::try_from(*i).ok(),
-            _ => None,
-        }
-    }
-
-    fn sizes(&self) -> Option<Vec<usize>> {
-        self.tuple()?.iter().map(Self::size).collect()
+    /// The texts of a list, `None` where it has others.
+    pub(super) fn texts(&self, id: Id) -> Option<Vec<Cow<'a, str>>> {
+        self.objects.sequence(id)?.iter().map(|id| self.text(*id)).collect()
     }
 }
 
-/// Runs the pickle at the start of `bytes`; returns its value and how long it is.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Value, usize), String> {
-    let mut machine =
-        Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
-    for _ in 0..MAX_STEPS {
-        if machine.step()? {
-            let value = machine.pop()?;
-            return Ok((value, machine.at));
+/// The table, in pieces that never move.
+#[derive(Debug)]
+struct Objects<'a> {
+    chunks: Vec<Vec<Object<'a>>>,
+}
+
+impl<'a> Objects<'a> {
+    /// At most one for each step, so that 32 bits count them.
+    fn add(&mut self, object: Object<'a>) -> Id {
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            // The first few of a small pickle need no whole piece.
+            let capacity = if self.chunks.is_empty() { 64 } else { CHUNK };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK;
+        let Some(chunk) = self.chunks.last_mut() else { return OTHER };
+        chunk.push(object);
+        Id((before + chunk.len() - 1) as u32)
+    }
+
+    fn get(&self, Id(at): Id) -> &Object<'a> {
+        &self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn get_mut(&mut self, Id(at): Id) -> &mut Object<'a> {
+        &mut self.chunks[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn text(&self, id: Id) -> Option<&'a [u8]> {
+        match *self.get(id) {
+            Object::Text(text) => Some(text),
+            _ => None,
         }
     }
-    Err(format!("a pickle of more than {MAX_STEPS} steps"))
+
+    fn sequence(&self, id: Id) -> Option<&[Id]> {
+        match self.get(id) {
+            Object::Sequence(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Whether `id` is the global `module.name`.
+    fn is(&self, id: Id, module: &str, name: &str) -> bool {
+        match *self.get(id) {
+            Object::Global(m, n) => {
+                self.text(m) == Some(module.as_bytes()) && self.text(n) == Some(name.as_bytes())
+            }
+            _ => false,
+        }
+    }
 }
 
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
-    stack: Vec<Value>,
+    objects: Objects<'a>,
+    stack: Vec<Id>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value>,
+    memo: HashMap<u32, Id>,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
     /// One opcode; true at the end.
     fn step(&mut self) -> Result<bool, String> {
         let [op] = self.take()?;
@@ -121,85 +258,98 @@ impl Machine<'_> {
             b'(' => self.marks.push(self.stack.len()),
             b'0' => drop(self.pop()?),
             b'1' => drop(self.since_mark()?),
-            b'N' | 0x88 | 0x89 => self.push(Kind::Other)?,
-            b'G' => {
-                self.take::<8>()?;
-                self.push(Kind::Other)?;
+            b'2' => self.stack.push(*self.stack.last().ok_or("a pickle of an empty stack")?),
+            // None, True, False, a set, a buffer from elsewhere.
+            b'N' | 0x88 | 0x89 | 0x8f | 0x97 => self.stack.push(OTHER),
+            0x98 => {} // the buffer is read-only
+            b'G' => self.skip(8)?,
+            b'F' => {
+                self.line()?;
+                self.stack.push(OTHER);
             }
+            // Classes that a registry has numbered.
+            0x82 => self.skip(1)?,
+            0x83 => self.skip(2)?,
+            0x84 => self.skip(4)?,
             b'J' => {
                 let value = i32::from_le_bytes(self.take()?);
-                self.push(Kind::Int(value.into()))?;
+                self.push(Object::Int(value.into()));
             }
             b'K' => {
                 let [value] = self.take()?;
-                self.push(Kind::Int(value.into()))?;
+                self.push(Object::Int(value.into()));
             }
             b'M' => {
                 let value = u16::from_le_bytes(self.take()?);
-                self.push(Kind::Int(value.into()))?;
+                self.push(Object::Int(value.into()));
             }
-            0x8a => self.long()?,
-            b'X' => {
-                let len = u32::from_le_bytes(self.take()?);
-                self.text(len as usize)?;
+            b'I' | b'L' => {
+                let line = str::from_utf8(self.line()?).unwrap_or_default();
+                let value = line.trim_end_matches('L').parse().map_or(Object::Other, Object::Int);
+                self.push(value);
             }
-            0x8c | b'U' => {
+            0x8a => {
                 let [len] = self.take()?;
-                self.text(len.into())?;
+                self.long(len.into())?;
             }
-            b'T' => {
-                let len = u32::from_le_bytes(self.take()?);
-                self.text(len as usize)?;
+            0x8b => {
+                let len = self.length::<4>()?;
+                self.long(len)?;
             }
-            b'B' => {
-                let len = u32::from_le_bytes(self.take()?);
-                self.slice(len as usize)?;
-                self.push(Kind::Other)?;
+            b'U' | 0x8c => self.text::<1>()?,
+            b'T' | b'X' => self.text::<4>()?,
+            0x8d => self.text::<8>()?,
+            b'S' => {
+                let line = self.line()?;
+                let inner = line.get(1..line.len().saturating_sub(1)).unwrap_or_default();
+                self.push(Object::Text(inner));
             }
-            b'C' => {
-                let [len] = self.take()?;
-                self.slice(len.into())?;
-                self.push(Kind::Other)?;
+            b'V' => {
+                let line = self.line()?;
+                self.push(Object::Text(line));
             }
-            b')' => self.push(Kind::Tuple(Vec::new()))?,
-            b't' => {
+            b'C' => self.bytes::<1>()?,
+            b'B' => self.bytes::<4>()?,
+            0x8e | 0x96 => self.bytes::<8>()?,
+            b')' | b']' => self.push(Object::Sequence(Vec::new())),
+            b't' | b'l' => {
                 let items = self.since_mark()?;
-                self.push(Kind::Tuple(items))?;
+                self.push(Object::Sequence(items));
             }
             0x85..=0x87 => {
                 let count = usize::from(op - 0x84);
                 let from =
                     self.stack.len().checked_sub(count).ok_or("a pickle of an empty stack")?;
                 let items = self.stack.split_off(from);
-                self.push(Kind::Tuple(items))?;
-            }
-            b']' => self.push(Kind::List(Vec::new()))?,
-            b'l' => {
-                let items = self.since_mark()?;
-                self.push(Kind::List(items))?;
+                self.push(Object::Sequence(items));
             }
             b'a' => {
                 let item = self.pop()?;
-                self.append(vec![item])?;
+                self.append(&[item])?;
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.since_mark()?;
-                self.append(items)?;
+                self.append(&items)?;
             }
-            b'}' => self.push(Kind::Dict(Vec::new()))?,
+            // A frozen set.
+            0x91 => {
+                self.since_mark()?;
+                self.stack.push(OTHER);
+            }
+            b'}' => self.push(Object::Dict(Vec::new())),
             b'd' => {
                 let items = self.since_mark()?;
-                self.push(Kind::Dict(Vec::new()))?;
-                self.insert(items)?;
+                self.push(Object::Dict(Vec::new()));
+                self.insert(&items)?;
             }
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
-                self.insert(vec![key, value])?;
+                self.insert(&[key, value])?;
             }
             b'u' => {
                 let items = self.since_mark()?;
-                self.insert(items)?;
+                self.insert(&items)?;
             }
             b'q' => {
                 let [index] = self.take()?;
@@ -207,6 +357,10 @@ impl Machine<'_> {
             }
             b'r' => {
                 let index = u32::from_le_bytes(self.take()?);
+                self.memoize(index)?;
+            }
+            b'p' => {
+                let index = self.index()?;
                 self.memoize(index)?;
             }
             0x94 => self.memoize(self.memo.len() as u32)?,
@@ -218,22 +372,47 @@ impl Machine<'_> {
                 let index = u32::from_le_bytes(self.take()?);
                 self.recall(index)?;
             }
+            b'g' => {
+                let index = self.index()?;
+                self.recall(index)?;
+            }
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                self.push(Kind::Global(format!("{module}.{name}")))?;
+                let class = self.global()?;
+                self.stack.push(class);
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(name), Some(module)) = (name.text(), module.text()) else {
+                if self.objects.text(name).is_none() || self.objects.text(module).is_none() {
                     return Err("a pickle whose class has no name".into());
-                };
-                let global = format!("{module}.{name}");
-                self.push(Kind::Global(global))?;
+                }
+                self.push(Object::Global(module, name));
             }
             // A call of a function, or of a class.
-            b'R' | 0x81 => self.reduce()?,
-            // State of an OrderedDict: its `_metadata`, which is of no use here.
-            b'b' => drop(self.pop()?),
+            b'R' | 0x81 => {
+                let (args, function) = (self.pop()?, self.pop()?);
+                self.call(function, args);
+            }
+            0x92 => {
+                self.pop()?; // arguments with names
+                let (args, function) = (self.pop()?, self.pop()?);
+                self.call(function, args);
+            }
+            b'i' => {
+                let class = self.global()?;
+                let args = self.since_mark()?;
+                let args = self.objects.add(Object::Sequence(args));
+                self.call(class, args);
+            }
+            b'o' => {
+                let mut args = self.since_mark()?.into_iter();
+                let class = args.next().ok_or("a pickle that calls nothing")?;
+                let args = self.objects.add(Object::Sequence(args.collect()));
+                self.call(class, args);
+            }
+            b'b' => {
+                let state = self.pop()?;
+                self.build(state)?;
+            }
             b'Q' => self.persistent()?,
             _ => {
                 return Err(format!(
@@ -245,7 +424,7 @@ impl Machine<'_> {
         Ok(false)
     }
 
-    fn slice(&mut self, len: usize) -> Result<&[u8], String> {
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], String> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or("the pickle is cut short")?;
         let slice = &self.bytes[self.at..end];
@@ -258,153 +437,195 @@ impl Machine<'_> {
         slice.try_into().map_err(|_| "the pickle is cut short".into())
     }
 
-    fn line(&mut self) -> Result<String, String> {
+    /// A length of `N` bytes.
+    fn length<const N: usize>(&mut self) -> Result<usize, String> {
+        let mut all = [0; 8];
+        all[..N].copy_from_slice(self.slice(N)?);
+        usize::try_from(u64::from_le_bytes(all)).map_err(|_| "the pickle is cut short".into())
+    }
+
+    fn line(&mut self) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.at..];
         let len = rest.iter().position(|b| *b == b'\n').ok_or("the pickle is cut short")?;
-        let line = String::from_utf8_lossy(&rest[..len]).into_owned();
         self.at += len + 1;
-        Ok(line)
+        Ok(&rest[..len])
     }
 
-    fn text(&mut self, len: usize) -> Result<(), String> {
-        let text = String::from_utf8_lossy(self.slice(len)?).into_owned();
-        self.push(Kind::Text(text))
+    fn index(&mut self) -> Result<u32, String> {
+        let line = str::from_utf8(self.line()?).ok();
+        line.and_then(|l| l.parse().ok()).ok_or_else(|| "a pickle that keeps nowhere".into())
     }
 
-    /// A little-endian integer of any length; one beyond 64 bits is no size.
-    fn long(&mut self) -> Result<(), String> {
-        let [len] = self.take()?;
-        let bytes = self.slice(len.into())?;
-        let kind = if bytes.len() > 8 {
-            Kind::Other
-        } else {
-            let negative = bytes.last().is_some_and(|b| *b >= 0x80);
-            let mut all = [if negative { 0xff } else { 0 }; 8];
-            all[..bytes.len()].copy_from_slice(bytes);
-            Kind::Int(i64::from_le_bytes(all))
-        };
-        self.push(kind)
+    fn global(&mut self) -> Result<Id, String> {
+        let (module, name) = (self.line()?, self.line()?);
+        let [module, name] = [module, name].map(|text| self.objects.add(Object::Text(text)));
+        Ok(self.objects.add(Object::Global(module, name)))
     }
 
-    fn push(&mut self, kind: Kind) -> Result<(), String> {
-        let inner = match &kind {
-            Kind::Tuple(items) | Kind::List(items) => items.iter().map(|v| v.depth).max(),
-            _ => None,
-        };
-        let depth = inner.map_or(0, |d| d + 1);
-        if depth > MAX_DEPTH {
-            return Err(format!("values nested deeper than {MAX_DEPTH}"));
-        }
-        self.stack.push(Value { kind: Rc::new(kind), depth });
+    fn text<const N: usize>(&mut self) -> Result<(), String> {
+        let len = self.length::<N>()?;
+        let text = self.slice(len)?;
+        self.push(Object::Text(text));
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Value, String> {
+    fn bytes<const N: usize>(&mut self) -> Result<(), String> {
+        let len = self.length::<N>()?;
+        self.skip(len)
+    }
+
+    /// An object of `len` bytes that is of no use.
+    fn skip(&mut self, len: usize) -> Result<(), String> {
+        self.slice(len)?;
+        self.stack.push(OTHER);
+        Ok(())
+    }
+
+    /// A little-endian integer of any length; one beyond 64 bits is no size.
+    fn long(&mut self, len: usize) -> Result<(), String> {
+        let bytes = self.slice(len)?;
+        if bytes.len() > 8 {
+            self.stack.push(OTHER);
+            return Ok(());
+        }
+        let negative = bytes.last().is_some_and(|b| *b >= 0x80);
+        let mut all = [if negative { 0xff } else { 0 }; 8];
+        all[..bytes.len()].copy_from_slice(bytes);
+        self.push(Object::Int(i64::from_le_bytes(all)));
+        Ok(())
+    }
+
+    fn push(&mut self, object: Object<'a>) {
+        let id = self.objects.add(object);
+        self.stack.push(id);
+    }
+
+    fn pop(&mut self) -> Result<Id, String> {
         self.stack.pop().ok_or_else(|| "a pickle of an empty stack".into())
     }
 
-    fn since_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn top(&self) -> Result<Id, String> {
+        self.stack.last().copied().ok_or_else(|| "a pickle of an empty stack".into())
+    }
+
+    fn since_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().filter(|m| *m <= self.stack.len());
         Ok(self.stack.split_off(mark.ok_or("a pickle without a mark")?))
     }
 
-    /// Changes the list or dict on top of the stack.
-    fn change(
-        &mut self,
-        inner: Option<u16>,
-        change: impl FnOnce(&mut Kind) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let top = self.stack.last_mut().ok_or("a pickle of an empty stack")?;
-        top.depth = top.depth.max(inner.map_or(0, |d| d + 1));
-        if top.depth > MAX_DEPTH {
-            return Err(format!("values nested deeper than {MAX_DEPTH}"));
+    /// Appends to what is on top, where it is a list.
+    fn append(&mut self, items: &[Id]) -> Result<(), String> {
+        let top = self.top()?;
+        if let Object::Sequence(list) = self.objects.get_mut(top) {
+            list.extend(items);
         }
-        change(Rc::make_mut(&mut top.kind))
+        Ok(())
     }
 
-    fn append(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let inner = items.iter().map(|v| v.depth).max();
-        self.change(inner, |kind| match kind {
-            Kind::List(list) => {
-                list.extend(items);
-                Ok(())
-            }
-            _ => Err("a pickle that appends to what is no list".into()),
-        })
+    /// Inserts into what is on top: a dict, or an object of a class that is like one.
+    fn insert(&mut self, items: &[Id]) -> Result<(), String> {
+        let mut top = self.top()?;
+        if let Object::Call { function, state } = *self.objects.get(top) {
+            let dict = match state {
+                OTHER => self.objects.add(Object::Dict(Vec::new())),
+                dict => dict,
+            };
+            *self.objects.get_mut(top) = Object::Call { function, state: dict };
+            top = dict;
+        }
+        if let Object::Dict(dict) = self.objects.get_mut(top) {
+            dict.extend(&items[..items.len() / 2 * 2]);
+        }
+        Ok(())
     }
 
-    fn insert(&mut self, items: Vec<Value>) -> Result<(), String> {
-        let inner = items.iter().map(|v| v.depth).max();
-        self.change(inner, |kind| match kind {
-            Kind::Dict(dict) => {
-                let mut items = items.into_iter();
-                while let (Some(key), Some(value)) = (items.next(), items.next()) {
-                    dict.push((key, value));
-                }
-                Ok(())
-            }
-            _ => Err("a pickle that inserts into what is no dict".into()),
-        })
+    /// Sets what an object of an unknown class is made of. Dicts and tensors have attributes that
+    /// are of no use.
+    fn build(&mut self, state: Id) -> Result<(), String> {
+        let top = self.top()?;
+        // With slots, a state has two parts.
+        let state = match self.objects.sequence(state) {
+            Some(&[attributes, _]) => attributes,
+            _ => state,
+        };
+        if let Object::Call { state: old, .. } = self.objects.get_mut(top)
+            && *old == OTHER
+        {
+            *old = state;
+        }
+        Ok(())
     }
 
     fn memoize(&mut self, index: u32) -> Result<(), String> {
-        let top = self.stack.last().ok_or("a pickle of an empty stack")?.clone();
+        let top = self.top()?;
         self.memo.insert(index, top);
         Ok(())
     }
 
     fn recall(&mut self, index: u32) -> Result<(), String> {
-        let value = self.memo.get(&index).ok_or("a pickle that recalls what it never kept")?;
-        self.stack.push(value.clone());
+        let id = self.memo.get(&index).ok_or("a pickle that recalls what it never kept")?;
+        self.stack.push(*id);
         Ok(())
     }
 
     /// `('storage', torch.FloatStorage, key, location, length, …)`.
     fn persistent(&mut self) -> Result<(), String> {
         let id = self.pop()?;
-        let storage = match id.tuple() {
-            Some([tag, dtype, key, _, len, ..]) if tag.text() == Some("storage") => {
-                match (dtype.kind(), key.text(), len.size()) {
-                    (Kind::Global(dtype), Some(key), Some(len)) => {
-                        let dtype = dtype.rsplit('.').next().unwrap_or_default().to_owned();
-                        Some(Storage { dtype, key: key.to_owned(), len })
-                    }
-                    _ => None,
-                }
+        let object = match self.objects.sequence(id) {
+            Some(&[tag, dtype, key, _, len, ..]) if self.objects.text(tag) == Some(b"storage") => {
+                Object::Storage { dtype, key, len }
             }
-            _ => None,
+            _ => return Err("a pickle with an unknown kind of reference".into()),
         };
-        self.push(Kind::Storage(storage.ok_or("a pickle with an unknown kind of reference")?))
+        self.push(object);
+        Ok(())
     }
 
-    /// A call, of which only these are carried out.
-    fn reduce(&mut self) -> Result<(), String> {
-        let (args, function) = (self.pop()?, self.pop()?);
-        let Kind::Global(name) = function.kind() else {
-            return Err("a pickle that calls what is no function".into());
-        };
-        let args = args.tuple().ok_or("a pickle that calls without arguments")?;
-        let tensor = match (name.as_str(), args) {
-            ("collections.OrderedDict", []) => return self.push(Kind::Dict(Vec::new())),
-            (
-                "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
-                [storage, offset, shape, stride, ..],
-            ) => match (storage.kind(), offset.size(), shape.sizes(), stride.sizes()) {
-                (Kind::Storage(storage), Some(offset), Some(shape), Some(stride)) => {
-                    Kind::Tensor(TensorView { storage: storage.clone(), offset, shape, stride })
-                }
-                _ => return Err("a tensor without storage, shape or strides".into()),
-            },
-            ("torch._utils._rebuild_parameter", [tensor, ..]) => tensor.kind().clone(),
+    /// A call; only these are carried out.
+    fn call(&mut self, function: Id, args: Id) {
+        let objects = &self.objects;
+        let args = objects.sequence(args).unwrap_or_default();
+        let is = |module, name| objects.is(function, module, name);
+        let is_dict = is("collections", "OrderedDict") || is("collections", "defaultdict");
+        let id = match *args {
+            // Python 2 gives a list of pairs.
+            [pairs] if is("collections", "OrderedDict") => {
+                let pairs = objects.sequence(pairs).unwrap_or_default();
+                let pairs = pairs.iter().filter_map(|pair| objects.sequence(*pair));
+                let items = pairs.filter(|pair| pair.len() == 2).flatten().copied().collect();
+                self.objects.add(Object::Dict(items))
+            }
+            _ if is_dict => self.objects.add(Object::Dict(Vec::new())),
+            [parameter, ..] if is("torch._utils", "_rebuild_parameter") => parameter,
+            [tensor, ..] if is("torch._utils", "_rebuild_parameter_with_state") => tensor,
+            // A tensor with attributes, or of a class of its own.
+            [rebuild, _, args, _] if is("torch._tensor", "_rebuild_from_type_v2") => {
+                let args = objects.sequence(args).unwrap_or_default();
+                let object = rebuilt(objects, rebuild, args);
+                self.objects.add(object)
+            }
+            // An object without its constructor.
+            [class, ..] if is("copy_reg", "_reconstructor") || is("copyreg", "_reconstructor") => {
+                self.objects.add(Object::Call { function: class, state: OTHER })
+            }
             _ => {
-                return Err(format!(
-                    "the pickle calls `{}`, which is refused: a state dict needs no such call; \
-                     save the model's state_dict() alone",
-                    name.escape_debug()
-                ));
+                let object = rebuilt(objects, function, args);
+                self.objects.add(object)
             }
         };
-        self.push(tensor)
+        self.stack.push(id);
+    }
+}
+
+/// The tensor that a call would return, or the call.
+fn rebuilt<'a>(objects: &Objects<'a>, function: Id, args: &[Id]) -> Object<'a> {
+    let names = ["_rebuild_tensor", "_rebuild_tensor_v2"];
+    let rebuilds = names.iter().any(|name| objects.is(function, "torch._utils", name));
+    match *args {
+        [storage, offset, shape, stride, ..] if rebuilds => {
+            Object::Tensor { storage, offset, shape, stride }
+        }
+        _ => Object::Call { function, state: OTHER },
     }
 }
 
@@ -416,50 +637,69 @@ mod tests {
     fn plain_data_is_read() {
         // pickle.dumps({"a": (1, 300, -2), "b": [None, 1.5]}, protocol=2)
         let bytes = b"\x80\x02}q\0(X\x01\0\0\0aq\x01K\x01M,\x01J\xfe\xff\xff\xff\x87q\x02X\x01\0\0\0bq\x03]q\x04(NG?\xf8\0\0\0\0\0\0eu.";
-        let (value, len) = parse(bytes).unwrap();
-        assert_eq!(len, bytes.len());
-        let Kind::Dict(items) = value.kind() else { panic!("{value:?}") };
-        assert_eq!(items[0].0.text(), Some("a"));
-        let sizes: Vec<Option<usize>> =
-            items[0].1.tuple().unwrap().iter().map(Value::size).collect();
-        assert_eq!(sizes, [Some(1), Some(300), None]);
+        let pickle = Pickle::parse(bytes).unwrap();
+        assert_eq!(pickle.len, bytes.len());
+        let [(a, sizes), (b, list)] = pickle.pairs(pickle.root).collect::<Vec<_>>()[..] else {
+            panic!("{pickle:?}")
+        };
+        assert_eq!((&*pickle.text(a).unwrap(), &*pickle.text(b).unwrap()), ("a", "b"));
+        let sizes = pickle.objects.sequence(sizes).unwrap().iter().map(|id| pickle.size(*id));
+        assert_eq!(sizes.collect::<Vec<_>>(), [Some(1), Some(300), None]);
+        assert_eq!(pickle.objects.sequence(list).unwrap().len(), 2);
         for cut in 0..bytes.len() {
-            assert!(parse(&bytes[..cut]).is_err());
+            assert!(Pickle::parse(&bytes[..cut]).is_err());
         }
     }
 
     #[test]
-    fn calls_are_refused_by_name() {
-        // What `pickle.dumps` makes of an object whose `__reduce__` is (os.system, ("id",)).
+    fn nothing_is_called() {
+        // What `pickle.dumps` makes of an object whose `__reduce__` is (os.system, ("id",)); INST
+        // and OBJ call, too.
         for bytes in [
             &b"\x80\x02cposix\nsystem\nq\0X\x02\0\0\0idq\x01\x85q\x02Rq\x03."[..],
             b"\x80\x04\x95\0\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94.",
+            b"(S'id'\niposix\nsystem\n.",
+            b"(cposix\nsystem\nS'id'\no.",
         ] {
-            let error = parse(bytes).unwrap_err();
-            assert!(error.contains("`posix.system`"), "{error}");
+            let pickle = Pickle::parse(bytes).unwrap();
+            let Object::Call { function, .. } = *pickle.object(pickle.root) else {
+                panic!("{pickle:?}")
+            };
+            assert_eq!(pickle.function(function), "posix.system");
         }
-        // INST and OBJ call, too.
-        for bytes in [&b"(iposix\nsystem\n."[..], b"(cposix\nsystem\no."] {
-            assert!(parse(bytes).unwrap_err().contains("opcode"));
-        }
+    }
+
+    #[test]
+    fn a_dict_that_is_kept_while_empty_is_the_same_later() {
+        // d = {"k": 1}; {"best": d, "last": d}
+        let bytes = b"}(X\x04\0\0\0best}q\x01X\x01\0\0\0kK\x01sX\x04\0\0\0lasth\x01u.";
+        let pickle = Pickle::parse(bytes).unwrap();
+        let [(_, best), (_, last)] = pickle.pairs(pickle.root).collect::<Vec<_>>()[..] else {
+            panic!("{pickle:?}")
+        };
+        assert_eq!(best, last);
+        assert_eq!(pickle.pairs(last).count(), 1);
     }
 
     #[test]
     fn bombs_end_early() {
+        // Deep, and ten times ten times …: shared, not copied.
         let mut deep = vec![b')'];
         deep.extend([0x85; 1000]);
         deep.push(b'.');
-        assert!(parse(&deep).unwrap_err().contains("nested"));
-        // Ten copies of ten copies of …: shared, not copied.
+        Pickle::parse(&deep).unwrap();
         let mut laughs = b")q\0".to_vec();
-        for _ in 0..MAX_DEPTH - 1 {
+        for _ in 0..100 {
             laughs.push(b'(');
             laughs.extend(b"h\0".repeat(10));
             laughs.extend(b"tq\0");
         }
         laughs.push(b'.');
-        assert!(parse(&laughs).is_ok());
-        assert!(parse(&[b'N'; MAX_STEPS + 1]).unwrap_err().contains("steps"));
-        assert!(parse(b"X\xff\xff\xff\xff").unwrap_err().contains("cut short"));
+        Pickle::parse(&laughs).unwrap();
+        // A dict in itself.
+        Pickle::parse(b"}q\0X\x01\0\0\0ah\0s.").unwrap();
+        assert!(Pickle::parse(&[b'N'; MAX_STEPS + 1]).unwrap_err().contains("steps"));
+        assert!(Pickle::parse(b"X\xff\xff\xff\xff").unwrap_err().contains("cut short"));
+        assert!(size_of::<Object<'_>>() <= 32);
     }
 }

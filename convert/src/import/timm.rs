@@ -1,11 +1,14 @@
 //! Directories of timm, as its `push_to_hf_hub` writes them: `config.json` and
-//! `model.safetensors`.
+//! `model.safetensors` or `pytorch_model.bin`.
 
 use super::keras::json;
-use super::{ImportError, imagenet, torch};
+use super::{Head, Hints, ImportError, folder_name, imagenet, torch, torch_weights};
 use crate::checkpoint::Checkpoint;
+use crate::resnet::Pooling;
 use artifact::{Interpolation, Preprocess};
 use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 #[derive(Deserialize)]
@@ -14,6 +17,11 @@ struct Config {
     pretrained_cfg: Pretrained,
     #[serde(alias = "labels")]
     label_names: Option<Vec<String>>,
+    /// `avg`, or what was chosen instead.
+    global_pool: Option<String>,
+    /// What was changed of the architecture.
+    #[serde(default)]
+    model_args: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -27,26 +35,43 @@ struct Pretrained {
 
 /// Reads a directory; the input is prepared as KerasHub does for such a model: cropped to the
 /// aspect, whatever `crop_pct` says, and resized without antialias.
-pub(super) fn folder(dir: &Path) -> Result<Checkpoint, ImportError> {
+pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint, ImportError> {
     let config_path = dir.join("config.json");
     let config: Config = json(&config_path)?;
+    let refused = |what: String| Err(ImportError::unsupported(&config_path, what));
     if !is_plain_resnet(&config.architecture) {
-        let name = config.architecture.escape_debug();
-        return Err(ImportError::unsupported(
-            &config_path,
-            format!(
-                "the architecture `{name}`, but of timm's only ResNets such as resnet18, resnet50d \
-                 or resnetv2_50 are imported"
-            ),
+        return refused(format!(
+            "the architecture `{}`, but of timm's only ResNets such as resnet18, resnet50d, \
+             wide_resnet50_2 or resnetv2_50 are imported",
+            config.architecture.escape_debug()
         ));
     }
-    let weights = dir.join("model.safetensors");
-    let bytes = std::fs::read(&weights)
-        .map_err(|source| ImportError::Io { path: weights.display().to_string(), source })?;
-    let mut checkpoint = torch::state_dict(&weights, &bytes)?;
-    let canonical = dir.canonicalize().ok();
-    let name = canonical.as_deref().and_then(Path::file_name).unwrap_or_default();
-    checkpoint.config.name = name.to_string_lossy().into_owned();
+    let known = ["num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"];
+    let is_default = |(name, value): &(&String, &Value)| {
+        known.contains(&name.as_str()) || name.as_str() == "output_stride" && **value == 32
+    };
+    if let Some((name, value)) = config.model_args.iter().find(|arg| !is_default(arg)) {
+        let (name, value) = (name.escape_debug(), value.to_string());
+        return refused(format!(
+            "the argument `{name}` ({}), which changes what the tensors do not show; as ONNX \
+             (torch.onnx.export) it is read as it is",
+            value.escape_debug()
+        ));
+    }
+    let pool = config.model_args.get("global_pool").and_then(Value::as_str);
+    let pooling = match pool.or(config.global_pool.as_deref()) {
+        None | Some("avg" | "" | "fast") => Pooling::Avg,
+        Some("max") => Pooling::Max,
+        Some(other) => {
+            return refused(format!("pooling `{}`, but avg or max is read", other.escape_debug()));
+        }
+    };
+    let (weights, bytes) = torch_weights(dir)?;
+    let mut checkpoint = torch::state_dict(&weights, &bytes, head, hints)?;
+    // The architecture says it.
+    checkpoint.assumed.clear();
+    checkpoint.config.pooling = pooling;
+    checkpoint.config.name = folder_name(dir);
     let p = config.pretrained_cfg;
     let [_, height, width] = p.input_size;
     let normalized = Preprocess::normalized(height, width, p.mean, p.std);
@@ -72,14 +97,16 @@ pub(super) fn folder(dir: &Path) -> Result<Checkpoint, ImportError> {
 /// Whether the tensors of an architecture say all about it: variants with other poolings,
 /// attention or normalization can have the same names.
 fn is_plain_resnet(architecture: &str) -> bool {
-    let depth = match architecture.strip_prefix("resnetv2_") {
-        Some(depth) => depth,
-        None => {
-            let rest = architecture.strip_prefix("resnet").unwrap_or_default();
-            rest.strip_suffix('d').unwrap_or(rest)
-        }
-    };
-    !depth.is_empty() && depth.bytes().all(|b| b.is_ascii_digit())
+    let kinds = [("resnetv2_", ""), ("wide_resnet", "_2"), ("tv_resnet", ""), ("resnet", "")];
+    let depth = kinds
+        .iter()
+        .find_map(|(before, after)| architecture.strip_prefix(before)?.strip_suffix(after));
+    // Of version 2 a deep stem and a mean before the shortcut are not read.
+    let stems: &[char] =
+        if architecture.starts_with("resnetv2_") { &[] } else { &['c', 'd', 's', 't'] };
+    let depth = depth.map(|depth| depth.strip_suffix(stems).unwrap_or(depth));
+    architecture == "test_resnet"
+        || depth.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -127,13 +154,25 @@ mod tests {
 
     #[test]
     fn other_architectures_with_such_names_are_refused() {
-        for plain in ["resnet18", "resnet50d", "resnetv2_101"] {
+        for plain in
+            ["resnet18", "resnet50d", "resnet14t", "resnet101s", "wide_resnet50_2", "resnetv2_101"]
+        {
             assert!(is_plain_resnet(plain), "{plain}");
         }
         let dir = tempfile::tempdir().unwrap();
-        for other in ["resnetblur50", "seresnet50", "resnet50_gn", "resnetv2_50d_evos", "vit", ""] {
+        for other in [
+            "resnetblur50",
+            "resnetaa50d",
+            "seresnet50",
+            "resnet50_gn",
+            "resnetv2_50d",
+            "resnext50",
+            "vit",
+            "",
+        ] {
             write(dir.path(), other, "");
-            let error = folder(dir.path()).unwrap_err().to_string();
+            let error =
+                folder(dir.path(), Head::Required, &Hints::default()).unwrap_err().to_string();
             assert!(error.contains("config.json") && error.contains(&format!("`{other}`")));
             assert!(error.contains("resnetv2_50 are imported"), "{error}");
         }

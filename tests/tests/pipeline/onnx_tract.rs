@@ -10,7 +10,7 @@ use convert::model::FloatModel;
 use convert::optimize::optimize;
 use convert::padding::ConvPadding;
 use convert::pipeline::{Options, convert};
-use convert::resnet::{BlockType, Pooling, ResNetConfig};
+use convert::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
@@ -49,6 +49,8 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         dropout: 0.0,
         classes: 5,
         padding: ConvPadding::Symmetric,
+        expansion: 4,
+        bottleneck_stride: BottleneckStride::default(),
     };
     let mut noise = Noise(3);
     let tensors = config
@@ -75,6 +77,7 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         tensors,
         samples: Vec::new(),
         training: TrainingRecord::default(),
+        assumed: Vec::new(),
     }
 }
 

@@ -1,10 +1,10 @@
 //! State dicts of PyTorch compute here what they compute there.
 
 use artifact::Preprocess;
-use convert::checkpoint::{Checkpoint, TrainingRecord};
+use convert::checkpoint::{Assumption, Checkpoint, TrainingRecord};
 use convert::emit::torch::to_safetensors;
 use convert::graph::{Graph, evaluate};
-use convert::import::{Head, load};
+use convert::import::{Head, Hints, Imported, load, open_any};
 use convert::optimize::optimize;
 use convert::resnet::BlockType;
 use edge_tests::{fixture, npy, read};
@@ -17,9 +17,18 @@ fn import(file: &str) -> Result<Checkpoint, String> {
 fn both_formats_of_torch_save_match_pytorch() {
     let (_, picture) = npy("torch/input.npy");
     let (_, logits) = npy("torch/logits.npy");
-    for (file, tolerance) in [("tiny.pt", 1e-5), ("tiny.th", 1e-5), ("tiny_half.pt", 0.02)] {
+    for (file, tolerance) in [
+        ("tiny.pt", 1e-5),
+        ("tiny.th", 1e-5),
+        ("tiny_half.pt", 0.02),
+        ("training.pt", 1e-5),
+        ("training.pth.tar", 1e-5),
+    ] {
         let checkpoint = import(&format!("torch/{file}")).unwrap();
         assert_eq!(checkpoint.config.stackwise_num_blocks, [1, 2, 1]);
+        let line = Assumption::line(&checkpoint.assumed).unwrap();
+        let average = "the weights under `last.network.module`, not `state_dict_ema.module`";
+        assert_eq!(line.contains(average), file.starts_with("training"), "{line}");
         assert_eq!((checkpoint.preprocess.height, checkpoint.config.stem_pool), (32, false));
         let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
         optimize(&mut graph);
@@ -70,11 +79,42 @@ fn state_dicts_come_back_as_they_were() {
     assert!(error.contains("TensorFlow's padding"), "{error}");
 }
 
+/// A state dict runs at any size; its own is a guess.
+#[test]
+fn the_input_size_is_whatever_is_asked_for() {
+    for (file, side) in [("torch/tiny.pt", 48), ("keras/v1_basic/preset", 64)] {
+        let hints = Hints { size: Some(side), ..Hints::default() };
+        let Imported::Checkpoint(c) = open_any(&fixture(file), Head::Required, &hints).unwrap()
+        else {
+            panic!("{file} is no checkpoint")
+        };
+        assert_eq!((c.preprocess.height, c.preprocess.width), (side, side), "{file}");
+        let graph = Graph::from_checkpoint(&c).unwrap();
+        assert_eq!((graph.input_shape().h, graph.input_shape().w), (side, side));
+        assert!(!Assumption::line(&c.assumed).is_some_and(|line| line.contains("pixels")));
+    }
+    // Pictures of the old size are of no use.
+    let ours = fixture("../../models/resnet_8_cifar10.mpk");
+    let hints = Hints { size: Some(40), ..Hints::default() };
+    let Imported::Checkpoint(c) = open_any(&ours, Head::Required, &hints).unwrap() else {
+        panic!("no checkpoint")
+    };
+    assert_eq!((c.preprocess.height, c.samples.len()), (40, 0));
+    // A graph has the size that its file says.
+    let hints = Hints { size: Some(33), ..Hints::default() };
+    let tflite = fixture("tflite/int8.tflite");
+    let error = open_any(&tflite, Head::Required, &hints).unwrap_err().to_string();
+    assert!(error.contains("--input-size 33 cannot change"), "{error}");
+}
+
 #[test]
 fn what_is_no_state_dict_is_refused() {
     let error = import("torch/module.pt").unwrap_err();
     assert!(error.contains("`torch.nn.modules.container.Sequential`"), "{error}");
-    assert!(error.contains("state_dict()") && error.contains("module.pt"), "{error}");
+    assert!(
+        error.contains(".state_dict(), \"weights.pth\")") && error.contains("module.pt"),
+        "{error}"
+    );
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("broken.bin");

@@ -34,6 +34,7 @@ fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
         preprocess: Preprocess::normalized(32, 32, [0.5; 3], [0.25; 3]),
         tensors: BTreeMap::new(),
         samples: Vec::new(),
+        assumed: Vec::new(),
         training: TrainingRecord {
             dataset: HOSTILE.into(),
             options: [("lr".into(), HOSTILE.into())].into(),

@@ -186,6 +186,7 @@ mod tests {
             tensors: save_tensors(&net),
             samples: Vec::new(),
             training: TrainingRecord::default(),
+            assumed: Vec::new(),
         };
         let pictures: Vec<Vec<f32>> = values
             .chunks_exact(3 * 1024)

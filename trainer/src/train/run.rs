@@ -248,6 +248,7 @@ impl Run<'_> {
             preprocess: self.preprocess,
             tensors: BTreeMap::new(),
             samples: samples(data, &self.preprocess, self.recipe.seed)?,
+            assumed: Vec::new(),
             training: TrainingRecord {
                 dataset: data.name.clone(),
                 fingerprint: data.fingerprint.clone(),

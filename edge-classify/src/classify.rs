@@ -153,8 +153,11 @@ impl Classifier<'_> {
         let array = npy::parse(&file).with_context(|| name.clone())?;
         let s = self.model.input_shape();
         let want = [usize::from(s.h), usize::from(s.w), usize::from(s.c)];
+        // The numbers of one channel lie the same wherever its dimension is, if there is one.
+        let (shape, [h, w, c]) = (&array.shape[..], want);
+        let grey = shape.ends_with(&[1, h, w]) || shape.len() <= 3 && shape.ends_with(&[h, w]);
         ensure!(
-            array.shape.ends_with(&want) && array.shape.len() <= 4,
+            shape.len() <= 4 && (shape.ends_with(&want) || c == 1 && grey),
             "{name}: shape {:?}, but the model wants {want:?} (height, width, channels), or several \
              of them",
             array.shape

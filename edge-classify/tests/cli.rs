@@ -22,10 +22,10 @@ const GREEN: Rgb<u8> = Rgb([0, 255, 0]);
 const BLUE: Rgb<u8> = Rgb([0, 0, 255]);
 
 /// A model that names the color in the upper left: 2 × 2 nearest pixels, of which a pool with
-/// a window of one takes the first. Logits are `20 · (v / 255) − 10`.
-fn corner_model(labels: [&str; 3]) -> Vec<u8> {
-    let place =
-        |offset, side| Place { offset, shape: Shape::new(side, side, 3), quant: Quant::NONE };
+/// a window of one takes the first. Logits are `20 · (v / 255) − 10`. Grey with one label.
+fn corner_model<const N: usize>(labels: [&str; N]) -> Vec<u8> {
+    let shape = |side| Shape::new(side, side, N as u16);
+    let place = |offset, side| Place { offset, shape: shape(side), quant: Quant::NONE };
     let (input, output) = (place(0, 2), place(128, 1));
     let pool = Pool2d {
         kind: PoolKind::Max,
@@ -51,7 +51,7 @@ fn corner_model(labels: [&str; 3]) -> Vec<u8> {
         dataset: "none",
         metrics: "",
         tool: "test",
-        label_count: 3,
+        label_count: N as u32,
     };
     write(Contents {
         dtype: Dtype::F32,
@@ -396,6 +396,46 @@ fn tensors() {
         let o = bench.run(&["--tensor", "@/bad.npy", "--logits"]);
         assert_eq!((o.code, o.out.as_str()), (EXIT_ERROR, ""), "{shape}");
         assert!(o.err.contains("bad.npy") && o.err.contains(want), "{}", o.err);
+    }
+}
+
+/// Of any picture its luma, of tensors also those without the dimension of one channel, or with it
+/// where PyTorch has it.
+#[test]
+fn grey_models() {
+    let bench = Bench::new();
+    bench.put("corner.edge", corner_model(["light"]));
+    let logit = |luma: f32| luma * (20.0 / 255.0) - 10.0;
+    let color = RgbImage::from_pixel(4, 4, Rgb([200, 100, 50]));
+    bench.put("color.png", encode(DynamicImage::ImageRgb8(color), ImageFormat::Png));
+    let grey = GrayImage::from_pixel(3, 5, Luma([77]));
+    bench.put("grey.png", encode(DynamicImage::ImageLuma8(grey), ImageFormat::Png));
+    let o = bench.run(&["--logits", "@/color.png", "@/grey.png"]);
+    // Pillow has 124 of the first one.
+    assert_eq!(
+        o.out,
+        format!("{{\"logits\":[[{}],[{}]]}}\n", logit(124.0), logit(77.0)),
+        "{}",
+        o.err
+    );
+
+    let values: Vec<f32> = (1..13).map(|v| v as f32).collect();
+    for (shape, len, want) in [
+        ("(3, 2, 2, 1)", 12, "[1.0],[5.0],[9.0]"),
+        ("(3, 1, 2, 2)", 12, "[1.0],[5.0],[9.0]"),
+        ("(3, 2, 2)", 12, "[1.0],[5.0],[9.0]"),
+        ("(1, 2, 2)", 4, "[1.0]"),
+        ("(2, 2, 1)", 4, "[1.0]"),
+        ("(2, 2)", 4, "[1.0]"),
+    ] {
+        bench.put("x.npy", npy(shape, &values[..len]));
+        let o = bench.run(&["--tensor", "@/x.npy", "--logits"]);
+        assert_eq!(o.out, format!("{{\"logits\":[{want}]}}\n"), "{shape}: {}", o.err);
+    }
+    for (shape, len) in [("(2, 2, 3)", 12), ("(1, 3, 1, 2, 2)", 12), ("(4,)", 4)] {
+        bench.put("x.npy", npy(shape, &values[..len]));
+        let o = bench.run(&["--tensor", "@/x.npy", "--logits"]);
+        assert!(o.code == EXIT_ERROR && o.err.contains("the model wants [2, 2, 1]"), "{}", o.err);
     }
 }
 

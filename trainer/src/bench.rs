@@ -168,7 +168,7 @@ fn measure(
     let mut optimizer = Optimizer::new(OptimizerConfig::plain(RULE));
     // As normalized pictures: mean 0, variance 1.
     let mut rng = Rng::keyed(&[SEED, fnv1a(b"bench")]);
-    let shape = [args.batch, 3, usize::from(size), usize::from(size)];
+    let shape = [args.batch, config.channels, usize::from(size), usize::from(size)];
     let pixels: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal() as f32).collect();
     let labels: Vec<u32> = (0..args.batch).map(|_| rng.below(config.classes) as u32).collect();
     let pictures = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);

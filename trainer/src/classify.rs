@@ -124,9 +124,10 @@ fn scores(
     let picture = picture::open(photo)?;
     let p = &checkpoint.preprocess;
     let (height, width) = (usize::from(p.height), usize::from(p.width));
-    let mut x = vec![0.0; 3 * height * width];
+    let mut x = vec![0.0; p.channels() * height * width];
     to_planes(p, picture.view()?, &mut x);
-    let x = Tensor::<4>::from_data(TensorData::new(x, [1, 3, height, width]), device);
+    let shape = [1, p.channels(), height, width];
+    let x = Tensor::<4>::from_data(TensorData::new(x, shape), device);
     let logits: Vec<f32> = net.forward(x).into_data().iter::<f32>().collect();
     Ok(top_k(logits.into_iter(), top))
 }

@@ -8,6 +8,7 @@ use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
+use crate::resnet;
 use crate::train::{self, Recipe, Run, duration};
 use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
@@ -229,23 +230,30 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
         RecipeName::KerashubGuide => ("kerashub_guide", Defaults::GUIDE_SCRATCH),
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
-    let config = architecture(arch)?;
+    let mut config = architecture(arch)?;
+    if args.learning.grey {
+        config.channels = 1;
+    }
     let side = args.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
     let preprocess = match args.learning.recipe {
         RecipeName::KerashubGuide => Preprocess::raw(side, side),
         _ => default_preprocess(side),
     };
+    let preprocess = config.preprocess(preprocess);
     let recipe = args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None, command };
     job.run(&args.common, &args.learning, out)
 }
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
-    let base = match &args.model {
+    let mut base = match &args.model {
         Some(path) => distributed::from_first(|| Ok(import::open(path, Head::Optional)?))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
+    if args.learning.grey {
+        resnet::make_grey(&mut base);
+    }
     let mut preprocess = base.preprocess;
     if let Some(side) = args.learning.size {
         check_size(side)?;

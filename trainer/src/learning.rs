@@ -123,6 +123,10 @@ pub(crate) struct Learning {
     /// Number of classes that the data must have.
     #[arg(long)]
     pub(crate) classes: Option<usize>,
+    /// Look at the luma of pictures only: a network with one input channel, for grey cameras or less
+    /// work. A trained network is changed so that it says the same of grey pictures.
+    #[arg(long)]
+    pub(crate) grey: bool,
     /// Input side in pixels; the architecture's own where left out.
     #[arg(long, value_name = "PIXELS")]
     pub(crate) size: Option<u16>,

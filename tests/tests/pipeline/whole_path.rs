@@ -148,16 +148,35 @@ fn logits(
     out
 }
 
+/// Int8 device files of the small model for both targets, or of its grey form.
+fn small(checkpoint: &Checkpoint) -> [Vec<u8>; 2] {
+    [Target::Host, Target::CortexM].map(|target| {
+        if checkpoint.config.channels == 3 {
+            return shipped_edge(SMALL, target);
+        }
+        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let options = Options { target, ..Options::default() };
+        let model = FloatModel::from_checkpoint(checkpoint).unwrap();
+        convert(&model, &samples, options, |_, _| ()).unwrap().emitted.bytes
+    })
+}
+
 #[test]
 fn int8_logits_are_the_same_bytes_everywhere() {
-    let checkpoint = shipped(SMALL);
-    let pictures = match cifar_test(&checkpoint) {
+    let mut checkpoint = shipped(SMALL);
+    the_same_bytes_everywhere(&checkpoint);
+    trainer::resnet::make_grey(&mut checkpoint);
+    the_same_bytes_everywhere(&checkpoint);
+}
+
+fn the_same_bytes_everywhere(checkpoint: &Checkpoint) {
+    let pictures = match cifar_test(checkpoint) {
         Some((_dir, pictures)) => pictures,
-        None => sample_pictures(&checkpoint),
+        None => sample_pictures(checkpoint),
     };
     let count = pictures.len().min(1000);
-    let file = shipped_edge(SMALL, Target::Host);
-    let cortex_m = shipped_edge(SMALL, Target::CortexM);
+    let [file, cortex_m] = small(checkpoint);
+    assert_eq!(Artifact::parse(&file).unwrap().meta().preprocess, checkpoint.preprocess);
     let want = logits(&file, &pictures, count, Isa::SCALAR, &Inline);
     assert!(want.iter().any(|l| *l != want[0]));
     // However small the work, so that there is something to compare.
@@ -214,19 +233,29 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn photos_become_a_classifier() {
+    become_a_classifier(&[]);
+    become_a_classifier(&["--grey"]);
+}
+
+fn become_a_classifier(options: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let photos = repository().join("samples/fashion");
     let (mpk, edge) = (dir.path().join("m.mpk"), dir.path().join("m.edge"));
     let run = dir.path().join("run");
     let train = ["trainer", "finetune", "--classes", "10", "--epochs", "4", "--seed", "3"];
     let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&mpk)];
-    let log = program(|a, out| trainer::run(a, out).unwrap(), &[&train[..], &places].concat());
+    let args = [&train[..], options, &places].concat();
+    let log = program(|a, out| trainer::run(a, out).unwrap(), &args);
     assert_eq!(log.contains(" in all, peak memory "), cfg!(target_os = "linux"), "{log}");
     let table = program(
         |a, out| convert::cli::run(a, out),
         &["convert", text(&mpk), "-o", text(&edge), "--eval", text(&photos)],
     );
     assert!(table.contains("accuracy on 100 pictures"), "{table}");
+    let input = if options.is_empty() { "32×32×3" } else { "32×32×1" };
+    let inspected =
+        program(|a, out| convert::cli::run(a, out), &["convert", "inspect", text(&mpk)]);
+    assert!(inspected.contains(input), "{inspected}");
     let photo = photos.join("val/trouser/000.png");
     let answer = program(
         |a, out| edge_classify::run(a, out, &mut Vec::new()),

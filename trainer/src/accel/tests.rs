@@ -52,8 +52,9 @@ fn assert_within(share: f32, name: &str, found: &[f32], expected: &[f32]) {
 const PRECISIONS: [(Precision, f32); 2] = [(Precision::F32, 1e-4), (Precision::Bf16, 2e-2)];
 
 /// Images, channels in and out, height, width, filter, stride, and padding before and after.
-const SHAPES: [[usize; 9]; 25] = [
+const SHAPES: [[usize; 9]; 26] = [
     [4, 3, 16, 32, 32, 3, 1, 1, 1],
+    [4, 1, 16, 28, 28, 3, 1, 1, 1],
     [3, 16, 16, 32, 32, 3, 1, 1, 1],
     [3, 16, 32, 32, 32, 3, 2, 1, 1],
     [5, 32, 32, 16, 16, 3, 1, 1, 1],
@@ -244,7 +245,7 @@ fn differentiate(
 
 #[test]
 fn a_network_and_its_gradients_match_the_stock_operations() {
-    for (shape, channels) in [([5, 3, 16, 16], 16), ([3, 2, 13, 9], 7), ([4, 3, 30, 34], 40)] {
+    for (shape, channels) in [([5, 3, 16, 16], 16), ([3, 1, 13, 9], 7), ([4, 3, 30, 34], 40)] {
         let expected = differentiate(shape, channels, &|x, w, n| stock_network(x, w, n));
         let found = differentiate(shape, channels, &|x, w, n| network(x, w, n, Precision::F32));
         for ((name, found), (_, expected)) in found.iter().zip(&expected) {

@@ -20,9 +20,9 @@ const MAX_AHEAD_BYTES: usize = 256 << 20;
 /// Input of one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Preprocessed pictures `[N, 3, height, width]`.
+    /// Preprocessed pictures `[N, channels, height, width]`.
     pub pixels: Vec<f32>,
-    /// `[N, 3, height, width]`.
+    /// `[N, channels, height, width]`.
     pub shape: [usize; 4],
     /// Class of each picture.
     pub labels: Vec<u32>,
@@ -161,11 +161,11 @@ impl Pass {
         self.chunks.get(number).map_or(&[], Vec::as_slice)
     }
 
-    /// `[N, 3, height, width]` of a batch.
+    /// `[N, channels, height, width]` of a batch.
     fn shape(&self, number: usize) -> [usize; 4] {
         let Loading { preprocess: p, side, .. } = &self.loading;
         let [height, width] = side.map_or([p.height, p.width], |s| [s; 2]).map(usize::from);
-        [self.chunk(number).len(), 3, height, width]
+        [self.chunk(number).len(), p.channels(), height, width]
     }
 }
 
@@ -182,7 +182,7 @@ impl Work for Pass {
         self.chunk(number).len()
     }
 
-    /// A picture's planes `[3, height, width]`.
+    /// A picture's planes `[channels, height, width]`.
     fn item(&self, number: usize, place: usize) -> Result<Vec<f32>, DataError> {
         let [_, channels, height, width] = self.shape(number);
         let p = &self.loading.preprocess;
@@ -213,22 +213,22 @@ impl Work for Pass {
     }
 }
 
-/// A picture of a batch's size to preprocessed planes `[3, height, width]`.
+/// A picture of a batch's size to preprocessed planes `[channels, height, width]`.
 fn normalize(raster: &Raster, p: &Preprocess, out: &mut [f32]) {
-    let plane = raster.height * raster.width;
     for (i, pixel) in raster.pixels.as_chunks::<3>().0.iter().enumerate() {
-        for (c, v) in p.normalize(*pixel).into_iter().enumerate() {
-            out[c * plane + i] = v;
-        }
+        set_pixel(p, i, p.normalize(*pixel), out);
     }
 }
 
-/// A picture of any size to preprocessed planes, `out: [3, p.height, p.width]`.
+/// Writes a pixel's channels into planes.
+fn set_pixel(p: &Preprocess, index: usize, rgb: [f32; 3], planes: &mut [f32]) {
+    let plane = planes.len() / p.channels();
+    for (plane, v) in planes.chunks_exact_mut(plane).zip(rgb) {
+        plane[index] = v;
+    }
+}
+
+/// A picture of any size to preprocessed planes, `out: [channels, p.height, p.width]`.
 pub(crate) fn to_planes(p: &Preprocess, view: RgbView<'_>, out: &mut [f32]) {
-    let plane = usize::from(p.height) * usize::from(p.width);
-    for_each_pixel(p, view, |i, value| {
-        for (c, v) in value.into_iter().enumerate() {
-            out[c * plane + i] = v;
-        }
-    });
+    for_each_pixel(p, view, |i, rgb| set_pixel(p, i, rgb, out));
 }

@@ -38,7 +38,10 @@ fn cifar(root: &Path) {
 }
 
 fn pictures(root: &Path, cache: CacheSize) -> Arc<Pictures> {
-    let preprocess = preprocess();
+    prepared(root, cache, preprocess())
+}
+
+fn prepared(root: &Path, cache: CacheSize, preprocess: Preprocess) -> Arc<Pictures> {
     let options = ReadOptions { preprocess, val_split: 0.0, seed: 1, classes: None, cache };
     Arc::new(Dataset::read(root, &options).unwrap().train)
 }
@@ -84,6 +87,28 @@ fn neither_memory_nor_threads_change_a_batch() {
             }
         }
     }
+}
+
+/// One plane of luma, which is left alone by what only changes colors.
+#[test]
+fn batches_of_grey_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let grey = Preprocess { grey: true, ..preprocess() };
+    let batches = |augment: &str, cache| {
+        let pictures = prepared(dir.path(), cache, grey);
+        assert_eq!(pictures.picture_len(), 16 * 16);
+        let loading = Loading { preprocess: grey, ..loading(shuffled(augment)) };
+        let batches = batches(&pictures, &loading, 2);
+        assert!(batches.iter().all(|b| b.shape[1..] == [1, 16, 16]));
+        batches.into_iter().flat_map(|b| b.pixels).collect::<Vec<f32>>()
+    };
+    let plain = batches("flip", CacheSize::All);
+    assert!(batches("flip", CacheSize::Bytes(0)) == plain);
+    let hues = batches("flip,hue=0.5", CacheSize::All);
+    assert!(plain.iter().zip(&hues).all(|(a, b)| (a - b).abs() < 1e-3));
+    let strong = batches("strong", CacheSize::All);
+    assert!(strong.len() == plain.len() && strong != plain);
 }
 
 #[test]

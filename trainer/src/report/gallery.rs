@@ -70,7 +70,7 @@ struct Row {
     pictures: Vec<Thumbnail>,
 }
 
-/// A step of the augmentation and what it makes of each picture, RGB.
+/// A step of the augmentation and what it makes of each picture.
 struct Column {
     title: String,
     pictures: Vec<Vec<u8>>,
@@ -215,16 +215,17 @@ fn augmented(
         columns.push(("all together".to_owned(), augment.clone()));
     }
     // Unscaled, the batch holds what training sees before its normalization.
-    let raw = Preprocess::raw(p.height, p.width);
+    let raw = Preprocess { grey: p.grey, ..Preprocess::raw(p.height, p.width) };
     let column = |(title, augment): (String, Augment)| {
         let batch = batch(pictures, &raw, chosen, &augment, seed)?;
         let len = pictures.picture_len();
-        let rgb = |planes: &[f32]| {
-            let pixel = |i: usize| [0, 1, 2].map(|c| planes[c * len / 3 + i]);
-            let bytes = |v: f32| v.round().clamp(0.0, 255.0) as u8;
-            (0..len / 3).flat_map(|i| pixel(i).map(bytes)).collect()
+        let plane = len / p.channels();
+        let pixels = |planes: &[f32]| {
+            let pixel = |i: usize| planes.iter().skip(i).step_by(plane);
+            let byte = |v: &f32| v.round().clamp(0.0, 255.0) as u8;
+            (0..plane).flat_map(|i| pixel(i).map(byte)).collect()
         };
-        Ok(Column { title, pictures: batch.chunks_exact(len).map(rgb).collect() })
+        Ok(Column { title, pictures: batch.chunks_exact(len).map(pixels).collect() })
     };
     columns.into_iter().map(column).collect()
 }

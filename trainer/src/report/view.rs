@@ -261,9 +261,12 @@ fn facts(report: &Report<'_>) -> Vec<[String; 2]> {
 
 fn preprocessing(p: &Preprocess) -> String {
     let antialias = if p.antialias { " with antialias" } else { "" };
+    let channels = p.channels();
+    let (scale, offset) = (&p.scale[..channels], &p.offset[..channels]);
+    let names = if p.grey { "luma" } else { "R, G, B" };
     format!(
-        "{:?} to {}×{} pixels, {:?}{antialias}; value · {:.5?} + {:.4?} (R, G, B)",
-        p.fit, p.width, p.height, p.interpolation, p.scale, p.offset
+        "{:?} to {}×{} pixels, {:?}{antialias}; value · {scale:.5?} + {offset:.4?} ({names})",
+        p.fit, p.width, p.height, p.interpolation
     )
 }
 

@@ -5,12 +5,14 @@
 //! normalize and rectify first, project from that, and only add.
 
 mod checkpointing;
+mod grey;
 mod layers;
 mod ops;
 mod rounding;
 mod weights;
 
 pub use checkpointing::ForwardPass;
+pub use grey::make_grey;
 pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, ConvBn, Dense, Init, InitRule, Role, Tensors, Visitor};
 use ops::Map;

@@ -178,7 +178,8 @@ impl Recipe {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into_iter()
-        // Others are as they were before there was this one.
+        // Others are as they were before there were these.
+        .chain((config.channels == 1).then(|| ("grey".into(), "true".into())))
         .chain(self.qat.then(|| ("qat".into(), "true".into())))
         .collect()
     }

@@ -19,7 +19,8 @@
 //! | `keras-crop=S` | Keras' RandomCrop to S of each side: one window for the whole batch |
 //! | `keras-rotate=F` | Keras' RandomRotation by up to F of a turn; `=F:FILL:SAMPLING` |
 //!
-//! A picture that ends with another size is cropped and resized to the model's.
+//! A picture that ends with another size is cropped and resized to the model's. Grey ones are changed
+//! as pictures whose channels are equal and stay so: of color, only brightness and contrast are left.
 
 mod color;
 mod mix;

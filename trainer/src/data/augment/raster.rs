@@ -74,9 +74,11 @@ pub fn rotation(angle: f64, height: usize, width: usize) -> Affine {
 }
 
 impl Raster {
-    /// From 8-bit pixels `[height, width, 3]`.
+    /// From 8-bit pixels `[height, width, 3]`, or `[height, width]` of luma, which all channels get.
     pub fn from_rgb8(pixels: &[u8], height: usize, width: usize) -> Self {
-        Self { height, width, pixels: pixels.iter().map(|v| f32::from(*v)).collect() }
+        let times = if pixels.len() == height * width { RGB } else { 1 };
+        let pixels = pixels.iter().flat_map(|&v| core::iter::repeat_n(f32::from(v), times));
+        Self { height, width, pixels: pixels.collect() }
     }
 
     /// Rounded to 8 bits, values beyond them clipped.

@@ -7,14 +7,19 @@
 //! ```
 //!
 //! The file's type is told by its contents. Sizes are checked before memory is taken; a
-//! decoder's panic becomes an error. A second buffer of the picture's size is only needed for
+//! decoder's panic becomes an error. A JPEG's compressed data are read once before they are decoded,
+//! so that a damaged one is refused and not shown in part. A second buffer of the picture's size is only needed for
 //! grey pictures: all others shrink to RGB in place. An EXIF rotation moves no pixel; it only
 //! changes the order in which preprocessing reads them.
 #![forbid(unsafe_code)]
 
+mod jpeg;
+
 use core::cell::Cell;
 use core::panic::AssertUnwindSafe;
-use image::codecs::{bmp, gif, jpeg, png, webp};
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::{bmp, gif, png, webp};
+use image::metadata::Orientation;
 use image::{AnimationDecoder, ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
@@ -26,6 +31,9 @@ use std::path::Path;
 const MAX_SIDE: u32 = 32_768;
 /// Most memory for decoded pixels, and the longest file.
 pub const MAX_BYTES: u64 = 512 << 20;
+
+/// Longest EXIF block, as in a JPEG.
+const MAX_EXIF: u64 = 1 << 16;
 
 /// [`MAX_BYTES`] as people read it.
 const MAX_MIB: u64 = MAX_BYTES >> 20;
@@ -166,16 +174,25 @@ fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture, PictureE
     let head = reader.fill_buf()?;
     match image::guess_format(head) {
         Ok(ImageFormat::Jpeg) => {
-            if !jpeg_ends(&mut reader)? {
-                return Err(PictureError::Damaged("the end of the file is missing".into()));
+            let mut file = Vec::new();
+            reader.by_ref().take(MAX_BYTES).read_to_end(&mut file)?;
+            let rewritten = jpeg::check(&file)?;
+            drop(file); // the decoder reads it by itself
+            match rewritten {
+                Some(file) => jpeg_pixels(Cursor::new(file)),
+                None => {
+                    reader.rewind()?;
+                    jpeg_pixels(reader)
+                }
             }
-            reader.rewind()?;
-            pixels(jpeg::JpegDecoder::new(reader).map_err(damaged)?)
         }
         Ok(ImageFormat::Png) => {
+            let exif = png_exif(&mut reader)?;
+            reader.rewind()?;
             let decoder = png::PngDecoder::with_limits(reader, limits()).map_err(damaged)?;
             let animated = decoder.is_apng().map_err(damaged)?;
-            Ok(pixels(decoder)?.first_of(animated))
+            let picture = pixels(decoder)?;
+            Ok(Picture { orientation: orientation(&exif), ..picture }.first_of(animated))
         }
         Ok(ImageFormat::WebP) => {
             let decoder = webp::WebPDecoder::new(reader).map_err(damaged)?;
@@ -195,35 +212,34 @@ fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture, PictureE
     }
 }
 
-/// Whether a JPEG has its end marker. The decoder fills what is missing with grey, which is
-/// no picture to classify.
-///
-/// Segments are skipped by their length: thumbnails inside have end markers of their own. In
-/// compressed data 0xff is followed by zero or a restart marker, or it is a real marker.
-fn jpeg_ends(reader: &mut impl BufRead) -> io::Result<bool> {
-    let mut walk = || -> io::Result<bool> {
-        loop {
-            reader.skip_until(0xff)?;
-            let mut marker = [0xff];
-            while marker[0] == 0xff {
-                reader.read_exact(&mut marker)?;
+fn jpeg_pixels(reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
+    pixels(JpegDecoder::new(reader).map_err(damaged)?)
+}
+
+/// The EXIF block of a PNG, which may also stand behind the pixels; empty where there is none.
+fn png_exif(reader: &mut (impl BufRead + Seek)) -> io::Result<Vec<u8>> {
+    reader.seek(io::SeekFrom::Start(8))?;
+    let (mut head, mut exif) = ([0; 8], Vec::new());
+    while reader.read_exact(&mut head).is_ok() {
+        let ([len, kind], _) = head.as_chunks() else { break };
+        let len = u32::from_be_bytes(*len).into();
+        match kind {
+            b"eXIf" => {
+                reader.take(len).take(MAX_EXIF).read_to_end(&mut exif)?;
+                break;
             }
-            match marker[0] {
-                0xd9 => return Ok(true),
-                0x00 | 0x01 | 0xd0..=0xd8 => {}
-                _ => {
-                    let mut len = [0; 2];
-                    reader.read_exact(&mut len)?;
-                    let rest = u64::from(u16::from_be_bytes(len).saturating_sub(2));
-                    io::copy(&mut reader.take(rest), &mut io::sink())?;
-                }
-            }
+            b"IEND" => break,
+            _ => reader.seek_relative(len as i64 + 4)?,
         }
-    };
-    match walk() {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        outcome => outcome,
     }
+    Ok(exif)
+}
+
+/// The orientation in an EXIF block, 1 where it has none: a damaged block is no reason to refuse
+/// the picture. Some programs write a JPEG's name of the block before that of a PNG or WebP.
+fn orientation(exif: &[u8]) -> u8 {
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(exif).map_or(1, Orientation::to_exif)
 }
 
 /// A decoder's complaint in our words.
@@ -247,9 +263,26 @@ fn refusal(head: &[u8]) -> &'static str {
     } else if text.starts_with(b"<") || text.starts_with(b"\xef\xbb\xbf<") {
         "not a picture but a web page or XML, whatever its name says; download it again"
     } else if head.get(4..8) == Some(b"ftyp") {
-        "a HEIC or AVIF picture or a video, which are not read; save it as JPEG"
+        match head.get(8..12) {
+            Some(b"avif" | b"avis") => {
+                "an AVIF picture, a format that is not read; save it as JPEG or PNG"
+            }
+            Some(b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => {
+                "a HEIC picture, a format that is not read; export it as JPEG (an iPhone takes JPEG under \
+                 Settings, Camera, Formats, Most Compatible)"
+            }
+            _ => "a video, not a picture; save single frames of it as JPEG or PNG",
+        }
     } else if head.starts_with(b"II*\0") || head.starts_with(b"MM\0*") {
-        "a TIFF or raw picture, which are not read; save it as JPEG or PNG"
+        "a TIFF or raw picture, formats that are not read; save it as JPEG or PNG"
+    } else if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") {
+        "a JPEG XL picture, a format that is not read; save it as JPEG or PNG"
+    } else if head.get(4..8) == Some(b"jP  ") || head.starts_with(b"\xff\x4f\xff\x51") {
+        "a JPEG 2000 picture, a format that is not read; save it as JPEG or PNG"
+    } else if head.starts_with(b"8BPS") {
+        "a Photoshop document, not a picture; export it as JPEG or PNG"
+    } else if head.starts_with(b"\x8fEDGE\r\n") {
+        "a model, not a picture; give it with --model"
     } else if head.starts_with(b"%PDF") {
         "a PDF document, not a picture"
     } else {
@@ -272,8 +305,7 @@ fn pixels(mut decoder: impl ImageDecoder) -> Result<Picture, PictureError> {
         return Err(PictureError::TooLarge { width, height, bytes });
     }
     decoder.set_limits(limits()).map_err(damaged)?;
-    // A damaged EXIF block is no reason to refuse the picture.
-    let orientation = decoder.orientation().map_or(1, image::metadata::Orientation::to_exif);
+    let orientation = orientation(&decoder.exif_metadata().ok().flatten().unwrap_or_default());
     let color = decoder.color_type();
     // Zeroed memory costs nothing until it is written: a header alone claims none.
     let mut raw = vec![0; bytes as usize];

@@ -1,6 +1,7 @@
 //! A node with the values that it reads.
 
 use super::constant::Constant;
+use super::tail::PROBABILITIES;
 use super::{Map, Value};
 use crate::onnx_proto as proto;
 
@@ -42,6 +43,7 @@ impl Call<'_> {
     pub(super) fn bordered(&self, i: usize) -> Result<Map, String> {
         match self.operand(i) {
             Some(Value::Map(map)) => Ok(*map),
+            Some(Value::Probabilities(_)) => Err(PROBABILITIES.into()),
             _ => Err(format!("operand {i} does not depend on the picture")),
         }
     }
@@ -50,7 +52,7 @@ impl Call<'_> {
     pub(super) fn constant(&self, i: usize) -> Result<&Constant, String> {
         match self.operand(i) {
             Some(Value::Constant(constant)) => Ok(constant),
-            Some(Value::Map(_)) => Err(format!("operand {i} is no constant")),
+            Some(_) => Err(format!("operand {i} is no constant")),
             None => Err(format!("operand {i} is missing")),
         }
     }

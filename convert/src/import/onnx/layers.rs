@@ -11,6 +11,7 @@ use artifact::{Padding, PoolKind, Shape};
 impl Importer<'_> {
     /// Walks over one node.
     pub(super) fn node(&mut self, node: &proto::Node) -> Result<(), String> {
+        let output = node.output.first().ok_or("computes nothing")?;
         let mut operands = Vec::with_capacity(node.input.len());
         for name in &node.input {
             operands.push(match self.values.get(name) {
@@ -23,9 +24,14 @@ impl Importer<'_> {
             });
         }
         let call = Call { node, operands };
-        let on_picture = call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_)));
-        let value = if on_picture { self.layer(&call)? } else { Value::Constant(folded(&call)?) };
-        let output = node.output.first().ok_or("computes nothing")?;
+        let on_picture = call.operands.iter().flatten().any(|v| !matches!(v, Value::Constant(_)));
+        let probabilities =
+            |v: &Value| if let Value::Probabilities(x) = v { Some(*x) } else { None };
+        let value = match call.operands.iter().flatten().find_map(probabilities) {
+            Some(x) => self.tail(&call, x)?,
+            None if on_picture => self.layer(&call)?,
+            None => Value::Constant(folded(&call)?),
+        };
         if self.values.insert(output.clone(), value).is_some() {
             return Err(format!("computes `{}` a second time", output.escape_debug()));
         }
@@ -51,7 +57,7 @@ impl Importer<'_> {
     }
 
     /// An operator on what depends on the picture.
-    fn layer(&mut self, call: &Call<'_>) -> Result<Value, String> {
+    pub(super) fn layer(&mut self, call: &Call<'_>) -> Result<Value, String> {
         match call.node.op_type.as_str() {
             "Conv" => self.conv(call),
             "Gemm" | "MatMul" => self.dense(call),
@@ -76,10 +82,7 @@ impl Importer<'_> {
                 let x = call.map(0)?;
                 Ok(Value::Constant(Constant::ints(x.layout.dims(self.shape(x)))))
             }
-            "Softmax" | "LogSoftmax" if self.outputs.contains(call.node.output[0].as_str()) => {
-                Ok(Value::Map(call.map(0)?))
-            }
-            "Softmax" | "LogSoftmax" => Err("is not the last layer".into()),
+            "Softmax" | "LogSoftmax" => self.softmax(call),
             "QuantizeLinear" => self.quantize(call),
             "Identity" | "Dropout" | "Cast" | "DequantizeLinear" => {
                 Ok(Value::Map(call.bordered(0)?))

@@ -4,7 +4,8 @@
 //! Nodes are walked in their order. What depends on no picture is computed on the way
 //! ([`constant`]); what does becomes nodes of a [`Graph`] ([`layers`]). Pictures may lie as NCHW or
 //! NHWC: here a map is a map, a layout is how the file speaks of it, and a Transpose only changes
-//! that. Softmax at the end is left away, since models here give logits.
+//! that. Softmax at the end is left away, since models here give logits, with what only stores or
+//! copies its probabilities.
 
 mod call;
 mod constant;
@@ -13,6 +14,7 @@ mod layers;
 mod qdq;
 mod qlinear;
 mod shapes;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -103,6 +105,9 @@ struct Border {
 enum Value {
     Constant(Constant),
     Map(Map),
+    /// What a softmax makes of this map, or its logarithm: read as the map where nothing but the end
+    /// of the network does, since models here give logits.
+    Probabilities(Map),
 }
 
 /// The state of a walk.
@@ -110,7 +115,6 @@ struct Importer<'a> {
     folder: &'a Path,
     graph: Graph,
     values: HashMap<String, Value>,
-    outputs: HashSet<&'a str>,
 }
 
 /// Whether a file that starts with these bytes may be an ONNX model: with field 1, the version.
@@ -159,12 +163,8 @@ pub(super) fn model(
     check_operators(file).map_err(unsupported)?;
     let shape = input(file, size).map_err(unsupported)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut importer = Importer {
-        folder,
-        graph: Graph::new(name, shape.1),
-        values: HashMap::new(),
-        outputs: file.output.iter().map(|o| o.name.as_str()).collect(),
-    };
+    let mut importer =
+        Importer { folder, graph: Graph::new(name, shape.1), values: HashMap::new() };
     importer.constants(file).map_err(unsupported)?;
     let map = Map { id: 0, layout: shape.0, border: None };
     importer.values.insert(shape.2.into(), Value::Map(map));
@@ -277,7 +277,8 @@ impl Importer<'_> {
     /// The graph up to the logits.
     fn finish(mut self, file: &proto::Graph) -> Result<Graph, String> {
         let [output, ..] = &file.output[..] else { return Err("no output".into()) };
-        let Some(Value::Map(map)) = self.values.get(&output.name) else {
+        let Some(Value::Map(map) | Value::Probabilities(map)) = self.values.get(&output.name)
+        else {
             return Err(format!(
                 "the output `{}` depends on no picture",
                 output.name.escape_debug()

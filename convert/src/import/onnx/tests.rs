@@ -626,3 +626,67 @@ fn operators_of_integers_are_read_as_qdq() {
     let error = import(&file(&[1, 3, 2, 2], damaged, constants.clone())).unwrap_err();
     assert!(error.contains("QLinearConv") && error.contains("operand 4"), "{error}");
 }
+
+/// Probabilities that are stored, cast, copied or laid out again: the logits before them are read.
+#[test]
+fn softmax_need_not_be_the_last_node() {
+    let head = |softmax: proto::Node, tail: &[proto::Node]| {
+        let mut nodes = vec![node("GlobalMaxPool", &["x"], "p"), node("Flatten", &["p"], "row")];
+        nodes.push(softmax);
+        nodes.extend(tail.iter().cloned());
+        let mut zero = shape("axis", &[0]);
+        zero.dims = vec![1];
+        let constants = vec![
+            tensor("s", &[], &[1.0 / 256.0]),
+            bytes("z", &[], proto::UINT8, &[0]),
+            shape("to", &[1, 3]),
+            zero,
+        ];
+        file(&[1, 3, 1, 2], nodes, constants)
+    };
+    let tails = [
+        vec![node("Identity", &["soft"], "y")],
+        vec![with_int(node("Cast", &["soft"], "y"), "to", proto::DOUBLE.into())],
+        vec![
+            node("QuantizeLinear", &["soft", "s", "z"], "q"),
+            node("DequantizeLinear", &["q", "s", "z"], "y"),
+        ],
+        vec![node("QuantizeLinear", &["soft", "s", "z"], "y")],
+        vec![node("Cast", &["soft"], "c"), node("Reshape", &["c", "to"], "y")],
+    ];
+    for softmax in ["Softmax", "LogSoftmax"] {
+        for tail in &tails {
+            for axis in [-1, 1] {
+                let softmax = with_int(node(softmax, &["row"], "soft"), "axis", axis);
+                let model = import(&head(softmax, tail)).unwrap();
+                // Neither the scale nor the zero point of probabilities says anything of logits.
+                assert_eq!(model.graph.nodes[1].quant, None);
+                assert_eq!(
+                    evaluate(&model.graph, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+                    [3.0, 4.0, 5.0]
+                );
+            }
+        }
+    }
+    let softmax = || node("Softmax", &["row"], "soft");
+    for (softmax, tail, what) in [
+        (softmax(), node("Relu", &["soft"], "y"), "node `y` (Relu): computes with what a softmax"),
+        (softmax(), node("Add", &["soft", "row"], "y"), "node `y` (Add): computes with what a"),
+        (softmax(), node("Add", &["row", "soft"], "y"), "node `y` (Add): computes with what a"),
+        (softmax(), node("Softmax", &["soft"], "y"), "node `y` (Softmax): computes with what a"),
+        (
+            with_int(softmax(), "axis", 0),
+            node("Identity", &["soft"], "y"),
+            "node `soft` (Softmax): over the axis 0, but one over the classes is read",
+        ),
+    ] {
+        let error = import(&head(softmax, &[tail])).unwrap_err();
+        assert!(error.contains(what), "{error}");
+    }
+    for op_type in ["Softmax", "Relu"] {
+        let mut nothing = node(op_type, &["x"], "y");
+        nothing.output.clear();
+        let error = import(&file(&[1, 3, 4, 4], vec![nothing], vec![])).unwrap_err();
+        assert!(error.contains("computes nothing"), "{error}");
+    }
+}

@@ -12,6 +12,7 @@ pub mod imagenet;
 mod keras;
 mod onnx;
 mod pickle;
+mod prepared;
 mod tflite;
 mod timm;
 mod torch;

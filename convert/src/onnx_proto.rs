@@ -142,6 +142,10 @@ pub(crate) const FLOAT: i32 = 1;
 pub(crate) const UINT8: i32 = 2;
 /// i8.
 pub(crate) const INT8: i32 = 3;
+/// u16.
+pub(crate) const UINT16: i32 = 4;
+/// i16.
+pub(crate) const INT16: i32 = 5;
 /// i32.
 pub(crate) const INT32: i32 = 6;
 /// i64.

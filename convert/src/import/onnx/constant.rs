@@ -12,10 +12,12 @@ const MAX_RANK: usize = 8;
 pub(super) struct Constant {
     pub(super) dims: Vec<usize>,
     pub(super) values: Values,
-    /// Whether it is stored in unsigned bytes, as some zero points are.
-    pub(super) is_unsigned: bool,
-    /// Where it was int8: the size of a step, of all or of each place of the first dimension.
+    /// ONNX's number of the type that it is stored in; zero where it was computed.
+    pub(super) data_type: i32,
+    /// Where it was quantized: the size of a step, of all or of each place along `axis`. Zero where
+    /// its numbers are no multiples of one that int8 holds.
     pub(super) scales: Vec<f32>,
+    pub(super) axis: usize,
 }
 
 /// Its numbers, row by row.
@@ -27,7 +29,7 @@ pub(super) enum Values {
 
 impl Constant {
     pub(super) fn new(dims: Vec<usize>, values: Values) -> Self {
-        Self { dims, values, is_unsigned: false, scales: Vec::new() }
+        Self { dims, values, data_type: 0, scales: Vec::new(), axis: 0 }
     }
 
     pub(super) fn ints(values: Vec<i64>) -> Self {
@@ -57,8 +59,8 @@ impl Constant {
         if found != len {
             return Err(format!("{found} numbers for dimensions {dims:?}"));
         }
-        let is_unsigned = tensor.data_type == Some(proto::UINT8);
-        Ok(Self { is_unsigned, ..Self::new(dims, values) })
+        let data_type = tensor.data_type.unwrap_or_default();
+        Ok(Self { data_type, ..Self::new(dims, values) })
     }
 
     /// Its numbers as floats.
@@ -75,6 +77,22 @@ impl Constant {
             Values::Int(values) => Some(values),
             Values::Float(_) => None,
         }
+    }
+
+    /// In another type.
+    pub(super) fn cast(mut self, data_type: i32) -> Self {
+        let is_real =
+            matches!(data_type, proto::FLOAT | proto::DOUBLE | proto::FLOAT16 | proto::BFLOAT16);
+        self.values = match self.values {
+            Values::Int(values) if is_real => {
+                Values::Float(values.iter().map(|&v| v as f32).collect())
+            }
+            Values::Float(values) if !is_real => {
+                Values::Int(values.iter().map(|&v| v as i64).collect())
+            }
+            same => same,
+        };
+        Self { data_type, ..self }
     }
 
     /// With its dimensions in another order: dimension `i` is the old `order[i]`.
@@ -102,18 +120,60 @@ impl Constant {
             Values::Float(v) => Values::Float((0..v.len()).map(|i| v[place(i)]).collect()),
             Values::Int(v) => Values::Int((0..v.len()).map(|i| v[place(i)]).collect()),
         };
-        let stay = self.scales.len() == 1 || order.first() == Some(&0);
-        let scales = if stay { self.scales.clone() } else { Vec::new() };
-        Some(Self { dims, values, scales, ..*self })
+        let axis = order.iter().position(|&i| i == self.axis).unwrap_or(0);
+        Some(Self { dims, values, scales: self.scales.clone(), axis, ..*self })
     }
 
-    /// The sizes of its steps, one for each place of the first dimension; empty where it was no int8.
+    /// With other dimensions of as many numbers.
+    pub(super) fn reshaped(mut self, dims: Vec<usize>) -> Self {
+        if self.scales.len() > 1 && (self.axis > 0 || self.dims.first() != dims.first()) {
+            self.scales = vec![0.0];
+        }
+        Self { dims, ..self }
+    }
+
+    /// The sizes of its steps, one for each place of the first dimension, zero where int8 has none
+    /// for it; empty where it was not quantized.
     pub(super) fn steps(&self) -> Vec<f32> {
         match self.scales[..] {
+            [] => Vec::new(),
             [one] => vec![one; self.dims.first().copied().unwrap_or(1)],
-            _ => self.scales.clone(),
+            _ if self.axis == 0 => self.scales.clone(),
+            _ => vec![0.0; self.dims.first().copied().unwrap_or(1)],
         }
     }
+}
+
+/// Name of ONNX's type with this number.
+pub(super) fn type_name(data_type: i32) -> String {
+    const NAMES: [&str; 24] = [
+        "an unknown type",
+        "float32",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "float64",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
+    ];
+    let name = usize::try_from(data_type).ok().and_then(|i| NAMES.get(i));
+    name.map_or_else(|| format!("type {data_type}"), |name| (*name).into())
 }
 
 fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
@@ -146,12 +206,24 @@ fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
         proto::INT32 if stored => {
             Values::Int(numbers(raw, |bytes| i32::from_le_bytes(bytes).into())?)
         }
+        proto::INT16 if stored => {
+            Values::Int(numbers(raw, |bytes| i16::from_le_bytes(bytes).into())?)
+        }
+        proto::UINT16 if stored => {
+            Values::Int(numbers(raw, |bytes| u16::from_le_bytes(bytes).into())?)
+        }
         proto::UINT8 if stored => Values::Int(raw.iter().map(|&v| v.into()).collect()),
         proto::INT8 if stored => Values::Int(raw.iter().map(|&v| (v as i8).into()).collect()),
-        proto::INT32 | proto::UINT8 | proto::INT8 => {
+        proto::INT32 | proto::INT16 | proto::UINT16 | proto::UINT8 | proto::INT8 => {
             Values::Int(tensor.int32_data.iter().map(|&v| v.into()).collect())
         }
-        other => return Err(format!("numbers of type {other}, which are not read")),
+        other => {
+            return Err(format!(
+                "numbers in {}, which are not read; export the model in floats, or quantize it to 8 \
+                 bits",
+                type_name(other)
+            ));
+        }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::constant::{Constant, Values};
-use super::qdq::dequantized;
+use super::qdq::{dequantized, quantized};
 use crate::onnx_proto as proto;
 
 /// The product of the dimensions that are known.
@@ -39,7 +39,8 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Constant, String> {
                 _ => return Err("a constant of a kind that is not read".into()),
             }
         }
-        "Identity" | "Cast" | "Dropout" => first()?,
+        "Identity" | "Dropout" => first()?,
+        "Cast" => first()?.cast(call.int("to", 0) as i32),
         "Transpose" => {
             let constant = first()?;
             let order: Option<Vec<usize>> = match call.ints("perm") {
@@ -51,7 +52,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Constant, String> {
                 .ok_or("an order that does not fit")?
         }
         "Reshape" => {
-            let mut constant = first()?;
+            let constant = first()?;
             let len = constant.dims.iter().product::<usize>();
             let mut dims = ints(1)?;
             let known = positive_product(&dims);
@@ -62,8 +63,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Constant, String> {
             if dims.iter().try_fold(1usize, |p, &d| p.checked_mul(d)) != Some(len) {
                 return Err(format!("makes {dims:?} of {:?}", constant.dims));
             }
-            constant.dims = dims;
-            constant
+            constant.reshaped(dims)
         }
         "Shape" => Constant::ints(first()?.dims.iter().map(|&d| d as i64).collect()),
         "Gather" => {
@@ -92,6 +92,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Constant, String> {
             let (start, end) = (one(&start), one(&end));
             Constant::ints(data.get(start..end).unwrap_or(&[]).to_vec())
         }
+        "QuantizeLinear" => quantized(call)?,
         "DequantizeLinear" => dequantized(call)?,
         _ => return Err("computes with constants in a way that is not read".into()),
     })

@@ -84,9 +84,8 @@ impl Importer<'_> {
             }
             "Softmax" | "LogSoftmax" => self.softmax(call),
             "QuantizeLinear" => self.quantize(call),
-            "Identity" | "Dropout" | "Cast" | "DequantizeLinear" => {
-                Ok(Value::Map(call.bordered(0)?))
-            }
+            "DequantizeLinear" => self.dequantize(call),
+            "Identity" | "Dropout" | "Cast" => Ok(Value::Map(call.bordered(0)?)),
             _ => Err("is read for constants alone".into()),
         }
     }

@@ -19,6 +19,7 @@ mod tail;
 mod tests;
 mod windows;
 
+use super::prepared::preprocess_of;
 use super::{ImportError, imagenet};
 use crate::graph::{Graph, ValueId};
 use crate::model::FloatModel;
@@ -115,6 +116,8 @@ struct Importer<'a> {
     folder: &'a Path,
     graph: Graph,
     values: HashMap<String, Value>,
+    /// The ReLU behind a value, where it was left away since nothing below zero is stored.
+    clamped: HashMap<ValueId, ValueId>,
 }
 
 /// Whether a file that starts with these bytes may be an ONNX model: with field 1, the version.
@@ -163,8 +166,12 @@ pub(super) fn model(
     check_operators(file).map_err(unsupported)?;
     let shape = input(file, size).map_err(unsupported)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut importer =
-        Importer { folder, graph: Graph::new(name, shape.1), values: HashMap::new() };
+    let mut importer = Importer {
+        folder,
+        graph: Graph::new(name, shape.1),
+        values: HashMap::new(),
+        clamped: HashMap::new(),
+    };
     importer.constants(file).map_err(unsupported)?;
     let map = Map { id: 0, layout: shape.0, border: None };
     importer.values.insert(shape.2.into(), Value::Map(map));
@@ -178,10 +185,12 @@ pub(super) fn model(
     let labels =
         metadata("labels").and_then(|e| serde_json::from_str::<Vec<String>>(&e.value).ok());
     let preprocess = metadata("preprocess").and_then(|e| serde_json::from_str(&e.value).ok());
-    let preprocess = preprocess.filter(|p: &Preprocess| {
-        p.is_valid()
-            && (p.height, p.width, p.channels()) == (shape.1.h, shape.1.w, usize::from(shape.1.c))
-    });
+    let preprocess = preprocess
+        .filter(|p: &Preprocess| {
+            let channels = usize::from(shape.1.c);
+            p.is_valid() && (p.height, p.width, p.channels()) == (shape.1.h, shape.1.w, channels)
+        })
+        .or_else(|| preprocess_of(&graph));
     Ok(FloatModel {
         labels: labels
             .filter(|l| l.len() == classes)
@@ -223,9 +232,29 @@ fn check_operators(file: &proto::Graph) -> Result<(), String> {
     let listed: Vec<&str> = strange.iter().take(MAX_LISTED).map(String::as_str).collect();
     Err(format!(
         "operators that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and \
-         dense layers are:\n  {}{more}",
-        listed.join("\n  ")
+         dense layers are:\n  {}{more}{}",
+        listed.join("\n  "),
+        file.node.iter().find_map(remedy).map_or(String::new(), |remedy| format!("\n{remedy}"))
     ))
+}
+
+/// What to do about an operator of engines' own.
+fn remedy(node: &proto::Node) -> Option<&'static str> {
+    Some(match node.op_type.as_str() {
+        "DynamicQuantizeLinear"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "DynamicQuantizeMatMul"
+        | "MatMulIntegerToFloat" => {
+            "it is quantized while it runs (quantize_dynamic): take the model in floats, or \
+             quantize_static"
+        }
+        _ if node.domain == "com.microsoft.nchwc" => {
+            "it was optimized for one CPU: save it with ORT_ENABLE_EXTENDED, or take the model that \
+             it was made of"
+        }
+        _ => return None,
+    })
 }
 
 /// Layout, shape and name of the picture.

@@ -1,16 +1,34 @@
-//! Operators that have their scales and zero points as operands, as onnxruntime's "QOperator" format
-//! writes them: each becomes the operator on floats, with what dequantizes its constants before and
-//! what quantizes its result behind. That is QDQ, which the importer knows.
+//! Operators of onnxruntime that have their scales and zero points as operands ("QOperator"), or
+//! several operators in one: each becomes ONNX's own operators on floats, with what dequantizes its
+//! operands before and what quantizes its result behind. That is QDQ, which the importer knows.
 
 use super::constant::Constant;
 use crate::onnx_proto as proto;
+use prost::Message;
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Numbers that a file may make of others beyond as many as it has.
+const ROOM: usize = 1 << 16;
+
 /// The graph without such operators.
 pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph, String> {
-    let constants = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let mut expander = Expander { constants, folder, nodes: Vec::new(), initializers: Vec::new() };
+    let mut constants: HashMap<&str, &proto::Tensor> =
+        graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+    for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
+        let tensor = node.attribute.iter().find_map(|a| a.t.as_ref());
+        if let (Some(name), Some(tensor)) = (node.output.first(), tensor) {
+            constants.insert(name, tensor);
+        }
+    }
+    let mut expander = Expander {
+        room: constants.values().map(|t| t.encoded_len()).sum::<usize>() + ROOM,
+        constants,
+        folder,
+        nodes: Vec::new(),
+        initializers: Vec::new(),
+        quantizers: HashMap::new(),
+    };
     for node in &graph.node {
         expander.node(node).map_err(|e| format!("{}: {e}", super::describe(node)))?;
     }
@@ -25,53 +43,68 @@ struct Expander<'a> {
     folder: &'a Path,
     nodes: Vec<proto::Node>,
     initializers: Vec<proto::Tensor>,
+    /// Where a value is quantized: the place in `nodes`.
+    quantizers: HashMap<&'a str, usize>,
+    /// How many numbers may still be computed.
+    room: usize,
 }
 
-impl Expander<'_> {
-    fn node(&mut self, node: &proto::Node) -> Result<(), String> {
-        let known = matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft");
+impl<'a> Expander<'a> {
+    fn node(&mut self, node: &'a proto::Node) -> Result<(), String> {
+        if !matches!(node.domain.as_str(), "" | "ai.onnx" | "com.microsoft") {
+            self.nodes.push(node.clone());
+            return Ok(());
+        }
         match node.op_type.as_str() {
-            "QLinearConv" if known => {
-                let [x, weights] = [operand(node, 0)?, operand(node, 3)?];
-                let weights = self.dequantized(node, weights, [4, 5], 0)?;
+            "QLinearConv" => {
+                let (x, weights) = (self.real(node, 0, 1)?, self.real(node, 3, 0)?);
                 let bias = self.bias(node, 8, [1, 4])?;
-                self.push(node, "Conv", &[x, weights, bias], [6, 7])
+                self.push(node, "Conv", vec![x, weights, bias], Some(6))
             }
-            "QLinearMatMul" if known => {
-                let [x, weights] = [operand(node, 0)?, operand(node, 3)?];
-                let weights = self.dequantized(node, weights, [4, 5], 1)?;
-                self.push(node, "MatMul", &[x, weights], [6, 7])
+            "QLinearMatMul" => {
+                let inputs = vec![self.real(node, 0, 1)?, self.real(node, 3, 1)?];
+                self.push(node, "MatMul", inputs, Some(6))
             }
-            "QGemm" if known => {
-                let [x, weights] = [operand(node, 0)?, operand(node, 3)?];
-                let transposed =
-                    node.attribute.iter().any(|a| a.name == "transB" && a.i == Some(1));
-                let axis = if transposed { 0 } else { 1 };
-                let weights = self.dequantized(node, weights, [4, 5], axis)?;
+            "QGemm" => {
+                let axis = if is_set(node, "transB") { 0 } else { 1 };
+                let (x, weights) = (self.real(node, 0, 1)?, self.real(node, 3, axis)?);
                 let bias = self.bias(node, 6, [1, 4])?;
-                self.push(node, "Gemm", &[x, weights, bias], [7, 8])
+                self.push(node, "Gemm", vec![x, weights, bias], Some(7))
             }
-            "QLinearAdd" if known => {
-                let [a, b] = [operand(node, 0)?, operand(node, 3)?];
-                self.push(node, "Add", &[a, b], [6, 7])
+            "QLinearAdd" => {
+                let inputs = vec![self.real(node, 0, 1)?, self.real(node, 3, 1)?];
+                self.push(node, "Add", inputs, Some(6))
             }
-            pool @ ("QLinearGlobalAveragePool" | "QLinearAveragePool") if known => {
-                if node.attribute.iter().any(|a| a.name == "channels_last" && a.i == Some(1)) {
-                    return Err("its maps are NHWC; export it as NCHW".into());
-                }
+            pool @ ("QLinearGlobalAveragePool" | "QLinearAveragePool") => {
+                let x = self.real(node, 0, 1)?;
+                self.push(node, pool.trim_start_matches("QLinear"), vec![x], Some(3))
+            }
+            "NhwcMaxPool" => {
                 let x = operand(node, 0)?;
-                self.push(node, pool.trim_start_matches("QLinear"), &[x], [3, 4])
-            }
-            "QLinearSoftmax" if known => {
-                let softmax = proto::Node {
-                    op_type: "Softmax".into(),
-                    domain: String::new(),
-                    input: node.input.iter().take(1).cloned().collect(),
-                    ..node.clone()
-                };
-                self.nodes.push(softmax);
+                self.laid_out(node, "MaxPool", vec![x], output(node)?, true);
                 Ok(())
             }
+            "QLinearSoftmax" => {
+                let x = self.real(node, 0, 1)?;
+                self.push(node, "Softmax", vec![x], None)
+            }
+            "FusedConv" | "FusedGemm" => self.fused(node),
+            // Those of onnxruntime mean the same.
+            "QuantizeLinear" | "DequantizeLinear" => {
+                let own = proto::Node { domain: String::new(), ..node.clone() };
+                if let (Some(name), "QuantizeLinear") = (node.output.first(), &*node.op_type) {
+                    self.quantizers.insert(name, self.nodes.len());
+                }
+                self.nodes.push(own);
+                Ok(())
+            }
+            "Clip" => match node.input.first().and_then(|x| self.quantizers.get(x.as_str())) {
+                Some(&at) => self.narrow(node, at),
+                None => {
+                    self.nodes.push(node.clone());
+                    Ok(())
+                }
+            },
             _ => {
                 self.nodes.push(node.clone());
                 Ok(())
@@ -79,35 +112,25 @@ impl Expander<'_> {
         }
     }
 
-    /// The operator on floats, and what quantizes its result with the operands `quantization`.
+    /// The operator on floats; scale and zero point of its result are the operands from
+    /// `quantization` on.
     fn push(
         &mut self,
         node: &proto::Node,
         op_type: &str,
-        inputs: &[String],
-        quantization: [usize; 2],
+        inputs: Vec<String>,
+        quantization: Option<usize>,
     ) -> Result<(), String> {
-        let result = node.output.first().ok_or("computes nothing")?;
+        let result = output(node)?;
         // A layer of floats behind integers has no scale of its own.
-        let is_quantized = node.input.get(quantization[0]).is_some_and(|name| !name.is_empty());
-        let real = if is_quantized { format!("{result} real") } else { result.clone() };
-        let mut inputs = inputs.to_vec();
-        while inputs.last().is_some_and(String::is_empty) {
-            inputs.pop();
-        }
-        self.nodes.push(proto::Node {
-            input: inputs,
-            output: vec![real.clone()],
-            op_type: op_type.into(),
-            domain: String::new(),
-            ..node.clone()
-        });
-        if is_quantized {
-            let mut input = vec![real, operand(node, quantization[0])?];
-            input.extend(node.input.get(quantization[1]).cloned());
+        let at = quantization.filter(|&i| node.input.get(i).is_some_and(|name| !name.is_empty()));
+        let real = if at.is_some() { format!("{result} real") } else { result.clone() };
+        self.laid_out(node, op_type, inputs, real.clone(), is_set(node, "channels_last"));
+        if let Some(at) = at {
+            let input = [real].into_iter().chain(node.input[at..].iter().take(2).cloned());
             self.nodes.push(proto::Node {
-                input,
-                output: vec![result.clone()],
+                input: input.collect(),
+                output: vec![result],
                 op_type: "QuantizeLinear".into(),
                 name: node.name.clone(),
                 ..Default::default()
@@ -116,18 +139,112 @@ impl Expander<'_> {
         Ok(())
     }
 
-    /// The name of a constant's real numbers; its scale and zero point are the operands
-    /// `quantization`, for each place of `axis`.
-    fn dequantized(
+    /// ONNX's operator, whose maps are NCHW, also where those of the file are NHWC.
+    fn laid_out(
         &mut self,
         node: &proto::Node,
-        stored: String,
-        quantization: [usize; 2],
-        axis: i64,
-    ) -> Result<String, String> {
-        let name = format!("{stored} of {}", node.output.first().map_or("", String::as_str));
-        let mut input = vec![stored, operand(node, quantization[0])?];
-        input.extend(node.input.get(quantization[1]).filter(|name| !name.is_empty()).cloned());
+        op_type: &str,
+        mut inputs: Vec<String>,
+        result: String,
+        is_nhwc: bool,
+    ) {
+        while inputs.last().is_some_and(String::is_empty) {
+            inputs.pop();
+        }
+        let own = if is_nhwc { format!("{result} nchw") } else { result.clone() };
+        if is_nhwc && let Some(x) = inputs.first_mut() {
+            let turned = format!("{result} of nchw");
+            self.nodes.push(transpose(core::mem::replace(x, turned.clone()), turned, [0, 3, 1, 2]));
+        }
+        let operator = proto::Node {
+            input: inputs,
+            output: vec![own.clone()],
+            op_type: op_type.into(),
+            domain: String::new(),
+            ..node.clone()
+        };
+        self.nodes.push(operator);
+        if is_nhwc {
+            self.nodes.push(transpose(own, result, [0, 2, 3, 1]));
+        }
+    }
+
+    /// A convolution or dense layer with a sum and an activation in it.
+    fn fused(&mut self, node: &proto::Node) -> Result<(), String> {
+        let (op_type, sum) = match node.op_type.as_str() {
+            "FusedConv" => ("Conv", node.input.get(3).filter(|name| !name.is_empty())),
+            _ => ("Gemm", None),
+        };
+        let activation = node.attribute.iter().find(|a| a.name == "activation");
+        let activation = activation.map_or("".into(), |a| String::from_utf8_lossy(&a.s));
+        let result = output(node)?;
+        // Operator by operator; the last one computes the result.
+        let mut steps = vec![op_type];
+        steps.extend(sum.map(|_| "Add"));
+        match &*activation {
+            "" => {}
+            "Relu" => steps.push("Relu"),
+            other => {
+                let other = other.escape_debug();
+                return Err(format!("the activation `{other}`, but only Relu is read"));
+            }
+        }
+        let mut inputs: Vec<String> = node.input.iter().take(3).cloned().collect();
+        for (i, step) in steps.iter().enumerate() {
+            let last = i + 1 == steps.len();
+            let to = if last { result.clone() } else { format!("{result} before {i}") };
+            if *step == "Add" {
+                inputs.extend(sum.cloned());
+            }
+            self.laid_out(node, step, core::mem::take(&mut inputs), to.clone(), false);
+            inputs.push(to);
+        }
+        Ok(())
+    }
+
+    /// As PyTorch writes uint8 with 7 bits: what `at` quantizes is clamped to 127. That is int8's
+    /// largest number, too, and nothing below zero remains where the zero point is the smallest.
+    fn narrow(&mut self, clip: &proto::Node, at: usize) -> Result<(), String> {
+        let quantizer = self.nodes[at].clone();
+        let mut bounds = [0.0, 255.0];
+        for (i, bound) in bounds.iter_mut().enumerate() {
+            if clip.input.get(i + 1).is_some_and(|name| !name.is_empty()) {
+                *bound = self.floats(clip, i + 1)?.first().copied().unwrap_or(f32::NAN);
+            }
+        }
+        let zero = self.floats(&quantizer, 2)?;
+        let [zero] = zero[..] else { return Err("several zero points for a map".into()) };
+        if bounds != [0.0, 127.0] || !(0.0..=127.0).contains(&zero) {
+            return Err(format!("clamps what is stored to {bounds:?}; 0 to 127 is read"));
+        }
+        let result = output(clip)?;
+        let names = [format!("{result} clamped"), format!("{result} zero point")];
+        self.initializers.push(proto::Tensor {
+            data_type: Some(proto::INT8),
+            name: names[1].clone(),
+            int32_data: vec![zero as i32],
+            ..Default::default()
+        });
+        self.nodes[at] = proto::Node {
+            input: vec![operand(&quantizer, 0)?],
+            output: vec![names[0].clone()],
+            op_type: if zero == 0.0 { "Relu" } else { "Identity" }.into(),
+            name: quantizer.name.clone(),
+            ..Default::default()
+        };
+        let [real, zero] = names;
+        let input = vec![real, operand(&quantizer, 1)?, zero];
+        self.nodes.push(proto::Node { input, output: vec![result], ..quantizer });
+        Ok(())
+    }
+
+    /// The name of operand `index` in real numbers: its scale and zero point are the two operands
+    /// behind it, where there are several those of the places along `axis`.
+    fn real(&mut self, node: &proto::Node, index: usize, axis: i64) -> Result<String, String> {
+        let stored = operand(node, index)?;
+        let name = format!("operand {index} of {}", output(node)?);
+        let mut input = vec![stored, operand(node, index + 1)?];
+        input.extend(node.input.get(index + 2).filter(|name| !name.is_empty()).cloned());
         self.dequantize(input, &name, axis);
         Ok(name)
     }
@@ -146,8 +263,10 @@ impl Expander<'_> {
         let [x, weights] = scales.map(|i| self.floats(node, i));
         let (x, weights) = (x?, weights?);
         let [x] = x[..] else { return Err("several scales for its input".into()) };
+        self.room = (self.room.checked_sub(weights.len()))
+            .ok_or("the file makes more numbers of scales than it has; it is damaged")?;
         let units: Vec<f32> = weights.iter().map(|w| w * x).collect();
-        let name = format!("{stored} of {}", node.output.first().map_or("", String::as_str));
+        let name = format!("operand {index} of {}", output(node)?);
         let scale = format!("{name}: scale");
         self.initializers.push(proto::Tensor {
             // One of all is broadcast.
@@ -162,12 +281,11 @@ impl Expander<'_> {
     }
 
     fn dequantize(&mut self, input: Vec<String>, output: &str, axis: i64) {
-        let axis = proto::Attribute { name: "axis".into(), i: Some(axis), ..Default::default() };
         self.nodes.push(proto::Node {
             input,
             output: vec![output.into()],
             op_type: "DequantizeLinear".into(),
-            attribute: vec![axis],
+            attribute: vec![proto::Attribute::int("axis", axis)],
             ..Default::default()
         });
     }
@@ -176,13 +294,31 @@ impl Expander<'_> {
     fn floats(&self, node: &proto::Node, index: usize) -> Result<Vec<f32>, String> {
         let name = operand(node, index)?;
         let tensor = self.constants.get(name.as_str());
-        let tensor =
-            tensor.ok_or_else(|| format!("the scale `{}` is computed", name.escape_debug()))?;
+        let tensor = tensor.ok_or_else(|| format!("`{}` is computed", name.escape_debug()))?;
         Ok(Constant::read(tensor, self.folder)?.to_floats())
     }
+}
+
+fn transpose(from: String, to: String, order: [i64; 4]) -> proto::Node {
+    proto::Node {
+        input: vec![from],
+        output: vec![to],
+        op_type: "Transpose".into(),
+        attribute: vec![proto::Attribute::ints("perm", &order)],
+        ..Default::default()
+    }
+}
+
+fn is_set(node: &proto::Node, attribute: &str) -> bool {
+    node.attribute.iter().any(|a| a.name == attribute && a.i == Some(1))
 }
 
 fn operand(node: &proto::Node, index: usize) -> Result<String, String> {
     let name = node.input.get(index).filter(|name| !name.is_empty());
     name.cloned().ok_or_else(|| format!("operand {index} is missing"))
+}
+
+fn output(node: &proto::Node) -> Result<String, String> {
+    let name = node.output.first().filter(|name| !name.is_empty());
+    name.cloned().ok_or_else(|| "computes nothing".into())
 }

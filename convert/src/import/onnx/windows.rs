@@ -127,7 +127,8 @@ impl Importer<'_> {
             },
             relu: false,
             residual: false,
-            weight_scales: Vec::new(),
+            // Ones are of any steps.
+            weight_scales: vec![0.0; c],
         };
         let quant = self.graph.nodes[x.id].quant;
         let Value::Map(map) = self.push(call, NodeOp::Conv2d(conv), &[x], x.layout)? else {

@@ -3,6 +3,7 @@
 use super::Fault;
 use crate::import::flatbuffer::{Table, part};
 use crate::onnx_proto as proto;
+use core::cell::Cell;
 use flatbuffers::InvalidFlatbuffer;
 use std::collections::HashSet;
 
@@ -54,11 +55,18 @@ const OPERATORS: [(i32, &str); 45] = [
     (126, "BATCH_MATMUL"),
     (150, "GELU"),
 ];
+/// How often the numbers of a file's lists may be copied.
+const COPIES: usize = 4;
+/// Longest name that is kept whole.
+const MAX_NAME_BYTES: usize = 512;
+
 /// A value of the file (`Tensor`).
 pub(super) struct Tensor<'a> {
     /// Its dimensions; −1 where the file leaves one open.
     pub(super) dims: Vec<i64>,
     pub(super) data_type: i32,
+    /// The file's own number of the type.
+    tensor_type: i8,
     /// Numbers; empty where they are computed.
     pub(super) data: &'a [u8],
     pub(super) name: String,
@@ -71,6 +79,33 @@ pub(super) struct Tensor<'a> {
 impl Tensor<'_> {
     pub(super) fn is_quantized(&self) -> bool {
         !self.scales.is_empty() && self.data_type != proto::FLOAT
+    }
+
+    pub(super) fn type_name(&self) -> String {
+        const NAMES: [&str; 20] = [
+            "float32",
+            "float16",
+            "int32",
+            "uint8",
+            "int64",
+            "string",
+            "bool",
+            "int16",
+            "complex64",
+            "int8",
+            "float64",
+            "complex128",
+            "uint64",
+            "resource",
+            "variant",
+            "uint32",
+            "uint16",
+            "int4",
+            "bfloat16",
+            "int2",
+        ];
+        let name = usize::try_from(self.tensor_type).ok().and_then(|i| NAMES.get(i));
+        name.map_or_else(|| format!("type {}", self.tensor_type), |name| (*name).into())
     }
 
     /// Dimensions, axes and borders, which are integers of 32 or 64 bits.
@@ -128,6 +163,8 @@ impl Layer<'_> {
 
 /// What is read of a file: its first graph.
 pub(super) struct File<'a> {
+    /// How long it is.
+    pub(super) bytes: usize,
     pub(super) tensors: Vec<Tensor<'a>>,
     pub(super) layers: Vec<Layer<'a>>,
     pub(super) inputs: Vec<i32>,
@@ -142,6 +179,14 @@ impl<'a> File<'a> {
         let graphs = model.tables(2)?;
         let graph = graphs.first();
         let graph = graph.ok_or_else(|| Fault::Unsupported("a model without a graph".into()))?;
+        // Tables may share what they list, which is copied here.
+        let room = Cell::new(bytes.len() * COPIES);
+        let counted = |len: usize| {
+            let what = "tensors or layers that share their lists too often; the file is damaged";
+            let left = room.get().checked_sub(len);
+            room.set(left.ok_or_else(|| Fault::Unsupported(what.into()))?);
+            Ok::<_, Fault>(())
+        };
         let tensor = |table: &Table<'a>| -> Result<Tensor<'a>, Fault> {
             let buffer = table.number(2, u32::from_le_bytes, 0)? as usize;
             let data = match buffers.get(buffer) {
@@ -150,6 +195,7 @@ impl<'a> File<'a> {
             };
             let [shape, signature] = [0, 7].map(|field| table.numbers(field, i32::from_le_bytes));
             let (shape, signature) = (shape?, signature?);
+            counted(shape.len() + signature.len())?;
             let dims = if signature.is_empty() { shape } else { signature };
             let quantization = table.table(4)?;
             let (mut scales, mut zero_points, mut axis) = (Vec::new(), Vec::new(), 0);
@@ -157,12 +203,15 @@ impl<'a> File<'a> {
                 scales = q.numbers(2, f32::from_le_bytes)?;
                 zero_points = q.numbers(3, i64::from_le_bytes)?;
                 axis = q.number(6, i32::from_le_bytes, 0)?.into();
+                counted(scales.len() + zero_points.len())?;
             }
+            let tensor_type = table.number(1, i8::from_le_bytes, 0)?;
             Ok(Tensor {
                 dims: dims.into_iter().map(i64::from).collect(),
-                data_type: data_type(table.number(1, i8::from_le_bytes, 0)?),
+                data_type: data_type(tensor_type),
+                tensor_type,
                 data,
-                name: String::from_utf8_lossy(table.bytes(3)?).into_owned(),
+                name: short(table.bytes(3)?),
                 scales,
                 zero_points,
                 axis,
@@ -173,15 +222,19 @@ impl<'a> File<'a> {
             let code = code.ok_or_else(|| Fault::Unsupported("an operator without code".into()))?;
             // The first field holds what fits a byte, and is all that old files have.
             let old = i32::from(code.number(0, i8::from_le_bytes, 0)?);
+            let [inputs, outputs] = [1, 2].map(|field| table.numbers(field, i32::from_le_bytes));
+            let (inputs, outputs) = (inputs?, outputs?);
+            counted(inputs.len() + outputs.len())?;
             Ok(Layer {
                 operator: old.max(code.number(3, i32::from_le_bytes, 0)?),
-                custom: String::from_utf8_lossy(code.bytes(1)?).into_owned(),
-                inputs: table.numbers(1, i32::from_le_bytes)?,
-                outputs: table.numbers(2, i32::from_le_bytes)?,
+                custom: short(code.bytes(1)?),
+                inputs,
+                outputs,
                 options: table.table(4)?,
             })
         };
         Ok(Self {
+            bytes: bytes.len(),
             tensors: graph.tables(0)?.iter().map(tensor).collect::<Result<_, _>>()?,
             layers: graph.tables(3)?.into_iter().map(layer).collect::<Result<_, _>>()?,
             inputs: graph.numbers(1, i32::from_le_bytes)?,
@@ -217,6 +270,11 @@ impl<'a> File<'a> {
         }
         needed
     }
+}
+
+/// A name; of one that is too long for people, its beginning.
+fn short(name: &[u8]) -> String {
+    String::from_utf8_lossy(&name[..name.len().min(MAX_NAME_BYTES)]).into_owned()
 }
 
 /// The numbers of a `Buffer`, which in files beyond 2 GiB lie behind all tables.

@@ -3,22 +3,24 @@
 use super::Fault;
 use super::file::{File, Layer, Tensor};
 use crate::onnx_proto as proto;
-use artifact::Quant;
 use flatbuffers::InvalidFlatbuffer;
 use std::collections::HashSet;
+
+/// What to do about other numbers than floats and int8.
+const REMEDY: &str = "convert it again in floats, or to int8 (optimizations = [DEFAULT])";
 
 /// The version of ONNX's operators that is written: reductions still name their axes as attributes.
 const OPSET: i64 = 13;
 
-/// The model as ONNX, and how its input is stored.
-pub(super) fn rewrite(file: &File<'_>) -> Result<(proto::Model, Option<Quant>), Fault> {
-    let mut writer = Writer { file, graph: proto::Graph::default(), written: HashSet::new() };
-    let mut quant = None;
+/// The model as ONNX.
+pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
+    let room = file.bytes * COPIES;
+    let mut writer = Writer { file, graph: proto::Graph::default(), written: HashSet::new(), room };
     for &index in &file.inputs {
         let tensor = file.tensor(index)?;
         let name = format!("input {index}");
         writer.graph.input.push(proto::ValueInfo::tensor(&name, proto::FLOAT, &tensor.dims));
-        quant = writer.stored(index, name)?;
+        writer.stored(index, name)?;
     }
     let needed = file.needed();
     for layer in &file.layers {
@@ -29,13 +31,17 @@ pub(super) fn rewrite(file: &File<'_>) -> Result<(proto::Model, Option<Quant>), 
     let output = file.outputs.first();
     let output = output.ok_or_else(|| Fault::Unsupported("a model without output".into()))?;
     writer.graph.output.push(proto::ValueInfo::tensor(&value(*output), proto::FLOAT, &[]));
-    let model = proto::Model {
+    Ok(proto::Model {
         opset_import: vec![proto::OperatorSet { domain: None, version: Some(OPSET) }],
         graph: Some(writer.graph),
         ..Default::default()
-    };
-    Ok((model, quant))
+    })
 }
+
+/// How often the numbers of a file may be copied: tensors may share them.
+const COPIES: usize = 4;
+/// Most dimensions of a map, before and behind which borders may be.
+const MAX_OPTIONS: usize = 16;
 
 /// The name of a tensor in the rewritten graph.
 fn value(index: i32) -> String {
@@ -48,6 +54,8 @@ struct Writer<'f, 'a> {
     graph: proto::Graph,
     /// Constants that are written already.
     written: HashSet<i32>,
+    /// Bytes of constants that may still be written.
+    room: usize,
 }
 
 impl Writer<'_, '_> {
@@ -107,10 +115,14 @@ impl Writer<'_, '_> {
         }
         if tensor.data_type == 0 {
             return Err(Fault::Unsupported(format!(
-                "tensor `{}` has numbers of a type that is not read",
-                tensor.name.escape_debug()
+                "tensor `{}` has numbers of {}, which are not read; {REMEDY}",
+                tensor.name.escape_debug(),
+                tensor.type_name()
             )));
         }
+        let what = "tensors that share their numbers too often; the file is damaged";
+        self.room = (self.room.checked_sub(tensor.data.len()))
+            .ok_or_else(|| Fault::Unsupported(what.into()))?;
         let data = tensor.data.to_vec();
         if tensor.is_quantized() {
             let stored = format!("{name} stored");
@@ -125,35 +137,28 @@ impl Writer<'_, '_> {
     }
 
     /// Makes tensor `index` of what node `real` computes: rounded to what is stored.
-    fn stored(&mut self, index: i32, real: String) -> Result<Option<Quant>, Fault> {
+    fn stored(&mut self, index: i32, real: String) -> Result<(), Fault> {
         let tensor = self.file.tensor(index)?;
         let title = first_name(tensor).to_owned();
         if !tensor.is_quantized() {
             self.push("Identity", &title, &[&real], &value(index), Vec::new());
-            return Ok(None);
+            return Ok(());
         }
-        let &[scale] = &tensor.scales[..] else {
-            let count = tensor.scales.len();
-            return Err(Fault::Unsupported(format!("`{title}` is a map with {count} scales")));
+        let wrong = match (tensor.data_type, tensor.scales.len()) {
+            (proto::INT8 | proto::UINT8, 1) => None,
+            (proto::INT8 | proto::UINT8, count) => Some(format!("{count} scales, but one is read")),
+            _ => Some(format!("numbers of {}, but 8 bits are read; {REMEDY}", tensor.type_name())),
         };
-        let zero = tensor.zero_points.first().copied().unwrap_or(0);
-        let zero_point = match tensor.data_type {
-            proto::INT8 => zero,
-            proto::UINT8 => zero - 128,
-            _ => {
-                return Err(Fault::Unsupported(format!(
-                    "`{title}` is a map of integers that have not 8 bits"
-                )));
-            }
-        };
-        let [scale_name, zero_name] = self.quantization(index, tensor);
+        if let Some(wrong) = wrong {
+            let title = title.escape_debug();
+            return Err(Fault::Unsupported(format!("`{title}` is a map with {wrong}")));
+        }
+        let [scale, zero] = self.quantization(index, tensor);
         let rounded = format!("{real} rounded");
-        let inputs = [&real, &scale_name, &zero_name].map(String::as_str);
-        self.push("QuantizeLinear", &title, &inputs, &rounded, Vec::new());
-        let inputs = [&rounded, &scale_name, &zero_name].map(String::as_str);
+        self.push("QuantizeLinear", &title, &[&real, &scale, &zero], &rounded, Vec::new());
+        let inputs = [&rounded, &scale, &zero].map(String::as_str);
         self.push("DequantizeLinear", &title, &inputs, &value(index), Vec::new());
-        // A zero point beyond 8 bits is refused where it is read.
-        Ok(i8::try_from(zero_point).ok().map(|zero_point| Quant { scale, zero_point }))
+        Ok(())
     }
 
     fn layer(&mut self, layer: &Layer<'_>) -> Result<(), Fault> {
@@ -173,7 +178,11 @@ impl Writer<'_, '_> {
         };
         let constant = |i: usize| {
             let what = || Fault::Unsupported(format!("{operator}: operand {i} is no constant"));
-            numbers(i)?.ok_or_else(what)
+            numbers(i)?.filter(|numbers| numbers.len() <= MAX_OPTIONS).ok_or_else(what)
+        };
+        let first = || {
+            let what = || Fault::Unsupported(format!("{operator} without an operand"));
+            inputs.first().copied().ok_or_else(what)
         };
         // Weights have the name of their layer; results often that of what they are fused with.
         let named = match (operator.as_str(), layer.inputs.get(1)) {
@@ -238,10 +247,9 @@ impl Writer<'_, '_> {
                     return Err(Fault::Unsupported(what));
                 }
                 let flat = format!("{real} flat");
-                let [x, others @ ..] = &inputs[..] else { return Ok(()) };
-                self.push("Flatten", &title, &[x], &flat, Vec::new());
-                let operands: Vec<&str> =
-                    [flat.as_str()].into_iter().chain(others.iter().copied()).collect();
+                self.push("Flatten", &title, &[first()?], &flat, Vec::new());
+                let mut operands = inputs.clone();
+                operands[0] = &flat;
                 self.push(
                     "Gemm",
                     &title,
@@ -275,7 +283,7 @@ impl Writer<'_, '_> {
                 let shape = format!("{real} shape");
                 let raw = dims.iter().flat_map(|d| d.to_le_bytes()).collect();
                 self.constant(&shape, &[dims.len() as i64], proto::INT64, raw);
-                self.push("Reshape", &title, &[inputs[0], &shape], &real, Vec::new());
+                self.push("Reshape", &title, &[first()?, &shape], &real, Vec::new());
             }
             "TRANSPOSE" => {
                 let order = vec![proto::Attribute::ints("perm", &constant(1)?)];
@@ -286,7 +294,7 @@ impl Writer<'_, '_> {
                 let pads = constant(1)?;
                 let pads: Vec<i64> =
                     pads.iter().step_by(2).chain(pads.iter().skip(1).step_by(2)).copied().collect();
-                let mut operands = vec![inputs[0]];
+                let mut operands = vec![first()?];
                 if let Some(value) = inputs.get(2) {
                     operands.extend(["", value]);
                 }
@@ -299,6 +307,9 @@ impl Writer<'_, '_> {
                 );
             }
             "RELU" => self.push("Relu", &title, &inputs, &real, Vec::new()),
+            "RELU6" if ends_at_six(result) => {
+                self.push("Relu", &title, &inputs, &real, Vec::new());
+            }
             "CAST" | "QUANTIZE" | "DEQUANTIZE" => {
                 self.push("Identity", &title, &inputs, &real, Vec::new());
             }
@@ -316,6 +327,7 @@ impl Writer<'_, '_> {
             code => {
                 let kind = match code {
                     1 => "Relu",
+                    3 if ends_at_six(result) => "Relu",
                     2 => "RELU_N1_TO_1",
                     3 => "RELU6",
                     4 => "TANH",
@@ -327,6 +339,21 @@ impl Writer<'_, '_> {
         };
         self.stored(output, real)?;
         Ok(())
+    }
+}
+
+/// Whether nothing above six can be stored of a map, so that a clamp there is no other than at zero.
+fn ends_at_six(tensor: &Tensor<'_>) -> bool {
+    let largest = match tensor.data_type {
+        proto::INT8 => 127,
+        proto::UINT8 => 255,
+        _ => return false,
+    };
+    let zero = tensor.zero_points.first().copied().unwrap_or(0);
+    match tensor.scales[..] {
+        // Six may be between two steps, of which the lower one is stored.
+        [scale] => (largest - zero) as f32 * scale < 6.0 + 0.5 * scale,
+        _ => false,
     }
 }
 

@@ -105,7 +105,7 @@ pub struct Conv {
     /// Add a second input before the clamp.
     pub residual: bool,
     /// Of each output channel, the size of a step of its weights, where a quantized source has
-    /// decided that; else empty.
+    /// decided that, and zero where int8 has no such steps here; else empty.
     pub weight_scales: Vec<f32>,
 }
 

@@ -3,10 +3,12 @@
 use crate::checkpoint::Sample;
 use crate::data::fit;
 use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
-use crate::graph::{Graph, GraphError, NodeOp, ValueId};
+use crate::graph::{Graph, GraphError, Node, NodeOp, ValueId};
 use crate::model::FloatModel;
 use crate::optimize::optimize;
-use crate::quantize::{Method, PostTraining, QuantizeError, Quantized, insert_casts, quantize};
+use crate::quantize::{
+    Method, PostTraining, QuantizeError, Quantized, insert_casts, left_in_floats, quantize,
+};
 use artifact::{PoolKind, Preprocess};
 use std::io::Cursor;
 
@@ -157,13 +159,20 @@ pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>
 }
 
 /// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized
-/// source says of them.
+/// source says of them. Where it says nothing of these, and nothing else reads them, the other way round.
 fn inherit_quants(graph: &mut Graph) {
-    for id in 0..graph.nodes.len() {
-        let node = &graph.nodes[id];
-        if let NodeOp::Pool2d { kind: PoolKind::Max, .. } = node.op {
-            graph.nodes[id].quant = graph.nodes[node.inputs[0]].quant;
+    let is_max = |node: &Node| matches!(node.op, NodeOp::Pool2d { kind: PoolKind::Max, .. });
+    let uses = graph.uses();
+    let pools: Vec<ValueId> =
+        (0..graph.nodes.len()).filter(|&id| is_max(&graph.nodes[id])).collect();
+    for &id in pools.iter().rev() {
+        let (input, quant) = (graph.nodes[id].inputs[0], graph.nodes[id].quant);
+        if uses[input] == 1 {
+            graph.nodes[input].quant = graph.nodes[input].quant.or(quant);
         }
+    }
+    for &id in &pools {
+        graph.nodes[id].quant = graph.nodes[graph.nodes[id].inputs[0]].quant;
     }
 }
 
@@ -182,17 +191,27 @@ pub fn convert(
     inherit_quants(&mut graph);
     let attributes = model.attributes(options.target, options.winograd());
     let host = model.attributes(Target::Host, false);
-    let float = to_edge(&graph, Format::F32, &host)?;
+    let mut float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
     let emitted = match options.quantize {
         Quantize::None => to_edge(&graph, Format::F32, &attributes)?,
         Quantize::Fp16 => to_edge(&graph, Format::F16, &attributes)?,
         Quantize::Bf16 => to_edge(&graph, Format::Bf16, &attributes)?,
         Quantize::Int8 => {
-            let quantized = match graph.nodes.iter().map(|n| n.quant).collect::<Option<Vec<_>>>() {
-                // All of a quantized source.
-                Some(quants) => Quantized::decided(&graph, quants),
-                None => {
+            if graph.nodes[0].quant.is_none() && !model.is_preprocess_assumed {
+                graph.nodes[0].quant = Some(input_quant(&model.preprocess));
+            }
+            let is_decided = graph.nodes.iter().all(|n| n.quant.is_some());
+            let quantized = match left_in_floats(&graph) {
+                // What a source has left in floats stays so unless there is something to measure.
+                Some(floats) if calibration.is_empty() && floats.contains(&true) => {
+                    let int8 = Quantized::decided(&graph).with_floats(&graph, &floats);
+                    graph = insert_casts(&graph, &floats).graph;
+                    float = to_edge(&graph, Format::F32, &host)?;
+                    int8
+                }
+                _ if is_decided => Quantized::decided(&graph),
+                _ => {
                     let source = PostTraining {
                         graph: &graph,
                         float: &float.bytes,

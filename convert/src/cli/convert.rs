@@ -177,6 +177,14 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
         bail!("ONNX has no weights in bf16; use --quantize fp16");
     }
     let model = float_model(&imported, path, &args.source, out)?;
+    if options.quantize != Quantize::Int8 && model.graph.nodes.iter().any(|n| n.quant.is_some()) {
+        writeln!(
+            out,
+            "{} is quantized: in floats, nothing is rounded or clamped to what int8 holds, so that \
+             numbers differ; --quantize int8 keeps them",
+            path.display()
+        )?;
+    }
     let calibration = match options.quantize {
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),

@@ -109,6 +109,12 @@ impl Calibration {
             return Ok(converted);
         }
         let Some(int8) = &converted.int8 else { bail!("--float-layers is for int8 models") };
+        if converted.has_floats() {
+            bail!(
+                "--float-layers: the model has left layers in floats itself; with --calibration all \
+                 others become int8"
+            );
+        }
         Ok(with_floats(&converted.graph, int8, &nodes, model, options)?)
     }
 }

@@ -32,7 +32,10 @@ pub fn fold_batch_norm(graph: &mut Graph) {
                     let centered = f64::from(conv.bias[c]) - f64::from(mean[c]);
                     conv.bias[c] = (centered * scale[c] + f64::from(beta[c])) as f32;
                 }
-                conv.weight_scales.clear();
+                // What int8 stores stays the same, up to its sign.
+                for (step, scale) in conv.weight_scales.iter_mut().zip(&scale) {
+                    *step = (f64::from(*step) * scale.abs()) as f32;
+                }
                 replacement[id] = input;
                 graph.nodes[input].quant = graph.nodes[id].quant;
                 // The convolution now stands for the batch-norm.

@@ -103,6 +103,8 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
                     for filter in conv.weights.chunks_exact_mut(factors.len()) {
                         filter.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
                     }
+                    // Steps of a quantized source are no longer of one size.
+                    conv.weight_scales.fill(0.0);
                 }
                 if writes {
                     let row = conv.weights.len() / conv.bias.len();
@@ -112,6 +114,7 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
                         weights.iter_mut().for_each(|w| *w /= f);
                         *bias /= f;
                     }
+                    conv.weight_scales.iter_mut().zip(factors).for_each(|(step, f)| *step /= f);
                 }
             }
             NodeOp::Affine { addend, .. } if writes => {

@@ -18,10 +18,23 @@ pub(crate) struct WithCasts {
     pub(crate) floats: Vec<bool>,
 }
 
+/// The nodes that a quantized source has left in floats: those of whose value, operands or weights it
+/// does not say how int8 stores them. `None` of a source in floats, which has nothing else.
+pub(crate) fn left_in_floats(graph: &Graph) -> Option<Vec<bool>> {
+    let is_stored = |id: &ValueId| graph.nodes[*id].quant.is_some();
+    let is_float = |(id, node): (ValueId, &Node)| {
+        let has_floats = matches!(&node.op, NodeOp::Conv2d(conv) if conv.weight_scales.is_empty());
+        has_floats || !is_stored(&id) || !node.inputs.iter().all(is_stored)
+    };
+    let floats: Vec<bool> = graph.nodes.iter().enumerate().map(is_float).collect();
+    let is_int8 = |(node, float): (&Node, &bool)| matches!(node.op, NodeOp::Conv2d(_)) && !float;
+    graph.nodes.iter().zip(&floats).any(is_int8).then_some(floats)
+}
+
 /// Puts a cast behind each value that is read in another number format than it has: `floats` tells
-/// which nodes are computed in floats. The input is not, whatever it says.
+/// which nodes are computed in floats.
 pub(crate) fn insert_casts(graph: &Graph, floats: &[bool]) -> WithCasts {
-    let is_float = |id: ValueId| id > 0 && floats[id];
+    let is_float = |id: ValueId| floats[id];
     let mut new = WithCasts {
         graph: Graph { name: graph.name.clone(), nodes: Vec::new() },
         origins: Vec::new(),
@@ -120,7 +133,7 @@ pub fn sensitivity(
     let trial = Trial { attributes, wanted: logits(float, &pictures)?, pictures: &pictures };
     let mut errors = Vec::with_capacity(count);
     for id in 1..count {
-        let floats: Vec<bool> = (0..count).map(|other| other != id).collect();
+        let floats: Vec<bool> = (0..count).map(|other| other > 0 && other != id).collect();
         let mixed = int8.with_floats(graph, &floats);
         errors.push((id, trial.error(&mixed.graph, &mixed.quants)?));
         progress(id, count - 1);

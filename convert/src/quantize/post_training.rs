@@ -48,12 +48,12 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// A network whose source has decided on all scales.
-    pub fn decided(graph: &Graph, quants: Vec<Quant>) -> Self {
+    /// A network whose source has decided on its scales; [`Quant::FLOAT`] where it has not.
+    pub fn decided(graph: &Graph) -> Self {
         Self {
             graph: graph.clone(),
-            methods: vec![None; quants.len()],
-            quants,
+            methods: vec![None; graph.nodes.len()],
+            quants: graph.nodes.iter().map(|n| n.quant.unwrap_or(Quant::FLOAT)).collect(),
             outliers: Vec::new(),
             equalized: None,
             is_corrected: false,

@@ -8,6 +8,7 @@ use crate::model::FloatModel;
 use crate::optimize::optimize;
 use crate::quantize::{
     Method, PostTraining, QuantizeError, Quantized, insert_casts, left_in_floats, quantize,
+    without_quants,
 };
 use artifact::{PoolKind, Preprocess};
 use std::io::Cursor;
@@ -205,10 +206,9 @@ pub fn convert(
             let quantized = match left_in_floats(&graph) {
                 // What a source has left in floats stays so unless there is something to measure.
                 Some(floats) if calibration.is_empty() && floats.contains(&true) => {
-                    let int8 = Quantized::decided(&graph).with_floats(&graph, &floats);
                     graph = insert_casts(&graph, &floats).graph;
                     float = to_edge(&graph, Format::F32, &host)?;
-                    int8
+                    Quantized::decided(&graph)
                 }
                 _ if is_decided => Quantized::decided(&graph),
                 _ => {
@@ -245,7 +245,7 @@ pub fn with_floats(
 ) -> Result<Converted, ConvertError> {
     let chosen: Vec<bool> = (0..graph.nodes.len()).map(|id| floats.contains(&id)).collect();
     let int8 = int8.with_floats(graph, &chosen);
-    let graph = insert_casts(graph, &chosen).graph;
+    let graph = insert_casts(&without_quants(graph, &chosen), &chosen).graph;
     let float = to_edge(&graph, Format::F32, &model.attributes(Target::Host, false))?;
     let attributes = model.attributes(options.target, options.winograd());
     let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;

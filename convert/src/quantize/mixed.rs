@@ -32,42 +32,57 @@ pub(crate) fn left_in_floats(graph: &Graph) -> Option<Vec<bool>> {
 }
 
 /// Puts a cast behind each value that is read in another number format than it has: `floats` tells
-/// which nodes are computed in floats.
+/// which nodes are computed in floats. What such a node says to be stored in int8 is, for all readers.
 pub(crate) fn insert_casts(graph: &Graph, floats: &[bool]) -> WithCasts {
-    let is_float = |id: ValueId| floats[id];
     let mut new = WithCasts {
         graph: Graph { name: graph.name.clone(), nodes: Vec::new() },
         origins: Vec::new(),
         floats: Vec::new(),
     };
     let mut push = |node: Node, origin: ValueId, float: bool| {
-        new.graph.nodes.push(node);
+        new.graph.nodes.push(Node { quant: node.quant.filter(|_| !float), ..node });
         new.origins.push(origin);
         new.floats.push(float);
         new.origins.len() - 1
     };
-    // Of each old node, the new one and the cast behind it.
-    let mut places: Vec<(ValueId, Option<ValueId>)> = Vec::new();
+    let cast = |value: ValueId, from: ValueId, float: bool| {
+        let source = &graph.nodes[value];
+        let name = format!("{}.{}", source.name, if float { "float" } else { "int8" });
+        Node { name, op: NodeOp::Cast, inputs: vec![from], ..source.clone() }
+    };
+    // Of each old node, the new ones with its value in int8 and in floats.
+    let mut places: Vec<[Option<ValueId>; 2]> = Vec::new();
     for (id, node) in graph.nodes.iter().enumerate() {
+        let float = floats[id];
         let mut inputs = Vec::with_capacity(node.inputs.len());
         for &input in &node.inputs {
-            let (own, cast) = &mut places[input];
-            inputs.push(if is_float(input) == is_float(id) {
-                *own
-            } else {
-                *cast.get_or_insert_with(|| {
-                    let source = &graph.nodes[input];
-                    let format = if is_float(id) { "float" } else { "int8" };
-                    let name = format!("{}.{format}", source.name);
-                    let (inputs, shape, quant) = (vec![*own], source.shape, source.quant);
-                    push(Node { name, op: NodeOp::Cast, inputs, shape, quant }, input, is_float(id))
-                })
+            let [own, other] = [float, !float].map(|format| places[input][usize::from(format)]);
+            inputs.push(match (own, other) {
+                (Some(own), _) => own,
+                (None, Some(other)) => push(cast(input, other, float), input, float),
+                (None, None) => input,
             });
+            places[input][usize::from(float)] = inputs.last().copied();
         }
-        let own = push(Node { inputs, ..node.clone() }, id, is_float(id));
-        places.push((own, None));
+        let own = push(Node { inputs, ..node.clone() }, id, float);
+        places.push(if !float {
+            [Some(own), None]
+        } else if node.quant.is_some() {
+            [Some(push(cast(id, own, false), id, false)), None]
+        } else {
+            [None, Some(own)]
+        });
     }
     new
+}
+
+/// The graph without what a quantized source says of the nodes that `floats` tells.
+pub(crate) fn without_quants(graph: &Graph, floats: &[bool]) -> Graph {
+    let mut graph = graph.clone();
+    for (node, _) in graph.nodes.iter_mut().zip(floats).filter(|(_, float)| **float) {
+        node.quant = None;
+    }
+    graph
 }
 
 impl Quantized {
@@ -76,7 +91,7 @@ impl Quantized {
     pub(crate) fn with_floats(&self, source: &Graph, floats: &[bool]) -> Self {
         // There, nothing has to make up for rounded weights.
         let clean = self.equalized.as_ref().unwrap_or(source);
-        let mut graph = self.graph.clone();
+        let mut graph = without_quants(&self.graph, floats);
         for (id, node) in graph.nodes.iter_mut().enumerate().filter(|(id, _)| floats[*id]) {
             node.op = clean.nodes[id].op.clone();
         }
@@ -92,7 +107,8 @@ impl Quantized {
             outliers: (self.outliers.iter())
                 .map(|outlier| super::Outlier { node: place(outlier.node), ..*outlier })
                 .collect(),
-            equalized: self.equalized.as_ref().map(|graph| insert_casts(graph, floats).graph),
+            equalized: (self.equalized.as_ref())
+                .map(|graph| insert_casts(&without_quants(graph, floats), floats).graph),
             is_corrected: self.is_corrected,
             is_rounded_adaptively: self.is_rounded_adaptively,
             graph,

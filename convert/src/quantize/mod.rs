@@ -17,7 +17,7 @@ pub(crate) use calibrate::{values, with_session};
 pub use equalize::{Outlier, equalize, outliers};
 pub use measure::{LayerError, Measured, PictureError, measure};
 pub use mixed::sensitivity;
-pub(crate) use mixed::{insert_casts, left_in_floats};
+pub(crate) use mixed::{insert_casts, left_in_floats, without_quants};
 pub use page::ReportPage;
 pub(crate) use page::{decibels, sorted, worst};
 pub use post_training::{PostTraining, QuantizeError, Quantized, quantize};

@@ -48,7 +48,7 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// A network whose source has decided on its scales; [`Quant::FLOAT`] where it has not.
+    /// A network whose source has decided on its scales, and on floats where it has none.
     pub fn decided(graph: &Graph) -> Self {
         Self {
             graph: graph.clone(),

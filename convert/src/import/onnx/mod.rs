@@ -232,9 +232,12 @@ fn check_operators(file: &proto::Graph) -> Result<(), String> {
     let listed: Vec<&str> = strange.iter().take(MAX_LISTED).map(String::as_str).collect();
     Err(format!(
         "operators that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and \
-         dense layers are:\n  {}{more}{}",
+         dense layers are:\n  {}{more}\n{}",
         listed.join("\n  "),
-        file.node.iter().find_map(remedy).map_or(String::new(), |remedy| format!("\n{remedy}"))
+        file.node.iter().find_map(remedy).unwrap_or(
+            "take a network without them, such as a ResNet of torchvision, timm, Keras, or of \
+             `trainer finetune`"
+        )
     ))
 }
 

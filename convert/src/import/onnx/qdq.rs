@@ -8,8 +8,11 @@ use crate::onnx_proto as proto;
 use artifact::Quant;
 
 /// What to do about a file with other integers than those of 8 bits.
-const REMEDY: &str = "quantize it to 8 bits (onnxruntime: activation_type=QuantType.QInt8), or export \
+pub(super) const REMEDY: &str = "quantize it to 8 bits (onnxruntime: activation_type=QuantType.QInt8), or export \
                       it in floats";
+
+/// Our attribute of a QuantizeLinear: the least number that is stored.
+pub(super) const LEAST: &str = "least";
 
 impl Importer<'_> {
     /// Keeps how int8 stores a value; what is dequantized again is that value.
@@ -25,7 +28,8 @@ impl Importer<'_> {
             self.graph.nodes[x.id].op,
             NodeOp::Conv2d(_) | NodeOp::BatchNorm { .. } | NodeOp::Add
         );
-        if sum && quant.zero_point == -128 && self.graph.nodes[x.id].quant.is_none() {
+        let is_least = i64::from(quant.zero_point) == call.int(LEAST, i8::MIN.into());
+        if sum && is_least && self.graph.nodes[x.id].quant.is_none() {
             // One for all that read it, each of which may have a QuantizeLinear of its own.
             let id = match self.clamped.get(&x.id) {
                 Some(id) => *id,

@@ -3,26 +3,34 @@
 //! operands before and what quantizes its result behind. That is QDQ, which the importer knows.
 
 use super::constant::Constant;
+use super::qdq::{LEAST, REMEDY};
 use crate::onnx_proto as proto;
 use prost::Message;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Numbers that a file may make of others beyond as many as it has.
+/// Scales and zero points that may be read beyond as many as the file has bytes.
 const ROOM: usize = 1 << 16;
 
 /// The graph without such operators.
 pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph, String> {
     let mut constants: HashMap<&str, &proto::Tensor> =
         graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    for node in graph.node.iter().filter(|n| n.op_type == "Constant") {
-        let tensor = node.attribute.iter().find_map(|a| a.t.as_ref());
+    for node in &graph.node {
+        let tensor = match node.op_type.as_str() {
+            "Constant" => node.attribute.iter().find_map(|a| a.t.as_ref()),
+            // Exporters write equal numbers once.
+            "Identity" | "Cast" => {
+                node.input.first().and_then(|x| constants.get(x.as_str()).copied())
+            }
+            _ => None,
+        };
         if let (Some(name), Some(tensor)) = (node.output.first(), tensor) {
             constants.insert(name, tensor);
         }
     }
     let mut expander = Expander {
-        room: constants.values().map(|t| t.encoded_len()).sum::<usize>() + ROOM,
+        room: graph.encoded_len() + ROOM,
         constants,
         folder,
         nodes: Vec::new(),
@@ -45,7 +53,7 @@ struct Expander<'a> {
     initializers: Vec<proto::Tensor>,
     /// Where a value is quantized: the place in `nodes`.
     quantizers: HashMap<&'a str, usize>,
-    /// How many numbers may still be computed.
+    /// How many numbers may still be read.
     room: usize,
 }
 
@@ -203,38 +211,46 @@ impl<'a> Expander<'a> {
     }
 
     /// As PyTorch writes uint8 with 7 bits: what `at` quantizes is clamped to 127. That is int8's
-    /// largest number, too, and nothing below zero remains where the zero point is the smallest.
+    /// largest number, too; the smallest is zero.
     fn narrow(&mut self, clip: &proto::Node, at: usize) -> Result<(), String> {
         let quantizer = self.nodes[at].clone();
-        let mut bounds = [0.0, 255.0];
+        let zero = quantizer.input.get(2).filter(|name| !name.is_empty());
+        let zero_type = zero.and_then(|zero| self.constants.get(zero.as_str())?.data_type);
+        let is_signed = zero_type == Some(proto::INT8);
+        let mut bounds = if is_signed { [-128.0, 127.0] } else { [0.0, 255.0] };
         for (i, bound) in bounds.iter_mut().enumerate() {
             if clip.input.get(i + 1).is_some_and(|name| !name.is_empty()) {
                 *bound = self.floats(clip, i + 1)?.first().copied().unwrap_or(f32::NAN);
             }
         }
-        let zero = self.floats(&quantizer, 2)?;
+        // Without the least number, values are cut off one step before they would be anyway.
+        if is_signed && matches!(bounds, [-128.0 | -127.0, 127.0]) || bounds == [0.0, 255.0] {
+            self.nodes.push(proto::Node {
+                input: clip.input.iter().take(1).cloned().collect(),
+                op_type: "Identity".into(),
+                ..clip.clone()
+            });
+            return Ok(());
+        }
+        let zero = if zero.is_some() { self.floats(&quantizer, 2)? } else { vec![0.0] };
         let [zero] = zero[..] else { return Err("several zero points for a map".into()) };
-        if bounds != [0.0, 127.0] || !(0.0..=127.0).contains(&zero) {
-            return Err(format!("clamps what is stored to {bounds:?}; 0 to 127 is read"));
+        if is_signed || bounds != [0.0, 127.0] || !(0.0..=127.0).contains(&zero) {
+            return Err(format!("clamps what is stored to {bounds:?}; {REMEDY}"));
         }
         let result = output(clip)?;
-        let names = [format!("{result} clamped"), format!("{result} zero point")];
+        let name = format!("{result} zero point");
         self.initializers.push(proto::Tensor {
             data_type: Some(proto::INT8),
-            name: names[1].clone(),
+            name: name.clone(),
             int32_data: vec![zero as i32],
             ..Default::default()
         });
-        self.nodes[at] = proto::Node {
-            input: vec![operand(&quantizer, 0)?],
-            output: vec![names[0].clone()],
-            op_type: if zero == 0.0 { "Relu" } else { "Identity" }.into(),
-            name: quantizer.name.clone(),
-            ..Default::default()
-        };
-        let [real, zero] = names;
-        let input = vec![real, operand(&quantizer, 1)?, zero];
-        self.nodes.push(proto::Node { input, output: vec![result], ..quantizer });
+        let input = vec![operand(clip, 0)?, operand(&quantizer, 1)?, name];
+        let attribute = vec![proto::Attribute::int(LEAST, 0)];
+        self.nodes.push(proto::Node { input, output: vec![result], attribute, ..quantizer });
+        let first = &mut self.nodes[at];
+        first.op_type = "Identity".into();
+        first.input.truncate(1);
         Ok(())
     }
 
@@ -263,8 +279,6 @@ impl<'a> Expander<'a> {
         let [x, weights] = scales.map(|i| self.floats(node, i));
         let (x, weights) = (x?, weights?);
         let [x] = x[..] else { return Err("several scales for its input".into()) };
-        self.room = (self.room.checked_sub(weights.len()))
-            .ok_or("the file makes more numbers of scales than it has; it is damaged")?;
         let units: Vec<f32> = weights.iter().map(|w| w * x).collect();
         let name = format!("operand {index} of {}", output(node)?);
         let scale = format!("{name}: scale");
@@ -291,11 +305,14 @@ impl<'a> Expander<'a> {
     }
 
     /// The numbers of an operand that is a constant.
-    fn floats(&self, node: &proto::Node, index: usize) -> Result<Vec<f32>, String> {
+    fn floats(&mut self, node: &proto::Node, index: usize) -> Result<Vec<f32>, String> {
         let name = operand(node, index)?;
         let tensor = self.constants.get(name.as_str());
         let tensor = tensor.ok_or_else(|| format!("`{}` is computed", name.escape_debug()))?;
-        Ok(Constant::read(tensor, self.folder)?.to_floats())
+        let numbers = Constant::read(tensor, self.folder)?.to_floats();
+        self.room = (self.room.checked_sub(numbers.len()))
+            .ok_or("scales are read more often than the file is long; it is damaged")?;
+        Ok(numbers)
     }
 }
 

@@ -620,6 +620,17 @@ fn operators_of_integers_are_read_as_qdq() {
     };
     let (nodes, quants) = convert(&operators);
     assert_eq!((nodes, quants), convert(&qdq));
+    // Scales that a thousand nodes share are not multiplied a thousand times.
+    let mut large = file(&[1, 3, 2, 2], vec![operators[0].clone()], constants.clone());
+    if let Some(graph) = &mut large.graph {
+        graph.initializer.push(tensor("many", &[40_000], &[1.0; 40_000]));
+        graph.node.extend((0..1000).map(|i| {
+            let operands = ["xq", "xs", "xz", "w", "many", "wz", "cs", "cz", "b"];
+            node("QLinearConv", &operands, &format!("y{i}"))
+        }));
+    }
+    let error = import(&large).unwrap_err();
+    assert!(error.contains("(QLinearConv): scales are read more often than the file"), "{error}");
     // What is missing is named.
     let mut damaged = operators;
     damaged[1].input.truncate(4);
@@ -833,6 +844,7 @@ fn bytes_of_seven_bits_end_where_int8_does() {
         dq.input[0] = "narrow".into();
         let nodes = vec![
             node("Conv", &["x", "w"], "c"),
+            node("Identity", &["z again"], "z"),
             q,
             node("Clip", &["cd stored", "low", "high"], "narrow"),
             dq,
@@ -841,7 +853,7 @@ fn bytes_of_seven_bits_end_where_int8_does() {
         let constants = vec![
             tensor("w", &[1, 3, 1, 1], &[1.0; 3]),
             tensor("one", &[], &[1.0]),
-            bytes("z", &[], proto::UINT8, &[zero]),
+            bytes("z again", &[], proto::UINT8, &[zero]),
             bytes("low", &[], proto::UINT8, &[low]),
             bytes("high", &[], proto::UINT8, &[high]),
         ];
@@ -854,8 +866,25 @@ fn bytes_of_seven_bits_end_where_int8_does() {
         assert_eq!(evaluate(&graph, &[-1.0; 3]), [value]);
         assert_eq!(quant.unwrap().quantize(1e6), 127);
     }
-    let error = model(0, 10, 200).unwrap_err();
-    assert!(error.contains("(Clip): clamps what is stored to [10.0, 200.0]"), "{error}");
+    assert_eq!(evaluate(&model(0, 0, 255).unwrap().graph, &[-1.0; 3]), [0.0]);
+    // Behind a pool, nothing is below zero.
+    let pooled = vec![
+        node("GlobalMaxPool", &["x"], "p"),
+        node("QuantizeLinear", &["p", "one", "z"], "q"),
+        node("Clip", &["q", "", "high"], "narrow"),
+        node("DequantizeLinear", &["narrow", "one", "z"], "y"),
+    ];
+    let constants = vec![
+        tensor("one", &[], &[1.0]),
+        bytes("z", &[], proto::UINT8, &[0]),
+        bytes("high", &[], proto::UINT8, &[127]),
+    ];
+    let graph = import(&file(&[1, 3, 2, 2], pooled, constants)).unwrap().graph;
+    let quant = artifact::Quant { scale: 1.0, zero_point: 0 };
+    assert_eq!((graph.nodes.len(), graph.nodes[1].quant), (2, Some(quant)));
+    let error = model(0, 0, 15).unwrap_err();
+    let what = "(Clip): clamps what is stored to [0.0, 15.0]; quantize it to 8 bits";
+    assert!(error.contains(what), "{error}");
 }
 
 #[test]
@@ -1003,6 +1032,7 @@ fn layers_that_a_file_leaves_in_floats_stay_so() {
         tensor("ws", &[], &[1.0 / 64.0]),
         identity("f"),
         tensor("s", &[], &[1.0]),
+        tensor("coarse", &[], &[3.0]),
         bytes("z", &[], proto::INT8, &[0]),
     ];
     let quants_of = |nodes: Vec<proto::Node>, pictures: &[Vec<f32>]| {
@@ -1049,6 +1079,19 @@ fn layers_that_a_file_leaves_in_floats_stay_so() {
     let (have, logits) = quants_of(ends, &[]).unwrap();
     assert_eq!(names(&have), ["input*", "a*", "a.int8", "b", "p", "p.float*", "y*"]);
     assert_eq!(logits, [7.0; 3]);
+    // What is computed in floats is stored as the file says, here in steps of 3.
+    let mut stored = pair("x", "s", "z", "xd").to_vec();
+    stored.extend([weights(), node("Conv", &["xd", "wd"], "a")]);
+    stored.extend(pair("a", "s", "z", "ad"));
+    stored.push(node("Conv", &["ad", "f"], "b"));
+    stored.extend(pair("b", "coarse", "z", "bd"));
+    stored.push(node("Conv", &["bd", "f"], "c"));
+    stored.push(node("GlobalMaxPool", &["c"], "p"));
+    stored.extend(pair("p", "s", "z", "y"));
+    let (have, logits) = quants_of(stored, &[]).unwrap();
+    let casts = ["input", "a", "a.float*", "b*", "b.int8", "b.float*", "c*", "c.int8", "p"];
+    assert_eq!(names(&have), casts);
+    assert_eq!(logits, [6.0; 3]);
     // Weights alone leave everything to be measured.
     let only = vec![weights(), node("Conv", &["x", "wd"], "a"), node("GlobalMaxPool", &["a"], "y")];
     assert!(quants_of(only, &[]).unwrap_err().to_string().contains("--calibration"));

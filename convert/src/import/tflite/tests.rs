@@ -14,6 +14,7 @@ const INT8: i8 = 9;
 
 const CONV_2D: i8 = 3;
 const DEQUANTIZE: i8 = 6;
+const FULLY_CONNECTED: i8 = 9;
 const RELU6: i8 = 21;
 const RESHAPE: i8 = 22;
 const SOFTMAX: i8 = 25;
@@ -156,6 +157,21 @@ fn softmax_between_ends_of_any_format_is_read() {
         let input = [0.0, 0.5, 1.0].repeat(4);
         assert_eq!(evaluate(&model.graph, &input), [0.0, 0.5, 1.0]);
     }
+}
+
+/// As old converters write weights: bytes around a zero point.
+#[test]
+fn weights_of_unsigned_bytes() {
+    let weights =
+        Value { data: vec![0, 100, 102, 200, 255, 100], ..value(&[2, 3], UINT8, Some((0.5, 100))) };
+    let values = [
+        value(&[1, 1, 1, 3], UINT8, Some((1.0, 0))),
+        weights,
+        value(&[1, 2], UINT8, Some((1.0, 128))),
+    ];
+    let graph = import(&file(&values, &[(FULLY_CONNECTED, &[0, 1], &[2])])).unwrap().graph;
+    // (−50, 0, 1) and (50, 77.5, 0).
+    assert_eq!(evaluate(&graph, &[1.0, 2.0, 4.0]), [-46.0, 205.0]);
 }
 
 /// A clamp at six, where nothing above can be stored, is one at zero; else it is named.

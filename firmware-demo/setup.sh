@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the firmware and the emulated tests need: QEMU, a linker and the Rust
+# Installs what the firmware and the emulated tests need: QEMU, an Arm compiler and the Rust
 # standard libraries of the targets. Does nothing where they are there already.
 #
 # Where rustup can add targets (`rustup target add`), it does. Debian 12 machines without
@@ -25,11 +25,11 @@ has_targets() { # TOOLCHAIN
 
 if ! command -v qemu-system-arm >/dev/null || ! command -v qemu-system-riscv32 >/dev/null ||
   ! command -v qemu-aarch64 >/dev/null ||
-  ! command -v aarch64-linux-gnu-gcc >/dev/null || ! command -v ld.lld-19 >/dev/null; then
-  say "installing QEMU, lld and the aarch64 C compiler"
+  ! command -v aarch64-linux-gnu-gcc >/dev/null; then
+  say "installing QEMU and the aarch64 C compiler"
   as_root apt-get update -qq
   as_root apt-get install -y -qq --no-install-recommends \
-    lld-19 qemu-system-arm qemu-system-misc qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
+    qemu-system-arm qemu-system-misc qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross >/dev/null
 fi
 
 if has_targets ""; then exit 0; fi
@@ -44,8 +44,12 @@ fi
 
 say "rustup has no such targets here: using Debian's Rust as toolchain 'deb'"
 as_root apt-get update -qq
-as_root apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src >/dev/null
+as_root apt-get install -y -qq --no-install-recommends rustc-web cargo-web rust-web-src lld-19 >/dev/null
 lib=/usr/lib/rustlib
+# The targets' linker, which rustup's toolchains bring along.
+bin=$lib/$(rustc -vV | sed -n 's/^host: //p')/bin
+as_root mkdir -p "$bin"
+[ -e "$bin/rust-lld" ] || as_root ln -s /usr/bin/lld-19 "$bin/rust-lld"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if [ ! -d $lib/$ARM64 ]; then

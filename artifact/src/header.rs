@@ -173,7 +173,8 @@ impl Header {
     }
 }
 
-/// Bytes of activation memory that a model needs, for `static ARENA: Arena<{ arena_len(MODEL) }>`.
+/// Bytes of activation memory that a model needs: `static ARENA: Arena<{ arena_len(MODEL) }>`, as
+/// the runtime's `Arena` shows.
 ///
 /// # Panics
 /// At compile time, where the bytes are not a model.

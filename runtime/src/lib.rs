@@ -35,6 +35,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[expect(unsafe_code, reason = "a static arena is lent as a whole")]
 mod arena;
 pub mod classify;
 mod isa;
@@ -53,15 +54,35 @@ pub use arena::{Aligned, Arena};
 pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, arena_len};
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
+#[doc(hidden)]
+pub use model::assert_runs;
 pub use session::{InputMut, Logits, Observation, Session, SessionError};
 #[cfg(feature = "signature")]
 pub use signature::PublicKey;
 
-/// Embeds a model, aligned as the reader wants it: `static MODEL: &[u8] = include_artifact!("m.edge");`
+/// Embeds a model, aligned as the reader wants it:
+///
+/// ```
+/// static MODEL: &[u8] = runtime::include_artifact!("../../models/resnet_8_cifar10.cortex-m.edge");
+/// const LEN: usize = runtime::arena_len(MODEL); // RAM, known at compile time
+/// assert!(LEN < 24 << 10);
+/// ```
+///
+/// What this build cannot run does not compile, such as a model for PCs in firmware:
+///
+/// ```compile_fail
+/// static MODEL: &[u8] = runtime::include_artifact!("../../models/resnet_8_cifar10.mpk");
+/// ```
 #[macro_export]
 macro_rules! include_artifact {
     ($path:expr) => {{
         static ALIGNED: &$crate::Aligned<[u8]> = &$crate::Aligned(*include_bytes!($path));
+        const _: () = $crate::assert_runs(&ALIGNED.0);
         &ALIGNED.0
     }};
 }
+
+/// The snippets of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

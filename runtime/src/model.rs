@@ -1,7 +1,7 @@
 //! A checked model, ready to run.
 
 use artifact::layout::has_columns;
-use artifact::{Artifact, ArtifactError, Dtype, Meta, Shape};
+use artifact::{Artifact, ArtifactError, Dtype, Header, Meta, Shape};
 
 /// A model that borrows the bytes of its file.
 #[derive(Debug, Clone, Copy)]
@@ -30,16 +30,11 @@ impl<'a> Model<'a> {
         Artifact::new_trusted(bytes).and_then(Self::built_in)
     }
 
-    /// Refuses what no kernel was built for.
     fn built_in(artifact: Artifact<'a>) -> Result<Self, ArtifactError> {
-        let header = artifact.header();
-        if cfg!(not(feature = "host")) && !has_columns(header.dtype, header.nr) {
-            return Err(ArtifactError::HostModel);
+        match refusal(artifact.header(), cfg!(feature = "host"), cfg!(feature = "float")) {
+            Some(error) => Err(error),
+            None => Ok(Self { artifact }),
         }
-        if cfg!(not(feature = "float")) && header.has_floats {
-            return Err(ArtifactError::FloatLayers);
-        }
-        Ok(Self { artifact })
     }
 
     /// Bytes of activation memory that a session needs.
@@ -90,5 +85,68 @@ impl<'a> Model<'a> {
     /// Operators in execution order.
     pub fn ops(&self) -> artifact::Ops<'a> {
         self.artifact.ops()
+    }
+}
+
+/// Refuses what no kernel was built for.
+const fn refusal(header: &Header, has_host: bool, has_float: bool) -> Option<ArtifactError> {
+    if !has_host && !has_columns(header.dtype, header.nr) {
+        Some(ArtifactError::HostModel)
+    } else if !has_float && header.has_floats {
+        Some(ArtifactError::FloatLayers)
+    } else {
+        None
+    }
+}
+
+/// Panics, at compile time, where this build cannot run an embedded model.
+#[doc(hidden)]
+pub const fn assert_runs(file: &[u8]) {
+    match Header::parse(file) {
+        Ok(header) => {
+            assert_refusal(refusal(&header, cfg!(feature = "host"), cfg!(feature = "float")));
+        }
+        Err(ArtifactError::UnsupportedVersion { .. }) => {
+            panic!("the embedded model has another version than this library; convert it again")
+        }
+        Err(_) => panic!("what is embedded is not an .edge model, or is cut short; see `convert`"),
+    }
+}
+
+const fn assert_refusal(refusal: Option<ArtifactError>) {
+    match refusal {
+        None => {}
+        Some(ArtifactError::FloatLayers) => panic!(
+            "some layers of the embedded model are floats; turn the runtime's feature `float` on"
+        ),
+        Some(_) => panic!(
+            "the embedded model is for PCs; use `convert --target cortex-m`, or turn the runtime's \
+             feature `host` on"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PC: &[u8] = include_bytes!("../../models/resnet_20_cifar10.edge");
+    const CORTEX_M: &[u8] = include_bytes!("../../models/resnet_8_cifar10.cortex-m.edge");
+
+    #[test]
+    fn firmware_refuses_what_it_has_no_kernels_for() {
+        let header = |file| Header::parse(file).unwrap();
+        assert_eq!(refusal(&header(PC), true, true), None);
+        assert_eq!(refusal(&header(PC), false, false), Some(ArtifactError::HostModel));
+        assert_eq!(refusal(&header(CORTEX_M), false, false), None);
+        let floats = Header { has_floats: true, ..header(CORTEX_M) };
+        assert_eq!(refusal(&floats, false, true), None);
+        assert_eq!(refusal(&floats, false, false), Some(ArtifactError::FloatLayers));
+    }
+
+    #[test]
+    #[should_panic(expected = "convert --target cortex-m")]
+    fn a_refusal_ends_the_build() {
+        assert_refusal(Some(ArtifactError::HostModel));
     }
 }

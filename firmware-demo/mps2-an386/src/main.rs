@@ -10,15 +10,14 @@ use mps2::Mps2;
 use runtime::{Arena, arena_len, include_artifact};
 
 static MODEL: &[u8] = include_artifact!(concat!(env!("OUT_DIR"), "/model.edge"));
-const ARENA_LEN: usize = arena_len(include_bytes!(concat!(env!("OUT_DIR"), "/model.edge")));
+static ARENA: Arena<{ arena_len(MODEL) }> = Arena::new();
 
 #[entry]
 fn main() -> ! {
     // SAFETY: TIMER0 of the AN386 image, at 25 MHz; nothing else uses it.
     let mut board = unsafe { Mps2::new(0x4000_0000, 40) };
-    let arena = cortex_m::singleton!(ARENA: Arena<ARENA_LEN> = Arena::new());
-    let result = match arena {
-        Some(arena) => demo::run(&mut board, MODEL, &mut arena.0),
+    let result = match ARENA.take() {
+        Some(arena) => demo::run(&mut board, MODEL, arena),
         None => Err("the arena is taken"),
     };
     board.exit(result)

@@ -27,7 +27,7 @@ use runtime::preprocess::{PixelFormat, RgbView};
 use runtime::{Arena, Model, Session, arena_len, include_artifact};
 
 static MODEL: &[u8] = include_artifact!(concat!(env!("OUT_DIR"), "/model.edge"));
-const ARENA_LEN: usize = arena_len(include_bytes!(concat!(env!("OUT_DIR"), "/model.edge")));
+static ARENA: Arena<{ arena_len(MODEL) }> = Arena::new();
 
 const WIDTH: usize = 160;
 const HEIGHT: usize = 120;
@@ -68,7 +68,7 @@ fn main() -> ! {
     let serial = UartTx::new_blocking(p.USART2, p.PA2, usart::Config::default());
     let (Ok(serial), Some(arena), Some(frame)) = (
         serial,
-        cortex_m::singleton!(ARENA: Arena<ARENA_LEN> = Arena::new()),
+        ARENA.take(),
         cortex_m::singleton!(FRAME: [u32; STRIDE * HEIGHT / 4] = [0; STRIDE * HEIGHT / 4]),
     ) else {
         stop()
@@ -76,7 +76,7 @@ fn main() -> ! {
     let mut board = Nucleo { serial };
 
     let watch = || -> Result<Infallible, &'static str> {
-        demo::run(&mut board, MODEL, &mut arena.0)?;
+        demo::run(&mut board, MODEL, arena)?;
         // The camera's clock: 16 MHz.
         let _clock = Mco::new(p.MCO1, p.PA8, Mco1Source::HSI, McoConfig::default());
         let mut bus = I2c::new_blocking(p.I2C2, p.PB10, p.PC12, i2c::Config::default());
@@ -99,8 +99,7 @@ fn main() -> ! {
             dcmi::Config::default(),
         );
         let model = Model::new_trusted(MODEL).map_err(|_| "the embedded model is refused")?;
-        let mut session =
-            Session::new(&model, &mut arena.0).map_err(|_| "the arena does not fit")?;
+        let mut session = Session::new(&model, arena).map_err(|_| "the arena does not fit")?;
         loop {
             block_on(camera.capture(frame)).map_err(|_| "the camera is faster than memory")?;
             let bytes = bytemuck::cast_slice(frame);

@@ -9,7 +9,7 @@ use riscv_rt::entry;
 use runtime::{Arena, arena_len, include_artifact};
 
 static MODEL: &[u8] = include_artifact!(concat!(env!("OUT_DIR"), "/model.edge"));
-const ARENA_LEN: usize = arena_len(include_bytes!(concat!(env!("OUT_DIR"), "/model.edge")));
+static ARENA: Arena<{ arena_len(MODEL) }> = Arena::new();
 
 /// QEMU's `virt` machine.
 struct Virt;
@@ -54,11 +54,11 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 #[entry]
 fn main() -> ! {
-    static mut ARENA: Arena<ARENA_LEN> = Arena::new();
-    let arena = &raw mut ARENA;
-    // SAFETY: the only reference, for this function runs once.
-    let arena = unsafe { &mut *arena };
-    match demo::run(&mut Virt, MODEL, &mut arena.0) {
+    let result = match ARENA.take() {
+        Some(arena) => demo::run(&mut Virt, MODEL, arena),
+        None => Err("the arena is taken"),
+    };
+    match result {
         Ok(()) => exit(PASS),
         Err(what) => {
             for part in ["error: ", what, "\n"] {

@@ -171,7 +171,7 @@ impl Assumption {
         match options[..] {
             [] if assumed.is_empty() => None,
             [] => Some(line),
-            [one] => Some(format!("{line}; {one} says otherwise")),
+            [one] if !one.contains(" and ") => Some(format!("{line}; {one} says otherwise")),
             _ => Some(format!("{line}; {} say otherwise", options.join(", "))),
         }
     }

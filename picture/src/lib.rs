@@ -283,11 +283,24 @@ fn refusal(head: &[u8]) -> &'static str {
         "a Photoshop document, not a picture; export it as JPEG or PNG"
     } else if head.starts_with(b"\x8fEDGE\r\n") {
         "a model, not a picture; give it with --model"
+    } else if is_other_model(head) {
+        "a model, not a picture; `convert` makes a device file (.edge) of it"
     } else if head.starts_with(b"%PDF") {
         "a PDF document, not a picture"
     } else {
         READ
     }
+}
+
+/// Whether a file begins as a checkpoint, ONNX, TensorFlow Lite, HDF5, safetensors, or PyTorch's and
+/// Keras' archives do.
+fn is_other_model(head: &[u8]) -> bool {
+    let is_checkpoint = head.windows(15).take(48).any(|text| text == b"edge-resnet.mpk");
+    let is_onnx = matches!(head, [0x08, 1..=32, 0x12 | 0x3a, ..]);
+    let is_safe = head.get(4..9) == Some(b"\0\0\0\0{");
+    let is_lite = head.get(4..8) == Some(b"TFL3");
+    let magics: [&[u8]; 4] = [b"\x89HDF", b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF", b"NRUB"];
+    is_checkpoint || is_onnx || is_safe || is_lite || magics.iter().any(|m| head.starts_with(m))
 }
 
 fn limits() -> Limits {
@@ -376,6 +389,24 @@ mod tests {
         assert_eq!(rgb16(&[0, 257, 514], ColorType::Rgb16), [0, 1, 2]);
         assert_eq!(rgb16(&[0, 257, 514, 0xffff], ColorType::Rgba16), [0, 1, 2]);
         assert!(to_rgb8(vec![0; 12], ColorType::Rgb32F).is_err());
+    }
+
+    #[test]
+    fn models_are_told_from_pictures() {
+        for head in [
+            &b"\x8fEDGE\r\n\x1a\x06\0"[..],
+            b"\x88\xa6format\xafedge-resnet.mpk\xa7version",
+            b"\x08\x08\x12\x07pytorch",
+            b"\x1c\0\0\0TFL3",
+            b"\x89HDF\r\n\x1a\n",
+            b"\x10\x01\0\0\0\0\0\0{\"fc.bias\"",
+            b"PK\x03\x04\0\0",
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j",
+        ] {
+            let error = decode(io::Cursor::new(head)).unwrap_err().to_string();
+            assert!(error.starts_with("a model, not a picture; "), "{error}");
+        }
+        assert!(refusal(b"some text").contains("not a picture in a format"));
     }
 
     #[test]

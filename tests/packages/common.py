@@ -43,14 +43,15 @@ def outcome(model, x, want, kind="logits", quantize="int8", tolerance=0.05, opti
 
 
 class Tally:
-    """Counts outcomes; what is to be refused must be so for a reason that has `names` in it."""
+    """Counts outcomes; what is to be refused must be so for a reason that has `names`, a text or several, in it."""
 
     def __init__(self):
         self.counts = {}
 
     def see(self, name, outcome, names=None):
         word = outcome.split(":")[0]
-        if word == "refused" and (names is None or names not in outcome):
+        names = [names] if isinstance(names, str) else names
+        if word == "refused" and (names is None or any(name not in outcome for name in names)):
             word = "WRONG"
         self.counts[word] = self.counts.get(word, 0) + 1
         print(f"{name:44} {'' if word in outcome else word + ' '}{outcome[:300]}", flush=True)

@@ -1,13 +1,14 @@
 //! `classify`: what a model says of photos, before any conversion.
 
 use crate::data::to_planes;
+use crate::options::open_model;
 use crate::train;
 use anyhow::Context;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use convert::checkpoint::Checkpoint;
 use convert::cli::describe;
-use convert::import::{self, Head, imagenet};
+use convert::import::{Head, imagenet};
 use runtime::classify::{Score, top_k};
 use serde::Serialize;
 use std::io::Write;
@@ -57,7 +58,7 @@ struct Answer<'a> {
 
 /// Classifies the photos; status 2 where one of them cannot be read.
 pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let checkpoint = import::open(&args.preset, Head::Required)?;
+    let checkpoint = open_model(&args.preset, Head::Required)?;
     let names = names(&checkpoint);
     let answers = answers(&checkpoint, &names, &args.photos, args.top.into())?;
     if args.json {

@@ -6,7 +6,7 @@ use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
 use crate::distributed::{self, world};
 use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
-use crate::options::{Machine, architecture, check_size};
+use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::resnet;
 use crate::train::{self, Recipe, Run, duration};
@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use artifact::Preprocess;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::Checkpoint;
-use convert::import::{self, Head};
+use convert::import::Head;
 use convert::resnet::{ResNetConfig, default_preprocess};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::OsString;
@@ -248,7 +248,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut base = match &args.model {
-        Some(path) => distributed::from_first(|| Ok(import::open(path, Head::Optional)?))?,
+        Some(path) => distributed::from_first(|| open_model(path, Head::Optional))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     if args.learning.grey {
@@ -388,7 +388,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     if let Some(page) = &args.report {
         report::check_extension("--report", page, "html")?;
     }
-    let checkpoint = import::open(&args.model, Head::Required)?;
+    let checkpoint = open_model(&args.model, Head::Required)?;
     let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();
     let mut notes = Vec::new();

@@ -6,9 +6,22 @@ use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "wgpu"))]
 use burn::tensor::DeviceKind;
 use clap::{Args, ValueEnum};
+use convert::checkpoint::{Assumption, Checkpoint};
+use convert::import::{self, Head};
 use convert::resnet::ResNetConfig;
 use core::fmt::{Display, Formatter};
 use serde::Serialize;
+use std::path::Path;
+
+/// Opens the model that a command works on. What its file does not tell is said on the standard error.
+pub(crate) fn open_model(path: &Path, head: Head) -> anyhow::Result<Checkpoint> {
+    let checkpoint = import::open(path, head)?;
+    if let Some(line) = Assumption::line(&checkpoint.assumed) {
+        let path = path.display();
+        eprintln!("{path}: {line} to `convert {path} -o net.mpk`, which makes a checkpoint of it");
+    }
+    Ok(checkpoint)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -568,16 +568,18 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `('storage', torch.FloatStorage, key, location, length, …)`.
+    /// `('storage', torch.FloatStorage, key, location, length, …)`, or what is no storage.
     fn persistent(&mut self) -> Result<(), String> {
         let id = self.pop()?;
-        let object = match self.objects.sequence(id) {
+        let id = match self.objects.sequence(id) {
             Some(&[tag, dtype, key, _, len, ..]) if self.objects.text(tag) == Some(b"storage") => {
-                Object::Storage { dtype, key, len }
+                self.objects.add(Object::Storage { dtype, key, len })
             }
-            _ => return Err("a pickle with an unknown kind of reference".into()),
+            // A class, with its source code.
+            Some(&[tag, class, ..]) if self.objects.text(tag) == Some(b"module") => class,
+            _ => OTHER,
         };
-        self.push(object);
+        self.stack.push(id);
         Ok(())
     }
 

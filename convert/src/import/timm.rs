@@ -105,8 +105,7 @@ fn is_plain_resnet(architecture: &str) -> bool {
     let stems: &[char] =
         if architecture.starts_with("resnetv2_") { &[] } else { &['c', 'd', 's', 't'] };
     let depth = depth.map(|depth| depth.strip_suffix(stems).unwrap_or(depth));
-    architecture == "test_resnet"
-        || depth.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
+    depth.is_some_and(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]

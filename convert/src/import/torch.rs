@@ -27,8 +27,9 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 }
 
 fn is_legacy(bytes: &[u8]) -> bool {
-    // The magic number of torch.save before 1.6, as a pickle of its own.
-    bytes.starts_with(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+    // The magic number of torch.save before 1.6, as a pickle of its own; newer ones have a frame.
+    let magic = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
+    bytes.first() == Some(&0x80) && [2, 11].iter().any(|at| bytes.get(*at..at + 13) == Some(magic))
 }
 
 fn is_safetensors(bytes: &[u8]) -> bool {
@@ -129,7 +130,11 @@ fn assembled(
     }
     add_parameterless_shortcuts(&config, &mut found);
     add_head(&config, &mut found);
-    let tensors = assemble(path, &config, found, extra)?;
+    let mut tensors = assemble(path, &config, found, extra);
+    if let Err(ImportError::Tensors { differences, .. }) = &mut tensors {
+        *differences += "\nas ONNX (torch.onnx.export) other networks are read, too";
+    }
+    let tensors = tensors?;
     let (side, [mean, std]) = (config.native_size(), IMAGENET_STATISTICS);
     assumed.push(Assumption::new(format!("{side}×{side} pixels"), Hints::SIZE));
     assumed.push(Assumption::new("ImageNet's mean and deviation", Assumption::STATISTICS));

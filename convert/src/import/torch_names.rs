@@ -354,9 +354,8 @@ fn architecture(
     let (mut widths, mut blocks) = (Vec::new(), Vec::new());
     while let Some([width, ..]) = conv(widths.len(), 0, 1) {
         let stack = widths.len();
-        if let Some([_, inputs, ..]) = conv(stack, 0, 2)
-            && inputs != width
-        {
+        let Some([_, inputs, ..]) = conv(stack, 0, 2) else { return Err(unknown()) };
+        if inputs != width {
             return Err(
                 "grouped convolutions (ResNeXt), which are not read; choose a ResNet".into()
             );

@@ -70,6 +70,7 @@ fn state_dicts_come_back_as_they_were() {
         // The rest is what a state dict does not hold.
         checkpoint.config.name = "back".into();
         checkpoint.samples.clear();
+        checkpoint.assumed.clear();
         checkpoint.training = TrainingRecord::default();
         std::fs::write(&back, to_safetensors(&checkpoint).unwrap()).unwrap();
         assert!(load(&back, Head::Required).unwrap() == checkpoint, "{}", path.display());

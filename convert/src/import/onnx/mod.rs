@@ -285,6 +285,11 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
         [_, h, w, Some(3)] => (Layout::Nhwc, 3, [h, w]),
         [_, Some(1), h, w] => (Layout::Nchw, 1, [h, w]),
         [_, h, w, Some(1)] => (Layout::Nhwc, 1, [h, w]),
+        [_, a, b, c] => match open_channels(file, &input.name).ok_or_else(wrong)? {
+            (Layout::Nchw, channels) if a.is_none() => (Layout::Nchw, channels, [b, c]),
+            (Layout::Nhwc, channels) if c.is_none() => (Layout::Nhwc, channels, [a, b]),
+            _ => return Err(wrong()),
+        },
         _ => return Err(wrong()),
     };
     if dims[0].is_some_and(|n| n > 1) {
@@ -294,6 +299,25 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
         return Err(format!("{}; name height and width by --input-size", wrong()));
     };
     Ok((layout, Shape::new(h, w, c), &input.name))
+}
+
+/// Layout and channels of a picture whose shape is open, as its first convolution has them.
+fn open_channels(file: &proto::Graph, input: &str) -> Option<(Layout, u16)> {
+    let conv = file.node.iter().find(|n| n.op_type == "Conv")?;
+    let mut weights = conv.input.get(1)?;
+    let quantized = file.node.iter().find(|n| n.output.first() == Some(weights));
+    if let Some(node) = quantized.filter(|n| n.op_type == "DequantizeLinear") {
+        weights = node.input.first()?;
+    }
+    let weights = file.initializer.iter().find(|t| t.name == *weights)?;
+    let group = conv.attribute.iter().find(|a| a.name == "group").and_then(|a| a.i).unwrap_or(1);
+    let channels = weights.dims.get(1)?.checked_mul(group)?;
+    let mut readers = file.node.iter().filter(|n| n.input.iter().any(|name| name == input));
+    let layout = match readers.any(|n| n.op_type == "Transpose") {
+        true => Layout::Nhwc,
+        false => Layout::Nchw,
+    };
+    u16::try_from(channels).ok().filter(|c| [1, 3].contains(c)).map(|c| (layout, c))
 }
 
 impl Importer<'_> {

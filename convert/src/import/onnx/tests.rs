@@ -414,6 +414,19 @@ fn refusals_name_the_node_and_the_remedy() {
     let open = file(&[-1, 3, -1, -1], whole(), vec![]).encode_to_vec();
     let model = onnx("m.onnx".as_ref(), &open, Some(6)).unwrap();
     assert_eq!(model.graph.input_shape(), Shape::new(6, 6, 3));
+    // As transformers exports it: the first convolution says how many channels there are.
+    let conv = || {
+        let padded = with_ints(node("Conv", &["x", "k"], "c"), "pads", &[1; 4]);
+        vec![padded, node("GlobalAveragePool", &["c"], "p"), node("Flatten", &["p"], "y")]
+    };
+    let filters = |c: usize| vec![tensor("k", &[2, c as i64, 3, 3], &vec![1.0; 18 * c])];
+    for (channels, dims) in [(3, [-1; 4]), (1, [-1; 4]), (3, [-1, -1, 6, 6])] {
+        let open = file(&dims, conv(), filters(channels)).encode_to_vec();
+        let model = onnx("m.onnx".as_ref(), &open, Some(6)).unwrap();
+        assert_eq!(model.graph.input_shape(), Shape::new(6, 6, channels as u16));
+    }
+    let two = file(&[-1; 4], conv(), filters(2)).encode_to_vec();
+    assert!(onnx("m.onnx".as_ref(), &two, Some(6)).is_err());
     let mut old = file(&[1, 3, 4, 4], whole(), vec![]);
     old.opset_import[0].version = Some(3);
     assert!(import(&old).unwrap_err().contains("another opset"));

@@ -3,8 +3,8 @@
 use crate::cli::Cli;
 use crate::model::{ModelFile, read_key};
 use crate::print::{self, Plain};
-use crate::sources::{self, Source};
-use crate::watch::{self, Watch};
+use crate::sources::{self, Skipped, Source};
+use crate::watch::{self, Kept, Watch};
 use crate::{EXIT_ANSWER, EXIT_ERROR, EXIT_NO_CLASS, npy};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
@@ -92,9 +92,11 @@ impl Classifier<'_> {
                 // First, so that nothing is missed while the others are classified.
                 let watch = self.cli.watch.as_deref().map(Watch::new).transpose()?;
                 self.printer.start()?;
-                for source in sources::expand(&self.cli.files) {
+                let mut skipped = Skipped::default();
+                for source in sources::expand(&self.cli.files, &mut skipped) {
                     self.source(source)?;
                 }
+                self.printer.skipped(&mut skipped)?;
                 if let Some(watch) = watch {
                     self.watch(watch)?;
                 }
@@ -105,17 +107,27 @@ impl Classifier<'_> {
 
     /// Classifies what appears in a folder; ends only by an error.
     fn watch(&mut self, mut watch: Watch<'_>) -> Result<()> {
+        let mut kept = self.cli.keep.map(Kept::new);
         loop {
             self.printer.out.flush()?;
             std::thread::sleep(watch::PAUSE);
             for path in watch.next()? {
-                self.source(Source::File(path))?;
+                let before = Kept::before(&path);
+                let is_answered = self.source(Source::File(path.clone()))?;
+                if let (true, Some(kept)) = (is_answered, &mut kept) {
+                    self.printer.out.flush()?;
+                    if let Err(e) = kept.add(path, before) {
+                        writeln!(self.printer.err, "edge-classify: {}", Plain(&format!("{e:#}")))?;
+                    }
+                }
             }
+            self.printer.skipped(&mut watch.skipped)?;
         }
     }
 
-    /// Classifies a picture; its failure is printed, and only printing can fail.
-    fn source(&mut self, source: Source) -> Result<()> {
+    /// Classifies a picture and tells whether there was an answer; its failure is printed, and only
+    /// printing can fail.
+    fn source(&mut self, source: Source) -> Result<bool> {
         let (name, picture, decode) = match source {
             Source::Stdin => {
                 let start = Instant::now();
@@ -131,10 +143,12 @@ impl Classifier<'_> {
         };
         let answer =
             picture.and_then(|picture| Ok((self.picture(&picture, decode)?, picture.note)));
+        let is_answered = answer.is_ok();
         match answer {
-            Ok((answer, note)) => self.printer.answer(&name, &answer, note),
-            Err(e) => self.printer.failure(&name, &e),
+            Ok((answer, note)) => self.printer.answer(&name, &answer, note)?,
+            Err(e) => self.printer.failure(&name, &e)?,
         }
+        Ok(is_answered)
     }
 
     fn picture(&mut self, picture: &Picture, decode: Duration) -> Result<Answer> {
@@ -279,6 +293,18 @@ impl Printer<'_> {
         } else if self.cli.json {
             let error = Some(error.as_str());
             self.item(&Item { file: name, classes: None, ms: None, note: None, error })?;
+        }
+        Ok(())
+    }
+
+    /// Counts and names what was not classified.
+    fn skipped(&mut self, skipped: &mut Skipped) -> Result<()> {
+        let lines = skipped.take_lines();
+        if !lines.is_empty() {
+            self.out.flush()?;
+        }
+        for line in lines {
+            writeln!(self.err, "edge-classify: {}", Plain(&line))?;
         }
         Ok(())
     }

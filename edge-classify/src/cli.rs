@@ -7,13 +7,16 @@ use runtime::Isa;
 use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
-Pictures: JPEG, PNG, WebP, BMP and GIF, told by their contents, at most 32768 pixels a side and
-512 MiB decoded. The EXIF orientation is applied. Transparent pictures are put on white. Of
-animated ones the first frame is classified, and a note says so. Folders are searched for files
-with a picture's suffix, in the order of their names; links to folders are not followed.
+Pictures: JPEG, PNG, WebP, BMP and GIF, told by their contents, at most
+32768 pixels a side and 512 MiB decoded. The EXIF orientation is applied.
+Transparent pictures are put on white. Of animated ones the first frame is
+classified, and a note says so. Folders are searched for files with a
+picture's suffix, in the order of their names; what else is in them is
+counted and named. Links to folders are not followed.
 
-Exit status: 0 an answer for each picture; 1 --threshold was given and some picture has no class
-that likely; 2 some picture (the others are still classified) or the whole run failed.
+Exit status: 0 an answer for each picture; 1 --threshold was given and some
+picture has no class that likely; 2 some picture (the others are still
+classified) or the whole run failed.
 
 A file named `bench` is given as ./bench.";
 
@@ -48,6 +51,11 @@ pub(crate) struct Cli {
     /// with --json, one object a line
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tensor", "logits"])]
     pub(crate) watch: Option<PathBuf>,
+
+    /// Delete pictures that --watch has answered, but for the newest N of them; never one that was in
+    /// the folder before, or has no answer
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub(crate) keep: Option<usize>,
 
     /// Classes to print for each picture, likeliest first
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = top)]

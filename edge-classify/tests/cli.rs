@@ -323,12 +323,49 @@ fn the_run_goes_on() {
     assert_eq!(files, ["missing.jpg", "a.jpg", "b.png", "deep.JPG"]);
     assert_eq!(json[2]["classes"][0]["label"], "red");
     assert_eq!(json[3]["classes"][0]["label"], "green");
-    assert_eq!(o.err.lines().count(), 2, "{}", o.err);
+    let failed = |o: &Outcome| o.err.lines().filter(|line| line.contains("g: ")).count();
+    assert_eq!(failed(&o), 2, "{}", o.err);
 
     fs::create_dir(bench.path("none")).unwrap();
     let o = bench.run(&["@/none"]);
     assert_eq!(o.code, EXIT_ERROR);
     assert!(o.err.contains("none: no pictures in this folder"), "{}", o.err);
+}
+
+/// What is in folders beside pictures is counted and named, and no failure.
+#[test]
+fn what_is_skipped_is_named() {
+    let bench = Bench::new();
+    bench.put("p/a.png", encode(quadrants(4, 4), ImageFormat::Png));
+    for i in 0..5 {
+        bench.put(&format!("p/phone{i}.HEIC"), b"\0\0\0\x18ftypheic\0\0\0\0");
+    }
+    bench.put("p/new.avif", b"\0\0\0\x18ftypavif\0\0\0\0");
+    bench.put("p/deep/scan.tif", b"II*\0\x08\0\0\0");
+    bench.put("p/it's.txt", "text");
+    bench.put("p/odd", jpeg_turned(1));
+    bench.put("p/.DS_Store", "not named");
+    bench.put("p/Thumbs.db", "not named");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(bench.path("gone.jpg"), bench.path("p/link.jpg")).unwrap();
+    let o = bench.run(&["@/p"]);
+    assert_eq!((o.code, o.out.lines().count()), (EXIT_ANSWER, 1), "{}", o.out);
+    for want in [
+        "skipped 5 files: a HEIC picture",
+        "/p/phone2.HEIC\n",
+        "and 2 more",
+        "skipped 1 file: an AVIF picture",
+        "skipped 1 file: a TIFF or raw picture",
+        "/p/deep/scan.tif",
+        "skipped 1 file: not a picture",
+        "/p/it's.txt",
+        "skipped 1 file: a picture whose name does not end so",
+        #[cfg(unix)]
+        "skipped 1 file: a link that leads nowhere",
+    ] {
+        assert!(o.err.contains(want), "{want}: {}", o.err);
+    }
+    assert!(!o.err.contains("DS_Store") && !o.err.contains("Thumbs"), "{}", o.err);
 }
 
 fn file_name(item: &Value) -> &str {
@@ -558,6 +595,48 @@ fn watches_a_folder() {
     let mut complaint = String::new();
     child.stderr.unwrap().read_to_string(&mut complaint).unwrap();
     assert!(complaint.contains("camera"), "{complaint}");
+    assert!(complaint.contains("skipped 1 file") && complaint.contains("notes.txt"), "{complaint}");
+}
+
+/// Only what was answered is deleted, and of that not the newest.
+#[test]
+fn keeps_the_newest_of_a_folder() {
+    let dir = TempDir::new().unwrap();
+    let (model, folder) = (dir.path().join("corner.edge"), dir.path().join("camera"));
+    fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
+    fs::create_dir(&folder).unwrap();
+    let save = |name: &str, color| {
+        let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
+        fs::write(folder.join(name), picture).unwrap();
+    };
+    save("before.png", RED);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
+    program.arg("--model").arg(&model).arg("--watch").arg(&folder).args(["--json", "--keep", "2"]);
+    // Named, so that it is known when the folder is watched.
+    program.arg(folder.join("before.png"));
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(file_name(&next()), "before.png");
+    fs::write(folder.join("broken.jpg"), "no picture").unwrap();
+    fs::write(folder.join("notes.txt"), "text").unwrap();
+    assert_eq!(file_name(&next()), "broken.jpg");
+    for name in ["1.png", "2.png", "3.png", "4.png"] {
+        save(name, BLUE);
+        assert_eq!(file_name(&next()), name);
+    }
+    // Deleted after the answer, before the next look.
+    save("5.png", RED);
+    assert_eq!(file_name(&next()), "5.png");
+    let mut left: Vec<_> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "3.png")
+        .collect();
+    left.sort();
+    assert_eq!(left, ["4.png", "5.png", "before.png", "broken.jpg", "notes.txt"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
@@ -569,6 +648,7 @@ fn usage_errors() {
         (&["--threshold", "nan", "x"][..], "from 0 to 1"),
         (&["--isa", "mmx", "x"][..], "scalar"),
         (&["--threads", "0", "x"][..], "0"),
+        (&["--keep", "2", "x"][..], "--watch"),
         (&["bench", "@/missing.edge"][..], "missing.edge"),
     ] {
         let o = bench.run(args);

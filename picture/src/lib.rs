@@ -32,6 +32,10 @@ const MAX_SIDE: u32 = 32_768;
 /// Most memory for decoded pixels, and the longest file.
 pub const MAX_BYTES: u64 = 512 << 20;
 
+/// Formats that are read.
+const FORMATS: [ImageFormat; 5] =
+    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif];
+
 /// Longest EXIF block, as in a JPEG.
 const MAX_EXIF: u64 = 1 << 16;
 
@@ -143,6 +147,21 @@ pub fn open(path: &Path) -> Result<Picture, PictureError> {
         return decode(BufReader::new(file));
     }
     read(&mut file)
+}
+
+/// What a file is, by its first bytes, that is named otherwise than the pictures that are read.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn describe(path: &Path) -> io::Result<&'static str> {
+    let mut head = Vec::new();
+    File::open(path)?.take(64).read_to_end(&mut head)?;
+    Ok(match image::guess_format(&head) {
+        Ok(format) if FORMATS.contains(&format) => {
+            "a picture whose name does not end so; rename it, as in x.jpg"
+        }
+        _ => refusal(&head),
+    })
 }
 
 /// Decodes what a stream (which cannot be sought) holds.

@@ -270,7 +270,18 @@ def torch_forms():
         net = torch_net(tail=tail, **options)
         return learned(prepare_qat_fx(net.train(), mapping, (pictures(1),)))
 
+    def after_training(backend, convert=True, **options):
+        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+        torch.backends.quantized.engine = backend
+        net = prepare_fx(torch_net(**options), ao.get_default_qconfig_mapping(backend), (pictures(1),))
+        net(pictures(24))
+        return convert_fx(net)
+
     softmax = lambda y: torch.softmax(y, 1)
+    for backend in ["x86", "qnnpack"]:
+        see(f"converted {backend}", after_training(backend), opset_version=13)
+        see(f"converted {backend}, mlp", after_training(backend, head="mlp"), opset_version=17)
+        see(f"converted {backend}, softmax", after_training(backend, tail=softmax), "softmax", opset_version=13)
     for backend in ["x86", "qnnpack", "fbgemm"]:
         for opset in [13, 17]:
             see(f"eager QAT {backend}, opset {opset}", eager(backend), opset_version=opset)
@@ -376,7 +387,7 @@ def tensorflow_forms():
         return model
 
     def case(name, model, span=(0, 1), io=None, kind="softmax", names=None, ops=("TFLITE_BUILTINS_INT8",),
-             calibrate=True, each=True, quantize="int8", tolerance=0.05, via=None):
+             calibrate=True, each=True, quantize="int8", tolerance=0.05, via=None, without=None):
         if WANTED not in name:
             return
         x = data(*span)
@@ -393,7 +404,15 @@ def tensorflow_forms():
             converter.target_spec.supported_types = [tf.float16]
         path = FOLDER / "model.tflite"
         with contextlib.redirect_stdout(io_module.StringIO()):
-            path.write_bytes(converter.convert())
+            if without:
+                debug = tf.lite.experimental
+                converter._experimental_new_quantizer = True
+                debugger = debug.QuantizationDebugger(
+                    converter=converter, debug_dataset=converter.representative_dataset,
+                    debug_options=debug.QuantizationDebugOptions(**without))
+                path.write_bytes(debugger.get_nondebug_quantized_model())
+            else:
+                path.write_bytes(converter.convert())
         session = tf.lite.Interpreter(str(path), experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF)
         session.allocate_tensors()
         [i], [o] = session.get_input_details(), session.get_output_details()
@@ -428,7 +447,10 @@ def tensorflow_forms():
     case("maximum, padded", net(pool=L.GlobalMaxPooling2D, pad=True))
     case("flattened", net(flat=True))
     case("relu6", net(relu="relu6"))
-    case("log softmax", net([], "logits"), kind="logits")
+    for what, options in {"dense layers": dict(denylisted_ops=["FULLY_CONNECTED"]),
+                          "convolutions": dict(denylisted_ops=["CONV_2D"]),
+                          "sums and means": dict(denylisted_ops=["ADD", "MEAN"])}.items():
+        case(f"{what} in floats", net(), without=options)
     case("int16 with int8 weights", net(), ops=["EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8"],
          names="int16")
     case("weights only", net(), calibrate=False, quantize="none", tolerance=0.06, ops=["TFLITE_BUILTINS"])

@@ -111,8 +111,8 @@ impl Calibration {
         let Some(int8) = &converted.int8 else { bail!("--float-layers is for int8 models") };
         if converted.has_floats() {
             bail!(
-                "--float-layers: the model has left layers in floats itself; with --calibration all \
-                 others become int8"
+                "--float-layers: the model leaves layers in floats itself; with --calibration those \
+                 become int8, and only what is named here stays in floats"
             );
         }
         Ok(with_floats(&converted.graph, int8, &nodes, model, options)?)

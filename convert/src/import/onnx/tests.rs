@@ -821,6 +821,24 @@ fn weights_of_unsigned_bytes() {
     }
 }
 
+/// Weights of 16 bits are floats here.
+#[test]
+fn weights_of_16_bits_are_not_rounded_again() {
+    let nodes = vec![
+        node("DequantizeLinear", &["w", "ws"], "wd"),
+        node("Conv", &["x", "wd"], "c"),
+        node("GlobalMaxPool", &["c"], "y"),
+    ];
+    let constants = vec![
+        bytes("w", &[1, 3, 1, 1], proto::INT16, &[-32_768, 5, 32_767]),
+        tensor("ws", &[], &[0.25]),
+    ];
+    let graph = import(&file(&[1, 3, 2, 2], nodes, constants)).unwrap().graph;
+    let conv = convolution(&graph, 1);
+    assert_eq!(conv.weights, [-8192.0, 1.25, 8191.75]);
+    assert!(conv.weight_scales.is_empty());
+}
+
 /// `DedicatedQDQPair`: each reader of a value has a QuantizeLinear of its own.
 #[test]
 fn readers_with_pairs_of_their_own_share_a_value() {

@@ -98,7 +98,7 @@ def export(net, raw=False, **options):
     return path
 
 
-def see_onnx(name, path, kind="logits", names=None, raw=False, tolerance=0.05, options=()):
+def see_onnx(name, path, kind="logits", names=None, raw=False, tolerance=0.05, quantize="int8"):
     import onnxruntime as ort
 
     x = pictures(12, raw).numpy()[4:]
@@ -113,8 +113,7 @@ def see_onnx(name, path, kind="logits", names=None, raw=False, tolerance=0.05, o
             print(f"{name:44} not run by onnxruntime itself: {str(error)[:120]}")
             return
         want = np.zeros((len(x), 7))
-    TALLY.see(name, outcome(path, x.transpose(0, 2, 3, 1), want, kind, tolerance=tolerance,
-                            options=options), names)
+    TALLY.see(name, outcome(path, x.transpose(0, 2, 3, 1), want, kind, quantize, tolerance), names)
 
 
 def onnx_forms():
@@ -220,6 +219,17 @@ def onnx_forms():
     if WANTED in "batch-norms not folded":
         path = export(torch_net(), training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
         see_onnx("batch-norms not folded", static(path))
+    for word, how, names in [("extended", level.ORT_ENABLE_EXTENDED, None),
+                             ("all", level.ORT_ENABLE_ALL, "ORT_ENABLE_EXTENDED")]:
+        if WANTED in f"floats saved {word}":
+            see_onnx(f"floats saved {word}", saved(how)(export(torch_net())), names=names,
+                     tolerance=1e-3, quantize="none")
+    if WANTED in "fp16 with float ends":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+        half = convert_float_to_float16(onnx.load(export(torch_net(), opset_version=19)), keep_io_types=True)
+        onnx.save(half, FOLDER / "half.onnx")
+        see_onnx("fp16 with float ends", FOLDER / "half.onnx", tolerance=0.01, quantize="none")
+        see_onnx("fp16 with float ends, qdq", static(FOLDER / "half.onnx"))
     if WANTED in "dynamic":
         quantize_dynamic(export(torch_net()), FOLDER / "dynamic.onnx")
         see_onnx("dynamic", FOLDER / "dynamic.onnx", names="quantize_static")

@@ -11,6 +11,7 @@ mod call;
 mod constant;
 mod fold;
 mod layers;
+mod order;
 mod qdq;
 mod qlinear;
 mod shapes;

@@ -3,6 +3,7 @@
 //! operands before and what quantizes its result behind. That is QDQ, which the importer knows.
 
 use super::constant::Constant;
+use super::order::order;
 use super::qdq::{LEAST, REMEDY};
 use crate::onnx_proto as proto;
 use prost::Message;
@@ -12,11 +13,13 @@ use std::path::Path;
 /// Scales and zero points that may be read beyond as many as the file has bytes.
 const ROOM: usize = 1 << 16;
 
-/// The graph without such operators.
+/// The graph without such operators, its nodes in the order of their computation.
 pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph, String> {
     let mut constants: HashMap<&str, &proto::Tensor> =
         graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    for node in &graph.node {
+    let order = order(&graph.node);
+    let nodes = || order.iter().map(|&i| &graph.node[i]);
+    for node in nodes() {
         let tensor = match node.op_type.as_str() {
             "Constant" => node.attribute.iter().find_map(|a| a.t.as_ref()),
             // Exporters write equal numbers once.
@@ -37,7 +40,7 @@ pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph
         initializers: Vec::new(),
         quantizers: HashMap::new(),
     };
-    for node in &graph.node {
+    for node in nodes() {
         expander.node(node).map_err(|e| format!("{}: {e}", super::describe(node)))?;
     }
     let Expander { nodes, initializers, .. } = expander;

@@ -821,6 +821,21 @@ fn weights_of_unsigned_bytes() {
     }
 }
 
+/// Some tools append nodes that others before them read; a circle is none of a network.
+#[test]
+fn nodes_may_stand_in_any_order() {
+    let nodes = vec![
+        node("Add", &["r", "r"], "s"),
+        node("Identity", &["s"], "y"),
+        node("Relu", &["p"], "r"),
+        node("GlobalMaxPool", &["x"], "p"),
+    ];
+    assert_eq!(logits(&file(&[1, 3, 1, 1], nodes.clone(), vec![])), [0.0, 2.0, 4.0]);
+    let circle = vec![node("Relu", &["y"], "r"), node("Relu", &["r"], "y")];
+    let error = import(&file(&[1, 3, 1, 1], circle, vec![])).unwrap_err();
+    assert!(error.contains("reads `y`, which nothing before it computes"), "{error}");
+}
+
 /// Weights of 16 bits are floats here.
 #[test]
 fn weights_of_16_bits_are_not_rounded_again() {

@@ -342,6 +342,65 @@ class Own(nn.Module):
 for name in ["classifier", "head", "out"]:
     case(f"own head {name}", lambda: Own(name), as_pth())
 
+class Children(nn.Module):
+    """As many cut a ResNet: a Sequential of its children."""
+
+    def __init__(self, key, behind=0):
+        super().__init__()
+        layers = list(net18().children())[:-1]
+        setattr(self, key, nn.Sequential(*layers))
+        self.key, self.fc = key, nn.Linear(512, 7)
+
+    def forward(self, x):
+        return self.fc(getattr(self, self.key)(x).flatten(1))
+
+
+for key in ["features", "backbone", "resnet"]:
+    case(f"children in {key}", lambda: Children(key), as_pth())
+case("children with their head", lambda: nn.Sequential(*list(net18().children())[:-1], nn.Flatten(), nn.Linear(512, 7)), as_pth())
+case("children as fastai", lambda: nn.Sequential(nn.Sequential(*list(net18().children())[:-2]), nn.Sequential(
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(512), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 7))), as_pth(),
+     refusal=["head", "fine-tuning makes a new one"])
+
+
+def renamed(pairs, net=net18):
+    def wrap(state):
+        out = {}
+        for name, value in state.items():
+            for before, after in pairs:
+                name = name.replace(before, after, 1) if name.startswith(before) else name
+            out[name] = value
+        return out
+    return wrap
+
+
+def as_functions(state):
+    """The names of weiaicunzai's pytorch-cifar100."""
+    out = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] in ("conv1", "bn1"):
+            name = f"conv1.{0 if parts[0] == 'conv1' else 1}.{parts[1]}"
+        elif parts[0].startswith("layer"):
+            stack, block, inner, *rest = int(parts[0][5:]) + 1, *parts[1:]
+            if inner.startswith(("conv", "bn")):
+                place = 3 * (int(inner[-1]) - 1) + inner.startswith("bn")
+                name = f"conv{stack}_x.{block}.residual_function.{place}.{rest[0]}"
+            else:
+                name = f"conv{stack}_x.{block}.shortcut.{'.'.join(rest)}"
+        out[name] = value
+    return out
+
+
+case("weiaicunzai ResNet-18", changed(lambda net: small_stem(net, False)), as_pth(wrap=as_functions))
+case("weiaicunzai ResNet-50", changed(lambda net: small_stem(net, False), "resnet50"), as_pth(wrap=as_functions))
+MM = [("conv1.", "stem."), ("bn1.", "stem.7."), ("fc.", "HEAD.")]
+in_mm = lambda state: {"meta": {"mmcls_version": "1.0"}, "state_dict": {
+    (f"head.{k}" if k.startswith("fc.") else "backbone." + renamed(MM)({k: 0}).popitem()[0]): v for k, v in state.items()}}
+case("MMPretrain resnetv1d", lambda: timm.create_model("resnet50d", num_classes=7), as_pth(wrap=in_mm))
+case("MMPretrain resnet", net18, as_pth(wrap=lambda state: {"state_dict": {
+    ("head." if k.startswith("fc") else "backbone.") + k: v for k, v in state.items()}}))
+
 # --- transformers ------------------------------------------------------------------------------------------------------
 R = transformers.ResNetConfig
 common = dict(num_labels=7, depths=[1, 2, 1, 1], embedding_size=16, hidden_sizes=[32, 64, 128, 256])

@@ -29,11 +29,10 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
-    /// Model to convert: a checkpoint (.mpk), an ONNX or TensorFlow Lite
-    /// classifier, a KerasHub preset (directory or
-    /// name), a saved Keras model (.keras, .h5), a PyTorch state dict (.safetensors, .pt, .pth, .th,
-    /// or Burn's .bpk),
-    /// hf://owner/name or kaggle://owner/model/framework/variation
+    /// Model to convert: a checkpoint (.mpk), an ONNX or TensorFlow Lite classifier, a KerasHub preset
+    /// (directory or name), a saved Keras model (.keras, .h5), a directory of timm or transformers, a
+    /// PyTorch state dict (.safetensors, .pt, .pth, .th, or Burn's .bpk), hf://owner/name or
+    /// kaggle://owner/model/framework/variation
     #[arg(required = true, value_name = "MODEL")]
     pub(super) model: Option<PathBuf>,
     /// Number format of weights and activations [default: int8, to .onnx none]

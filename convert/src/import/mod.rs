@@ -228,6 +228,18 @@ impl Hints {
     const STACK_STRIDES: Option<&'static str> = Some("--stack-strides");
     const BOTTLENECK_STRIDE: Option<&'static str> = Some("--bottleneck-stride");
     const STATE_DICT: Option<&'static str> = Some("--state-dict");
+
+    /// An option that was given and that only state dicts leave open.
+    fn of_state_dicts(&self) -> Option<&'static str> {
+        let given = [
+            (self.stem_pool.is_some(), Self::STEM_POOL),
+            (self.stem_stride.is_some(), Self::STEM_STRIDE),
+            (self.stack_strides.is_some(), Self::STACK_STRIDES),
+            (self.bottleneck_stride.is_some(), Self::BOTTLENECK_STRIDE),
+            (self.state_dict.is_some(), Self::STATE_DICT),
+        ];
+        given.into_iter().find_map(|(is_given, option)| option.filter(|_| is_given))
+    }
 }
 
 /// As [`open`], also of networks that are converted, but not trained.
@@ -309,6 +321,12 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
         }));
     }
     let bytes = read(path)?;
+    let is_state_dict =
+        bytes.starts_with(burnpack::MAGIC) || torch::is_one(&bytes) && !keras::is_saved(&bytes);
+    if let (false, Some(option)) = (is_state_dict, hints.of_state_dicts()) {
+        let what = format!("{option} is for state dicts, which this is not");
+        return Err(ImportError::unsupported(path, what));
+    }
     let is_named = |extension| path.extension().is_some_and(|e| e == extension);
     let graph = |model| Imported::Graph(Box::new(model));
     Ok(if tflite::is_one(&bytes) {
@@ -321,7 +339,7 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
         trainable(burnpack::burnpack(path, &bytes, head, hints)?)
     } else if keras::is_saved(&bytes) {
         trainable(keras::saved(path, &bytes, head)?)
-    } else if torch::is_one(&bytes) {
+    } else if is_state_dict {
         trainable(torch::state_dict(path, &bytes, head, hints)?)
     } else if let Some(what) = foreign::file(path, &bytes) {
         return Err(ImportError::unsupported(path, what));

@@ -89,7 +89,9 @@ pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         return Err(ImportError::unsupported(&config_path, what));
     }
     let classes = checkpoint.config.classes;
-    checkpoint.labels = config.label_names.unwrap_or_else(|| imagenet::labels_of(classes));
+    // Without a head, there is nothing to name.
+    let names = config.label_names.filter(|_| classes > 1);
+    checkpoint.labels = names.unwrap_or_else(|| imagenet::labels_of(classes));
     checkpoint.check().map_err(|what| ImportError::unsupported(dir, what))?;
     Ok(checkpoint)
 }

@@ -11,7 +11,8 @@
 //! | `post_bn` | | `norm` | |
 //! | `predictions` | `fc` | `head.fc` | `linear` |
 //!
-//! Those of transformers become torchvision's first ([`plain`]). The head may have any other name.
+//! Those of transformers and others become torchvision's first ([`plain`], [`as_torchvision`]). The head
+//! may have any other name.
 
 use super::{Head, Hints, identity_batch_norm};
 use crate::checkpoint::{Assumption, Tensor};
@@ -126,6 +127,60 @@ fn plain(name: &str) -> String {
     out.join(".")
 }
 
+/// Entries with torchvision's names where others are known by what stands beside them: a `Sequential`
+/// of the network's children (`0`, `1`, `4.0.conv1`), `MMPretrain`'s deep stem (`stem.0`), and blocks
+/// with a `residual_function` (`conv2_x.0.residual_function.0`).
+fn as_torchvision(entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
+    let forms = ["4.0.conv1.weight", "stem.6.weight", "conv2_x.0.residual_function.0.weight"];
+    let known = |form: &str| -> Vec<String> {
+        let prefixes = entries.keys().filter_map(|name| name.strip_suffix(form));
+        prefixes.filter(|p| p.is_empty() || p.ends_with('.')).map(Into::into).collect()
+    };
+    let [children, stems, functions] = forms.map(known);
+    let renamed = |name: &str| -> Option<String> {
+        let of = |prefixes: &[String]| {
+            let prefix = prefixes.iter().find(|p| name.starts_with(p.as_str()))?;
+            Some((prefix.clone(), &name[prefix.len()..]))
+        };
+        let numbered = |n: &str, first: usize| n.parse::<usize>().ok()?.checked_sub(first);
+        if let Some((prefix, rest)) = of(&children) {
+            let (n, rest) = rest.split_once('.')?;
+            let ours = match numbered(n, 0)? {
+                0 => "conv1".into(),
+                1 => "bn1".into(),
+                n @ 4..=7 => format!("layer{}", n - 3),
+                _ => return None,
+            };
+            return Some(format!("{prefix}{ours}.{rest}"));
+        }
+        if let Some((prefix, rest)) = of(&stems)
+            && let Some((n, rest)) = rest.strip_prefix("stem.")?.split_once('.')
+        {
+            let ours = if n == "7" { "bn1".into() } else { format!("conv1.{}", numbered(n, 0)?) };
+            return Some(format!("{prefix}{ours}.{rest}"));
+        }
+        let (prefix, rest) = of(&functions)?;
+        let ours = match *rest.split('.').collect::<Vec<_>>() {
+            ["conv1", "0", part] => format!("conv1.{part}"),
+            ["conv1", "1", part] => format!("bn1.{part}"),
+            [stack, block, "residual_function", n, part] => {
+                let stack = numbered(stack.strip_prefix("conv")?.strip_suffix("_x")?, 1)?;
+                let n = numbered(n, 0)?;
+                let layer = ["conv", "bn"].get(n % 3)?;
+                format!("layer{stack}.{block}.{layer}{}.{part}", n / 3 + 1)
+            }
+            [stack, block, "shortcut", n, part] => {
+                let stack = numbered(stack.strip_prefix("conv")?.strip_suffix("_x")?, 1)?;
+                format!("layer{stack}.{block}.shortcut.{n}.{part}")
+            }
+            _ => return None,
+        };
+        Some(format!("{prefix}{ours}"))
+    };
+    let named = |(name, entry): (String, Entry)| (renamed(&name).unwrap_or(name), entry);
+    entries.into_iter().map(named).collect()
+}
+
 /// Whether a name is one of the network's layers before the head.
 fn is_backbone(name: &str) -> bool {
     ["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"]
@@ -192,6 +247,7 @@ impl Network {
     ) -> Result<Self, String> {
         let entries: BTreeMap<String, Entry> =
             entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
+        let entries = as_torchvision(entries);
         let prefixes = prefixes(&entries);
         if prefixes.is_empty() {
             return Err(unknown(entries.keys()));
@@ -812,6 +868,56 @@ mod tests {
         };
         let network = find(entries(&wide, "")).unwrap();
         assert_eq!(network.config, ResNetConfig { name: "n".into(), ..wide });
+    }
+
+    #[test]
+    fn other_names_become_torchvisions_by_what_stands_beside_them() {
+        let renamed = |names: &[&str]| -> Vec<String> {
+            let entries = names.iter().map(|n| ((*n).to_owned(), Entry::new(n, None))).collect();
+            let named = as_torchvision(entries).into_iter();
+            let mut named: Vec<String> =
+                named.map(|(name, e)| format!("{} {name}", e.name)).collect();
+            named.sort();
+            named
+        };
+        assert_eq!(
+            renamed(&[
+                "b.0.weight",
+                "b.1.bias",
+                "b.4.0.conv1.weight",
+                "b.7.1.bn2.bias",
+                "fc.weight"
+            ]),
+            [
+                "b.0.weight b.conv1.weight",
+                "b.1.bias b.bn1.bias",
+                "b.4.0.conv1.weight b.layer1.0.conv1.weight",
+                "b.7.1.bn2.bias b.layer4.1.bn2.bias",
+                "fc.weight fc.weight",
+            ]
+        );
+        assert_eq!(
+            renamed(&["stem.0.weight", "stem.4.bias", "stem.6.weight", "stem.7.bias", "bn.bias"]),
+            [
+                "bn.bias bn.bias",
+                "stem.0.weight conv1.0.weight",
+                "stem.4.bias conv1.4.bias",
+                "stem.6.weight conv1.6.weight",
+                "stem.7.bias bn1.bias",
+            ]
+        );
+        let functions = [
+            ("conv1.0.weight", "conv1.weight"),
+            ("conv1.1.bias", "bn1.bias"),
+            ("conv2_x.0.residual_function.0.weight", "layer1.0.conv1.weight"),
+            ("conv3_x.0.shortcut.1.bias", "layer2.0.shortcut.1.bias"),
+            ("conv3_x.1.residual_function.4.bias", "layer2.1.bn2.bias"),
+            ("fc.bias", "fc.bias"),
+        ];
+        assert_eq!(
+            renamed(&functions.map(|(theirs, _)| theirs)),
+            functions.map(|(theirs, ours)| format!("{theirs} {ours}"))
+        );
     }
 
     #[test]

@@ -106,6 +106,12 @@ fn the_input_size_is_whatever_is_asked_for() {
     let tflite = fixture("tflite/int8.tflite");
     let error = open_any(&tflite, Head::Required, &hints).unwrap_err().to_string();
     assert!(error.contains("--input-size 33 cannot change"), "{error}");
+    // What the file says itself is not said otherwise in silence.
+    let hints = Hints { stem_pool: Some(true), ..Hints::default() };
+    for file in ["tflite/int8.tflite", "keras_legacy/even.h5"] {
+        let error = open_any(&fixture(file), Head::Required, &hints).unwrap_err().to_string();
+        assert!(error.contains("--stem-pool is for state dicts"), "{error}");
+    }
 }
 
 #[test]

@@ -210,6 +210,15 @@ impl NodeOp {
     }
 }
 
+/// Numbers whose last dimension counts three colors, in the opposite order.
+pub(crate) fn reverse_rgb(numbers: &mut [f32], colors: usize) -> Result<(), String> {
+    if colors != 3 {
+        return Err(format!("its input has {colors} channels; colors are three"));
+    }
+    numbers.chunks_exact_mut(3).for_each(<[f32]>::reverse);
+    Ok(())
+}
+
 /// Pixels of a filter.
 fn taps(filter: [u16; 2]) -> usize {
     usize::from(filter[0]) * usize::from(filter[1])
@@ -288,6 +297,44 @@ impl Graph {
     /// The value of the logits: the last node.
     pub fn output(&self) -> ValueId {
         self.nodes.len() - 1
+    }
+
+    /// Makes a network whose input has red and blue in each other's place one whose input has them in
+    /// theirs: what reads them gets its weights in the other order.
+    ///
+    /// # Errors
+    /// Another number of channels than three, or a network that does more with them than convolve,
+    /// scale, clamp and pool.
+    pub fn reverse_channels(&mut self) -> Result<(), String> {
+        let mut is_reversed = vec![false; self.nodes.len()];
+        is_reversed[0] = true;
+        let c = usize::from(self.input_shape().c);
+        for (id, node) in self.nodes.iter_mut().enumerate() {
+            let reversed: Vec<bool> = node.inputs.iter().map(|&i| is_reversed[i]).collect();
+            if !reversed.contains(&true) {
+                continue;
+            }
+            match &mut node.op {
+                NodeOp::Conv2d(conv) if reversed[1..] != [true] => {
+                    reverse_rgb(&mut conv.weights, c)?;
+                    continue;
+                }
+                NodeOp::BatchNorm { gamma, beta, mean, variance, .. } => {
+                    for part in [gamma, beta, mean, variance] {
+                        reverse_rgb(part, c)?;
+                    }
+                }
+                NodeOp::Affine { factor, addend, .. } => {
+                    reverse_rgb(factor, c)?;
+                    reverse_rgb(addend, c)?;
+                }
+                NodeOp::Relu | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
+                NodeOp::Add if reversed == [true; 2] => {}
+                _ => return Err(format!("`{}` mixes colors with others", node.name)),
+            }
+            is_reversed[id] = true;
+        }
+        Ok(())
     }
 
     /// How many operands of other nodes each value is; the output counts as read once more.

@@ -87,6 +87,9 @@ pub(crate) struct Attribute {
     pub s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub t: Option<Tensor>,
+    /// A branch.
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<Graph>>,
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
@@ -150,6 +153,8 @@ pub(crate) const INT16: i32 = 5;
 pub(crate) const INT32: i32 = 6;
 /// i64.
 pub(crate) const INT64: i32 = 7;
+/// One byte, zero or one.
+pub(crate) const BOOL: i32 = 9;
 /// IEEE half.
 pub(crate) const FLOAT16: i32 = 10;
 /// f64.

@@ -25,13 +25,13 @@ pub use keras::{LAYER_CLASSES, layer_order};
 pub(crate) use torch_names::torch_name;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, FORMAT, Tensor, TrainingRecord, VERSION};
-use crate::graph::GraphError;
+use crate::graph::{GraphError, reverse_rgb};
 use crate::hub::{Hub, HubError, Reference};
-use crate::model::FloatModel;
+use crate::model::{FloatModel, Source};
 use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, BottleneckStride, ResNetConfig};
 use artifact::{Preprocess, Shape};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -170,6 +170,28 @@ impl Imported {
         }
     }
 
+    /// Makes a network that takes colors in the opposite order one that takes them as they come.
+    fn reverse_channels(&mut self) -> Result<(), String> {
+        match self {
+            Self::Checkpoint(checkpoint) => {
+                let stem = checkpoint.config.stem();
+                let name = stem.first().map_or(String::new(), |s| format!("{}.weight", s.name));
+                let first = checkpoint.tensors.get_mut(&name).ok_or("without a first layer")?;
+                let mut weights = first.to_f32();
+                reverse_rgb(&mut weights, first.shape.last().copied().unwrap_or(0))?;
+                *first = Tensor::from_f32(&first.shape, &weights);
+                checkpoint.samples.clear();
+                Ok(())
+            }
+            Self::Graph(model) => {
+                if let Source::Onnx(source) = &mut model.source {
+                    source.is_reversed = true;
+                }
+                model.graph.reverse_channels()
+            }
+        }
+    }
+
     /// Makes the input `side` pixels high and wide. A graph has the size that its file says.
     fn resize(&mut self, side: u16) -> Result<(), String> {
         match self {
@@ -219,6 +241,13 @@ pub struct Hints {
     /// Which state dict of a training checkpoint with several, by the name that leads to it
     #[arg(long, value_name = "NAME")]
     pub state_dict: Option<String>,
+    /// The output that is a score for each class, of an ONNX or TensorFlow Lite model with several
+    #[arg(long, value_name = "NAME")]
+    pub output_node: Option<String>,
+    /// Order of the colors in the network's own input, which --mean and --std do not change:
+    /// pictures and tensors always come as rgb, and the first layer is rewritten for that
+    #[arg(long, value_enum, default_value_t)]
+    pub channels: Channels,
 }
 
 impl Hints {
@@ -240,6 +269,17 @@ impl Hints {
         ];
         given.into_iter().find_map(|(is_given, option)| option.filter(|_| is_given))
     }
+}
+
+/// Order of colors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Channels {
+    /// Red, green, blue.
+    #[default]
+    Rgb,
+    /// Blue, green, red, as OpenCV's pictures: Caffe's networks, and keras.applications' ResNet50,
+    /// ResNet101 and ResNet152
+    Bgr,
 }
 
 /// As [`open`], also of networks that are converted, but not trained.
@@ -302,6 +342,15 @@ fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportErro
     if let Some(side) = hints.size {
         imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
     }
+    if let (Imported::Checkpoint(_), Some(name)) = (&imported, &hints.output_node) {
+        let what = format!("--output-node {}: it has but one output", name.escape_debug());
+        return Err(ImportError::unsupported(path, what));
+    }
+    if hints.channels == Channels::Bgr {
+        imported
+            .reverse_channels()
+            .map_err(|what| ImportError::unsupported(path, format!("--channels bgr: {what}")))?;
+    }
     Ok(imported)
 }
 
@@ -330,9 +379,9 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
     let is_named = |extension| path.extension().is_some_and(|e| e == extension);
     let graph = |model| Imported::Graph(Box::new(model));
     Ok(if tflite::is_one(&bytes) {
-        graph(tflite::tflite(path, &bytes, hints.size)?)
+        graph(tflite::tflite(path, &bytes, hints)?)
     } else if onnx::is_one(&bytes) {
-        graph(onnx::onnx(path, &bytes, hints.size)?)
+        graph(onnx::onnx(path, &bytes, hints)?)
     } else if bytes.starts_with(hdf5::MAGIC) {
         trainable(keras::legacy(path, bytes)?)
     } else if bytes.starts_with(burnpack::MAGIC) {
@@ -344,9 +393,9 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
     } else if let Some(what) = foreign::file(path, &bytes) {
         return Err(ImportError::unsupported(path, what));
     } else if is_named("tflite") {
-        graph(tflite::tflite(path, &bytes, hints.size)?)
+        graph(tflite::tflite(path, &bytes, hints)?)
     } else if is_named("onnx") {
-        graph(onnx::onnx(path, &bytes, hints.size)?)
+        graph(onnx::onnx(path, &bytes, hints)?)
     } else if is_named("mpk") || matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
         trainable(Checkpoint::from_bytes(&bytes, &path.display().to_string())?)
     } else {

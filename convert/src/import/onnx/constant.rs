@@ -52,15 +52,37 @@ impl Constant {
             tensor.raw_data.as_slice()
         };
         let values = values(tensor, raw)?;
-        let found = match &values {
-            Values::Float(v) => v.len(),
-            Values::Int(v) => v.len(),
-        };
-        if found != len {
-            return Err(format!("{found} numbers for dimensions {dims:?}"));
-        }
         let data_type = tensor.data_type.unwrap_or_default();
-        Ok(Self { data_type, ..Self::new(dims, values) })
+        let constant = Self { data_type, ..Self::new(dims, values) };
+        if constant.len() != len {
+            return Err(format!("{} numbers for dimensions {:?}", constant.len(), constant.dims));
+        }
+        Ok(constant)
+    }
+
+    /// How many numbers it has.
+    pub(super) fn len(&self) -> usize {
+        match &self.values {
+            Values::Float(values) => values.len(),
+            Values::Int(values) => values.len(),
+        }
+    }
+
+    /// Its numbers, wide enough for integers, too.
+    pub(super) fn wide(&self) -> Vec<f64> {
+        match &self.values {
+            Values::Float(values) => values.iter().map(|&v| v.into()).collect(),
+            Values::Int(values) => values.iter().map(|&v| v as f64).collect(),
+        }
+    }
+
+    /// Numbers that were computed of this one's, of the same kind.
+    pub(super) fn like(&self, dims: Vec<usize>, values: Vec<f64>) -> Self {
+        let values = match self.values {
+            Values::Float(_) => Values::Float(values.into_iter().map(|v| v as f32).collect()),
+            Values::Int(_) => Values::Int(values.into_iter().map(|v| v as i64).collect()),
+        };
+        Self::new(dims, values)
     }
 
     /// Its numbers as floats.
@@ -86,6 +108,9 @@ impl Constant {
         self.values = match self.values {
             Values::Int(values) if is_real => {
                 Values::Float(values.iter().map(|&v| v as f32).collect())
+            }
+            Values::Float(values) if data_type == proto::BOOL => {
+                Values::Int(values.iter().map(|&v| (v != 0.0).into()).collect())
             }
             Values::Float(values) if !is_real => {
                 Values::Int(values.iter().map(|&v| v as i64).collect())
@@ -212,9 +237,11 @@ fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
         proto::UINT16 if stored => {
             Values::Int(numbers(raw, |bytes| u16::from_le_bytes(bytes).into())?)
         }
-        proto::UINT8 if stored => Values::Int(raw.iter().map(|&v| v.into()).collect()),
+        proto::UINT8 | proto::BOOL if stored => {
+            Values::Int(raw.iter().map(|&v| v.into()).collect())
+        }
         proto::INT8 if stored => Values::Int(raw.iter().map(|&v| (v as i8).into()).collect()),
-        proto::INT32 | proto::INT16 | proto::UINT16 | proto::UINT8 | proto::INT8 => {
+        proto::INT32 | proto::INT16 | proto::UINT16 | proto::UINT8 | proto::INT8 | proto::BOOL => {
             Values::Int(tensor.int32_data.iter().map(|&v| v.into()).collect())
         }
         other => {

@@ -1,17 +1,24 @@
 //! What each operator of ONNX becomes.
 
 use super::call::Call;
-use super::constant::Constant;
+use super::constant::{Constant, Values};
 use super::fold::folded;
-use super::{Importer, Layout, Map, Value};
+use super::view::{Side, View, len};
+use super::{Importer, Map, Value};
 use crate::graph::{Conv, NodeOp};
 use crate::onnx_proto as proto;
 use artifact::{Padding, PoolKind, Shape};
+use std::rc::Rc;
+
+/// Most numbers that a layer's weights have.
+const MAX_WEIGHTS: usize = 1 << 28;
+/// Most channels of a map that is made of maps side by side, where they are more than a pixel: each
+/// takes a convolution.
+const MAX_JOINED: usize = 32;
 
 impl Importer<'_> {
-    /// Walks over one node.
+    /// Walks over one node. What is not read is an error only where something reads it that is.
     pub(super) fn node(&mut self, node: &proto::Node) -> Result<(), String> {
-        let output = node.output.first().ok_or("computes nothing")?;
         let mut operands = Vec::with_capacity(node.input.len());
         for name in &node.input {
             operands.push(match self.values.get(name) {
@@ -24,97 +31,188 @@ impl Importer<'_> {
             });
         }
         let call = Call { node, operands };
-        let on_picture = call.operands.iter().flatten().any(|v| !matches!(v, Value::Constant(_)));
-        let probabilities =
-            |v: &Value| if let Value::Probabilities(x) = v { Some(*x) } else { None };
-        let value = match call.operands.iter().flatten().find_map(probabilities) {
-            Some(x) => self.tail(&call, x)?,
-            None if on_picture => self.layer(&call)?,
-            None => Value::Constant(folded(&call)?),
-        };
-        if self.values.insert(output.clone(), value).is_some() {
-            return Err(format!("computes `{}` a second time", output.escape_debug()));
+        if call.node.op_type == "If" {
+            return self.branch(&call);
+        }
+        let on_picture = call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_)));
+        let values = if on_picture { self.layer(&call)? } else { self.constant(&call)? };
+        self.computed(node, values)
+    }
+
+    /// Keeps what a node computes.
+    fn computed(&mut self, node: &proto::Node, values: Vec<Value>) -> Result<(), String> {
+        if node.output.is_empty() {
+            return Err("computes nothing".into());
+        }
+        for (name, value) in node.output.iter().zip(values) {
+            if !name.is_empty() && self.values.insert(name.clone(), value).is_some() {
+                return Err(format!("computes `{}` a second time", name.escape_debug()));
+            }
         }
         Ok(())
     }
 
-    pub(super) fn shape(&self, map: Map) -> Shape {
+    /// An operator on constants alone, whose numbers count.
+    fn constant(&mut self, call: &Call<'_>) -> Result<Vec<Value>, String> {
+        // What only has another name is not computed again.
+        if let ("Identity" | "Dropout", Some(value)) = (call.node.op_type.as_str(), call.operand(0))
+        {
+            return Ok(vec![value.clone()]);
+        }
+        let constants = folded(call)?;
+        let numbers = constants.iter().map(Constant::len).sum();
+        // A constant's numbers are the file's.
+        if call.node.op_type == "Constant" {
+            self.stored(numbers);
+        } else {
+            self.spend(numbers)?;
+        }
+        Ok(constants.into_iter().map(|constant| Value::Constant(Rc::new(constant))).collect())
+    }
+
+    /// The branch that is taken, where the condition is known.
+    fn branch(&mut self, call: &Call<'_>) -> Result<(), String> {
+        let condition = call.constant(0).map_err(|_| "a condition that depends on the picture")?;
+        let taken = condition.to_floats().first().is_some_and(|&v| v != 0.0);
+        let name = if taken { "then_branch" } else { "else_branch" };
+        let graph = call.attribute(name).and_then(|a| a.g.as_ref());
+        let graph = graph.ok_or_else(|| format!("without a {name}"))?;
+        self.constants(graph)?;
+        for node in &graph.node {
+            self.node(node).map_err(|e| format!("{}: {e}", super::describe(node)))?;
+        }
+        let values: Option<Vec<Value>> =
+            graph.output.iter().map(|output| self.values.get(&output.name).cloned()).collect();
+        self.computed(call.node, values.ok_or("a branch that computes nothing")?)
+    }
+
+    /// The shape of a map in the graph.
+    pub(super) fn shape(&self, map: &Map) -> Shape {
         self.graph.nodes[map.id].shape
+    }
+
+    /// The dimensions of a map as the file has them.
+    pub(super) fn dims(&self, map: &Map) -> Vec<usize> {
+        map.view.dims(self.shape(map))
     }
 
     pub(super) fn push(
         &mut self,
         call: &Call<'_>,
         op: NodeOp,
-        inputs: &[Map],
-        layout: Layout,
-    ) -> Result<Value, String> {
-        let name = if call.node.name.is_empty() { &call.node.output[0] } else { &call.node.name };
+        inputs: &[&Map],
+        view: View,
+    ) -> Result<Map, String> {
         let ids: Vec<usize> = inputs.iter().map(|m| m.id).collect();
-        let id =
-            self.graph.push(name.trim_start_matches('/'), op, &ids).map_err(|e| e.to_string())?;
-        Ok(Value::Map(Map { id, layout, border: None }))
+        self.push_on(call, op, &ids, view)
+    }
+
+    /// Appends a node on values of the graph; `view` is how the file sees it.
+    pub(super) fn push_on(
+        &mut self,
+        call: &Call<'_>,
+        op: NodeOp,
+        inputs: &[usize],
+        view: View,
+    ) -> Result<Map, String> {
+        let first = call.node.output.first().map_or("", String::as_str);
+        let name = if call.node.name.is_empty() { first } else { &call.node.name };
+        let id = self.graph.push(name.trim_start_matches('/'), op, inputs);
+        let id = id.map_err(|e| e.to_string())?;
+        Ok(Map { id, view: view.of(self.graph.nodes[id].shape), border: None, is_softmax: false })
+    }
+
+    /// Room for weights of these dimensions.
+    pub(super) fn zeros(&mut self, dims: &[usize]) -> Result<Vec<f32>, String> {
+        let len = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let len = len.filter(|&len| len <= MAX_WEIGHTS);
+        let len = len.ok_or_else(|| format!("takes weights of {dims:?}, which are too many"))?;
+        self.spend(len)?;
+        Ok(vec![0.0; len])
     }
 
     /// An operator on what depends on the picture.
-    pub(super) fn layer(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        match call.node.op_type.as_str() {
+    fn layer(&mut self, call: &Call<'_>) -> Result<Vec<Value>, String> {
+        let value = match call.node.op_type.as_str() {
             "Conv" => self.conv(call),
             "Gemm" | "MatMul" => self.dense(call),
             "BatchNormalization" => self.batch_norm(call),
             "Relu" => {
                 let x = call.map(0)?;
-                self.push(call, NodeOp::Relu, &[x], x.layout)
+                Ok(Value::Map(self.push(call, NodeOp::Relu, &[&x], x.view.clone())?))
             }
             "Clip" => self.clip(call),
             "Add" | "Sub" | "Mul" | "Div" | "Sum" => self.arithmetic(call),
+            "Neg" => {
+                let x = call.map(0)?;
+                let c = usize::from(self.shape(&x).c);
+                Ok(Value::Map(self.scaled(call, &x, vec![-1.0; c], vec![0.0; c])?))
+            }
             "MaxPool" => self.pool(call, PoolKind::Max),
             "AveragePool" => self.pool(call, PoolKind::Average),
-            "GlobalMaxPool" => self.global_pool(call, PoolKind::Max, None, true),
-            "GlobalAveragePool" => self.global_pool(call, PoolKind::Average, None, true),
-            "ReduceMean" | "ReduceMax" => self.reduce(call),
+            "GlobalMaxPool" => self.global_pool(call, PoolKind::Max),
+            "GlobalAveragePool" => self.global_pool(call, PoolKind::Average),
+            "ReduceMean" | "ReduceMax" | "ReduceSum" => self.reduce(call),
             "Pad" => self.pad(call),
             "Transpose" => self.transpose(call),
             "Flatten" => self.flatten(call),
             "Reshape" => self.reshape(call),
-            "Squeeze" | "Unsqueeze" => self.squeeze(call),
-            "Shape" => {
-                let x = call.map(0)?;
-                Ok(Value::Constant(Constant::ints(x.layout.dims(self.shape(x)))))
-            }
+            "Squeeze" => self.squeeze(call),
+            "Unsqueeze" => self.unsqueeze(call),
+            "Slice" => self.slice(call),
+            "Gather" | "GatherND" => self.gather(call),
+            "Split" => return self.split(call),
+            "Concat" => self.concat(call),
+            "Shape" => self.shape_of(call),
             "Softmax" | "LogSoftmax" => self.softmax(call),
+            "Log" => match call.any(0)? {
+                x if x.is_softmax => Ok(Value::Map(x)),
+                _ => Err("is read of a softmax alone".into()),
+            },
+            "Cast" => self.cast(call),
             "QuantizeLinear" => self.quantize(call),
             "DequantizeLinear" => self.dequantize(call),
-            "Identity" | "Dropout" | "Cast" => Ok(Value::Map(call.bordered(0)?)),
+            "Identity" | "Dropout" => Ok(Value::Map(call.any(0)?)),
             _ => Err("is read for constants alone".into()),
-        }
+        };
+        Ok(vec![value?])
     }
 
     fn conv(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.bordered(0)?;
-        if x.layout != Layout::Nchw {
-            return Err("its input is no map of [1, channels, height, width]".into());
-        }
+        let mut x = call.bordered(0)?;
         if call.int("group", 1) != 1 {
-            return Err(format!("{} groups, but only one is read", call.int("group", 1)));
+            return Err(format!(
+                "{} groups, but only one is read; take a network without grouped or depthwise \
+                 convolutions, such as a ResNet",
+                call.int("group", 1)
+            ));
         }
         let weights = call.constant(1)?;
         let [c_out, c_in, kh, kw] = weights.dims[..] else {
-            return Err(format!("weights of shape {:?}", weights.dims));
+            return Err(format!(
+                "weights of shape {:?}, but those of pictures are read",
+                weights.dims
+            ));
         };
-        if c_in != usize::from(self.shape(x).c) {
-            return Err(format!("weights for {c_in} channels, the input has {}", self.shape(x).c));
-        }
+        let c = x.view.seen(self.shape(&x)).c;
         let filter = [kh, kw].map(|k| k as i64);
-        let (filter, stride, padding) = self.window(call, x, Some(filter), 0.0)?;
+        let mut window = self.filter_window(call, &x, filter)?;
+        if x.border.is_some() && !window.fits() {
+            // More than a filter may have itself.
+            x = self.bordered(call, &x)?;
+            window = self.filter_window(call, &x, filter)?;
+        }
+        if c_in != usize::from(c) {
+            return Err(format!("weights for {c_in} channels, the input has {c}"));
+        }
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
         let conv = Conv {
-            weights: finite(weights.to_floats())?,
+            weights: self.of_channels(&x, finite(weights.to_floats())?)?,
             bias: finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
-            filter,
-            stride,
-            padding,
+            filter: window.filter,
+            stride: window.stride,
+            padding: window.padding,
             relu: false,
             residual: false,
             weight_scales: weights.steps(),
@@ -122,55 +220,100 @@ impl Importer<'_> {
         if conv.bias.len() != c_out {
             return Err(format!("{} biases for {c_out} outputs", conv.bias.len()));
         }
-        self.push(call, NodeOp::Conv2d(conv), &[x], x.layout)
+        Ok(Value::Map(self.slid(call, NodeOp::Conv2d(conv), &x, &x.view.settled())?))
     }
 
+    /// Weights whose innermost dimension counts the channels that the file means, as weights of all
+    /// channels of the map.
+    fn of_channels(&mut self, x: &Map, weights: Vec<f32>) -> Result<Vec<f32>, String> {
+        let channels = x.view.channels();
+        if channels.is_empty() {
+            return Ok(weights);
+        }
+        let c = usize::from(self.shape(x).c);
+        let mut spread = self.zeros(&[weights.len() / channels.len(), c])?;
+        let rows = spread.chunks_exact_mut(c).zip(weights.chunks_exact(channels.len()));
+        for (row, seen) in rows {
+            for (weight, &channel) in seen.iter().zip(channels) {
+                row[usize::from(channel)] += weight;
+            }
+        }
+        Ok(spread)
+    }
+
+    /// A product with weights, of the channels of each pixel or of a whole map that lies in a row.
     fn dense(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let x = call.map(0)?;
-        let shape = self.shape(x);
-        let weights = call.constant(1)?;
+        let shape = self.shape(&x);
         let gemm = call.node.op_type == "Gemm";
         let factors = [call.float("alpha", 1.0), call.float("beta", 1.0)];
         if gemm && (factors != [1.0; 2] || call.int("transA", 0) != 0) {
             return Err(format!("alpha and beta {factors:?}, or a transposed input"));
         }
-        if !matches!(x.layout, Layout::FlatChw | Layout::FlatHwc) {
-            return Err("its input is not flat".into());
-        }
-        let weights = if call.int("transB", 0) != 0 {
-            Some(weights.clone())
-        } else {
-            weights.transposed(&[1, 0])
+        let Some(last) = x.view.rank().checked_sub(1) else {
+            return Err("its input is a single number".into());
         };
-        let weights = weights.filter(|w| w.dims.len() == 2 && w.dims[1] == shape.len());
-        let weights = weights.ok_or_else(|| {
-            format!("weights that do not fit an input of {} numbers", shape.len())
-        })?;
+        let counted = self.dims(&x)[last];
+        let weights = call.constant(1)?;
+        let weights = match weights.dims[..] {
+            [_, _] if call.int("transB", 0) != 0 => weights.clone(),
+            [_, _] => weights.transposed(&[1, 0]).ok_or("weights of another shape")?,
+            _ => {
+                return Err(format!(
+                    "weights of shape {:?}, but two dimensions are read",
+                    weights.dims
+                ));
+            }
+        };
+        if weights.dims[1] != counted {
+            return Err(format!(
+                "weights for {} numbers, the input {:?} has {counted}",
+                weights.dims[1],
+                self.dims(&x)
+            ));
+        }
         let outputs = weights.dims[0];
         let bias = match call.optional(2)? {
-            Some(bias) if bias.dims.iter().product::<usize>() == outputs => bias.to_floats(),
+            Some(bias) if bias.len() == outputs => bias.to_floats(),
+            Some(bias) if bias.len() == 1 => vec![bias.to_floats()[0]; outputs],
             Some(bias) => return Err(format!("biases of shape {:?}", bias.dims)),
             None => vec![0.0; outputs],
         };
-        // A convolution with one window, the whole map.
-        let [h, w, c] = [shape.h, shape.w, shape.c].map(usize::from);
-        let weights = match x.layout {
-            Layout::FlatChw => Constant { dims: vec![outputs, c, h, w], ..weights }
-                .transposed(&[0, 2, 3, 1])
-                .ok_or("weights of another shape")?,
-            _ => weights,
+        // Of each pixel, or with one window, the whole map.
+        let is_pixel = match (x.view.sides(last), x.view.side(last, shape)) {
+            ([Side::Channel], _) => true,
+            ([], Some(Side::Row | Side::Column)) => false,
+            ([], _) => x.view.seen(shape).c == 1,
+            _ => false,
+        };
+        let (weights, filter) = if is_pixel {
+            (weights, [1, 1])
+        } else {
+            let sides = x.view.row().ok_or_else(|| {
+                format!("its input {:?} is neither a row nor channels last", self.dims(&x))
+            })?;
+            let seen = x.view.seen(shape);
+            let dims = core::iter::once(outputs).chain(sides.iter().map(|&s| len(s, seen)));
+            let mut order: Vec<usize> = (0..sides.len()).collect();
+            order.sort_by_key(|&i| sides[i]);
+            let order: Vec<usize> =
+                core::iter::once(0).chain(order.into_iter().map(|i| i + 1)).collect();
+            let weights = weights.reshaped(dims.collect());
+            (weights.transposed(&order).ok_or("weights of another shape")?, [shape.h, shape.w])
         };
         let conv = Conv {
-            weights: finite(weights.to_floats())?,
+            weights: self.of_channels(&x, finite(weights.to_floats())?)?,
             bias: finite(bias)?,
-            filter: [shape.h, shape.w],
+            filter,
             stride: [1, 1],
             padding: Padding::default(),
             relu: false,
             residual: false,
             weight_scales: weights.steps(),
         };
-        self.push(call, NodeOp::Conv2d(conv), &[x], Layout::FlatChw)
+        let map = self.push(call, NodeOp::Conv2d(conv), &[&x], x.view.settled())?;
+        let view = map.view.clone().counting(last, Vec::new(), self.shape(&map));
+        Ok(Value::Map(Map { view, ..map }))
     }
 
     fn batch_norm(&mut self, call: &Call<'_>) -> Result<Value, String> {
@@ -180,10 +323,21 @@ impl Importer<'_> {
                 "a batch-norm that is still training; export the model in evaluation".into()
             );
         }
-        if x.layout == Layout::Nhwc {
-            return Err("its input is no map of [1, channels, height, width]".into());
+        let c = usize::from(x.view.seen(self.shape(&x)).c);
+        if c > 1 && x.view.channel_axis() != Some(1) {
+            return Err(format!(
+                "its input is no map of [1, channels, height, width], but {:?}",
+                self.dims(&x)
+            ));
         }
-        let part = |i: usize| finite(call.constant(i)?.to_floats());
+        let x = if x.view.has_every_channel(self.shape(&x)) { x } else { self.settled(call, &x)? };
+        let part = |i: usize| -> Result<Vec<f32>, String> {
+            let values = finite(call.constant(i)?.to_floats())?;
+            if values.len() == c {
+                return Ok(in_order(&x.view, values));
+            }
+            Err(format!("{} parameters for {c} channels", values.len()))
+        };
         let epsilon = call.float("epsilon", 1e-5);
         finite(vec![epsilon])?;
         let op = NodeOp::BatchNorm {
@@ -193,7 +347,7 @@ impl Importer<'_> {
             variance: part(4)?,
             epsilon,
         };
-        self.push(call, op, &[x], x.layout)
+        Ok(Value::Map(self.push(call, op, &[&x], x.view.clone())?))
     }
 
     fn clip(&mut self, call: &Call<'_>) -> Result<Value, String> {
@@ -207,9 +361,25 @@ impl Importer<'_> {
         let bounds = [bound("min", 1, f32::NEG_INFINITY)?, bound("max", 2, f32::INFINITY)?];
         // Some exporters write the largest number for none.
         if bounds[0] != 0.0 || bounds[1] < f32::MAX {
-            return Err(format!("clamps to {bounds:?}, but only a ReLU is read"));
+            return Err(format!(
+                "clamps to {bounds:?}, but only a ReLU is read; take a network without ReLU6, such \
+                 as a ResNet"
+            ));
         }
-        self.push(call, NodeOp::Relu, &[x], x.layout)
+        Ok(Value::Map(self.push(call, NodeOp::Relu, &[&x], x.view.clone())?))
+    }
+
+    /// `x · factor + addend`, of each channel of the map.
+    pub(super) fn scaled(
+        &mut self,
+        call: &Call<'_>,
+        x: &Map,
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+    ) -> Result<Map, String> {
+        let (zeros, ones) = (vec![0.0; gamma.len()], vec![1.0; gamma.len()]);
+        let op = NodeOp::BatchNorm { gamma, beta, mean: zeros, variance: ones, epsilon: 0.0 };
+        self.push(call, op, &[x], x.view.clone())
     }
 
     /// A sum of two maps, or one number a channel added, subtracted, multiplied or divided by.
@@ -218,43 +388,183 @@ impl Importer<'_> {
         if call.operands.len() != 2 {
             return Err(format!("{} operands, but two are read", call.operands.len()));
         }
-        if let (Ok(a), Ok(b)) = (call.map(0), call.map(1)) {
-            return match operator {
-                "Add" | "Sum" if a.layout == b.layout => {
-                    self.push(call, NodeOp::Add, &[a, b], a.layout)
-                }
-                "Add" | "Sum" => Err("adds maps of different layouts".into()),
-                _ => Err("combines two maps; only their sum is read".into()),
-            };
+        let are_maps = [0, 1].map(|i| matches!(call.operand(i), Some(Value::Map(_))));
+        if are_maps == [true; 2] {
+            return self.sum(call, operator);
         }
-        let (x, constant, swapped) = match call.map(0) {
-            Ok(x) => (x, call.constant(1)?, false),
-            Err(_) => (call.map(1)?, call.constant(0)?, true),
-        };
-        let c = usize::from(self.shape(x).c);
-        if matches!(x.layout, Layout::FlatChw | Layout::FlatHwc) && self.shape(x).pixels() != 1 {
-            return Err("combines a flattened map with a constant".into());
+        let (x, constant) =
+            (call.map(usize::from(!are_maps[0]))?, call.constant(are_maps[0].into())?);
+        let swapped = are_maps[1];
+        let shape = self.shape(&x);
+        // Shortcuts get their channels of zeros from the map's own shape.
+        let is_zero = constant.to_floats().iter().all(|&v| v == 0.0);
+        if operator == "Mul" && is_zero && x.id > 0 {
+            let dims = self.dims(&x);
+            let zeros = self.zeros(&dims)?;
+            return Ok(Value::Constant(Rc::new(Constant::new(dims, Values::Float(zeros)))));
         }
-        let values = per_channel(constant, x.layout, c).ok_or_else(|| {
+        let c = usize::from(x.view.seen(shape).c);
+        let values = per_channel(constant, &x.view, shape).ok_or_else(|| {
             format!(
-                "a constant of shape {:?}, but one number a channel ({c}) is read",
-                constant.dims
+                "a constant of shape {:?} and a map of {:?}, but one number a channel ({c}) is read",
+                constant.dims,
+                self.dims(&x)
             )
         })?;
+        let x = if x.view.has_every_channel(shape) { x } else { self.settled(call, &x)? };
+        let values = in_order(&x.view, values);
         let (ones, zeros) = (vec![1.0; c], vec![0.0; c]);
         let (gamma, beta) = match (operator, swapped) {
-            ("Add" | "Sum", _) => (ones.clone(), values),
-            ("Sub", false) => (ones.clone(), values.iter().map(|v| -v).collect()),
+            ("Add" | "Sum", _) => (ones, values),
+            ("Sub", false) => (ones, values.iter().map(|v| -v).collect()),
             ("Sub", true) => (vec![-1.0; c], values),
-            ("Mul", _) => (values, zeros.clone()),
-            ("Div", false) => (values.iter().map(|v| 1.0 / v).collect(), zeros.clone()),
+            ("Mul", _) => (values, zeros),
+            ("Div", false) => (values.iter().map(|v| 1.0 / v).collect(), zeros),
             _ => return Err("divides by a map".into()),
         };
         if gamma.iter().chain(&beta).any(|v| !v.is_finite()) {
             return Err("a constant that is not finite, or a division by zero".into());
         }
-        let op = NodeOp::BatchNorm { gamma, beta, mean: zeros, variance: ones, epsilon: 0.0 };
-        self.push(call, op, &[x], x.layout)
+        Ok(Value::Map(self.scaled(call, &x, gamma, beta)?))
+    }
+
+    fn sum(&mut self, call: &Call<'_>, operator: &str) -> Result<Value, String> {
+        if !matches!(operator, "Add" | "Sum") {
+            return Err("combines two maps; only their sum is read".into());
+        }
+        let (mut a, mut b) = (call.map(0)?, call.map(1)?);
+        if a.view.channels() != b.view.channels() {
+            (a, b) = (self.settled(call, &a)?, self.settled(call, &b)?);
+        }
+        let view = a.view.aligned(&b.view).filter(|_| self.shape(&a) == self.shape(&b));
+        let view = view
+            .ok_or_else(|| format!("adds maps of {:?} and {:?}", self.dims(&a), self.dims(&b)))?;
+        Ok(Value::Map(self.push(call, NodeOp::Add, &[&a, &b], view)?))
+    }
+
+    /// Maps side by side: channels of one map in another order, or a sum of convolutions, each of which
+    /// puts its channels at their place.
+    fn concat(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let of = |i| call.map(i).ok();
+        let maps: Vec<Option<Map>> = (0..call.operands.len()).map(of).collect();
+        let first = maps.iter().flatten().next().ok_or("reads a padded map or probabilities")?;
+        let (rank, shape, dims) = (first.view.rank(), self.shape(first), self.dims(first));
+        let axis = call.axis("axis", 1, rank)?;
+        let fits = |other: &[usize]| {
+            other.len() == rank && (0..rank).all(|i| i == axis || other[i] == dims[i])
+        };
+        let mut parts = Vec::with_capacity(maps.len());
+        for (i, map) in maps.iter().enumerate() {
+            let part = match map {
+                Some(map) => {
+                    let side = map.view.side(axis, self.shape(map));
+                    (self.dims(map), side == Some(Side::Channel))
+                }
+                None => (call.constant(i)?.dims.clone(), true),
+            };
+            if !fits(&part.0) || !part.1 {
+                return Err(format!(
+                    "joins {:?} and {dims:?} along dimension {axis}; only channels are joined",
+                    part.0
+                ));
+            }
+            parts.push(part.0[axis]);
+        }
+        let view = first.view.clone();
+        if maps.iter().all(|map| map.as_ref().is_some_and(|map| map.id == first.id)) {
+            let every = |map: &Map| match map.view.channels() {
+                [] => (0..shape.c).collect(),
+                picked => picked.to_vec(),
+            };
+            let channels: Vec<u16> = maps.iter().flatten().flat_map(every).collect();
+            if channels.len() > usize::from(u16::MAX) {
+                return Err(format!("joins {} channels", channels.len()));
+            }
+            let view = view.counting(axis, channels, shape);
+            return Ok(Value::Map(Map { view, ..first.clone() }));
+        }
+        let total: usize = parts.iter().sum();
+        let count = maps.iter().flatten().count();
+        if count > 1 && shape.pixels() > 1 && total > MAX_JOINED {
+            return Err(
+                "joins maps side by side, as DenseNets and Inceptions do, which is not read; \
+                        take a network that adds them, such as a ResNet"
+                    .into(),
+            );
+        }
+        let mut bias = vec![0.0; total.min(1 << 16)];
+        let mut start = 0;
+        let mut starts = Vec::with_capacity(parts.len());
+        for (i, &part) in parts.iter().enumerate() {
+            if maps[i].is_none() {
+                let values = each_channel(call.constant(i)?, axis);
+                let values =
+                    values.ok_or("joins a map and a constant that is no number a channel")?;
+                let place = bias.get_mut(start..start + part).ok_or("joins too many channels")?;
+                place.copy_from_slice(&values);
+            }
+            starts.push(start);
+            start += part;
+        }
+        let mut joined: Option<Map> = None;
+        for (i, map) in maps.iter().enumerate() {
+            let Some(map) = map else { continue };
+            let places: Vec<usize> = (starts[i]..starts[i] + parts[i]).collect();
+            // The constants once.
+            let zeros = vec![0.0; bias.len()];
+            let bias = if joined.is_none() { core::mem::replace(&mut bias, zeros) } else { zeros };
+            let placed = self.placed(call, map, axis, &places, bias)?;
+            self.graph.nodes[placed.id].name.push_str(&format!(".{i}"));
+            joined = Some(match joined {
+                Some(before) => {
+                    let view = placed.view.clone();
+                    self.push(call, NodeOp::Add, &[&before, &placed], view)?
+                }
+                None => placed,
+            });
+        }
+        joined.map(Value::Map).ok_or_else(|| "joins nothing".into())
+    }
+
+    fn shape_of(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let dims = match call.any(0)? {
+            Map { border: Some(_), .. } => return Err("reads the shape of a padded map".into()),
+            map => self.dims(&map),
+        };
+        let dims = dims.into_iter().map(|d| d as i64).collect();
+        Ok(Value::Constant(Rc::new(super::fold::part_of_shape(call, dims)?)))
+    }
+
+    /// Probabilities at the end, which are left away: models here give logits.
+    fn softmax(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let x = call.map(0)?;
+        let (shape, rank) = (self.shape(&x), x.view.rank());
+        // Older versions take all dimensions from the axis on as one.
+        let default = if self.opset < 13 { 1 } else { -1 };
+        let axis = call.axis("axis", default, rank)?;
+        let last = if self.opset < 13 { rank } else { axis + 1 };
+        let counts = (axis..last).any(|i| x.view.sides(i) == [Side::Channel]);
+        if shape.pixels() != 1 || !counts {
+            return Err(format!(
+                "over the axis {axis}, but one over the classes is read (of {:?})",
+                self.dims(&x)
+            ));
+        }
+        self.logits = call.node.input.first().cloned();
+        Ok(Value::Map(Map { is_softmax: true, ..x }))
+    }
+
+    /// Between formats of floats; the picture's bytes may become other integers, too.
+    fn cast(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = call.any(0)?;
+        let to = i32::try_from(call.int("to", proto::FLOAT.into())).unwrap_or(0);
+        let is_float =
+            matches!(to, proto::FLOAT | proto::FLOAT16 | proto::DOUBLE | proto::BFLOAT16);
+        let is_wide = matches!(to, proto::INT32 | proto::INT64);
+        if is_float || (is_wide && x.id == 0 && self.has_bytes) {
+            return Ok(Value::Map(x));
+        }
+        Err("casts to integers".into())
     }
 }
 
@@ -266,16 +576,41 @@ fn finite(values: Vec<f32>) -> Result<Vec<f32>, String> {
     }
 }
 
+/// Numbers of the channels that a file means, which are all, in the map's own order.
+fn in_order(view: &View, values: Vec<f32>) -> Vec<f32> {
+    if view.channels().is_empty() {
+        return values;
+    }
+    let mut ordered = vec![0.0; values.len()];
+    for (value, &channel) in values.iter().zip(view.channels()) {
+        ordered[usize::from(channel)] = *value;
+    }
+    ordered
+}
+
 /// A constant that is broadcast over a map, one number a channel.
-fn per_channel(constant: &Constant, layout: Layout, channels: usize) -> Option<Vec<f32>> {
+fn per_channel(constant: &Constant, view: &View, shape: Shape) -> Option<Vec<f32>> {
+    let (dims, channels) = (view.dims(shape), usize::from(view.seen(shape).c));
+    // Dimensions are aligned at their ends.
+    let more = dims.len().checked_sub(constant.dims.len())?;
+    let ones = |at: Option<usize>| {
+        constant.dims.iter().enumerate().all(|(i, &d)| d == 1 || Some(i + more) == at)
+    };
     let values = constant.to_floats();
     if values.len() == 1 {
         return Some(vec![values[0]; channels]);
     }
-    // Dimensions are aligned at their ends.
-    let rank = constant.dims.len();
-    let axis = layout.channel_axis().checked_sub(layout.rank().checked_sub(rank)?)?;
-    let fits =
-        constant.dims.iter().enumerate().all(|(i, &d)| d == if i == axis { channels } else { 1 });
-    fits.then_some(values)
+    let axis = view.channel_axis()?;
+    (values.len() == channels && ones(Some(axis))).then_some(values)
+}
+
+/// A constant's numbers along a dimension, where they do not change along the others.
+fn each_channel(constant: &Constant, axis: usize) -> Option<Vec<f32>> {
+    let values = constant.to_floats();
+    let inner: usize = constant.dims[axis + 1..].iter().product();
+    let count = constant.dims[axis];
+    let each: Vec<f32> =
+        (0..count).map(|c| values.get(c * inner).copied()).collect::<Option<_>>()?;
+    let same = values.iter().enumerate().all(|(i, v)| *v == each[i / inner.max(1) % count]);
+    same.then_some(each)
 }

@@ -2,8 +2,8 @@
 //! Keras and others export them.
 //!
 //! Nodes are walked in their order. What depends on no picture is computed on the way
-//! ([`constant`]); what does becomes nodes of a [`Graph`] ([`layers`]). Pictures may lie as NCHW or
-//! NHWC: here a map is a map, a layout is how the file speaks of it, and a Transpose only changes
+//! ([`fold`]); what does becomes nodes of a [`Graph`] ([`layers`]). Pictures may lie as NCHW or
+//! NHWC: here a map is a map, a [`view`] is how the file speaks of it, and a Transpose only changes
 //! that. Softmax at the end is left away, since models here give logits, with what only stores or
 //! copies its probabilities.
 
@@ -12,89 +12,118 @@ mod constant;
 mod fold;
 mod layers;
 mod order;
+mod outputs;
 mod qdq;
 mod qlinear;
 mod shapes;
-mod tail;
 #[cfg(test)]
 mod tests;
+mod view;
 mod windows;
 
 use super::prepared::preprocess_of;
-use super::{ImportError, imagenet};
+use super::{Hints, ImportError, imagenet};
 use crate::graph::{Graph, ValueId};
-use crate::model::FloatModel;
+use crate::model::{FloatModel, OnnxSource, Source};
 use crate::onnx_proto as proto;
 use crate::resnet::IMAGENET_STATISTICS;
 use artifact::{Padding, Preprocess, Shape};
+use call::Call;
 use constant::Constant;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::rc::Rc;
+use view::View;
 
-/// Operators that are read.
-const OPERATORS: [&str; 35] = [
+/// Operators that are read, some of them for constants alone.
+const OPERATORS: [&str; 67] = [
+    "Abs",
     "Add",
+    "And",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "Ceil",
     "Clip",
     "Concat",
     "Constant",
+    "ConstantOfShape",
     "Conv",
     "DequantizeLinear",
     "Div",
     "Dropout",
+    "Equal",
+    "Exp",
+    "Expand",
     "Flatten",
+    "Floor",
     "Gather",
+    "GatherND",
     "Gemm",
     "GlobalAveragePool",
     "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
     "Identity",
+    "If",
+    "Less",
+    "LessOrEqual",
+    "Log",
     "LogSoftmax",
     "MatMul",
+    "Max",
     "MaxPool",
+    "Min",
+    "Mod",
     "Mul",
+    "Neg",
+    "Not",
+    "Or",
     "Pad",
+    "Pow",
     "QuantizeLinear",
+    "Range",
+    "Reciprocal",
+    "ReduceL2",
     "ReduceMax",
     "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
     "Relu",
     "Reshape",
     "Shape",
+    "Size",
     "Slice",
     "Softmax",
+    "Split",
+    "Sqrt",
     "Squeeze",
     "Sub",
     "Sum",
     "Transpose",
     "Unsqueeze",
+    "Where",
 ];
 /// Oldest and newest version of ONNX's operators that is known.
 const OPSETS: core::ops::RangeInclusive<i64> = 7..=24;
 /// Most nodes that are named in an error.
 const MAX_LISTED: usize = 20;
-
-/// How the file speaks of a map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    /// `[1, c, h, w]`.
-    Nchw,
-    /// `[1, h, w, c]`.
-    Nhwc,
-    /// `[1, c·h·w]`, in that order.
-    FlatChw,
-    /// `[1, h·w·c]`, in that order.
-    FlatHwc,
-}
+/// Numbers that an import may compute, beside those for each number of the file.
+const LEAST_BUDGET: usize = 1 << 26;
+/// Numbers that it may compute for each of the file.
+const BUDGET_PER_NUMBER: usize = 8;
 
 /// A value that depends on the picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Map {
     id: ValueId,
-    layout: Layout,
+    view: View,
     /// A border that a Pad has put around it, for the window that reads it.
     border: Option<Border>,
+    /// Whether the file has what a softmax makes of it.
+    is_softmax: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,20 +134,24 @@ struct Border {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Value {
-    Constant(Constant),
+    Constant(Rc<Constant>),
     Map(Map),
-    /// What a softmax makes of this map, or its logarithm: read as the map where nothing but the end
-    /// of the network does, since models here give logits.
-    Probabilities(Map),
 }
 
 /// The state of a walk.
 struct Importer<'a> {
     folder: &'a Path,
+    opset: i64,
+    /// Whether the picture comes in integers.
+    has_bytes: bool,
     graph: Graph,
     values: HashMap<String, Value>,
     /// The ReLU behind a value, where it was left away since nothing below zero is stored.
     clamped: HashMap<ValueId, ValueId>,
+    /// What the last softmax reads.
+    logits: Option<String>,
+    /// Numbers that may still be computed of those of the file.
+    budget: usize,
 }
 
 /// Whether a file that starts with these bytes may be an ONNX model: with field 1, the version.
@@ -132,24 +165,24 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
         && proto::Model::decode(bytes).is_ok_and(|m| m.ir_version.is_some() && m.graph.is_some())
 }
 
-/// Reads a file. `size` is the input's height and width, where the file leaves them open.
-pub(super) fn onnx(
-    path: &Path,
-    bytes: &[u8],
-    size: Option<u16>,
-) -> Result<FloatModel, ImportError> {
+/// Reads a file; `hints` says what it leaves open.
+pub(super) fn onnx(path: &Path, bytes: &[u8], hints: &Hints) -> Result<FloatModel, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let decoded = proto::Model::decode(bytes)
         .map_err(|e| unsupported(format!("no ONNX model, or a damaged one ({e})")))?;
-    model(path, &decoded, size)
+    let (mut model, mut source) = model(path, &decoded, hints)?;
+    // Another engine reads the very bytes that were read here.
+    source.bytes = bytes.into();
+    model.source = Source::Onnx(source);
+    Ok(model)
 }
 
-/// The model of a file that is decoded.
+/// The model of a file that is decoded, and how it compares with the file.
 pub(super) fn model(
     path: &Path,
     model: &proto::Model,
-    size: Option<u16>,
-) -> Result<FloatModel, ImportError> {
+    hints: &Hints,
+) -> Result<(FloatModel, OnnxSource), ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let opset = model.opset_import.iter().find(|o| is_onnx(o.domain.as_deref().unwrap_or("")));
     let opset = opset.and_then(|o| o.version).unwrap_or(1);
@@ -164,47 +197,77 @@ pub(super) fn model(
         model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let file = &qlinear::expand(file, folder).map_err(unsupported)?;
-    check_operators(file).map_err(unsupported)?;
-    let shape = input(file, size).map_err(unsupported)?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let mut importer = Importer {
-        folder,
-        graph: Graph::new(name, shape.1),
-        values: HashMap::new(),
-        clamped: HashMap::new(),
-    };
-    importer.constants(file).map_err(unsupported)?;
-    let map = Map { id: 0, layout: shape.0, border: None };
-    importer.values.insert(shape.2.into(), Value::Map(map));
-    for node in &file.node {
-        importer.node(node).map_err(|e| unsupported(format!("{}: {e}", describe(node))))?;
-    }
-    let graph = importer.finish(file).map_err(unsupported)?;
-
-    let classes = usize::from(graph.nodes[graph.output()].shape.c);
     let metadata = |key: &str| model.metadata_props.iter().find(|e| e.key == key);
     let labels =
         metadata("labels").and_then(|e| serde_json::from_str::<Vec<String>>(&e.value).ok());
+    let output = outputs::choose(file, hints.output_node.as_deref(), labels.as_ref().map(Vec::len));
+    let output = output.map_err(unsupported)?;
+    let needed = outputs::needed(file, &output.name);
+    let is_needed = |node: &&proto::Node| node.output.iter().any(|o| needed.contains(o.as_str()));
+    let nodes: Vec<&proto::Node> = file.node.iter().filter(is_needed).collect();
+    check_operators(&nodes).map_err(unsupported)?;
+    let input = input(file, hints.size).map_err(unsupported)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let mut importer = Importer {
+        folder,
+        opset,
+        has_bytes: input.has_bytes(),
+        graph: Graph::new(name, input.shape),
+        values: HashMap::new(),
+        clamped: HashMap::new(),
+        logits: None,
+        budget: LEAST_BUDGET,
+    };
+    importer.constants(file).map_err(unsupported)?;
+    let picture = Map { id: 0, view: input.view.clone(), border: None, is_softmax: false };
+    importer.values.insert(input.name.into(), Value::Map(picture));
+    for node in nodes {
+        importer.node(node).map_err(|e| unsupported(format!("{}: {e}", describe(node))))?;
+    }
+    let source = OnnxSource {
+        folder: folder.into(),
+        input_type: input.data_type,
+        input_dims: input.view.dims(input.shape),
+        is_nchw: !input.is_nhwc,
+        is_half: has_halves(file),
+        scores: importer.scores(&output.name),
+        ..OnnxSource::default()
+    };
+    let graph = importer.finish(&output.name).map_err(unsupported)?;
+
+    let classes = usize::from(graph.nodes[graph.output()].shape.c);
+    let Shape { h, w, c } = input.shape;
     let preprocess = metadata("preprocess").and_then(|e| serde_json::from_str(&e.value).ok());
-    let preprocess = preprocess
-        .filter(|p: &Preprocess| {
-            let channels = usize::from(shape.1.c);
-            p.is_valid() && (p.height, p.width, p.channels()) == (shape.1.h, shape.1.w, channels)
-        })
-        .or_else(|| preprocess_of(&graph));
-    Ok(FloatModel {
+    let preprocess = preprocess.filter(|p: &Preprocess| {
+        p.is_valid() && (p.height, p.width, p.channels()) == (h, w, usize::from(c))
+    });
+    let mut notes: Vec<String> = outputs::note(file, output).into_iter().collect();
+    // Bytes are given as they are.
+    let raw = || Preprocess { grey: c == 1, ..Preprocess::raw(h, w) };
+    let told = || if input.has_bytes() { Some(raw()) } else { preprocess_of(&graph) };
+    let preprocess = preprocess.or_else(|| {
+        let told = told()?;
+        let range = if told == raw() { "0 to 255" } else { "0 to 1" };
+        if graph.nodes[0].quant.is_none() {
+            notes.push(format!("takes pictures as values {range} and prepares them itself"));
+        }
+        Some(told)
+    });
+    let float = FloatModel {
         labels: labels
             .filter(|l| l.len() == classes)
             .unwrap_or_else(|| imagenet::labels_of(classes)),
         is_preprocess_assumed: preprocess.is_none(),
         preprocess: preprocess.unwrap_or_else(|| {
             // What is grey was rarely trained on ImageNet.
-            let grey = shape.1.c == 1;
+            let grey = c == 1;
             let [mean, std] = if grey { [[0.0; 3], [1.0; 3]] } else { IMAGENET_STATISTICS };
-            Preprocess { grey, ..Preprocess::normalized(shape.1.h, shape.1.w, mean, std) }
+            Preprocess { grey, ..Preprocess::normalized(h, w, mean, std) }
         }),
+        notes,
         ..FloatModel::new(graph)
-    })
+    };
+    Ok((float, source))
 }
 
 fn is_onnx(domain: &str) -> bool {
@@ -218,12 +281,11 @@ fn describe(node: &proto::Node) -> String {
 }
 
 /// Refuses a file with operators that are not read, before anything else is done.
-fn check_operators(file: &proto::Graph) -> Result<(), String> {
-    let strange: Vec<String> = file
-        .node
+fn check_operators(nodes: &[&proto::Node]) -> Result<(), String> {
+    let strange: Vec<String> = nodes
         .iter()
         .filter(|n| !is_onnx(&n.domain) || !OPERATORS.contains(&n.op_type.as_str()))
-        .map(describe)
+        .map(|node| describe(node))
         .collect();
     if strange.is_empty() {
         return Ok(());
@@ -235,7 +297,7 @@ fn check_operators(file: &proto::Graph) -> Result<(), String> {
         "operators that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and \
          dense layers are:\n  {}{more}\n{}",
         listed.join("\n  "),
-        file.node.iter().find_map(remedy).unwrap_or(
+        nodes.iter().find_map(|node| remedy(node)).unwrap_or(
             "take a network without them, such as a ResNet of torchvision, timm, Keras, or of \
              `trainer finetune`"
         )
@@ -261,8 +323,34 @@ fn remedy(node: &proto::Node) -> Option<&'static str> {
     })
 }
 
-/// Layout, shape and name of the picture.
-fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str), String> {
+/// Whether some numbers of a file have 16 bits.
+fn has_halves(file: &proto::Graph) -> bool {
+    let is_half = |data_type: i32| [proto::FLOAT16, proto::BFLOAT16].contains(&data_type);
+    let casts = |node: &proto::Node| {
+        node.attribute.iter().any(|a| {
+            a.name == "to" && a.i.and_then(|to| i32::try_from(to).ok()).is_some_and(is_half)
+        })
+    };
+    file.initializer.iter().any(|t| t.data_type.is_some_and(is_half)) || file.node.iter().any(casts)
+}
+
+/// The picture.
+struct Input<'a> {
+    name: &'a str,
+    view: View,
+    shape: Shape,
+    is_nhwc: bool,
+    data_type: i32,
+}
+
+impl Input<'_> {
+    /// Whether it comes in integers, as pictures are stored.
+    const fn has_bytes(&self) -> bool {
+        matches!(self.data_type, proto::UINT8 | proto::INT32 | proto::INT64)
+    }
+}
+
+fn input(file: &proto::Graph, size: Option<u16>) -> Result<Input<'_>, String> {
     let constants: HashSet<&str> = file.initializer.iter().map(|t| t.name.as_str()).collect();
     let inputs: Vec<_> =
         file.input.iter().filter(|i| !constants.contains(i.name.as_str())).collect();
@@ -270,7 +358,8 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
         let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
         return Err(format!("inputs {names:?}, but one picture is wanted"));
     };
-    let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
+    let tensor_type = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let shape = tensor_type.and_then(|t| t.shape.as_ref());
     let dims: Vec<Option<u16>> = shape.map_or(Vec::new(), |s| {
         s.dim.iter().map(|d| d.dim_value.and_then(|v| u16::try_from(v).ok())).collect()
     });
@@ -281,29 +370,40 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<(Layout, Shape, &str)
             input.name.escape_debug()
         )
     };
-    let (layout, c, sides) = match dims[..] {
-        [_, Some(3), h, w] => (Layout::Nchw, 3, [h, w]),
-        [_, h, w, Some(3)] => (Layout::Nhwc, 3, [h, w]),
-        [_, Some(1), h, w] => (Layout::Nchw, 1, [h, w]),
-        [_, h, w, Some(1)] => (Layout::Nhwc, 1, [h, w]),
+    let (is_nchw, c, sides) = match dims[..] {
+        [_, Some(3), h, w] | [Some(3), h, w] => (true, 3, [h, w]),
+        [_, h, w, Some(3)] | [h, w, Some(3)] => (false, 3, [h, w]),
+        [_, Some(1), h, w] => (true, 1, [h, w]),
+        [_, h, w, Some(1)] => (false, 1, [h, w]),
         [_, a, b, c] => match open_channels(file, &input.name).ok_or_else(wrong)? {
-            (Layout::Nchw, channels) if a.is_none() => (Layout::Nchw, channels, [b, c]),
-            (Layout::Nhwc, channels) if c.is_none() => (Layout::Nhwc, channels, [a, b]),
+            (true, channels) if a.is_none() => (true, channels, [b, c]),
+            (false, channels) if c.is_none() => (false, channels, [a, b]),
             _ => return Err(wrong()),
         },
         _ => return Err(wrong()),
     };
-    if dims[0].is_some_and(|n| n > 1) {
+    let has_pictures = dims.len() == 4;
+    if has_pictures && dims[0].is_some_and(|n| n > 1) {
         return Err(format!("{}; export it for one picture", wrong()));
     }
     let [Some(h), Some(w)] = sides.map(|side| side.filter(|&s| s > 0).or(size)) else {
         return Err(format!("{}; name height and width by --input-size", wrong()));
     };
-    Ok((layout, Shape::new(h, w, c), &input.name))
+    let shape = Shape::new(h, w, c);
+    let view = if is_nchw { View::nchw(shape) } else { View::nhwc(shape) };
+    let view = if has_pictures { Some(view) } else { view.without(&[0]) };
+    Ok(Input {
+        name: &input.name,
+        view: view.ok_or_else(wrong)?,
+        shape,
+        is_nhwc: !is_nchw,
+        data_type: tensor_type.and_then(|t| t.elem_type).unwrap_or(proto::FLOAT),
+    })
 }
 
-/// Layout and channels of a picture whose shape is open, as its first convolution has them.
-fn open_channels(file: &proto::Graph, input: &str) -> Option<(Layout, u16)> {
+/// Whether channels come first, and how many, of a picture whose shape is open, as its first
+/// convolution has them.
+fn open_channels(file: &proto::Graph, input: &str) -> Option<(bool, u16)> {
     let conv = file.node.iter().find(|n| n.op_type == "Conv")?;
     let mut weights = conv.input.get(1)?;
     let quantized = file.node.iter().find(|n| n.output.first() == Some(weights));
@@ -314,11 +414,8 @@ fn open_channels(file: &proto::Graph, input: &str) -> Option<(Layout, u16)> {
     let group = conv.attribute.iter().find(|a| a.name == "group").and_then(|a| a.i).unwrap_or(1);
     let channels = weights.dims.get(1)?.checked_mul(group)?;
     let mut readers = file.node.iter().filter(|n| n.input.iter().any(|name| name == input));
-    let layout = match readers.any(|n| n.op_type == "Transpose") {
-        true => Layout::Nhwc,
-        false => Layout::Nchw,
-    };
-    u16::try_from(channels).ok().filter(|c| [1, 3].contains(c)).map(|c| (layout, c))
+    let is_nchw = !readers.any(|n| n.op_type == "Transpose");
+    u16::try_from(channels).ok().filter(|c| [1, 3].contains(c)).map(|c| (is_nchw, c))
 }
 
 impl Importer<'_> {
@@ -326,23 +423,41 @@ impl Importer<'_> {
         for tensor in &file.initializer {
             let constant = Constant::read(tensor, self.folder)
                 .map_err(|e| format!("constant `{}`: {e}", tensor.name.escape_debug()))?;
-            self.values.insert(tensor.name.clone(), Value::Constant(constant));
+            self.stored(constant.len());
+            self.values.insert(tensor.name.clone(), Value::Constant(Rc::new(constant)));
         }
         Ok(())
     }
 
-    /// The graph up to the logits.
-    fn finish(mut self, file: &proto::Graph) -> Result<Graph, String> {
-        let [output, ..] = &file.output[..] else { return Err("no output".into()) };
-        let Some(Value::Map(map) | Value::Probabilities(map)) = self.values.get(&output.name)
-        else {
-            return Err(format!(
-                "the output `{}` depends on no picture",
-                output.name.escape_debug()
-            ));
+    /// Counts numbers that the file has.
+    const fn stored(&mut self, numbers: usize) {
+        self.budget = self.budget.saturating_add(numbers.saturating_mul(BUDGET_PER_NUMBER));
+    }
+
+    /// Counts numbers that are made of them.
+    fn spend(&mut self, numbers: usize) -> Result<(), String> {
+        let left = self.budget.checked_sub(numbers);
+        self.budget = left.ok_or("makes far more numbers than the file has; it is damaged")?;
+        Ok(())
+    }
+
+    /// The file's name for the scores of the classes.
+    fn scores(&self, output: &str) -> String {
+        match (self.values.get(output), &self.logits) {
+            (Some(Value::Map(Map { is_softmax: true, .. })), Some(logits)) => logits.clone(),
+            _ => output.into(),
+        }
+    }
+
+    /// The graph up to the scores.
+    fn finish(mut self, output: &str) -> Result<Graph, String> {
+        let Some(Value::Map(map)) = self.values.get(output).cloned() else {
+            return Err(format!("the output `{}` depends on no picture", output.escape_debug()));
         };
-        let shape = self.graph.nodes[map.id].shape;
-        if shape.pixels() != 1 || map.id == 0 {
+        let name = proto::Node { name: output.into(), ..Default::default() };
+        let map = self.settled(&Call { node: &name, operands: Vec::new() }, &map)?;
+        let shape = self.shape(&map);
+        if shape.pixels() != 1 || map.id == 0 || map.border.is_some() {
             return Err(format!(
                 "the output is a map of {}×{}×{}, no score for each class",
                 shape.h, shape.w, shape.c

@@ -17,9 +17,9 @@ pub(super) const LEAST: &str = "least";
 impl Importer<'_> {
     /// Keeps how int8 stores a value; what is dequantized again is that value.
     pub(super) fn quantize(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let mut x = call.bordered(0)?;
-        if x.border.is_some() {
-            // A border is stored as what it surrounds is.
+        let mut x = call.any(0)?;
+        if x.border.is_some() || x.is_softmax {
+            // A border is stored as what it surrounds is; stored probabilities say nothing of logits.
             return Ok(Value::Map(x));
         }
         let quant = quant_of(call)?;
@@ -33,10 +33,10 @@ impl Importer<'_> {
             // One for all that read it, each of which may have a QuantizeLinear of its own.
             let id = match self.clamped.get(&x.id) {
                 Some(id) => *id,
-                None => match self.push(call, NodeOp::Relu, &[x], x.layout)? {
-                    Value::Map(relu) => *self.clamped.entry(x.id).or_insert(relu.id),
-                    _ => x.id,
-                },
+                None => {
+                    let relu = self.push(call, NodeOp::Relu, &[&x], x.view.clone())?;
+                    *self.clamped.entry(x.id).or_insert(relu.id)
+                }
             };
             x = Map { id, ..x };
         }
@@ -48,7 +48,7 @@ impl Importer<'_> {
     /// What is stored is the value that it stands for; a picture that is given in integers is stored
     /// as they say.
     pub(super) fn dequantize(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.bordered(0)?;
+        let x = call.any(0)?;
         if x.id == 0 && x.border.is_none() && self.graph.nodes[0].quant.is_none() {
             self.graph.nodes[0].quant = Some(quant_of(call)?);
         }

@@ -1,128 +1,230 @@
 //! The same numbers in another order or with other dimensions.
 
-use super::call::Call;
-use super::fold::positive_product;
-use super::{Importer, Layout, Map, Value};
-use artifact::Shape;
+use super::call::{Call, place};
+use super::view::{Side, View};
+use super::{Importer, Map, Value};
+use crate::graph::NodeOp;
+use artifact::{Padding, PoolKind};
 
-impl Layout {
-    /// The dimensions of a map as the file has them.
-    pub(super) fn dims(self, shape: Shape) -> Vec<i64> {
-        let [h, w, c] = [shape.h, shape.w, shape.c].map(i64::from);
-        match self {
-            Self::Nchw => vec![1, c, h, w],
-            Self::Nhwc => vec![1, h, w, c],
-            Self::FlatChw | Self::FlatHwc => vec![1, h * w * c],
+impl Importer<'_> {
+    /// `x` with the dimensions that `view` gives it.
+    fn viewed(&self, x: Map, view: Option<View>, what: &str) -> Result<Value, String> {
+        match view {
+            Some(view) => Ok(Value::Map(Map { view, ..x })),
+            None => Err(format!("{what} of {:?}, which no layout of maps is", self.dims(&x))),
         }
     }
 
-    /// Which dimension counts channels.
-    pub(super) const fn channel_axis(self) -> usize {
-        match self {
-            Self::Nhwc => 3,
-            Self::Nchw | Self::FlatChw | Self::FlatHwc => 1,
-        }
+    pub(super) fn transpose(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = call.any(0)?;
+        let order = call.order(x.view.rank())?;
+        let view = x.view.transposed(&order);
+        self.viewed(x, view, &format!("makes the order {order:?}"))
     }
 
-    pub(super) const fn rank(self) -> usize {
-        match self {
-            Self::Nchw | Self::Nhwc => 4,
-            Self::FlatChw | Self::FlatHwc => 2,
+    pub(super) fn flatten(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = unbordered(call)?;
+        let rank = x.view.rank();
+        // The axis may be the one behind the last, too.
+        let axis = place(call.int("axis", 1), rank + 1).or_else(|_| call.axis("axis", 1, rank))?;
+        let view = x.view.flattened(axis);
+        self.viewed(x, Some(view), "flattens")
+    }
+
+    pub(super) fn reshape(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = unbordered(call)?;
+        let dims = call.shape(&self.dims(&x))?;
+        let view = x.view.reshaped(&dims, self.shape(&x));
+        self.viewed(x, view, &format!("makes {dims:?}"))
+    }
+
+    pub(super) fn unsqueeze(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = unbordered(call)?;
+        let count = call.numbers("axes", 1)?.ok_or("without axes")?.len();
+        let axes = call.axes("axes", 1, x.view.rank() + count)?.unwrap_or_default();
+        let view = x.view.with_ones(&axes);
+        self.viewed(x, view, &format!("adds the dimensions {axes:?}"))
+    }
+
+    /// Without axes, all dimensions of one; also the pictures', of which there is one here.
+    pub(super) fn squeeze(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = unbordered(call)?;
+        let dims = self.dims(&x);
+        let axes = match call.axes("axes", 1, dims.len())? {
+            Some(axes) => axes,
+            None => (0..dims.len()).filter(|&i| dims[i] == 1).collect(),
+        };
+        let view = x.view.without(&axes);
+        self.viewed(x, view, &format!("leaves away the dimensions {axes:?}"))
+    }
+
+    /// Some of the channels, or every so many pixels.
+    pub(super) fn slice(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let mut x = call.map(0)?;
+        let dims = self.dims(&x);
+        for Range { axis, start, step, count } in ranges(call, &dims)? {
+            let whole = (start, step, count) == (0, 1, dims[axis]);
+            let shape = self.shape(&x);
+            let last = start + step * (count as i64 - 1);
+            match x.view.side(axis, shape) {
+                _ if whole => {}
+                Some(Side::Channel) => {
+                    let picked: Vec<usize> =
+                        (0..count as i64).map(|i| (start + step * i) as usize).collect();
+                    let view = x.view.pick(&picked, shape);
+                    x.view = view.ok_or("picks no channel")?;
+                }
+                // As many as a pool of one pixel gives.
+                Some(side) if start == 0 && last + step >= dims[axis] as i64 => {
+                    let step = u16::try_from(step).map_err(|_| format!("the step {step}"))?;
+                    let stride = if side == Side::Row { [step, 1] } else { [1, step] };
+                    x = self.strided(call, &x, stride)?;
+                }
+                _ => {
+                    return Err(format!(
+                        "takes a part of dimension {axis} of {dims:?}; channels and every so many \
+                         pixels are read; cut pictures out before the network"
+                    ));
+                }
+            }
         }
+        Ok(Value::Map(x))
+    }
+
+    /// Every so many pixels: a pool of one.
+    fn strided(&mut self, call: &Call<'_>, x: &Map, stride: [u16; 2]) -> Result<Map, String> {
+        let node = &self.graph.nodes[x.id];
+        let (mut from, mut stride) = (x.id, stride);
+        // Rows are often picked by one node, and columns by the next.
+        if let (Some(before), None) = (one_pixel_stride(&node.op), node.quant) {
+            from = node.inputs[0];
+            stride = [0, 1].map(|i| stride[i].saturating_mul(before[i]));
+        }
+        let op = NodeOp::Pool2d {
+            kind: PoolKind::Max,
+            filter: [1; 2],
+            stride,
+            padding: Padding::default(),
+        };
+        self.push_on(call, op, &[from], x.view.clone())
+    }
+
+    /// Picks channels by their numbers. What picks all numbers in their order, as some exporters write
+    /// another layout in memory, computes nothing.
+    pub(super) fn gather(&self, call: &Call<'_>) -> Result<Value, String> {
+        let x = unbordered(call)?;
+        let (dims, shape) = (self.dims(&x), self.shape(&x));
+        let indices = call.constant(1)?;
+        let mut wanted = indices.dims.clone();
+        let axis = if call.node.op_type == "GatherND" {
+            // Of the first dimension alone: a Gather.
+            if wanted.pop() != Some(1) || call.int("batch_dims", 0) != 0 {
+                return Err("picks by several dimensions at once".into());
+            }
+            0
+        } else {
+            call.axis("axis", 0, dims.len())?
+        };
+        let len = *dims.get(axis).ok_or("picks of a single number")?;
+        let picked = indices.to_ints().ok_or("indices that are no integers")?;
+        let picked: Result<Vec<usize>, String> = picked.iter().map(|&i| place(i, len)).collect();
+        let picked = picked?;
+        let mut shaped = dims.clone();
+        shaped.splice(axis..=axis, wanted.iter().copied());
+        let view = if picked.iter().copied().eq(0..len) {
+            x.view.reshaped(&shaped, shape)
+        } else if x.view.side(axis, shape) == Some(Side::Channel) && !x.is_softmax {
+            let view = x.view.pick(&picked, shape);
+            view.and_then(|view| view.reshaped(&shaped, shape))
+        } else {
+            None
+        };
+        let what = format!("picks {} places of dimension {axis}", picked.len());
+        self.viewed(x, view, &what)
+    }
+
+    /// Groups of channels, each for itself.
+    pub(super) fn split(&self, call: &Call<'_>) -> Result<Vec<Value>, String> {
+        let x = call.map(0)?;
+        let (dims, shape) = (self.dims(&x), self.shape(&x));
+        let axis = call.axis("axis", 0, dims.len())?;
+        if x.view.side(axis, shape) != Some(Side::Channel) {
+            return Err(format!("splits dimension {axis} of {dims:?}; only channels are split"));
+        }
+        let mut start = 0;
+        let part = |len: usize| {
+            let picked: Vec<usize> = (start..start + len).collect();
+            start += len;
+            let view = x.view.pick(&picked, shape).ok_or("parts that do not fit")?;
+            Ok(Value::Map(Map { view, ..x.clone() }))
+        };
+        part_lens(call, dims[axis])?.into_iter().map(part).collect()
     }
 }
 
-impl Importer<'_> {
-    pub(super) fn transpose(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.bordered(0)?;
-        let order = call.ints("perm").ok_or("without an order")?;
-        let layout = match (x.layout, order) {
-            (layout, order) if order.iter().copied().eq(0..layout.rank() as i64) => layout,
-            (Layout::Nchw, [0, 2, 3, 1]) => Layout::Nhwc,
-            (Layout::Nhwc, [0, 3, 1, 2]) => Layout::Nchw,
-            _ => return Err(format!("the order {order:?}, but only NCHW and NHWC are read")),
+/// Strides of a pool that only picks pixels.
+pub(super) fn one_pixel_stride(op: &NodeOp) -> Option<[u16; 2]> {
+    match op {
+        NodeOp::Pool2d { kind: PoolKind::Max, filter: [1, 1], stride, .. } => Some(*stride),
+        _ => None,
+    }
+}
+
+/// Operand 0, without a border; also probabilities.
+fn unbordered(call: &Call<'_>) -> Result<Map, String> {
+    match call.any(0)? {
+        Map { border: Some(_), .. } => Err("reads a padded map, which only windows do".into()),
+        map => Ok(map),
+    }
+}
+
+/// The lengths of the parts that a Split makes of `len` places.
+pub(super) fn part_lens(call: &Call<'_>, len: usize) -> Result<Vec<usize>, String> {
+    let lens: Vec<usize> = match call.numbers("split", 1)? {
+        Some(lens) => lens.iter().map(|&l| usize::try_from(l).unwrap_or(usize::MAX)).collect(),
+        None => {
+            // All alike; the last has what is left.
+            let parts = call.node.output.len().max(1);
+            let each = len.div_ceil(parts).max(1);
+            (0..parts).map(|i| len.saturating_sub(i * each).min(each)).collect()
+        }
+    };
+    let sum = lens.iter().try_fold(0usize, |sum, &l| sum.checked_add(l));
+    if sum != Some(len) || lens.len() != call.node.output.len() {
+        return Err(format!("splits {len} into {lens:?}"));
+    }
+    Ok(lens)
+}
+
+/// What a Slice takes of one dimension.
+pub(super) struct Range {
+    pub(super) axis: usize,
+    pub(super) start: i64,
+    pub(super) step: i64,
+    pub(super) count: usize,
+}
+
+/// What a Slice takes of a tensor of these dimensions.
+pub(super) fn ranges(call: &Call<'_>, dims: &[usize]) -> Result<Vec<Range>, String> {
+    let starts = call.numbers("starts", 1)?.ok_or("without starts")?;
+    let ends = call.numbers("ends", 2)?.ok_or("without ends")?;
+    let axes = call.numbers("axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
+    let steps = call.numbers("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
+    if [&ends, &axes, &steps].iter().any(|other| other.len() != starts.len()) {
+        return Err(format!("{} starts, but {} ends", starts.len(), ends.len()));
+    }
+    let range = |i: usize| {
+        let (axis, step) = (place(axes[i], dims.len())?, steps[i]);
+        let len = dims[axis] as i64;
+        let (least, most) = if step > 0 { (0, len) } else { (-1, len - 1) };
+        let clamp = |at: i64| (if at < 0 { at.saturating_add(len) } else { at }).clamp(least, most);
+        let (start, end) = (clamp(starts[i]), clamp(ends[i]));
+        let count = match step {
+            0 => return Err("a step of zero".into()),
+            1.. => (end - start).max(0).unsigned_abs().div_ceil(step.unsigned_abs()),
+            _ => (start - end).max(0).unsigned_abs().div_ceil(step.unsigned_abs()),
         };
-        Ok(Value::Map(Map { layout, ..x }))
-    }
-
-    /// `x` as one row.
-    pub(super) fn row(&self, x: Map) -> Value {
-        let layout = match x.layout {
-            Layout::Nchw | Layout::FlatChw => Layout::FlatChw,
-            Layout::Nhwc | Layout::FlatHwc => Layout::FlatHwc,
-        };
-        Value::Map(Map { layout, ..x })
-    }
-
-    pub(super) fn flatten(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.map(0)?;
-        match call.int("axis", 1) {
-            1 => Ok(self.row(x)),
-            axis if axis < 0 && axis + x.layout.rank() as i64 == 1 => Ok(self.row(x)),
-            axis => Err(format!("flattens from axis {axis}, but 1 is read")),
-        }
-    }
-
-    pub(super) fn reshape(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.map(0)?;
-        let wanted = call.numbers("shape", 1)?.ok_or("without a shape")?;
-        let (shape, dims) = (self.shape(x), x.layout.dims(self.shape(x)));
-        // A zero stands for the same dimension, −1 for what is left.
-        let mut wanted: Vec<i64> = (wanted.iter().enumerate())
-            .map(|(i, &d)| if d == 0 { dims.get(i).copied().unwrap_or(0) } else { d })
-            .collect();
-        let len = shape.len() as i64;
-        let known = positive_product(&wanted);
-        if let Some(open) = wanted.iter_mut().find(|d| **d == -1) {
-            *open = len / known.max(1);
-        }
-        self.view(x, &wanted)
-    }
-
-    pub(super) fn squeeze(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.map(0)?;
-        let mut dims = x.layout.dims(self.shape(x));
-        let axes = call.numbers("axes", 1)?;
-        let rank = dims.len() as i64;
-        if call.node.op_type == "Unsqueeze" {
-            let axes = axes.ok_or("without axes")?;
-            let rank = rank + axes.len() as i64;
-            let mut axes: Vec<i64> =
-                axes.iter().map(|&a| if a < 0 { a + rank } else { a }).collect();
-            axes.sort_unstable();
-            for axis in axes {
-                let at = usize::try_from(axis).ok().filter(|&at| at <= dims.len());
-                dims.insert(at.ok_or_else(|| format!("axis {axis}"))?, 1);
-            }
-        } else {
-            let axes = axes.ok_or("without axes, which would lose the picture's too")?;
-            let mut axes: Vec<i64> =
-                axes.iter().map(|&a| if a < 0 { a + rank } else { a }).collect();
-            axes.sort_unstable();
-            for axis in axes.into_iter().rev() {
-                let at = usize::try_from(axis).ok().filter(|&at| dims.get(at) == Some(&1));
-                dims.remove(at.ok_or_else(|| format!("axis {axis}"))?);
-            }
-        }
-        self.view(x, &dims)
-    }
-
-    /// The same numbers with other dimensions: a row, or a map with nothing but channels.
-    pub(super) fn view(&self, x: Map, dims: &[i64]) -> Result<Value, String> {
-        let (shape, len) = (self.shape(x), self.shape(x).len() as i64);
-        if dims == x.layout.dims(shape) {
-            return Ok(Value::Map(x));
-        }
-        let pixel = shape.pixels() == 1;
-        let layout = match *dims {
-            [1, n] if n == len => return Ok(self.row(x)),
-            [1, n, 1, 1] if n == len && pixel => Layout::Nchw,
-            [1, 1, 1, n] if n == len && pixel => Layout::Nhwc,
-            _ => {
-                let from = x.layout.dims(shape);
-                return Err(format!("makes {dims:?} of {from:?}, but only a row is read"));
-            }
-        };
-        Ok(Value::Map(Map { layout, ..x }))
-    }
+        Ok(Range { axis, start, step, count: count as usize })
+    };
+    (0..starts.len()).map(range).collect()
 }

@@ -1,20 +1,55 @@
 //! What slides over a map: filters, pools and their borders.
 
 use super::call::Call;
-use super::{Border, Importer, Layout, Map, Value};
+use super::shapes::one_pixel_stride;
+use super::view::{Side, View, len};
+use super::{Border, Importer, Map, Value};
 use crate::graph::{Conv, NodeOp};
 use crate::padding::same_padding;
+use artifact::layout::padding_fits;
 use artifact::{Padding, PoolKind};
 
+/// A window, and the border that a file puts around the map that it slides over.
+pub(super) struct Window {
+    pub(super) filter: [u16; 2],
+    pub(super) stride: [u16; 2],
+    pub(super) padding: Padding,
+    /// Of rows and columns, how much further the last window reaches (`ceil_mode`).
+    further: [usize; 2],
+}
+
+impl Window {
+    /// Whether every place of the window sees a part of the map.
+    pub(super) const fn fits(&self) -> bool {
+        padding_fits(self.padding, self.filter[0], self.filter[1])
+    }
+
+    /// The border with what the last windows need more.
+    fn whole(&self) -> Result<Padding, String> {
+        let Padding { top, left, bottom, right } = self.padding;
+        let more = |side: u8, further: usize| {
+            u8::try_from(usize::from(side) + further).map_err(|_| format!("a border of {further}"))
+        };
+        let (bottom, right) = (more(bottom, self.further[0])?, more(right, self.further[1])?);
+        Ok(Padding { top, left, bottom, right })
+    }
+}
+
 impl Importer<'_> {
-    /// Filter, strides and padding of a window over `x`, whose border must have the value `outside`.
+    /// The window that a node slides over `x`, whose own border is left out.
     pub(super) fn window(
         &self,
         call: &Call<'_>,
-        x: Map,
+        x: &Map,
         filter: Option<[i64; 2]>,
-        outside: f32,
-    ) -> Result<([u16; 2], [u16; 2], Padding), String> {
+    ) -> Result<Window, String> {
+        let shape = self.shape(x);
+        if !x.view.is_nchw(shape) {
+            return Err(format!(
+                "its input is no map of [1, channels, height, width], but {:?}",
+                self.dims(x)
+            ));
+        }
         let pair = |name: &str, default: [i64; 2]| match call.ints(name) {
             None => Ok(default),
             Some(&[a, b]) => Ok([a, b]),
@@ -30,11 +65,17 @@ impl Importer<'_> {
         };
         let filter = small("filter", filter)?;
         let stride = small("strides", pair("strides", [1, 1])?)?;
-        if pair("dilations", [1, 1])? != [1, 1] {
+        // Of a window of one nothing is dilated.
+        let dilations = pair("dilations", [1, 1])?;
+        if (0..2).any(|axis| filter[axis] > 1 && dilations[axis] != 1) {
             return Err("dilated windows are not read".into());
         }
-        let shape = self.shape(x);
         let sides = [shape.h, shape.w].map(usize::from);
+        let border = x.border.map_or([[0; 2]; 2], |b| {
+            [[b.padding.top, b.padding.bottom], [b.padding.left, b.padding.right]]
+                .map(|side| side.map(usize::from))
+        });
+        let sides: [usize; 2] = core::array::from_fn(|i| sides[i] + border[i][0] + border[i][1]);
         let same =
             |axis: usize| same_padding(sides[axis], filter[axis].into(), stride[axis].into());
         let automatic = call.attribute("auto_pad").map_or(&b"NOTSET"[..], |a| &a.s);
@@ -49,67 +90,69 @@ impl Importer<'_> {
                 Some(_) => return Err(format!("pads {:?}", call.ints("pads").unwrap_or(&[]))),
             },
         };
-        let mut sums = [rows.0, columns.0, rows.1, columns.1];
-        if let Some(Border { padding: p, value }) = x.border {
-            let unseen = outside == f32::NEG_INFINITY && self.hides_zeros(x, PoolKind::Max);
-            if value != outside && !(value == 0.0 && unseen) {
-                return Err(format!("reads a map padded with {value}"));
-            }
-            for (sum, more) in sums.iter_mut().zip([p.top, p.left, p.bottom, p.right]) {
-                *sum += usize::from(more);
-            }
-        }
+        let mut further = [0; 2];
         if call.int("ceil_mode", 0) != 0 {
-            // As many windows as start inside: a border behind, which pools do not see.
-            for axis in 0..2 {
+            // As many windows as start before the border behind.
+            for (axis, (before, after)) in [rows, columns].into_iter().enumerate() {
                 let (filter, stride) = (usize::from(filter[axis]), usize::from(stride[axis]));
-                let padded = sides[axis] + sums[axis] + sums[axis + 2];
+                let padded = sides[axis] + before + after;
                 let mut windows = padded.saturating_sub(filter).div_ceil(stride) + 1;
-                if (windows - 1) * stride >= sides[axis] + sums[axis] {
+                if (windows - 1) * stride >= sides[axis] + before {
                     windows -= 1;
                 }
-                let wanted = (windows - 1) * stride + filter;
-                sums[axis + 2] += wanted.saturating_sub(padded);
+                further[axis] = ((windows - 1) * stride + filter).saturating_sub(padded);
             }
         }
-        let [Ok(top), Ok(left), Ok(bottom), Ok(right)] = sums.map(u8::try_from) else {
-            return Err(format!("padding {sums:?}"));
+        let all = [rows.0, columns.0, rows.1, columns.1];
+        let [Ok(top), Ok(left), Ok(bottom), Ok(right)] = all.map(u8::try_from) else {
+            return Err(format!("padding {all:?}"));
         };
-        Ok((filter, stride, Padding { top, left, bottom, right }))
+        Ok(Window { filter, stride, padding: Padding { top, left, bottom, right }, further })
+    }
+
+    /// The window of a convolution over `x`, whose border it then has itself.
+    pub(super) fn filter_window(
+        &self,
+        call: &Call<'_>,
+        x: &Map,
+        filter: [i64; 2],
+    ) -> Result<Window, String> {
+        let mut window = self.window(call, x, Some(filter))?;
+        if let Some(border) = x.border {
+            window.padding = sum(window.padding, border.zeros()?)?;
+        }
+        Ok(window)
+    }
+
+    /// `x` with its border in the map.
+    pub(super) fn bordered(&mut self, call: &Call<'_>, x: &Map) -> Result<Map, String> {
+        match x.border {
+            Some(border) => self.padded(call, x, border.zeros()?),
+            None => Ok(x.clone()),
+        }
     }
 
     /// Whether a pool of this kind does not see zeros around a map: a maximum of values that are not
     /// negative.
-    pub(super) fn hides_zeros(&self, x: Map, kind: PoolKind) -> bool {
-        kind == PoolKind::Max && matches!(self.graph.nodes[x.id].op, NodeOp::Relu)
+    fn hides_zeros(&self, x: &Map, kind: PoolKind) -> bool {
+        let mut op = &self.graph.nodes[x.id];
+        // Pools give what they are given.
+        while let NodeOp::Pool2d { .. } = op.op {
+            op = &self.graph.nodes[op.inputs[0]];
+        }
+        kind == PoolKind::Max && matches!(op.op, NodeOp::Relu)
     }
 
-    /// `x` with as many of the zeros around it as a window sees: a convolution with one tap for each
-    /// channel, since only convolutions pad with zeros here.
-    pub(super) fn padded(
-        &mut self,
-        call: &Call<'_>,
-        x: Map,
-        (filter, stride, padding): ([u16; 2], [u16; 2], Padding),
-    ) -> Result<Map, String> {
-        let shape = self.shape(x);
-        let c = usize::from(shape.c);
-        // Of rows and columns: filter, tap, and padding before and after.
-        let axis = |len: u16, before: u8, after: u8, i: usize| {
-            let padded = usize::from(len) + usize::from(before) + usize::from(after);
-            let (filter, stride) = (usize::from(filter[i]), usize::from(stride[i]));
-            let seen = padded.checked_sub(filter).map(|rest| rest / stride * stride + filter);
-            let after = usize::from(after).saturating_sub(padded - seen.unwrap_or(padded));
-            let before = usize::from(before);
-            // The output is as long as the padded map where the filter is one longer than the
-            // border; its tap stands where the border before it ends.
-            let size = before + after + 1;
-            (size, after, (before + after, after + before))
-        };
-        let rows = axis(shape.h, padding.top, padding.bottom, 0);
-        let columns = axis(shape.w, padding.left, padding.right, 1);
-        let (sizes, taps) = ([rows.0, columns.0], [rows.1, columns.1]);
-        let mut weights = vec![0.0; c * sizes[0] * sizes[1] * c];
+    /// `x` with zeros around it: a convolution with one tap for each channel, since only convolutions
+    /// pad with zeros here.
+    fn padded(&mut self, call: &Call<'_>, x: &Map, padding: Padding) -> Result<Map, String> {
+        let c = usize::from(self.shape(x).c);
+        // Of rows and columns: the output is as long as the padded map where the filter is one longer
+        // than the border; its tap stands where the border before it ends.
+        let [top, left, bottom, right] =
+            [padding.top, padding.left, padding.bottom, padding.right].map(usize::from);
+        let (sizes, taps) = ([top + bottom + 1, left + right + 1], [bottom, right]);
+        let mut weights = self.zeros(&[c, sizes[0], sizes[1], c])?;
         for o in 0..c {
             weights[((o * sizes[0] + taps[0]) * sizes[1] + taps[1]) * c + o] = 1.0;
         }
@@ -120,10 +163,10 @@ impl Importer<'_> {
             filter: sizes.map(|s| s as u16),
             stride: [1; 2],
             padding: Padding {
-                top: side(rows.2.0)?,
-                left: side(columns.2.0)?,
-                bottom: side(rows.2.1)?,
-                right: side(columns.2.1)?,
+                top: side(top + bottom)?,
+                left: side(left + right)?,
+                bottom: side(bottom + top)?,
+                right: side(right + left)?,
             },
             relu: false,
             residual: false,
@@ -131,9 +174,7 @@ impl Importer<'_> {
             weight_scales: vec![0.0; c],
         };
         let quant = self.graph.nodes[x.id].quant;
-        let Value::Map(map) = self.push(call, NodeOp::Conv2d(conv), &[x], x.layout)? else {
-            return Err("no map".into());
-        };
+        let map = self.slid(call, NodeOp::Conv2d(conv), x, &x.view)?;
         let node = &mut self.graph.nodes[map.id];
         node.name.push_str(".pad");
         node.quant = quant;
@@ -141,93 +182,136 @@ impl Importer<'_> {
     }
 
     pub(super) fn pool(&mut self, call: &Call<'_>, kind: PoolKind) -> Result<Value, String> {
-        let x = call.bordered(0)?;
-        if x.layout != Layout::Nchw {
-            return Err("its input is no map of [1, channels, height, width]".into());
-        }
-        if kind == PoolKind::Max && call.has_output(1) {
-            return Err("the places of maxima are not read".into());
-        }
-        let outside = match kind {
-            PoolKind::Max => f32::NEG_INFINITY,
-            PoolKind::Average => f32::NAN,
-        };
-        let counts_padding = call.int("count_include_pad", 0) != 0;
-        // Zeros around a map that a pool does see, unlike those that it only skips.
-        let zeros = match x.border {
-            Some(Border { padding, value: 0.0 }) if !self.hides_zeros(x, kind) => Some(padding),
-            _ => None,
-        };
-        let (mut x, mut window) = match zeros {
-            Some(zeros) => {
-                let bare = Map { border: None, ..x };
-                let mut window = self.window(call, bare, None, outside)?;
-                if window.2 != Padding::default() {
-                    return Err("pads a map twice".into());
-                }
-                window.2 = zeros;
-                (bare, window)
+        let mut x = call.bordered(0)?;
+        if let Some(Border { padding, value }) = x.border {
+            // What a pool skips, it need not be given.
+            if kind == PoolKind::Max
+                && (value == f32::NEG_INFINITY || (value == 0.0 && self.hides_zeros(&x, kind)))
+            {
+                let mut window = self.window(call, &x, None)?;
+                window.padding = sum(window.padding, padding)?;
+                return self.slide(call, kind, &window, &x);
             }
-            None => (x, self.window(call, x, None, outside)?),
-        };
-        if window.2 != Padding::default()
-            && (zeros.is_some() || (counts_padding && kind == PoolKind::Average))
-        {
-            x = self.padded(call, x, window)?;
-            window.2 = Padding::default();
+            x = self.bordered(call, &x)?;
         }
-        let (filter, stride, padding) = window;
-        self.push(call, NodeOp::Pool2d { kind, filter, stride, padding }, &[x], x.layout)
+        let mut window = self.window(call, &x, None)?;
+        let counts_border = kind == PoolKind::Average && call.int("count_include_pad", 0) != 0;
+        if counts_border && window.padding != Padding::default() {
+            x = self.padded(call, &x, window.padding)?;
+            window.padding = Padding::default();
+        }
+        self.slide(call, kind, &window, &x)
     }
 
-    /// A pool of the whole map, whose dimensions stay where `keep`.
-    pub(super) fn global_pool(
+    fn slide(
         &mut self,
         call: &Call<'_>,
         kind: PoolKind,
-        axes: Option<Vec<i64>>,
+        window: &Window,
+        x: &Map,
+    ) -> Result<Value, String> {
+        let &Window { filter, stride, .. } = window;
+        let op = NodeOp::Pool2d { kind, filter, stride, padding: window.whole()? };
+        Ok(Value::Map(self.slid(call, op, x, &x.view)?))
+    }
+
+    /// What a window gives, whose sides may be longer than those of `x`; of the channels of `view`.
+    pub(super) fn slid(
+        &mut self,
+        call: &Call<'_>,
+        op: NodeOp,
+        x: &Map,
+        view: &View,
+    ) -> Result<Map, String> {
+        let map = self.push(call, op, &[x], view.clone())?;
+        let view = view.as_nchw(self.shape(&map));
+        Ok(Map { view, ..map })
+    }
+
+    /// A pool of the whole map.
+    pub(super) fn global_pool(&mut self, call: &Call<'_>, kind: PoolKind) -> Result<Value, String> {
+        let x = call.map(0)?;
+        let axes: Vec<usize> = (2..x.view.rank()).collect();
+        self.pool_axes(call, kind, &x, &axes, true)
+    }
+
+    /// A pool of whole dimensions, which stay as ones where `keep`.
+    fn pool_axes(
+        &mut self,
+        call: &Call<'_>,
+        kind: PoolKind,
+        x: &Map,
+        axes: &[usize],
         keep: bool,
     ) -> Result<Value, String> {
-        let x = call.map(0)?;
-        let (shape, wanted) = (
-            self.shape(x),
-            match x.layout {
-                Layout::Nchw => [2, 3],
-                Layout::Nhwc => [1, 2],
-                Layout::FlatChw | Layout::FlatHwc => return Err("its input is no map".into()),
-            },
-        );
-        if let Some(axes) = axes {
-            let mut axes: Vec<i64> = axes.iter().map(|&a| if a < 0 { a + 4 } else { a }).collect();
-            axes.sort_unstable();
-            if axes != wanted {
-                return Err(format!("reduces the axes {axes:?}, but {wanted:?} are read"));
-            }
+        let shape = self.shape(x);
+        let sides: Vec<Side> = axes.iter().flat_map(|&a| x.view.sides(a)).copied().collect();
+        if sides.contains(&Side::Channel) {
+            return Err(format!(
+                "reduces the dimensions {axes:?} of {:?}, but rows and columns are read",
+                self.dims(x)
+            ));
         }
-        let (filter, stride) = ([shape.h, shape.w], [1, 1]);
-        let op = NodeOp::Pool2d { kind, filter, stride, padding: Padding::default() };
-        let layout = if keep { x.layout } else { Layout::FlatChw };
-        self.push(call, op, &[x], layout)
+        let mut pooled = x.clone();
+        if !sides.is_empty() {
+            let of = |side| if sides.contains(&side) { len(side, shape) as u16 } else { 1 };
+            let (mut from, mut filter) = (x.id, [of(Side::Row), of(Side::Column)]);
+            // Columns first and rows then are one pool.
+            let node = &self.graph.nodes[x.id];
+            if let (
+                NodeOp::Pool2d { kind: before, filter: [h, w], stride: [1, 1], padding },
+                None,
+            ) = (&node.op, node.quant)
+            {
+                let whole = self.graph.nodes[node.inputs[0]].shape;
+                let is_whole = |len: u16, of: u16, left: u16| len == of && left == 1;
+                let (rows, columns) =
+                    (is_whole(*h, whole.h, shape.h), is_whole(*w, whole.w, shape.w));
+                let rest = (rows && *w == 1) || (columns && *h == 1);
+                if *before == kind && *padding == Padding::default() && rest {
+                    from = node.inputs[0];
+                    filter = [filter[0] * h, filter[1] * w];
+                }
+            }
+            let op = NodeOp::Pool2d { kind, filter, stride: [1, 1], padding: Padding::default() };
+            pooled = self.push_on(call, op, &[from], x.view.clone())?;
+        }
+        let view = if keep { Some(pooled.view.clone()) } else { pooled.view.without(axes) };
+        let view = view.ok_or("reduces a dimension that is not read")?;
+        Ok(Value::Map(Map { view, ..pooled }))
     }
 
     pub(super) fn reduce(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let kind = match call.node.op_type.as_str() {
-            "ReduceMean" => PoolKind::Average,
-            _ => PoolKind::Max,
+            "ReduceMax" => PoolKind::Max,
+            _ => PoolKind::Average,
         };
-        let axes = call.numbers("axes", 1)?.ok_or("reduces all axes")?;
-        self.global_pool(call, kind, Some(axes), call.int("keepdims", 1) != 0)
+        let x = call.map(0)?;
+        let axes = call.axes("axes", 1, x.view.rank())?.filter(|axes| !axes.is_empty());
+        let axes = axes.ok_or("reduces all dimensions; rows and columns are read")?;
+        let count: usize = axes.iter().map(|&a| self.dims(&x)[a]).product();
+        let pooled = self.pool_axes(call, kind, &x, &axes, call.int("keepdims", 1) != 0)?;
+        match (call.node.op_type.as_str(), pooled) {
+            ("ReduceSum", Value::Map(map)) => {
+                let c = usize::from(self.shape(&map).c);
+                let factors = vec![count as f32; c];
+                Ok(Value::Map(self.scaled(call, &map, factors, vec![0.0; c])?))
+            }
+            (_, pooled) => Ok(pooled),
+        }
     }
 
+    /// A border for the window that reads it, or channels of zeros.
     pub(super) fn pad(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let x = call.map(0)?;
+        let mut x = call.bordered(0)?;
         let mode = call.attribute("mode").map_or(&b"constant"[..], |a| &a.s);
         if mode != b"constant" {
             return Err(format!(
                 "pads by `{}`, but only constants are read",
-                String::from_utf8_lossy(mode)
+                String::from_utf8_lossy(mode).escape_debug()
             ));
         }
+        let (shape, rank) = (self.shape(&x), x.view.rank());
         let pads = call.numbers("pads", 1)?.unwrap_or_default();
         let value = match call.optional(2)? {
             Some(constant) => constant.to_floats().first().copied().unwrap_or(0.0),
@@ -235,23 +319,136 @@ impl Importer<'_> {
         };
         // The least number stands for −∞.
         let value = if value == f32::MIN { f32::NEG_INFINITY } else { value };
-        let pads: Result<Vec<u8>, _> = pads.iter().map(|&p| u8::try_from(p)).collect();
-        let pads = pads.map_err(|_| "pads that are negative or too large")?;
-        let (padding, others) = match (x.layout, &pads[..]) {
-            (Layout::Nchw, &[a, b, top, left, c, d, bottom, right]) => {
-                (Padding { top, left, bottom, right }, [a, b, c, d])
-            }
-            (Layout::Nhwc, &[a, top, left, b, c, bottom, right, d]) => {
-                (Padding { top, left, bottom, right }, [a, b, c, d])
-            }
-            _ => return Err(format!("pads {pads:?}")),
-        };
-        if others != [0; 4] {
-            return Err("pads channels".into());
+        let axes = call.numbers("axes", 3)?.unwrap_or_else(|| (0..rank as i64).collect());
+        if pads.len() != 2 * axes.len() {
+            return Err(format!("pads {pads:?} of {} dimensions", axes.len()));
         }
-        let border = (padding != Padding::default()).then_some(Border { padding, value });
-        Ok(Value::Map(Map { border, ..x }))
+        let (mut padding, mut channels) = (Padding::default(), [0; 2]);
+        for (i, &axis) in axes.iter().enumerate() {
+            let sides = [pads[i], pads[i + axes.len()]];
+            if sides == [0, 0] {
+                continue;
+            }
+            let axis = super::call::place(axis, rank)?;
+            let side = x.view.side(axis, shape);
+            if side == Some(Side::Channel) {
+                channels = sides.map(|s| usize::try_from(s).unwrap_or(usize::MAX));
+                continue;
+            }
+            let small = sides.map(u8::try_from);
+            match (side, small) {
+                (Some(Side::Row), [Ok(a), Ok(b)]) => (padding.top, padding.bottom) = (a, b),
+                (Some(Side::Column), [Ok(a), Ok(b)]) => (padding.left, padding.right) = (a, b),
+                (None, [Ok(_), Ok(_)]) => return Err(format!("pads {pads:?}")),
+                _ => return Err(format!("pads {sides:?}, which is negative or too large")),
+            }
+        }
+        if channels != [0; 2] {
+            if padding != Padding::default() || x.border.is_some() || value != 0.0 {
+                return Err("pads channels and pixels, or with numbers other than zero".into());
+            }
+            return self.more_channels(call, &x, channels);
+        }
+        if padding != Padding::default() {
+            let before = x.border.take();
+            let border = before.unwrap_or(Border { padding: Padding::default(), value });
+            if border.value != value {
+                return Err("pads a map twice, with different numbers".into());
+            }
+            x.border = Some(Border { padding: sum(border.padding, padding)?, value });
+        }
+        Ok(Value::Map(x))
     }
+
+    /// `x` between channels of zeros: a convolution of one pixel, strided as a pool of one pixel
+    /// before it, which shortcuts without parameters have.
+    fn more_channels(
+        &mut self,
+        call: &Call<'_>,
+        x: &Map,
+        [before, after]: [usize; 2],
+    ) -> Result<Value, String> {
+        let axis = x.view.channel_axis().or_else(|| x.view.is_nchw(self.shape(x)).then_some(1));
+        let axis = axis.ok_or("pads channels of no map")?;
+        let c = usize::from(x.view.seen(self.shape(x)).c);
+        let c_out = before.saturating_add(c).saturating_add(after);
+        let places: Vec<usize> = (before..before.saturating_add(c)).collect();
+        let map = self.placed(call, x, axis, &places, vec![0.0; c_out.min(1 << 16)])?;
+        Ok(Value::Map(map))
+    }
+
+    /// A map whose channels `places` are those of `x`, and the others are constants: `bias`.
+    pub(super) fn placed(
+        &mut self,
+        call: &Call<'_>,
+        x: &Map,
+        axis: usize,
+        places: &[usize],
+        bias: Vec<f32>,
+    ) -> Result<Map, String> {
+        let node = &self.graph.nodes[x.id];
+        let (from, stride) = match (one_pixel_stride(&node.op), node.quant) {
+            (Some(stride), None) => (node.inputs[0], stride),
+            _ => (x.id, [1, 1]),
+        };
+        let c = usize::from(self.shape(x).c);
+        let mut weights = self.zeros(&[bias.len(), c])?;
+        for (i, &place) in places.iter().enumerate() {
+            let channel = x.view.channels().get(i).map_or(i, |&channel| channel.into());
+            *weights.get_mut(place * c + channel).ok_or("more channels than are read")? = 1.0;
+        }
+        let outputs = bias.len();
+        let conv = Conv {
+            weights,
+            bias,
+            filter: [1; 2],
+            stride,
+            padding: Padding::default(),
+            relu: false,
+            residual: false,
+            weight_scales: vec![0.0; outputs],
+        };
+        let map = self.push_on(call, NodeOp::Conv2d(conv), &[from], View::settled(&x.view))?;
+        let view = map.view.clone().counting(axis, Vec::new(), self.shape(&map));
+        Ok(Map { view, ..map })
+    }
+
+    /// `x` with the channels that the file means, in its order.
+    pub(super) fn settled(&mut self, call: &Call<'_>, x: &Map) -> Result<Map, String> {
+        let count = x.view.channels().len();
+        if count == 0 {
+            return Ok(x.clone());
+        }
+        let shape = self.shape(x);
+        let axis = (0..x.view.rank()).find(|&i| x.view.side(i, shape) == Some(Side::Channel));
+        let axis = axis.ok_or("picks channels of no map")?;
+        let places: Vec<usize> = (0..count).collect();
+        let map = self.placed(call, x, axis, &places, vec![0.0; count])?;
+        let node = &mut self.graph.nodes[map.id];
+        node.name.push_str(".channels");
+        Ok(map)
+    }
+}
+
+impl Border {
+    /// The border, which must be of zeros.
+    fn zeros(self) -> Result<Padding, String> {
+        match self.value {
+            0.0 => Ok(self.padding),
+            value => Err(format!("reads a map padded with {value}; zeros are read")),
+        }
+    }
+}
+
+/// One border around another.
+fn sum(a: Padding, b: Padding) -> Result<Padding, String> {
+    let add = |a: u8, b: u8| a.checked_add(b).ok_or_else(|| format!("a border of {a} and {b}"));
+    Ok(Padding {
+        top: add(a.top, b.top)?,
+        left: add(a.left, b.left)?,
+        bottom: add(a.bottom, b.bottom)?,
+        right: add(a.right, b.right)?,
+    })
 }
 
 fn small_pad(pad: i64) -> Option<usize> {

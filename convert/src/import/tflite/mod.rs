@@ -10,8 +10,8 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
-use super::{ImportError, onnx};
-use crate::model::FloatModel;
+use super::{Hints, ImportError, onnx};
+use crate::model::{FloatModel, Source};
 use file::File;
 use flatbuffers::InvalidFlatbuffer;
 use rewrite::rewrite;
@@ -25,14 +25,12 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
     bytes.get(4..8) == Some(IDENTIFIER)
 }
 
-/// Reads a file. `size` is the input's height and width, where the file leaves them open.
-pub(super) fn tflite(
-    path: &Path,
-    bytes: &[u8],
-    size: Option<u16>,
-) -> Result<FloatModel, ImportError> {
-    let model = File::read(bytes).and_then(|file| rewrite(&file));
-    onnx::model(path, &model.map_err(|e| ImportError::unsupported(path, e.to_string()))?, size)
+/// Reads a file; `hints` says what it leaves open.
+pub(super) fn tflite(path: &Path, bytes: &[u8], hints: &Hints) -> Result<FloatModel, ImportError> {
+    let rewritten = File::read(bytes).and_then(|file| rewrite(&file));
+    let rewritten = rewritten.map_err(|e| ImportError::unsupported(path, e.to_string()))?;
+    let (model, _) = onnx::model(path, &rewritten, hints)?;
+    Ok(FloatModel { source: Source::Unread("TensorFlow Lite"), ..model })
 }
 
 /// What is wrong with a file.

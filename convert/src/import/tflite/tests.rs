@@ -116,7 +116,7 @@ fn file(values: &[Value], layers: &[(i8, &[i32], &[i32])]) -> Vec<u8> {
 }
 
 fn import(bytes: &[u8]) -> Result<FloatModel, String> {
-    tflite("m.tflite".as_ref(), bytes, None).map_err(|e| e.to_string())
+    tflite("m.tflite".as_ref(), bytes, &Hints::default()).map_err(|e| e.to_string())
 }
 
 /// As the converter writes int8 with ends of all three kinds: what is before and behind the int8

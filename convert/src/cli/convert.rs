@@ -19,7 +19,7 @@ use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 #[cfg(feature = "verify")]
-use crate::verify::{Check, verify};
+use crate::verify::{Check, source, verify};
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
 use clap::{Args, ValueEnum};
@@ -328,7 +328,15 @@ fn is_verified(
     } else {
         pictures
     };
-    let (checks, count) = verify(converted, &model.preprocess, pictures)?;
+    let (mut checks, count) = verify(converted, &model.preprocess, pictures)?;
+    let unread = match source::compare(model, converted, pictures)? {
+        Some(Ok(check)) => {
+            checks.push(check);
+            None
+        }
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
     let noise = if pictures.is_empty() { " of noise" } else { "" };
     writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
     for check in &checks {
@@ -344,6 +352,9 @@ fn is_verified(
                 check.what
             );
         }
+    }
+    if let Some(why) = unread {
+        writeln!(out, "  the source file was not compared: tract {why}")?;
     }
     Ok(checks.iter().all(Check::is_passed))
 }

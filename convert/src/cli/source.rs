@@ -158,6 +158,9 @@ pub(super) fn float_model(
     out: &mut dyn Write,
 ) -> Result<FloatModel> {
     let model = imported.to_float_model().with_context(|| path.display().to_string())?;
+    for note in &model.notes {
+        writeln!(out, "{}: {note}", path.display())?;
+    }
     if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
         let taken = match model.preprocess.grey {
             true => "grey from 0 to 1",

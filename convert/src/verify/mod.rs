@@ -8,13 +8,16 @@
 //! | int8 in the runtime | the formulas ([`reference`]) | nothing |
 //! | int8 in the runtime | tract's integers, on [`crate::emit::onnx::Form::Integer`] | one step |
 //! | layers in floats of an int8 network | tract, with the same f16 weights | as fp16 |
+//! | the whole network | tract, on the ONNX file that it was read from | 10⁻³ of the largest score |
 //!
 //! Each layer is given the very numbers that the runtime's layer had, so that a difference names the
 //! layer that makes it. tract computes QLinearConv and ConvInteger in integers; its QDQ convolutions
 //! would run in floats. Means and per-channel products have no integer form in ONNX: there tract
-//! computes in floats what int8 stores.
+//! computes in floats what int8 stores. The last line alone starts from what the user brought, so
+//! that it tells what the importer gets wrong ([`source`]).
 
 mod reference;
+pub mod source;
 mod tract;
 
 use crate::emit::edge::Format;
@@ -103,15 +106,7 @@ pub fn verify(
     preprocess: &Preprocess,
     pictures: &[Vec<f32>],
 ) -> Result<(Vec<Check>, usize), VerifyError> {
-    let affordable = (BUDGET / converted.graph.macs().max(1)).max(1);
-    let count = MAX_PICTURES.min(usize::try_from(affordable).unwrap_or(MAX_PICTURES));
-    let noise;
-    let pictures = if pictures.is_empty() {
-        noise = (0..count).map(|i| noise_picture(preprocess, i as u64)).collect::<Vec<_>>();
-        &noise
-    } else {
-        &pictures[..count.min(pictures.len())]
-    };
+    let pictures = &inputs(converted, preprocess, pictures);
     let graph = &converted.graph;
     let emitted = &converted.emitted.bytes;
     let checks = match (&converted.int8, converted.quantize) {
@@ -128,6 +123,16 @@ pub fn verify(
         (None, _) => vec![floats(graph, Format::F32, emitted, pictures, 1e-4)?],
     };
     Ok((checks, pictures.len()))
+}
+
+/// As many pictures as a verification may take, or noise where there are none.
+fn inputs(converted: &Converted, preprocess: &Preprocess, pictures: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let affordable = (BUDGET / converted.graph.macs().max(1)).max(1);
+    let count = MAX_PICTURES.min(usize::try_from(affordable).unwrap_or(MAX_PICTURES));
+    match pictures {
+        [] => (0..count).map(|i| noise_picture(preprocess, i as u64)).collect(),
+        pictures => pictures[..count.min(pictures.len())].to_vec(),
+    }
 }
 
 /// A picture of random bytes, normalized.

@@ -16,6 +16,48 @@ def log_softmax(scores):
     return scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
 
+def attempt(*args):
+    """Runs a program; returns its exit status, what it wrote, and what was wrong."""
+    done = subprocess.run([str(a) for a in args], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run(*args):
+    """What a program writes, which must succeed."""
+    status, out, error = attempt(*args)
+    if status:
+        raise SystemExit(f"{args[0]}: {error or out}")
+    return out
+
+
+def logits(edge, x, folder):
+    """Logits of the pictures `x` (NHWC, or one as HWC) in a device file."""
+    path = Path(folder) / "tensor.npy"
+    np.save(path, np.ascontiguousarray(x))
+    out = run(BIN / "edge-classify", "--model", edge, "--logits", "--tensor", path)
+    return np.array(json.loads(out)["logits"])
+
+
+def difference(have, want):
+    """The largest difference, relative to the largest number."""
+    return float(np.abs(have - want).max() / np.abs(want).max())
+
+
+def randomize(net, side=64):
+    """Batch-norms as after training: statistics of a real pass, scales and shifts of their own."""
+    import torch
+    from torch import nn
+    for module in net.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            module.momentum = 1.0
+    net.train()
+    with torch.no_grad():
+        net(torch.randn(4, 3, side, side))
+    return net.eval()
+
+
 def outcome(model, x, want, kind="logits", quantize="int8", tolerance=0.05, options=()):
     """What `convert` makes of a model: "right", "refused: …" or "WRONG: …". `x` are its inputs (NHWC),
     `want` what its own framework gives for them: logits, softmax or logsoftmax."""

@@ -11,23 +11,18 @@ operators, with batch-norms folded or not, with an open batch; `convert` imports
 Prints the largest difference of the logits, relative to the largest logit; fails above 1e-3 (1e-4
 for our own export).
 """
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime
 import timm
 import torch
 import torchvision
-from torch import nn
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+from common import BIN, difference, logits, randomize, run
+
 MODELS = {name: lambda name=name: getattr(torchvision.models, name)(weights=None)
           for name in ["resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"]}
 MODELS |= {name: lambda name=name: timm.create_model(name) for name in ["resnet26d", "resnetv2_50"]}
@@ -40,30 +35,6 @@ WAYS = {
     "torch.export": dict(dynamo=True),
     "torch.export, opset 21": dict(dynamo=True, opset_version=21),
 }
-
-
-def randomize(net):
-    """Batch-norms as after training: statistics of a real pass, scales and shifts of their own."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-    net.train()
-    with torch.no_grad():
-        net(torch.randn(4, 3, 64, 64))
-    return net.eval()
-
-
-def run(*args):
-    done = subprocess.run([str(a) for a in args], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{args[0]}: {done.stderr}")
-    return done.stdout
-
-
-def difference(have, want):
-    return float(np.abs(have - want).max() / np.abs(want).max())
 
 
 failed = False
@@ -80,14 +51,12 @@ for label in sys.argv[1:] or MODELS:
                               verbose=False, **options)
             want = onnxruntime.InferenceSession(file).run(None, {"x": x.numpy()})[0][0]
             run(BIN / "convert", "--quantize", "none", file, "-o", edge)
-            np.save(folder / "x.npy", x[0].permute(1, 2, 0).contiguous().numpy())
-            logits = json.loads(run(BIN / "edge-classify", "--model", edge, "--logits", "--tensor",
-                                    folder / "x.npy"))["logits"][0]
+            have = logits(edge, x[0].permute(1, 2, 0).numpy(), folder)[0]
             run(BIN / "convert", file, "-o", again)
             onnx.checker.check_model(str(again), full_check=True)
             session = onnxruntime.InferenceSession(again)
             ours = session.run(None, {"input": x.numpy()})[0][0]
-            errors = [difference(np.array(logits), want), difference(np.array(logits), ours)]
+            errors = [difference(have, want), difference(have, ours)]
             failed |= errors[0] > 1e-3 or errors[1] > 1e-4
             print(f"{label}, {way}: {errors[0]:.1e}, exported again {errors[1]:.1e}", flush=True)
 sys.exit(bool(failed))

@@ -6,6 +6,7 @@
 
 use crate::resnet::ResNetConfig;
 use artifact::Preprocess;
+use core::fmt;
 use image::ImageEncoder as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -143,6 +144,52 @@ pub struct TrainingRecord {
     pub options: BTreeMap<String, String>,
     /// Per epoch.
     pub epochs: Vec<EpochRecord>,
+    /// The pictures that chose the epoch.
+    #[serde(default)]
+    pub validation: Validation,
+}
+
+/// Which pictures of its data set a run was validated on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Validation {
+    /// Older files do not say.
+    #[default]
+    Unknown,
+    /// None.
+    None,
+    /// Some of each class.
+    Split(Split),
+    /// A part of their own, such as `val/`.
+    Part(String),
+}
+
+/// Pictures of each class that are set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    /// Share of each class, 0..1.
+    pub share: f64,
+    /// Chooses them.
+    pub seed: u64,
+}
+
+impl fmt::Display for Validation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not recorded"),
+            Self::None => f.write_str("none"),
+            Self::Split(split) => write!(f, "{split} of each class"),
+            Self::Part(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 100 · 0.07 is not 7.
+        let percent = (self.share * 1e8).round() / 1e6;
+        write!(f, "seed {}, {percent} %", self.seed)
+    }
 }
 
 /// What a file does not say, as it was taken for granted.

@@ -1,6 +1,6 @@
 //! Tables that show what is in a model and what it costs.
 
-use crate::checkpoint::{Assumption, Checkpoint};
+use crate::checkpoint::{Assumption, Checkpoint, Validation};
 use crate::model::FloatModel;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::{Artifact, Op, Place, Shape};
@@ -158,6 +158,9 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
             t.fingerprint,
             t.seed
         );
+    }
+    if t.validation != Validation::Unknown {
+        let _ = writeln!(out, "validated on: {}", t.validation.to_string().escape_debug());
     }
     for (key, value) in &t.options {
         let _ = writeln!(out, "  --{key} {}", value.escape_debug());

@@ -1,6 +1,7 @@
 //! A float model, wherever it came from.
 
-use crate::checkpoint::{Checkpoint, Sample};
+use crate::checkpoint::{Checkpoint, Sample, TrainingRecord};
+use crate::data::Measured;
 use crate::emit::edge::Attributes;
 use crate::graph::{Graph, GraphError};
 use crate::import::imagenet;
@@ -25,12 +26,10 @@ pub struct FloatModel {
     pub source: Source,
     /// Pictures for calibration.
     pub samples: Vec<Sample>,
-    /// Data set that it was trained on, as the user named it; empty where nobody knows.
-    pub dataset: String,
+    /// How it was trained; empty where nobody knows.
+    pub training: TrainingRecord,
     /// What was measured of it; empty where nothing was.
     pub metrics: String,
-    /// Seed of its training, which also chooses calibration pictures.
-    pub seed: u64,
 }
 
 /// What a graph was read from, which another engine may compare it with.
@@ -77,9 +76,8 @@ impl FloatModel {
             notes: Vec::new(),
             source: Source::Own,
             samples: Vec::new(),
-            dataset: String::new(),
+            training: TrainingRecord::default(),
             metrics: String::new(),
-            seed: 0,
             graph,
         }
     }
@@ -98,12 +96,21 @@ impl FloatModel {
             notes: Vec::new(),
             source: Source::Own,
             samples: checkpoint.samples.clone(),
-            dataset: checkpoint.training.dataset.clone(),
+            training: checkpoint.training.clone(),
             metrics: accuracy
                 .map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0)),
-            seed: checkpoint.training.seed,
             graph: Graph::from_checkpoint(checkpoint)?,
         })
+    }
+
+    /// What it is measured as.
+    pub fn measured(&self) -> Measured<'_> {
+        Measured {
+            labels: &self.labels,
+            preprocess: self.preprocess,
+            training: &self.training,
+            samples: &self.samples,
+        }
     }
 
     /// What surrounds the graph in a device file.
@@ -111,7 +118,7 @@ impl FloatModel {
         Attributes {
             labels: &self.labels,
             preprocess: self.preprocess,
-            dataset: &self.dataset,
+            dataset: &self.training.dataset,
             metrics: &self.metrics,
             nr: target.nr(),
             winograd,

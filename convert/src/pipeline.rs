@@ -146,17 +146,25 @@ pub fn denormalize(picture: &[f32], p: &Preprocess) -> Vec<u8> {
 /// A sample that cannot be decoded or has another size.
 pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>>, ConvertError> {
     let decode = |(index, sample): (usize, &Sample)| {
-        let bad = |what: String| ConvertError::Sample { index, what };
-        let picture = picture::decode(Cursor::new(&sample.png)).map_err(|e| bad(e.to_string()))?;
-        let view = picture.view().map_err(|e| bad(e.to_string()))?;
-        let (found, wanted) = ((view.width(), view.height()), (p.width.into(), p.height.into()));
-        if found != wanted {
-            return Err(bad(format!("size {found:?}, expected {wanted:?}")));
-        }
-        // Of the right size already, so only the pixels' order is settled here.
-        Ok(normalize(&fit(view, p).map_err(|e| bad(e.to_string()))?, p))
+        let pixels = sample_pixels(sample, p);
+        Ok(normalize(&pixels.map_err(|what| ConvertError::Sample { index, what })?, p))
     };
     samples.iter().enumerate().map(decode).collect()
+}
+
+/// The pixels of a stored picture, `[p.height, p.width, p.channels()]`.
+///
+/// # Errors
+/// A sample that cannot be decoded or has another size.
+pub(crate) fn sample_pixels(sample: &Sample, p: &Preprocess) -> Result<Vec<u8>, String> {
+    let picture = picture::decode(Cursor::new(&sample.png)).map_err(|e| e.to_string())?;
+    let view = picture.view().map_err(|e| e.to_string())?;
+    let (found, wanted) = ((view.width(), view.height()), (p.width.into(), p.height.into()));
+    if found != wanted {
+        return Err(format!("size {found:?}, expected {wanted:?}"));
+    }
+    // Of the right size already, so only the pixels' order is settled here.
+    fit(view, p).map_err(|e| e.to_string())
 }
 
 /// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized

@@ -3,7 +3,8 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// Between two lines in a log.
@@ -115,6 +116,60 @@ impl Transfer {
     }
 }
 
+/// Counts on stderr what is done of something slow, by any number of threads: in a line that changes
+/// and goes away on a terminal, once in a log.
+#[derive(Debug)]
+pub struct Counter {
+    what: &'static str,
+    terminal: bool,
+    started: Instant,
+    /// When it was shown last.
+    shown: Mutex<Option<Instant>>,
+}
+
+impl Counter {
+    /// Of `what` is done, such as `reading pictures`.
+    pub fn new(what: &'static str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { what, terminal, started: Instant::now(), shown: Mutex::new(None) }
+    }
+
+    /// Shows how many are done, if it is time to.
+    pub fn show(&self, done: usize, total: usize) {
+        let Ok(mut shown) = self.shown.try_lock() else { return };
+        let is_time = match *shown {
+            Some(time) => self.terminal && time.elapsed() >= interval(true),
+            None => done > 0 && (!self.terminal || self.started.elapsed() >= interval(true)),
+        };
+        if is_time {
+            *shown = Some(Instant::now());
+            let seconds = self.started.elapsed().as_secs_f64();
+            let line = counted(self.what, done, total, seconds, self.terminal);
+            let _ = match self.terminal {
+                true => write!(std::io::stderr(), "\r{line}\x1b[K"),
+                false => writeln!(std::io::stderr(), "{line}"),
+            };
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if self.terminal && self.shown.get_mut().is_ok_and(|shown| shown.is_some()) {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// `reading pictures: 30 of 90, 4 s left`.
+fn counted(what: &str, done: usize, total: usize, seconds: f64, terminal: bool) -> String {
+    if !terminal {
+        return format!("{what}: {total}");
+    }
+    let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
+    format!("{what}: {done} of {total}, {} left", duration(left))
+}
+
 /// Seconds as `1 h 02 min`, `3 min 04 s` or `5 s`.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
@@ -137,6 +192,13 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(counted("reading", 30, 90, 2.0, true), "reading: 30 of 90, 4 s left");
+        assert_eq!(counted("reading", 0, 90, 0.0, true), "reading: 0 of 90, 0 s left");
+        assert_eq!(counted("reading", 1, 90, 2.0, false), "reading: 90");
+    }
 
     #[test]
     fn durations_and_sizes_read_well() {

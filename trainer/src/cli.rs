@@ -2,24 +2,26 @@
 
 use crate::bench::{self, Bench};
 use crate::classify::{self, Classify, MAX_TOP};
-use crate::data::{CacheSize, Dataset, ReadOptions, extent, notes};
+use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 use crate::distributed::{self, world};
 use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::resnet;
-use crate::train::{self, Recipe, Run, duration};
-use anyhow::{Context, bail, ensure};
+use crate::train::{self, Claim, Evaluation, Existing, Folder, Recipe, Run, check_file, duration};
+use anyhow::{Context, bail};
 use artifact::Preprocess;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convert::checkpoint::Checkpoint;
+use convert::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
+use convert::data::{Measured, Watch};
 use convert::import::Head;
+use convert::progress::Counter;
 use convert::resnet::{ResNetConfig, default_preprocess};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,16 +62,10 @@ enum Freeze {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Folder with one folder of pictures per class (optionally below train/ and val/), or
+    /// Folder with one folder of pictures per class (optionally below train/, val/ and test/), or
     /// with CIFAR-10's binary files.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Share of each class set aside for validation where the folder has no val/.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.2)]
-    val_split: f64,
-    /// Seed of weights, order, augmentation and split: the same seed gives the same model.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
     machine: Machine,
     /// Memory for decoded pictures: such as 512M or 2G, all, 0, or auto for a quarter of what is
@@ -77,6 +73,27 @@ struct Common {
     /// the same result.
     #[arg(long, value_name = "SIZE", default_value_t = CacheSize::Auto)]
     cache: CacheSize,
+}
+
+/// What is left to chance.
+#[derive(Debug, Args)]
+struct Chance {
+    /// Share of each class set aside for validation where the folder has no val/ [default: 0.2, or
+    /// what --model was not trained on].
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    val_split: Option<f64>,
+    /// Seed of weights, order, augmentation and split: the same seed gives the same model.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Share of each class that is set aside by default.
+const VAL_SPLIT: f64 = 0.2;
+
+/// A share of pictures.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..1.0).contains(share));
+    share.ok_or_else(|| "not in 0..1; pass a share such as 0.2".into())
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +104,8 @@ struct Train {
     arch: Option<String>,
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    chance: Chance,
     #[command(flatten)]
     learning: Learning,
 }
@@ -114,6 +133,8 @@ struct Finetune {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
+    chance: Chance,
+    #[command(flatten)]
     learning: Learning,
 }
 
@@ -135,6 +156,12 @@ struct Eval {
     /// Also write a page with figures, charts and mistakes (.html).
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Measure this share of each class, instead of what the model's run set aside.
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    val_split: Option<f64>,
+    /// Choose it by this seed, instead of the run's.
+    #[arg(long)]
+    seed: Option<u64>,
     #[command(flatten)]
     common: Common,
 }
@@ -192,34 +219,45 @@ fn stop_on_interrupt() {
     });
 }
 
+/// Reads what is to be learned; goes on from a model with the record `base`.
 fn read(
     common: &Common,
+    chance: &Chance,
     preprocess: Preprocess,
     classes: Option<usize>,
+    base: &TrainingRecord,
     out: &mut dyn Write,
 ) -> anyhow::Result<Dataset> {
-    ensure!(
-        (0.0..1.0).contains(&common.val_split),
-        "--val-split {} is not in 0..1; pass a share such as 0.2",
-        common.val_split
-    );
     let options = ReadOptions {
         preprocess,
-        val_split: common.val_split,
-        seed: common.seed,
+        val_split: chance.val_split.unwrap_or(VAL_SPLIT),
+        seed: chance.seed,
         classes,
         cache: common.cache,
     };
-    let data = Dataset::read(&common.data, &options)?;
+    // Who says how many are to be set aside gets as many.
+    let unknown = TrainingRecord::default();
+    let base = if chance.val_split.is_some() { &unknown } else { base };
+    let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
-    for note in notes(&data) {
+    for note in data.notes() {
         writeln!(out, "{note}")?;
     }
-    let (kept, all) = (data.in_memory(), data.train.len() + data.val.len());
+    let (kept, all) = (data.in_memory(), data.pictures());
     if kept < all {
         writeln!(out, "in memory: {kept} of {all} pictures (--cache {})", common.cache)?;
     }
     Ok(data)
+}
+
+/// Reads pictures, and says how many, in the first of several processes.
+fn counted<T>(read: impl FnOnce(Watch<'_>) -> Result<T, DataError>) -> Result<T, DataError> {
+    let counter = (world().rank() == 0).then(|| Counter::new("reading pictures"));
+    read(&|done, total| {
+        if let Some(counter) = &counter {
+            counter.show(done, total);
+        }
+    })
 }
 
 fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -241,9 +279,9 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
         _ => default_preprocess(side),
     };
     let preprocess = config.preprocess(preprocess);
-    let recipe = args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
+    let recipe = args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None, command };
-    job.run(&args.common, &args.learning, out)
+    job.run(&args.common, &args.chance, &args.learning, out)
 }
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -263,7 +301,10 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         RecipeName::Default if args.qat => Defaults::QAT,
         RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
-        RecipeName::OneCycle => Defaults { warmup: ONE_CYCLE_RISE, ..Defaults::FINETUNE },
+        // Its best epochs are the last ones.
+        RecipeName::OneCycle => {
+            Defaults { warmup: ONE_CYCLE_RISE, patience: 0.0, ..Defaults::FINETUNE }
+        }
         RecipeName::FastCifar => {
             bail!("--recipe fast-cifar trains from scratch; use trainer train")
         }
@@ -271,13 +312,32 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
-        args.learning.recipe(args.common.seed, &defaults).map_err(anyhow::Error::msg)?;
+        args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     recipe.qat = args.qat;
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
-    job.run(&args.common, &args.learning, out)
+    job.run(&args.common, &args.chance, &args.learning, out)
+}
+
+/// How large a data set is, and which of its pictures are for what.
+pub(crate) fn extent(data: &Dataset) -> String {
+    let (classes, train) = (data.labels.len(), data.train.len());
+    let val = match data.val.len() {
+        0 => "no validation pictures".into(),
+        n => format!("{n} validation pictures ({})", data.validation),
+    };
+    let test = match data.test.len() {
+        0 => String::new(),
+        n => format!(", {n} test pictures ({})", data.test_name),
+    };
+    format!("{classes} classes, {train} training and {val}{test}")
+}
+
+/// The pictures that chose an epoch.
+fn held_out(m: &Evaluation, validation: &Validation) -> String {
+    format!("{} validation pictures ({validation})", m.pictures)
 }
 
 /// What `train` and `finetune` share.
@@ -291,9 +351,46 @@ struct Job {
 }
 
 impl Job {
+    /// What a run starts from, and at which size it sees pictures.
+    fn beginning(&self) -> String {
+        let size = format!("{}×{} pixels", self.preprocess.width, self.preprocess.height);
+        let Some(base) = &self.base else {
+            return format!("{} from scratch, {size}", self.config.name);
+        };
+        let dataset = match base.training.dataset.as_str() {
+            "" => String::new(),
+            dataset => format!(" ({dataset})"),
+        };
+        format!("from {}{dataset}, {size}", base.config.name)
+    }
+
+    /// The folder of the run, and the right to write the finished model: nobody else will write
+    /// there, and it is known now, not after hours, that there can be written.
+    fn claims(&self, learning: &Learning) -> anyhow::Result<(Folder, Claim)> {
+        let path = &learning.model_out;
+        if path.extension().is_some() {
+            report::check_extension("-o", path, "mpk")?;
+        }
+        let existing = match (learning.resume, learning.overwrite) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Overwrite,
+            _ => Existing::Keep,
+        };
+        let folder = match &learning.out {
+            Some(dir) => Folder::open(dir, existing, &self.command)?,
+            None => {
+                let what = if self.base.is_some() { "finetune-" } else { "" };
+                let dir = Path::new("runs").join(format!("{what}{}", self.config.name));
+                Folder::numbered(&dir, existing, &self.command)?
+            }
+        };
+        Ok((folder, Claim::file(path, "-o", &self.command)?))
+    }
+
     fn run(
         mut self,
         common: &Common,
+        chance: &Chance,
         learning: &Learning,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
@@ -303,63 +400,88 @@ impl Job {
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
         let device = common.machine.device()?;
+        let (folder, model) = match world().rank() {
+            0 => {
+                let (folder, model) = self.claims(learning)?;
+                (Some(folder), Some(model))
+            }
+            _ => (None, None),
+        };
+        writeln!(out, "{}", self.beginning())?;
+        if let Some(folder) = &folder {
+            writeln!(out, "run in {}", folder.path().display())?;
+        }
+        if learning.model_out.exists() {
+            let path = learning.model_out.display();
+            writeln!(out, "{path} is there already; it is replaced at the end")?;
+        }
         if world().processes() > 1 {
             let threads = rayon::current_num_threads();
             writeln!(out, "{} processes, {threads} threads each", world().processes())?;
         }
         let started = Instant::now();
-        let data = read(common, self.preprocess, learning.classes, out)?;
+        let unknown = TrainingRecord::default();
+        let base = self.base.as_ref().map_or(&unknown, |base| &base.training);
+        let data = read(common, chance, self.preprocess, learning.classes, base, out)?;
         self.config.classes = data.labels.len();
         self.config.dropout = learning.dropout.unwrap_or(self.config.dropout);
-        let folder = learning.out.clone().unwrap_or_else(|| {
-            let what = if self.base.is_some() { "finetune-" } else { "" };
-            PathBuf::from("runs").join(format!("{what}{}", self.config.name))
-        });
         stop_on_interrupt();
-        let val = Arc::new(data.val.clone());
+        let [val, test] = [&data.val, &data.test].map(|pictures| Arc::new(pictures.clone()));
+        let test_place = common.data.join(data.test_name.trim_end_matches('/'));
+        let validation = data.validation.clone();
         let facts = report::DataFacts::new(&data);
-        let run = Run {
+        let mut run = Run {
             config: self.config,
             preprocess: self.preprocess,
             recipe: self.recipe,
             base: self.base.as_ref(),
-            dir: folder.clone(),
-            resume: learning.resume,
+            folder,
             device: device.clone(),
             checkpointing: learning.checkpointing,
-            // With as many classes as places, every answer would count.
             top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
             // A launcher may show its processes a terminal and write to a file.
             terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
             stop: &STOP,
         };
         let best = run.train(data, out)?;
-        if world().rank() > 0 {
-            return Ok(());
-        }
-        train::save(&best, &learning.model_out)?;
+        let (Some(folder), Some(claim)) = (&run.folder, model) else { return Ok(()) };
+        claim.check()?;
+        best.save(&learning.model_out)?;
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
+        let net = train::network(&best, &device)?;
+        let classes = best.labels.len();
+        // With as many classes as places, every answer would count.
+        let top_k = if learning.top_k < classes { learning.top_k.max(1) } else { 1 };
+        let measure = |pictures: &Arc<Pictures>| {
+            train::evaluate(&net, pictures, &best.preprocess, classes, (128, top_k), &device)
+        };
         let mut measured = None;
         if val.is_empty() {
             writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
         } else {
-            let net = train::network(&best, &device)?;
-            let classes = best.labels.len();
-            let top_k = learning.top_k.clamp(1, classes);
-            let m = train::evaluate(&net, &val, &best.preprocess, classes, (128, top_k), &device)?;
+            let m = measure(&val)?;
             writeln!(
                 out,
-                "{path}: epoch {epoch}, accuracy {:.2} %, top-{top_k} {:.2} % on {} validation pictures",
-                100.0 * m.accuracy,
-                100.0 * m.top_k_accuracy,
-                m.pictures
+                "{path}: epoch {epoch}, {} on {}",
+                m.summary(),
+                held_out(&m, &validation)
             )?;
             measured = Some(m);
         }
+        if !test.is_empty() {
+            let m = measure(&test)?;
+            let place = test_place.display();
+            writeln!(
+                out,
+                "{} on {} pictures of {place}, which chose nothing",
+                m.summary(),
+                m.pictures
+            )?;
+        }
         // The best model only knows the epochs up to its own.
-        let last = Checkpoint::load(&folder.join("last.mpk"))?;
-        let page = folder.join("report.html");
+        let last = Checkpoint::load(&folder.file("last.mpk")?)?;
+        let page = folder.file("report.html")?;
         let report = Report {
             model: &learning.model_out,
             command: &self.command,
@@ -387,29 +509,35 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     let started = Instant::now();
     if let Some(page) = &args.report {
         report::check_extension("--report", page, "html")?;
+        check_file(page).with_context(|| format!("--report {}", page.display()))?;
     }
     let checkpoint = open_model(&args.model, Head::Required)?;
     let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();
-    let mut notes = Vec::new();
-    let data = read(&args.common, checkpoint.preprocess, None, &mut notes)?;
-    ensure!(
-        data.labels == checkpoint.labels,
-        "{} has the classes {}, but {} knows {}; rename the folders",
-        args.common.data.display(),
-        crate::data::list(&data.labels),
-        args.model.display(),
-        crate::data::list(&checkpoint.labels)
-    );
+    let choice = (args.val_split.is_some() || args.seed.is_some()).then(|| {
+        let of_run = match checkpoint.training.validation {
+            Validation::Split(split) => split,
+            _ => Split { share: VAL_SPLIT, seed: checkpoint.training.seed },
+        };
+        let share = args.val_split.unwrap_or(of_run.share);
+        Split { share, seed: args.seed.unwrap_or(of_run.seed) }
+    });
+    let model = Measured {
+        labels: &checkpoint.labels,
+        preprocess: checkpoint.preprocess,
+        training: &checkpoint.training,
+        samples: &checkpoint.samples,
+    };
+    let cache = args.common.cache;
+    let data = counted(|watch| Labelled::read(&args.common.data, &model, choice, cache, watch))?;
     if !args.json {
-        out.write_all(&notes)?;
+        data.notes.iter().try_for_each(|note| writeln!(out, "{note}"))?;
     }
-    let facts = report::DataFacts::new(&data);
-    let pictures = if data.val.is_empty() { data.train } else { data.val };
+    let facts = report::DataFacts::measured(&data);
+    let pictures = Arc::new(data.pictures);
     let net = train::network(&checkpoint, &device)?;
-    let top_k = args.top_k.clamp(1, classes);
+    let top_k = if args.top_k < classes { args.top_k.max(1) } else { 1 };
     let batch = args.batch.max(1);
-    let pictures = Arc::new(pictures);
     let p = &checkpoint.preprocess;
     let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device)?;
     if let Some(page) = &args.report {
@@ -431,23 +559,21 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         let value = serde_json::json!({
             "model": args.model.display().to_string(),
             "labels": checkpoint.labels,
+            "pictures": data.which,
             "evaluation": m,
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?)?;
         return Ok(());
     }
-    writeln!(
-        out,
-        "accuracy {:.2} %, top-{top_k} {:.2} %, loss {:.4}, {} pictures",
-        100.0 * m.accuracy,
-        100.0 * m.top_k_accuracy,
-        m.loss,
-        m.pictures
-    )?;
+    writeln!(out, "{}, loss {:.4} on", m.summary(), m.loss)?;
+    writeln!(out, "{}", data.which)?;
     let width = checkpoint.labels.iter().map(|l| l.chars().count()).max().unwrap_or(5).max(5);
     writeln!(out, "{:width$}  pictures  right     %  most taken for", "class")?;
     for (i, (label, row)) in checkpoint.labels.iter().zip(&m.confusion).enumerate() {
         let count: usize = row.iter().sum();
+        if count == 0 {
+            continue;
+        }
         let share = 100.0 * row[i] as f64 / count.max(1) as f64;
         let wrong = row.iter().enumerate().filter(|(j, n)| *j != i && **n > 0);
         let taken = wrong

@@ -1,4 +1,5 @@
-//! What a killed process or a full disk leaves behind is a run that goes on.
+//! What a killed process or a full disk leaves behind is a run that goes on; what two runs at a time
+//! leave behind are two runs.
 #![cfg(unix)]
 
 mod pictures;
@@ -105,4 +106,114 @@ fn a_lost_picture_ends_a_run_that_resumes_once_it_is_back() {
     std::fs::write(&picture, bytes).unwrap();
     // How much memory there is changes no picture, and need not stay the same.
     goes_on(dir.path(), &before);
+}
+
+/// Starts a run and waits until it trains.
+fn started(root: &Path, more: &[&str]) -> std::process::Child {
+    let state = root.join("run/state.mpk");
+    let mut child = train(root, "", more).stdout(Stdio::null()).spawn().unwrap();
+    while !state.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its first epoch");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
+}
+
+#[test]
+fn a_second_run_is_refused_by_the_name_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures::write(&dir.path().join("data"), 12);
+    let mut first = started(dir.path(), &[]);
+    for more in [&["--overwrite"][..], &["--resume"], &[]] {
+        let second = train(dir.path(), "", more).output().unwrap();
+        let said = text(&second);
+        assert_eq!(second.status.code(), Some(2), "{said}");
+        let process = format!("process {} (`trainer train --epochs {EPOCHS}", first.id());
+        for what in ["run is being written by", &process, "--out with another name"] {
+            assert!(said.contains(what), "{what}: {said}");
+        }
+    }
+    // Another folder, but the same model in the end.
+    let other = dir.path().join("other");
+    let mut command = train(dir.path(), "", &[]);
+    let said = text(&command.arg("--out").arg(&other).output().unwrap());
+    assert!(said.contains("cannot be used multiple times"), "{said}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    command.args(["train", "--data"]).arg(dir.path().join("data")).arg("--out").arg(&other);
+    let said = text(&command.arg("-o").arg(dir.path().join("model.mpk")).output().unwrap());
+    assert!(said.contains("model.mpk is being written by process"), "{said}");
+    assert!(!other.exists(), "nothing came of it");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The lock died with its process.
+    let state = std::fs::read(dir.path().join("run/state.mpk")).unwrap();
+    goes_on(dir.path(), &state);
+}
+
+#[test]
+fn runs_without_a_folder_get_one_each() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures::write(&dir.path().join("data"), 6);
+    let run = |model: &str, epochs: &str, seed: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+        command.args(["finetune", "--data", "data", "--threads", "1", "--patience", "0"]);
+        command.args(["--epochs", epochs, "--seed", seed, "-o", model]).current_dir(dir.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let folder = |number: &str| dir.path().join(format!("runs/finetune-resnet_20_cifar{number}"));
+    let mut first = run("a.mpk", EPOCHS, "0").spawn().unwrap();
+    while !folder("").join("best.mpk").exists() {
+        assert!(first.try_wait().unwrap().is_none(), "ended early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // At the same time, and once more when that one is finished.
+    for number in ["-2", "-3"] {
+        let said = text(&run("b.mpk", "1", number.trim_start_matches('-')).output().unwrap());
+        assert!(said.contains(&format!("run in runs/finetune-resnet_20_cifar{number}")), "{said}");
+        let same = |a: &Path, b: &Path| std::fs::read(a).unwrap() == std::fs::read(b).unwrap();
+        assert!(same(&dir.path().join("b.mpk"), &folder(number).join("best.mpk")));
+        assert_eq!(said.contains("b.mpk is there already"), number == "-3", "{said}");
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(!dir.path().join("a.mpk").exists());
+    // What stopped is not replaced in silence, and is what goes on.
+    let said = text(&run("a.mpk", "1", "0").output().unwrap());
+    assert!(said.contains("holds a run that stopped after epoch"), "{said}");
+    let mut resumed = run("a.mpk", EPOCHS, "0").arg("--resume").spawn().unwrap();
+    let before = std::fs::read(folder("").join("state.mpk")).unwrap();
+    while std::fs::read(folder("").join("state.mpk")).unwrap() == before {
+        assert!(resumed.try_wait().unwrap().is_none(), "did not resume");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    resumed.kill().unwrap();
+    resumed.wait().unwrap();
+}
+
+#[test]
+fn outputs_are_checked_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures::write(&dir.path().join("data"), 6);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+        command.args(["train", "--data", "data", "--epochs", EPOCHS]).args(more);
+        let output = command.current_dir(dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        text(&output)
+    };
+    for (more, what) in [
+        (["-o", "data"], "data: cannot write here (it is a folder, not a file)"),
+        (["-o", "file/x.mpk"], "file/x.mpk: cannot write here"),
+        (["-o", "x.edge"], "-o x.edge: only mpk can be written"),
+        (["-o", "/dev/null"], "no regular file"),
+        (["--out", "file"], "file: cannot write here"),
+        (["--predict", "gone.jpg"], "--predict gone.jpg"),
+        (["--predict", "data"], "--predict data"),
+    ] {
+        let said = run(&more);
+        assert!(said.contains(what), "{more:?}: {said}");
+        assert!(!said.contains("epoch"), "{more:?}: {said}");
+    }
 }

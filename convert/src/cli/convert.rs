@@ -1,13 +1,13 @@
 //! `convert MODEL`.
 
 use super::source::{
-    Calibration, Source, calibration_pictures, default_output, float_model, open_model, read_data,
+    Calibration, Source, calibration_pictures, default_output, float_model, open_model,
 };
 use super::{check_ending, ends_in, show, show_progress};
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::checkpoint::{Checkpoint, write_atomic};
-use crate::data::Pictures;
+use crate::data::{self, CacheSize};
 use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::{Form, to_onnx};
@@ -17,6 +17,7 @@ use crate::import::Imported;
 use crate::inspect::edge_table;
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, with_floats};
+use crate::progress::Counter;
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 #[cfg(feature = "verify")]
 use crate::verify::{Check, source, verify};
@@ -70,8 +71,8 @@ pub(super) struct ConvertArgs {
     /// Do not compare each layer with another engine and with its formula
     #[arg(long)]
     no_verify: bool,
-    /// Labelled pictures: report accuracy before and after; validation pictures where the
-    /// folder has them
+    /// Labelled pictures: report accuracy before and after. Of the folder that the model was trained
+    /// on, those that it was validated on; else val/ or test/, or all
     #[arg(long, value_name = "DIR")]
     eval: Option<PathBuf>,
     /// Most points of accuracy on --eval that int8 may lose, such as 0.5: else the layers that lose
@@ -393,53 +394,35 @@ fn write_onnx(
     Ok(())
 }
 
-/// Labels of `--eval` must be the model's, in whatever order the folder has them.
-fn relabel(pictures: &Pictures, found: &[String], wanted: &[String]) -> Result<Vec<u32>> {
-    let map: Result<Vec<u32>> = found
-        .iter()
-        .map(|name| match wanted.iter().position(|w| w == name) {
-            Some(i) => Ok(i as u32),
-            None => bail!(
-                "class `{}` is unknown to the model, which knows {}",
-                name.escape_debug(),
-                wanted.join(", ").escape_debug()
-            ),
-        })
-        .collect();
-    let map = map?;
-    Ok(pictures.labels.iter().map(|l| map[*l as usize]).collect())
-}
-
-/// Labelled pictures, and where they are from.
+/// Labelled pictures to measure on.
 struct Labelled {
-    pictures: Pictures,
-    /// In the model's numbers.
-    labels: Vec<u32>,
-    dir: PathBuf,
+    data: data::Labelled,
     /// What the float network says of them, once it was asked.
     float: OnceCell<Predictions>,
 }
 
 impl Labelled {
-    /// The validation pictures of a folder, or all where there are none.
     fn read(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Self> {
-        let data = read_data(dir, model, out)?;
-        let pictures = if data.val.is_empty() { data.train } else { data.val };
-        let labels = relabel(&pictures, &data.labels, &model.labels)
-            .with_context(|| dir.display().to_string())?;
-        Ok(Self { pictures, labels, dir: dir.into(), float: OnceCell::new() })
+        let counter = Counter::new("reading pictures");
+        let watch = |done, total| counter.show(done, total);
+        let data = data::Labelled::read(dir, &model.measured(), None, CacheSize::Auto, &watch)?;
+        drop(counter);
+        for note in &data.notes {
+            writeln!(out, "{note}")?;
+        }
+        Ok(Self { data, float: OnceCell::new() })
     }
 
     fn measure(&self, converted: &Converted) -> Result<Accuracy> {
         let float = match self.float.get() {
             Some(float) => float,
             None => {
-                let float = predict(&converted.float.bytes, &self.pictures)?;
+                let float = predict(&converted.float.bytes, &self.data.pictures)?;
                 self.float.get_or_init(|| float)
             }
         };
-        let device = predict(&converted.emitted.bytes, &self.pictures)?;
-        let share = |p: &Predictions| p.accuracy(&self.labels);
+        let device = predict(&converted.emitted.bytes, &self.data.pictures)?;
+        let share = |p: &Predictions| p.accuracy(&self.data.pictures.labels);
         let agreement = device.agreement(float);
         Ok(Accuracy { float: share(float), device: share(&device), agreement })
     }
@@ -463,10 +446,8 @@ impl Accuracy {
 
     fn text(&self, labelled: &Labelled, format: &str) -> String {
         format!(
-            "accuracy on {} pictures of {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class \
-             on {:.2} %",
-            labelled.pictures.len(),
-            labelled.dir.display(),
+            "accuracy on {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class on {:.2} %",
+            labelled.data.which,
             self.float * 100.0,
             self.device * 100.0,
             (self.device - self.float) * 100.0,

@@ -7,6 +7,7 @@ use crate::hub::Reference;
 use crate::import::{self, Head, Hints, Imported};
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, normalize, stored_samples, with_floats};
+use crate::progress::Counter;
 use crate::quantize::Method;
 use anyhow::{Context, Result, bail};
 use artifact::Preprocess;
@@ -35,8 +36,8 @@ pub(super) struct Source {
 /// What int8 is measured on, and how.
 #[derive(Debug, Args)]
 pub(super) struct Calibration {
-    /// Pictures to measure int8 ranges on, any folder layout that `trainer` reads; the samples
-    /// stored in the checkpoint where left out
+    /// Pictures to measure int8 ranges on: any folder that `trainer` reads, or pictures without
+    /// classes; the samples stored in the checkpoint where left out
     #[arg(long, value_name = "DIR")]
     pub(super) calibration: Option<PathBuf>,
     /// Most calibration pictures
@@ -209,21 +210,6 @@ fn rgb(numbers: &Option<Vec<f32>>, default: [f32; 3]) -> Result<[f32; 3]> {
     }
 }
 
-pub(super) fn read_data(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Dataset> {
-    let options = ReadOptions {
-        preprocess: model.preprocess,
-        val_split: 0.0,
-        seed: model.seed,
-        classes: None,
-        cache: CacheSize::Auto,
-    };
-    let data = Dataset::read(dir, &options)?;
-    for file in &data.skipped {
-        writeln!(out, "skipped {}", file.escape_debug())?;
-    }
-    Ok(data)
-}
-
 /// Normalized pictures to measure on.
 pub(super) fn calibration_pictures(
     args: &Calibration,
@@ -235,8 +221,20 @@ pub(super) fn calibration_pictures(
         samples.truncate(args.calibration_pictures);
         return Ok(samples);
     };
-    let data = read_data(dir, model, out)?;
-    let chosen = data.train.stratified(args.calibration_pictures, model.seed);
+    let options = ReadOptions {
+        preprocess: model.preprocess,
+        val_split: 0.0,
+        seed: model.training.seed,
+        classes: None,
+        cache: CacheSize::Auto,
+    };
+    let counter = Counter::new("reading pictures");
+    let data = Dataset::read_unlabelled(dir, &options, &|done, total| counter.show(done, total))?;
+    drop(counter);
+    for note in data.notes() {
+        writeln!(out, "{note}")?;
+    }
+    let chosen = data.train.stratified(args.calibration_pictures, options.seed);
     let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &model.preprocess));
     chosen.iter().map(picture).collect()
 }

@@ -1,8 +1,9 @@
 //! CIFAR-10's binary files: records of one label byte and 32×32 pixels, plane by plane.
 
+use super::layout::{Files, Part};
 use super::pictures::Reader;
 use super::stored::Stored;
-use super::{DataError, Dataset, Pictures, ReadOptions, fit};
+use super::{DataError, Pictures, fit};
 use artifact::Preprocess;
 use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
@@ -27,10 +28,9 @@ pub(super) fn find(path: &Path) -> Option<PathBuf> {
         .find(|dir| dir.join("data_batch_1.bin").is_file())
 }
 
-/// Reads `data_batch_*.bin` as training and `test_batch.bin`, if present, as validation
-/// pictures.
-pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
-    let labels = match std::fs::read_to_string(root.join("batches.meta.txt")) {
+/// `data_batch_*.bin` to learn from, and `test_batch.bin` where it is there.
+pub(super) fn parts(root: &Path) -> Result<(Part, Option<Part>), DataError> {
+    let labels: Vec<String> = match std::fs::read_to_string(root.join("batches.meta.txt")) {
         Ok(text) => {
             text.lines().map(str::trim).filter(|l| !l.is_empty()).map(String::from).collect()
         }
@@ -45,19 +45,24 @@ pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataEr
         })
         .collect();
     batches.sort();
-    let reader = Reader::new(options);
-    let train = read_batches(&batches, labels.len(), &reader)?;
-    let test = root.join("test_batch.bin");
-    let val = if test.is_file() {
-        read_batches(&[test], labels.len(), &reader)?
-    } else {
-        reader.pictures()
+    let part = |name: &str, path: &Path, batches| Part {
+        name: name.into(),
+        path: path.into(),
+        labels: labels.clone(),
+        files: Files::Batches(batches),
     };
-    let name = "cifar-10".into();
-    Ok(Dataset { name, labels, train, val, skipped: Vec::new(), fingerprint: String::new() })
+    let test = root.join("test_batch.bin");
+    let is_there = test.is_file();
+    let test = is_there.then(|| part("test_batch.bin", &test, vec![test.clone()]));
+    Ok((part("data_batch_*.bin", root, batches), test))
 }
 
-fn read_batches(files: &[PathBuf], classes: usize, reader: &Reader) -> Result<Pictures, DataError> {
+/// Reads the records of `files`, of `classes` classes.
+pub(super) fn read(
+    files: &[PathBuf],
+    classes: usize,
+    reader: &Reader<'_>,
+) -> Result<Pictures, DataError> {
     let mut out = reader.pictures();
     for path in files {
         let io = |e| DataError::io(path, e);
@@ -69,6 +74,7 @@ fn read_batches(files: &[PathBuf], classes: usize, reader: &Reader) -> Result<Pi
                 format!("{len} bytes, expected a multiple of {RECORD}; unpack the archive again"),
             ));
         }
+        reader.expect((len / RECORD as u64) as usize);
         let mut file = BufReader::new(file);
         let path: Arc<Path> = path.as_path().into();
         let mut record = [0; RECORD];

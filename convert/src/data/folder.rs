@@ -1,99 +1,40 @@
-//! One folder of pictures per class, optionally below `train/` and `val/`.
+//! Pictures as files, one folder for each class.
 
+use super::layout::hidden;
 use super::pictures::Reader;
 use super::stored::Stored;
-use super::{DataError, Dataset, Pictures, ReadOptions, list};
+use super::{DataError, Pictures};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Folders that hold training pictures.
-const TRAIN: [&str; 2] = ["train", "training"];
-/// Folders that hold validation pictures, best first.
-const VAL: [&str; 4] = ["val", "validation", "valid", "test"];
 /// Longest chain of folders inside a class folder; ends symlink loops.
 const MAX_DEPTH: usize = 8;
 
-/// Reads `root`; `val` is empty where the folder has no split.
-pub(super) fn read(root: &Path, options: &ReadOptions) -> Result<Dataset, DataError> {
-    let folders = folders(root)?;
-    let pick = |names: &[&str]| {
-        names.iter().find_map(|n| folders.iter().find(|(f, _)| f.eq_ignore_ascii_case(n)))
-    };
-    let split = pick(&TRAIN).map(|train| (train.1.clone(), pick(&VAL).map(|v| v.1.clone())));
-    let (train_dir, val_dir) = split.unwrap_or((root.to_path_buf(), None));
-    let labels: Vec<String> = self::folders(&train_dir)?.into_iter().map(|(n, _)| n).collect();
-    if labels.is_empty() {
-        return Err(DataError::layout(
-            &train_dir,
-            "no class folders here; make one folder per class and put its pictures inside",
-        ));
+/// Reads what lies below each of the class `folders`.
+pub(super) fn read(
+    folders: &[PathBuf],
+    reader: &Reader<'_>,
+    skipped: &mut Vec<String>,
+) -> Result<Pictures, DataError> {
+    let mut out = reader.pictures();
+    let mut classes = Vec::new();
+    for folder in folders {
+        let mut paths = Vec::new();
+        files(folder, 0, &mut paths)?;
+        classes.push(paths);
     }
-    if let Some(label) = labels.iter().find(|l| l.len() > artifact::meta::MAX_LABEL_BYTES) {
-        let most = artifact::meta::MAX_LABEL_BYTES;
-        let start: String = label.chars().take(32).collect();
-        return Err(DataError::layout(
-            &train_dir,
-            format!(
-                "the class name `{start}…` is longer than {most} bytes; shorten the folder's name"
-            ),
-        ));
-    }
-    let mut skipped = Vec::new();
-    let reader = Reader::new(options);
-    let train = read_classes(&train_dir, &labels, &reader, &mut skipped)?;
-    let val = match &val_dir {
-        Some(dir) => {
-            let found: Vec<String> = self::folders(dir)?.into_iter().map(|(n, _)| n).collect();
-            if let Some(stray) = found.iter().find(|f| !labels.contains(f)) {
-                return Err(DataError::layout(
-                    dir,
-                    format!(
-                        "class `{stray}` is not in {} ({}); give both the same folders",
-                        train_dir.display(),
-                        list(&labels)
-                    ),
-                ));
-            }
-            read_classes(dir, &labels, &reader, &mut skipped)?
-        }
-        None => reader.pictures(),
-    };
-    let name = root
-        .canonicalize()
-        .ok()
-        .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "folder".into());
-    Ok(Dataset { name, labels, train, val, skipped, fingerprint: String::new() })
-}
-
-/// Visible folders inside `dir` with their names, sorted by name.
-fn folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, DataError> {
-    let entries = std::fs::read_dir(dir).map_err(|e| DataError::io(dir, e))?;
-    let mut out = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| DataError::io(dir, e))?.path();
-        if hidden(&path) || !path.is_dir() {
-            continue;
-        }
-        match path.file_name().and_then(|n| n.to_str()) {
-            Some(name) => out.push((name.to_owned(), path.clone())),
-            None => {
-                return Err(DataError::layout(
-                    &path,
-                    "the folder's name is not UTF-8 and cannot become a label; rename it",
-                ));
+    reader.expect(classes.iter().map(Vec::len).sum());
+    for (index, paths) in classes.iter().enumerate() {
+        let read = |path: &PathBuf| reader.read(Stored::File(path.as_path().into()));
+        let read: Vec<_> = paths.par_iter().map(read).collect();
+        for (path, result) in paths.iter().zip(read) {
+            match result {
+                Ok(picture) => out.push_read(picture, index as u32),
+                Err(why) => skipped.push(format!("{}: {why}", path.display())),
             }
         }
     }
-    out.sort();
     Ok(out)
-}
-
-/// Files that file managers leave behind, and everything that starts with a dot.
-fn hidden(path: &Path) -> bool {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    name.starts_with('.')
-        || ["thumbs.db", "desktop.ini", "__macosx"].contains(&name.to_lowercase().as_str())
 }
 
 /// Regular files below `dir`, sorted by path. Devices, pipes and sockets are no pictures;
@@ -119,31 +60,6 @@ fn files(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<(), DataErr
         }
     }
     Ok(())
-}
-
-fn read_classes(
-    dir: &Path,
-    labels: &[String],
-    reader: &Reader,
-    skipped: &mut Vec<String>,
-) -> Result<Pictures, DataError> {
-    let mut out = reader.pictures();
-    for (index, label) in labels.iter().enumerate() {
-        let class = dir.join(label);
-        let mut paths = Vec::new();
-        if class.is_dir() {
-            files(&class, 0, &mut paths)?;
-        }
-        let read = |path: &PathBuf| reader.read(Stored::File(path.as_path().into()));
-        let read: Vec<_> = paths.par_iter().map(read).collect();
-        for (path, result) in paths.iter().zip(read) {
-            match result {
-                Ok(picture) => out.push_read(picture, index as u32),
-                Err(why) => skipped.push(format!("{}: {why}", path.display())),
-            }
-        }
-    }
-    Ok(out)
 }
 
 #[cfg(test)]

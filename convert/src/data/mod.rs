@@ -3,18 +3,31 @@
 mod cache;
 mod cifar;
 mod folder;
+mod labelled;
+mod layout;
 mod memory;
 mod pictures;
 mod stored;
 
 pub use cache::{CacheSize, CacheSizeError};
+pub use labelled::{Labelled, Measured};
 pub use pictures::Pictures;
+
+use crate::checkpoint::{Split, TrainingRecord, Validation};
 
 use crate::random::{Rng, fnv1a};
 use artifact::Preprocess;
+use layout::{Files, Layout, Part};
+use pictures::Reader;
 use runtime::preprocess::{FrameError, RgbView, resize_rgb8};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+/// Files that are named as skipped, at most.
+const MAX_NAMED: usize = 10;
+
+/// Is told, by any thread, how many pictures have been read, and of how many.
+pub type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// A data set that has been read; its pictures are in memory as far as they fit.
 #[derive(Debug, Clone)]
@@ -25,11 +38,19 @@ pub struct Dataset {
     pub labels: Vec<String>,
     /// Pictures to learn from.
     pub train: Pictures,
-    /// Pictures to measure with; empty where there are none.
+    /// Pictures to choose the best epoch by; empty where there are none.
     pub val: Pictures,
+    /// Which pictures those are.
+    pub validation: Validation,
+    /// Pictures for the last word, which choose nothing; empty where there are none.
+    pub test: Pictures,
+    /// Where those lie, such as `test/`.
+    pub test_name: String,
     /// Files that could not be used, each with the reason.
     pub skipped: Vec<String>,
-    /// Hash over every picture's bytes and class, in order.
+    /// What else was found, one line each.
+    pub remarks: Vec<String>,
+    /// Hash over the bytes and class of every picture to learn from or to choose by, in order.
     pub fingerprint: String,
 }
 
@@ -94,30 +115,139 @@ impl DataError {
 }
 
 impl Dataset {
-    /// Reads a folder: CIFAR-10's binary files, `train/` and `val/` folders of class
-    /// folders, or class folders alone.
+    /// Reads a folder: CIFAR-10's binary files, class folders below `train/`, `val/` and `test/`, or
+    /// class folders alone.
+    ///
+    /// Without pictures to validate on, some of each class are set aside.
     ///
     /// # Errors
-    /// Unreadable or missing folders, fewer than two classes, classes without a usable
-    /// picture, and a class count other than the one expected.
+    /// Unreadable or missing folders, those whose meaning is not clear, fewer than two classes,
+    /// classes without a usable picture, and a class count other than the one expected.
     pub fn read(path: &Path, options: &ReadOptions) -> Result<Self, DataError> {
-        let meta = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
-        if !meta.is_dir() {
+        Self::read_for(path, options, &TrainingRecord::default(), &|_, _| ())
+    }
+
+    /// As [`Self::read`], for training that goes on from a model with the record `base`: where that
+    /// was trained on these pictures, those that it was not trained on stay aside, whatever the
+    /// `options` say.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`].
+    pub fn read_for(
+        path: &Path,
+        options: &ReadOptions,
+        base: &TrainingRecord,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
+        let layout = find(path)?;
+        let reader = Reader::new(options.preprocess, options.cache, watch);
+        let mut skipped = Vec::new();
+        let Some(train) = &layout.train else {
+            let parts = [&layout.val, &layout.test].into_iter().flatten();
+            let names: Vec<String> = parts.map(|part| part.name.clone()).collect();
             return Err(DataError::layout(
                 path,
-                "not a folder; --data wants a folder with one folder of pictures per class",
+                format!("{} and no pictures to learn from; call their folder train", list(&names)),
             ));
-        }
-        let mut data = match cifar::find(path) {
-            Some(root) => cifar::read(&root, options)?,
-            None => folder::read(path, options)?,
+        };
+        let labels = train.labels.clone();
+        check_labels(train)?;
+        let mut read = |part: &Option<Part>| match part {
+            Some(part) => part.read(&labels, &reader, &mut skipped),
+            None => Ok(reader.pictures()),
+        };
+        let (train, val, test) = (read(&layout.train)?, read(&layout.val)?, read(&layout.test)?);
+        let validation = match layout.val {
+            Some(part) if !val.is_empty() => Validation::Part(part.name),
+            _ => Validation::None,
+        };
+        let mut data = Self {
+            name: layout.name,
+            labels,
+            train,
+            val,
+            validation,
+            test,
+            test_name: layout.test.map_or(String::new(), |part| part.name),
+            skipped,
+            remarks: layout.remarks,
+            fingerprint: String::new(),
         };
         data.check_classes(path, options.classes)?;
-        if data.val.is_empty() && options.val_split > 0.0 {
-            data.split(options.val_split, options.seed);
+        if data.val.is_empty() {
+            let own = Split { share: options.val_split, seed: options.seed };
+            let kept = data.split_of(base);
+            if let Some(kept) = kept.filter(|kept| *kept != own) {
+                data.remarks.push(format!(
+                    "validation pictures are those that the model was not trained on ({kept})"
+                ));
+            }
+            data.split(kept.unwrap_or(own));
         }
         data.fingerprint = data.digest();
         Ok(data)
+    }
+
+    /// The pictures of a folder, whatever they show: those to learn from where it has parts.
+    ///
+    /// # Errors
+    /// Unreadable or missing folders, and those without a usable picture.
+    pub fn read_unlabelled(
+        path: &Path,
+        options: &ReadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
+        let layout = find(path).ok();
+        let (parts, remarks) = match layout {
+            Some(layout) => ([layout.train, layout.val, layout.test], layout.remarks),
+            None => Default::default(),
+        };
+        let part = parts.into_iter().flatten().next().unwrap_or_else(|| Layout::heap(path));
+        let mut skipped = Vec::new();
+        let reader = Reader::new(options.preprocess, options.cache, watch);
+        let train = part.read(&part.labels, &reader, &mut skipped)?;
+        if train.is_empty() {
+            let why = skipped.first().map_or(String::new(), |s| format!(" ({s})"));
+            return Err(DataError::layout(path, format!("no usable picture below it{why}")));
+        }
+        Ok(Self {
+            name: String::new(),
+            labels: part.labels,
+            train,
+            val: reader.pictures(),
+            validation: Validation::None,
+            test: reader.pictures(),
+            test_name: String::new(),
+            skipped,
+            remarks,
+            fingerprint: String::new(),
+        })
+    }
+
+    /// What a user should know before relying on it, one line each: what was not used, and what
+    /// makes an accuracy look better or worse than it is.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = notes(&self.remarks, &self.skipped);
+        for [a, b] in self.case_twins() {
+            notes.push(format!(
+                "warning: the classes `{a}` and `{b}` differ only in case; if they are one class, \
+                 put its pictures into one folder"
+            ));
+        }
+        let leaked = self.leaked();
+        if leaked > 0 {
+            notes.push(format!(
+                "warning: {leaked} validation pictures are also training pictures; the accuracy \
+                 will look better than it is"
+            ));
+        }
+        let contradictions = self.contradictions();
+        if contradictions > 0 {
+            notes.push(format!(
+                "warning: {contradictions} pictures appear under more than one class"
+            ));
+        }
+        notes
     }
 
     fn check_classes(&self, path: &Path, expected: Option<usize>) -> Result<(), DataError> {
@@ -154,13 +284,16 @@ impl Dataset {
         Ok(())
     }
 
-    /// Moves `share` of each class, at least one of two, from `train` to `val`.
-    fn split(&mut self, share: f64, seed: u64) {
-        let groups = self.train.by_class(&mut Rng::keyed(&[seed, fnv1a(b"split")]));
+    /// Moves a share of each class, at least one of two, from `train` to `val`, if it is above 0.
+    fn split(&mut self, split: Split) {
+        if split.share <= 0.0 {
+            return;
+        }
+        let groups = self.train.by_class(&mut Rng::keyed(&[split.seed, fnv1a(b"split")]));
         let (mut train, mut val) = (Vec::new(), Vec::new());
         for group in groups {
             let most = group.len().saturating_sub(1);
-            let count = ((group.len() as f64 * share).round() as usize).max(1).min(most);
+            let count = ((group.len() as f64 * split.share).round() as usize).max(1).min(most);
             val.extend_from_slice(&group[..count]);
             train.extend_from_slice(&group[count..]);
         }
@@ -168,11 +301,31 @@ impl Dataset {
         val.sort_unstable();
         self.val = self.train.select(&val);
         self.train = self.train.select(&train);
+        self.validation = Validation::Split(split);
+    }
+
+    /// The split that the run with this record made of these undivided pictures; `None` where it
+    /// was trained on others.
+    fn split_of(&self, record: &TrainingRecord) -> Option<Split> {
+        let split = match record.validation {
+            Validation::Split(split) => split,
+            // The default, before it was recorded.
+            Validation::Unknown => Split { share: 0.2, seed: record.seed },
+            _ => return None,
+        };
+        let mut divided = self.clone();
+        divided.split(split);
+        (divided.digest() == record.fingerprint).then_some(split)
     }
 
     /// Number of pictures whose pixels are in memory.
     pub fn in_memory(&self) -> usize {
-        self.train.in_memory() + self.val.in_memory()
+        self.train.in_memory() + self.val.in_memory() + self.test.in_memory()
+    }
+
+    /// Number of pictures.
+    pub fn pictures(&self) -> usize {
+        self.train.len() + self.val.len() + self.test.len()
     }
 
     /// Pictures of `val` whose stored bytes also lie in `train`.
@@ -209,6 +362,60 @@ impl Dataset {
             pairs.fold(fold(h, pictures.len() as u64), |h, (d, l)| fold(h, d ^ u64::from(*l)))
         });
         format!("{hash:016x}")
+    }
+}
+
+/// Where the pictures of a data set lie.
+fn find(path: &Path) -> Result<Layout, DataError> {
+    let meta = std::fs::metadata(path).map_err(|e| DataError::io(path, e))?;
+    if !meta.is_dir() {
+        return Err(DataError::layout(
+            path,
+            "not a folder; --data wants a folder with one folder of pictures per class",
+        ));
+    }
+    Layout::find(path)
+}
+
+/// Class names become labels of a model.
+fn check_labels(part: &Part) -> Result<(), DataError> {
+    let most = artifact::meta::MAX_LABEL_BYTES;
+    let Some(label) = part.labels.iter().find(|l| l.len() > most) else { return Ok(()) };
+    let start: String = label.chars().take(32).collect();
+    Err(DataError::layout(
+        &part.path,
+        format!("the class name `{start}…` is longer than {most} bytes; shorten the folder's name"),
+    ))
+}
+
+/// Lines on what was found beside usable pictures.
+fn notes(remarks: &[String], skipped: &[String]) -> Vec<String> {
+    let mut notes = remarks.to_vec();
+    notes.extend(skipped.iter().take(MAX_NAMED).map(|file| format!("skipped {file}")));
+    if skipped.len() > MAX_NAMED {
+        notes.push(format!("skipped files: {}", skipped.len()));
+    }
+    notes
+}
+
+impl Part {
+    /// Reads its pictures; their classes are places in `labels`, which has all of the part's.
+    fn read(
+        &self,
+        labels: &[String],
+        reader: &Reader<'_>,
+        skipped: &mut Vec<String>,
+    ) -> Result<Pictures, DataError> {
+        let mut pictures = match &self.files {
+            Files::Folders(folders) => folder::read(folders, reader, skipped)?,
+            Files::Batches(files) => cifar::read(files, self.labels.len(), reader)?,
+        };
+        let place = |label: &u32| {
+            let name = &self.labels[*label as usize];
+            labels.iter().position(|l| l == name).unwrap_or(0) as u32
+        };
+        pictures.labels = pictures.labels.iter().map(place).collect();
+        Ok(pictures)
     }
 }
 

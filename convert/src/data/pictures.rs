@@ -2,10 +2,12 @@
 
 use super::cache::Budget;
 use super::stored::Stored;
-use super::{DataError, ReadOptions};
+use super::{CacheSize, DataError, Watch};
 use crate::random::{Rng, fnv1a};
 use artifact::Preprocess;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Pictures at the model's input size, RGB or luma, not normalized, with their classes.
@@ -25,8 +27,8 @@ pub struct Pictures {
 /// Where the pixels of a picture come from.
 #[derive(Debug, Clone)]
 enum Place {
-    /// `[height, width, channels]`.
-    Memory(Arc<[u8]>),
+    /// `[height, width, channels]`, and where they were read from.
+    Memory(Arc<[u8]>, Option<Stored>),
     Disk(Stored),
 }
 
@@ -38,15 +40,25 @@ pub(super) struct Read {
 }
 
 /// Decodes the pictures of a data set for the first time and keeps what there is memory for.
-#[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
     preprocess: Preprocess,
     budget: Budget,
+    /// Told how many pictures have been read, of how many.
+    watch: Watch<'a>,
+    done: AtomicUsize,
+    total: AtomicUsize,
 }
 
-impl Reader {
-    pub(super) fn new(options: &ReadOptions) -> Self {
-        Self { preprocess: options.preprocess, budget: Budget::new(options.cache) }
+impl<'a> Reader<'a> {
+    pub(super) fn new(preprocess: Preprocess, cache: CacheSize, watch: Watch<'a>) -> Self {
+        let (done, total) = Default::default();
+        Self { preprocess, budget: Budget::new(cache), watch, done, total }
+    }
+
+    /// So many more pictures will be read.
+    pub(super) fn expect(&self, count: usize) {
+        let total = self.total.fetch_add(count, Ordering::Relaxed) + count;
+        (self.watch)(self.done.load(Ordering::Relaxed), total);
     }
 
     /// No pictures yet.
@@ -56,15 +68,27 @@ impl Reader {
 
     /// Reads and decodes a picture.
     pub(super) fn read(&self, stored: Stored) -> Result<Read, String> {
-        let bytes = stored.bytes()?;
-        self.decode(&bytes, stored)
+        let read = stored.bytes().and_then(|bytes| self.keep(&bytes, stored));
+        self.count();
+        read
     }
 
     /// Decodes a picture whose bytes have been read already.
     pub(super) fn decode(&self, bytes: &[u8], stored: Stored) -> Result<Read, String> {
+        let read = self.keep(bytes, stored);
+        self.count();
+        read
+    }
+
+    fn count(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        (self.watch)(done, self.total.load(Ordering::Relaxed));
+    }
+
+    fn keep(&self, bytes: &[u8], stored: Stored) -> Result<Read, String> {
         let pixels = stored.decode(bytes, &self.preprocess)?;
         let place = match self.budget.take(pixels.len()) {
-            true => Place::Memory(pixels.into()),
+            true => Place::Memory(pixels.into(), Some(stored)),
             false => Place::Disk(stored),
         };
         Ok(Read { digest: fnv1a(bytes), place })
@@ -95,7 +119,7 @@ impl Pictures {
 
     /// Number of pictures whose pixels are in memory.
     pub(super) fn in_memory(&self) -> usize {
-        self.places.iter().filter(|p| matches!(p, Place::Memory(_))).count()
+        self.places.iter().filter(|p| matches!(p, Place::Memory(..))).count()
     }
 
     /// Pixels of picture `i`, `[height, width, channels]`.
@@ -108,7 +132,7 @@ impl Pictures {
     /// Where there are not more than `i` pictures.
     pub fn get(&self, i: usize) -> Result<Cow<'_, [u8]>, DataError> {
         match &self.places[i] {
-            Place::Memory(pixels) => Ok(Cow::Borrowed(pixels)),
+            Place::Memory(pixels, _) => Ok(Cow::Borrowed(pixels)),
             Place::Disk(stored) => {
                 let again = || {
                     let bytes = stored.bytes()?;
@@ -123,6 +147,24 @@ impl Pictures {
         }
     }
 
+    /// The file of picture `i`; `None` where it shares one with others or has none.
+    pub fn path(&self, i: usize) -> Option<&Path> {
+        match self.places.get(i)? {
+            Place::Memory(_, Some(Stored::File(path))) | Place::Disk(Stored::File(path)) => {
+                Some(path)
+            }
+            _ => None,
+        }
+    }
+
+    /// Hashes of the pixels that are in memory.
+    pub(super) fn pixel_digests(&self) -> impl Iterator<Item = u64> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Memory(pixels, _) => Some(fnv1a(pixels)),
+            Place::Disk(_) => None,
+        })
+    }
+
     /// Adds a picture that stays in memory: its pixels `[height, width, channels]`, its class and the
     /// hash of its bytes as stored.
     ///
@@ -130,7 +172,7 @@ impl Pictures {
     /// Where it has another size than the others.
     pub fn push(&mut self, pixels: &[u8], label: u32, digest: u64) {
         assert_eq!(pixels.len(), self.picture_len(), "a picture of another size");
-        self.push_read(Read { digest, place: Place::Memory(pixels.into()) }, label);
+        self.push_read(Read { digest, place: Place::Memory(pixels.into(), None) }, label);
     }
 
     /// Adds a picture.
@@ -185,7 +227,7 @@ impl Pictures {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CacheSize, Dataset, ReadOptions};
+    use super::super::{Dataset, ReadOptions};
     use super::*;
     use std::path::Path;
 

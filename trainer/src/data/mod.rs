@@ -2,7 +2,6 @@
 
 pub mod augment;
 mod loader;
-mod notes;
 mod prefetch;
 mod share;
 
@@ -10,8 +9,7 @@ mod share;
 mod tests;
 
 pub use augment::Augment;
-pub use convert::data::{CacheSize, DataError, Dataset, Pictures, ReadOptions, list};
+pub use convert::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 pub use loader::{Batch, Batches, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
-pub(crate) use notes::{extent, notes};
 pub use share::Share;

@@ -1,7 +1,7 @@
 //! `show`: the pictures of a data set as a network gets them.
 
 use crate::data::augment::Mix;
-use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch, notes};
+use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch};
 use anyhow::ensure;
 use artifact::Preprocess;
 use askama::Template;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
         cache: CacheSize::Auto,
     };
     let data = Dataset::read(&args.data, &options)?;
-    let notes = notes(&data);
+    let notes = data.notes();
     let counts = counts(&data);
     let width = data.labels.iter().map(|l| l.chars().count()).max().unwrap_or(0);
     for (label, counts) in data.labels.iter().zip(&counts) {

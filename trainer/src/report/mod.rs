@@ -17,7 +17,8 @@ pub(crate) use convert::page::{self, check_extension, command_line};
 pub(crate) use gallery::{Show, run as show};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
 
-use crate::data::{Dataset, Pictures, extent, notes};
+use crate::cli::extent;
+use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;
 use convert::checkpoint::{Checkpoint, EpochRecord};
 use std::path::Path;
@@ -30,7 +31,13 @@ pub(crate) struct DataFacts {
 
 impl DataFacts {
     pub(crate) fn new(data: &Dataset) -> Self {
-        let notes = core::iter::once(extent(data)).chain(notes(data)).collect();
+        let notes = core::iter::once(extent(data)).chain(data.notes()).collect();
+        Self { name: data.name.clone(), notes }
+    }
+
+    /// Of pictures to measure a finished model on.
+    pub(crate) fn measured(data: &Labelled) -> Self {
+        let notes = core::iter::once(&data.which).chain(&data.notes).cloned().collect();
         Self { name: data.name.clone(), notes }
     }
 }

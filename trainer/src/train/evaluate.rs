@@ -49,6 +49,17 @@ pub struct Evaluation {
     pub answers: Vec<Answer>,
 }
 
+impl Evaluation {
+    /// Accuracy in words; top-k only where it says more.
+    pub fn summary(&self) -> String {
+        let near = match self.top_k {
+            ..=1 => String::new(),
+            k => format!(", top-{k} {:.2} %", 100.0 * self.top_k_accuracy),
+        };
+        format!("accuracy {:.2} %{near}", 100.0 * self.accuracy)
+    }
+}
+
 /// Runs `net` over `pictures`; `device` must be without autodiff.
 ///
 /// # Errors

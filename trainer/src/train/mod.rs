@@ -6,6 +6,7 @@
 
 mod calibration;
 mod evaluate;
+mod folder;
 mod loss;
 mod optimizer;
 mod pass;
@@ -19,6 +20,7 @@ mod validation;
 pub use calibration::{BINS, Bin, calibration, ece};
 pub(crate) use convert::progress::duration;
 pub use evaluate::{Answer, Evaluation, evaluate};
+pub use folder::{Claim, Existing, Folder, FolderError, check_file};
 pub use loss::{
     argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
     targets,
@@ -31,10 +33,8 @@ pub use schedule::Schedule;
 pub use state::{State, StateError};
 
 use crate::resnet::{self, Init, ResNet};
-use anyhow::Context;
 use burn::tensor::Device;
 use convert::checkpoint::Checkpoint;
-use std::path::Path;
 
 const DIVERGED: &str = "training diverged; use a smaller --lr or a longer --warmup-epochs";
 
@@ -47,16 +47,4 @@ pub fn network(checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<ResNe
         ResNet::new(&checkpoint.config, Init::he(0), device).map_err(anyhow::Error::msg)?;
     resnet::load_tensors(&mut net, &checkpoint.tensors, false)?;
     Ok(net)
-}
-
-/// Saves to `path`, making its folder.
-///
-/// # Errors
-/// Unwritable folder or full disk.
-pub fn save(checkpoint: &Checkpoint, path: &Path) -> anyhow::Result<()> {
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir)
-            .with_context(|| format!("{}: cannot make this folder", dir.display()))?;
-    }
-    Ok(checkpoint.save(path)?)
 }

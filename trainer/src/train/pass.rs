@@ -92,12 +92,14 @@ impl Pass<'_> {
             progress.step(&figures, out)?;
             if run.stop.load(Ordering::Relaxed) {
                 progress.line("", out)?;
+                let from = match self.epoch {
+                    0 => "starts it again".into(),
+                    epoch => format!("continues after epoch {epoch}"),
+                };
                 bail!(
-                    "interrupted in epoch {} of {}; the same command with --resume continues \
-                     after epoch {}",
+                    "interrupted in epoch {} of {}; the same command with --resume {from}",
                     self.epoch + 1,
-                    recipe.epochs,
-                    self.epoch
+                    recipe.epochs
                 );
             }
         }

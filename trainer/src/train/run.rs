@@ -3,12 +3,12 @@
 use super::loss::balanced_weights;
 use super::pass::Pass;
 use super::validation::{Measured, Validation};
-use super::{DIVERGED, Optimizer, Progress, Recipe, State, duration};
+use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
 use crate::accel::{self, Precision};
 use crate::data::{DataError, Dataset, batch_count};
 use crate::distributed;
 use crate::resnet::{self, Init, ResNet};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
 use burn::tensor::Device;
@@ -17,7 +17,6 @@ use convert::resnet::ResNetConfig;
 use core::sync::atomic::AtomicBool;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Pictures kept in the checkpoint for calibration, at most.
@@ -36,10 +35,9 @@ pub struct Run<'a> {
     pub recipe: Recipe,
     /// Backbone to start from; `None` trains from scratch.
     pub base: Option<&'a Checkpoint>,
-    /// Folder for `best.mpk`, `last.mpk` and `state.mpk`.
-    pub dir: PathBuf,
-    /// Continue the run in `dir`.
-    pub resume: bool,
+    /// Folder for `best.mpk`, `last.mpk` and `state.mpk`, with the state to go on with if there is
+    /// one; `None` in processes that do not write.
+    pub folder: Option<Folder>,
     /// Plain device, without autodiff.
     pub device: Device,
     /// Keep only the maps between blocks for the backward pass, and compute the others again.
@@ -61,7 +59,17 @@ impl Run<'_> {
     /// run, pictures that cannot be read again, a loss that is no number any more, and interruption.
     ///
     /// Of several processes the first one alone writes, and all return the same.
-    pub fn train(&self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
+    pub fn train(&mut self, data: Dataset, out: &mut dyn Write) -> anyhow::Result<Checkpoint> {
+        let before = self.folder.as_mut().and_then(Folder::take_state);
+        self.run(data, before, out)
+    }
+
+    fn run(
+        &self,
+        data: Dataset,
+        before: Option<State>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Checkpoint> {
         self.recipe.check()?;
         let world = distributed::world();
         ensure!(
@@ -83,10 +91,10 @@ impl Run<'_> {
         }
         net.set_precision(recipe.precision);
         let mut optimizer = Optimizer::new(recipe.optimizer);
+        let resumed = before.is_some();
         let mut state = distributed::from_first(|| {
-            std::fs::create_dir_all(&self.dir)
-                .with_context(|| format!("{}: cannot make this folder", self.dir.display()))?;
-            if let Some(state) = self.resume_state(&data)? {
+            if let Some(state) = before {
+                self.check_resumed(&state, &data)?;
                 return Ok(state);
             }
             if let Some(base) = self.base {
@@ -95,7 +103,12 @@ impl Run<'_> {
                 resnet::load_tensors(&mut net, &base.tensors, !keeps_head)?;
             }
             let tensors = resnet::save_tensors(&net);
-            Ok(State::new(Checkpoint { tensors, ..self.checkpoint(&data)? }))
+            let state = State::new(Checkpoint { tensors, ..self.checkpoint(&data)? });
+            // So that a run that is stopped before its first whole epoch can be resumed, too.
+            let folder = self.folder()?;
+            folder.clear()?;
+            state.save(&folder.file("state.mpk")?)?;
+            Ok(state)
         })?;
         self.check_agreement(&state, &data)?;
         resnet::load_tensors(&mut net, &state.last.tensors, false)?;
@@ -103,7 +116,7 @@ impl Run<'_> {
         if recipe.qat {
             net.set_rounding(Some(core::mem::take(&mut state.ranges)));
         }
-        if state.epoch > 0 {
+        if resumed {
             writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
         }
         let classes = self.config.classes;
@@ -157,24 +170,45 @@ impl Run<'_> {
             }
             let finished =
                 Checkpoint { tensors: resnet::save_tensors(&used), ..state.last.clone() };
+            let folder = self.folder()?;
             if better {
-                finished.save(&self.dir.join("best.mpk"))?;
+                finished.save(&folder.file("best.mpk")?)?;
             }
-            finished.save(&self.dir.join("last.mpk"))?;
+            finished.save(&folder.file("last.mpk")?)?;
             state.memory = optimizer.memory();
             state.ranges = net.ranges();
             // Last: whatever was written before is written again by the repeated epoch.
-            state.save(&self.dir.join("state.mpk"))?;
+            state.save(&folder.file("state.mpk")?)?;
         }
         if state.epoch < recipe.epochs {
             writeln!(
                 out,
-                "stopped: no better accuracy than that of epoch {} in {} epochs",
+                "stopped: none of {1} epochs was better than epoch {0} (--patience)",
                 state.best_epoch,
                 state.epoch - state.best_epoch
             )?;
         }
-        distributed::from_first(|| Ok(Checkpoint::load(&self.dir.join("best.mpk"))?))
+        distributed::from_first(|| self.best(&state))
+    }
+
+    /// The folder, in the process that writes.
+    fn folder(&self) -> anyhow::Result<&Folder> {
+        self.folder.as_ref().context("this process has no folder to write to")
+    }
+
+    /// The best model of the run that ends with `state`.
+    fn best(&self, state: &State) -> anyhow::Result<Checkpoint> {
+        let path = self.folder()?.file("best.mpk")?;
+        let best = Checkpoint::load(&path)?;
+        let epochs = &state.last.training.epochs;
+        ensure!(
+            epochs.get(..state.best_epoch as usize) == Some(&best.training.epochs),
+            "{} is not the model of this run's epoch {}; somebody has replaced it: train again, \
+             with --out and another folder",
+            path.display(),
+            state.best_epoch
+        );
+        Ok(best)
     }
 
     fn measure(&self, net: &ResNet, val: &Validation) -> Result<Option<Measured>, DataError> {
@@ -201,27 +235,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The state to continue from, if this run is to be resumed.
-    fn resume_state(&self, data: &Dataset) -> anyhow::Result<Option<State>> {
-        let path = self.dir.join("state.mpk");
-        let dir = self.dir.display();
-        if !self.resume {
-            // An unreadable state is no run to protect.
-            if let Ok(state) = State::load(&path)
-                && !state.done()
-            {
-                bail!(
-                    "{dir} holds a run that stopped after epoch {}; pass --resume to continue it, \
-                     or --out with another folder",
-                    state.epoch
-                );
-            }
-            return Ok(None);
-        }
-        if !path.exists() {
-            bail!("{dir} holds no run to resume; leave --resume away or pass the run's --out");
-        }
-        let state = State::load(&path)?;
+    /// Refuses to go on with the state of another run.
+    fn check_resumed(&self, state: &State, data: &Dataset) -> anyhow::Result<()> {
+        let dir = self.folder()?.path().display();
         for (name, value) in self.recipe.options(&self.config) {
             let before = state.options.get(&name).map_or("unset", String::as_str);
             ensure!(
@@ -235,7 +251,7 @@ impl Run<'_> {
             "{dir} was trained on other pictures or classes; restore them to resume, or pass \
              --out with another folder"
         );
-        Ok(Some(state))
+        Ok(())
     }
 
     /// A checkpoint of this run without tensors.
@@ -255,6 +271,7 @@ impl Run<'_> {
                 seed: self.recipe.seed,
                 options: self.recipe.options(&self.config),
                 epochs: Vec::new(),
+                validation: data.validation.clone(),
             },
         })
     }
@@ -316,7 +333,7 @@ mod tests {
     use super::*;
     use crate::data::{CacheSize, ReadOptions};
     use crate::resnet::InitRule;
-    use crate::train::{Average, Clip, OptimizerConfig, Rule};
+    use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
     use convert::random::Rng;
     use core::sync::atomic::Ordering;
     use std::path::Path;
@@ -385,20 +402,26 @@ mod tests {
         }
     }
 
+    /// In a folder that may hold another run already.
     fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'a> {
+        let existing = if resume { Existing::Resume } else { Existing::Overwrite };
         Run {
             config: config(),
             preprocess: preprocess(),
             recipe: recipe(epochs),
             base: None,
-            dir: dir.into(),
-            resume,
+            folder: Some(Folder::open(dir, existing, "a test").unwrap()),
             device: Device::flex(),
             checkpointing: false,
             top_k: 1,
             terminal: false,
             stop,
         }
+    }
+
+    /// A file in its folder.
+    fn file(run: &Run<'_>, name: &str) -> std::path::PathBuf {
+        run.folder().unwrap().path().join(name)
     }
 
     /// Stops the run when it reports an epoch.
@@ -426,16 +449,25 @@ mod tests {
 
     #[test]
     fn a_resumed_run_equals_an_unbroken_one() {
-        resumed_equals_unbroken(false);
+        resumed_equals_unbroken(false, "epoch 1/3");
     }
 
     /// Also where ranges are learned.
     #[test]
     fn a_resumed_run_to_int8_equals_an_unbroken_one() {
-        resumed_equals_unbroken(true);
+        resumed_equals_unbroken(true, "epoch 1/3");
     }
 
-    fn resumed_equals_unbroken(qat: bool) {
+    #[test]
+    fn a_run_that_was_stopped_in_its_first_epoch_equals_an_unbroken_one() {
+        resumed_equals_unbroken(false, NOW);
+        resumed_equals_unbroken(true, NOW);
+    }
+
+    /// Stops the run after its first step.
+    const NOW: &str = "";
+
+    fn resumed_equals_unbroken(qat: bool, stop_after: &'static str) {
         let run = |dir, epochs, resume, stop| {
             let mut run = run(dir, epochs, resume, stop);
             run.recipe.qat = qat;
@@ -448,13 +480,16 @@ mod tests {
         run(&whole, 3, false, &never).train(data.clone(), &mut Vec::new()).unwrap();
 
         let broken = dir.path().join("broken");
-        let stop = AtomicBool::new(false);
+        let stop = AtomicBool::new(stop_after == NOW);
         let error = run(&broken, 3, false, &stop)
-            .train(data.clone(), &mut StopAfter("epoch 1/3", &stop))
+            .train(data.clone(), &mut StopAfter(stop_after, &stop))
             .unwrap_err();
         assert!(error.to_string().contains("--resume"), "{error}");
-        let again = run(&broken, 3, false, &never).train(data.clone(), &mut Vec::new());
-        assert!(again.unwrap_err().to_string().contains("--resume"));
+        let again = Folder::open(&broken, Existing::Keep, "again");
+        match stop_after {
+            NOW => assert!(again.is_ok(), "nothing would be lost"),
+            _ => assert!(again.unwrap_err().to_string().contains("--resume")),
+        }
         let other = run(&broken, 4, true, &never).train(data.clone(), &mut Vec::new());
         assert!(other.unwrap_err().to_string().contains("epochs 3, not 4"));
         run(&broken, 3, true, &never).train(data.clone(), &mut Vec::new()).unwrap();
@@ -495,13 +530,13 @@ mod tests {
         let mut first = run(&dir.path().join("thawed"), 2, false, &never);
         first.recipe.freeze_epochs = 1;
         first.recipe.augment = "none".parse().unwrap();
-        let path = first.dir.join("last.mpk");
+        let path = file(&first, "last.mpk");
         first.train(data.clone(), &mut Vec::new()).unwrap();
         let thawed = Checkpoint::load(&path).unwrap();
         first = run(&dir.path().join("frozen"), 2, false, &never);
         first.recipe.freeze_epochs = 2;
         first.recipe.augment = "none".parse().unwrap();
-        let path = first.dir.join("last.mpk");
+        let path = file(&first, "last.mpk");
         first.train(data, &mut Vec::new()).unwrap();
         let frozen = Checkpoint::load(&path).unwrap();
         for (name, tensor) in &frozen.tensors {
@@ -534,7 +569,7 @@ mod tests {
         let never = AtomicBool::new(false);
         let mut thrifty = run(&dir.path().join("thrifty"), 2, false, &never);
         thrifty.checkpointing = true;
-        let lavish = run(&dir.path().join("lavish"), 2, false, &never);
+        let mut lavish = run(&dir.path().join("lavish"), 2, false, &never);
         let thrifty = thrifty.train(data.clone(), &mut Vec::new()).unwrap();
         assert!(
             without_times(thrifty) == without_times(lavish.train(data, &mut Vec::new()).unwrap())
@@ -553,13 +588,53 @@ mod tests {
         patient.recipe.optimizer.average = None;
         patient.recipe.augment = "none".parse().unwrap();
         let mut log = Vec::new();
-        patient.train(data.clone(), &mut log).unwrap();
-        let state = State::load(&patient.dir.join("state.mpk")).unwrap();
+        patient.train(data, &mut log).unwrap();
+        let state = State::load(&file(&patient, "state.mpk")).unwrap();
         assert_eq!(state.epoch, state.best_epoch + 2);
         assert!(state.done());
-        assert!(String::from_utf8(log).unwrap().contains("stopped: no better accuracy"));
-        // A finished run is no run to protect.
+        assert!(
+            String::from_utf8(log)
+                .unwrap()
+                .contains("stopped: none of 2 epochs was better than epoch")
+        );
+        drop(patient);
+        let error = Folder::open(&dir.path().join("run"), Existing::Keep, "again").unwrap_err();
+        assert!(error.to_string().contains("holds a finished run of"), "{error}");
+        assert!(error.to_string().contains("--overwrite"), "{error}");
+    }
+
+    /// Nobody is impatient before the backbone has begun to learn.
+    #[test]
+    fn patience_waits_for_the_thaw() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let mut patient = run(&dir.path().join("run"), 20, false, &never);
+        patient.recipe.rate = 1e-12;
+        patient.recipe.patience = Some(2);
+        patient.recipe.freeze_epochs = 4;
+        patient.recipe.optimizer.average = None;
+        patient.recipe.augment = "none".parse().unwrap();
         patient.train(data, &mut Vec::new()).unwrap();
+        let state = State::load(&file(&patient, "state.mpk")).unwrap();
+        assert_eq!(state.epoch, state.best_epoch.max(4) + 2);
+    }
+
+    /// Another run's model is never taken for this one's.
+    #[test]
+    fn a_replaced_model_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        let never = AtomicBool::new(false);
+        let mut other = run(&dir.path().join("other"), 1, false, &never);
+        other.train(data.clone(), &mut Vec::new()).unwrap();
+        let mut own = run(&dir.path().join("own"), 1, false, &never);
+        own.train(data.clone(), &mut Vec::new()).unwrap();
+        std::fs::copy(file(&other, "best.mpk"), file(&own, "best.mpk")).unwrap();
+        drop(own);
+        let resumed = run(&dir.path().join("own"), 1, true, &never).train(data, &mut Vec::new());
+        let error = resumed.unwrap_err().to_string();
+        assert!(error.contains("best.mpk is not the model of this run's epoch 1"), "{error}");
     }
 
     #[test]
@@ -567,13 +642,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = pictures(&dir.path().join("data"));
         let never = AtomicBool::new(false);
-        let averaged = run(&dir.path().join("averaged"), 2, false, &never);
+        let mut averaged = run(&dir.path().join("averaged"), 2, false, &never);
         let mut plain = run(&dir.path().join("plain"), 2, false, &never);
         plain.recipe.optimizer.average = None;
         averaged.train(data.clone(), &mut Vec::new()).unwrap();
         plain.train(data, &mut Vec::new()).unwrap();
-        let state = |run: &Run<'_>| State::load(&run.dir.join("state.mpk")).unwrap();
-        let last = |run: &Run<'_>| Checkpoint::load(&run.dir.join("last.mpk")).unwrap();
+        let state = |run: &Run<'_>| State::load(&file(run, "state.mpk")).unwrap();
+        let last = |run: &Run<'_>| Checkpoint::load(&file(run, "last.mpk")).unwrap();
         assert!(state(&averaged).last.tensors == state(&plain).last.tensors);
         assert!(last(&averaged).tensors != last(&plain).tensors);
         assert!(last(&plain).tensors == state(&plain).last.tensors);

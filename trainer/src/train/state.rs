@@ -76,10 +76,13 @@ impl State {
 
     /// Whether the run that left this had no epoch to go.
     pub fn done(&self) -> bool {
-        let option = |name: &str| self.options.get(name).and_then(|v| v.parse().ok());
-        let waited = self.epoch.saturating_sub(self.best_epoch);
-        option("epochs").is_none_or(|epochs: u32| self.epoch >= epochs)
-            || (self.best.is_some() && option("patience").is_some_and(|p: u32| waited >= p))
+        let option = |name: &str| self.options.get(name).and_then(|v| v.parse::<u32>().ok());
+        let Some(epochs) = option("epochs") else { return true };
+        // While only the head learns, nothing is decided that the backbone cannot better.
+        let frozen = option("freeze-epochs").filter(|frozen| *frozen < epochs).unwrap_or(0);
+        let waited = self.epoch.saturating_sub(self.best_epoch.max(frozen));
+        let impatient = option("patience").is_some_and(|patience| waited >= patience);
+        self.epoch >= epochs || (self.best.is_some() && impatient)
     }
 
     /// Writes the file, atomically.

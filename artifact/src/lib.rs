@@ -28,6 +28,7 @@ pub mod quant;
 mod reader;
 pub mod shape;
 pub mod stripes;
+pub mod text;
 pub mod winograd;
 pub mod winograd_i8;
 #[cfg(feature = "alloc")]

@@ -147,6 +147,9 @@ pub struct TrainingRecord {
     /// The pictures that chose the epoch.
     #[serde(default)]
     pub validation: Validation,
+    /// The model that training started from; empty where that was none, and in older files.
+    #[serde(default)]
+    pub base: String,
 }
 
 /// Which pictures of its data set a run was validated on.
@@ -283,6 +286,14 @@ impl Checkpoint {
     /// Numbers in all tensors.
     pub fn numbers(&self) -> usize {
         self.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// What the network is and what it was trained on, such as `resnet_20_cifar (cifar-10)`.
+    pub fn origin(&self) -> String {
+        match self.training.dataset.as_str() {
+            "" => self.config.name.clone(),
+            dataset => format!("{} ({dataset})", self.config.name),
+        }
     }
 
     /// Checks names, shapes and labels against the architecture.

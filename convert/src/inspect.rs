@@ -3,6 +3,7 @@
 use crate::checkpoint::{Assumption, Checkpoint, Validation};
 use crate::model::FloatModel;
 use artifact::layout::{activation_bytes, has_columns};
+use artifact::text::AsPlain;
 use artifact::{Artifact, Op, Place, Shape};
 use core::fmt::Write;
 
@@ -24,18 +25,18 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     let _ = writeln!(
         out,
         "{}: {:?}, panels of {}, input {}, {} classes ({}{more})",
-        meta.name.escape_debug(),
+        meta.name.plain(),
         header.dtype,
         header.nr,
         shape(meta.input),
         meta.label_count,
-        labels.join(", ").escape_debug(),
+        labels.join(", ").plain(),
     );
     for (what, text) in
         [("data set", meta.dataset), ("metrics", meta.metrics), ("made by", meta.tool)]
     {
         if !text.is_empty() {
-            let _ = writeln!(out, "{what}: {}", text.escape_debug());
+            let _ = writeln!(out, "{what}: {}", text.plain());
         }
     }
     let width = names.iter().map(|n| n.len()).max().unwrap_or(0);
@@ -110,18 +111,18 @@ pub fn graph_table(model: &FloatModel) -> String {
     let _ = writeln!(
         out,
         "{}: {} layers, {} parameters, {} multiply-accumulates, input {}",
-        graph.name.escape_debug(),
+        graph.name.plain(),
         graph.nodes.len() - 1,
         graph.parameters(),
         graph.macs(),
         text(graph.input_shape()),
     );
-    let _ = writeln!(out, "labels: {}", model.labels.join(", ").escape_debug());
+    let _ = writeln!(out, "labels: {}", model.labels.join(", ").plain());
     for node in &graph.nodes {
         let quant = node.quant.map_or(String::new(), |q| {
             format!("  int8 in steps of {}, zero at {}", q.scale, q.zero_point)
         });
-        let name = node.name.escape_debug().to_string();
+        let name = node.name.plain().to_string();
         let _ =
             writeln!(out, "  {name:<40} {:<11} {:>12}{quant}", node.op.name(), text(node.shape));
     }
@@ -136,7 +137,7 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
     let _ = writeln!(
         out,
         "{}: {} tensors, {parameters} numbers, input {}×{}×{} ({:?}, {:?}), {} calibration samples",
-        c.config.name.escape_debug(),
+        c.config.name.plain(),
         c.tensors.len(),
         p.height,
         p.width,
@@ -148,22 +149,25 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
     if let Some(line) = Assumption::line(&c.assumed) {
         let _ = writeln!(out, "{line}");
     }
-    let _ = writeln!(out, "labels: {}", c.labels.join(", ").escape_debug());
+    let _ = writeln!(out, "labels: {}", c.labels.join(", ").plain());
     let t = &c.training;
     if !t.dataset.is_empty() {
         let _ = writeln!(
             out,
             "data set: {} (fingerprint {}), seed {}",
-            t.dataset.escape_debug(),
+            t.dataset.plain(),
             t.fingerprint,
             t.seed
         );
     }
+    if !t.base.is_empty() {
+        let _ = writeln!(out, "started from: {}", t.base.plain());
+    }
     if t.validation != Validation::Unknown {
-        let _ = writeln!(out, "validated on: {}", t.validation.to_string().escape_debug());
+        let _ = writeln!(out, "validated on: {}", t.validation.to_string().plain());
     }
     for (key, value) in &t.options {
-        let _ = writeln!(out, "  --{key} {}", value.escape_debug());
+        let _ = writeln!(out, "  --{key} {}", value.plain());
     }
     for e in &t.epochs {
         let val =

@@ -22,5 +22,6 @@ pub mod quantize;
 pub mod random;
 pub mod resnet;
 pub mod stripes;
+pub mod terminal;
 #[cfg(feature = "verify")]
 pub mod verify;

@@ -1,31 +1,10 @@
 //! Text that a terminal may be shown, and JSON.
 
-use core::fmt;
+pub(crate) use runtime::text::Plain;
+
+use runtime::text::is_obeyed;
 use serde::Serialize;
 use std::io::{self, Write};
-
-/// Shows text with escapes in place of characters that a terminal would obey: control
-/// characters, line separators and marks of writing direction.
-pub(crate) struct Plain<'a>(pub(crate) &'a str);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if is_obeyed(c) {
-                write!(f, "{}", c.escape_unicode())?;
-            } else {
-                write!(f, "{c}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
 
 /// Writes one JSON value on one line, with `\u` escapes as in [`Plain`]: it reads back as the
 /// same value, and is harmless on a terminal.

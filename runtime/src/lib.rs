@@ -51,6 +51,7 @@ pub mod workers;
 #[cfg(feature = "alloc")]
 pub use arena::AlignedBuf;
 pub use arena::{Aligned, Arena};
+pub use artifact::text;
 pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, arena_len};
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;

@@ -4,6 +4,7 @@ use crate::data::to_planes;
 use crate::options::open_model;
 use crate::train;
 use anyhow::Context;
+use artifact::text::AsPlain;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use convert::checkpoint::Checkpoint;
@@ -135,14 +136,14 @@ fn scores(
 
 fn print(answer: &Answer<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     if let Some(error) = &answer.error {
-        return writeln!(out, "{}: {}", answer.file.escape_debug(), error.escape_debug());
+        return writeln!(out, "{}: {}", answer.file.plain(), error.plain());
     }
-    writeln!(out, "{}", answer.file.escape_debug())?;
+    writeln!(out, "{}", answer.file.plain())?;
     let classes = answer.classes.as_deref().unwrap_or_default();
     let width = classes.iter().map(|c| c.name.chars().count()).max().unwrap_or(0);
     for c in classes {
         let wnid = c.wnid.map_or(String::new(), |w| format!("{w}  "));
-        let name = c.name.escape_debug();
+        let name = c.name.plain();
         let percent = 100.0 * c.probability;
         writeln!(out, "  {wnid}{name:width$}  {:8.3}  {percent:5.1} %", c.score)?;
     }

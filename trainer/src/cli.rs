@@ -12,6 +12,7 @@ use crate::resnet;
 use crate::train::{self, Claim, Evaluation, Existing, Folder, Recipe, Run, check_file, duration};
 use anyhow::{Context, bail};
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use convert::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
 use convert::data::{Measured, Watch};
@@ -241,7 +242,7 @@ fn read(
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
     for note in data.notes() {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", note.plain())?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());
     if kept < all {
@@ -354,14 +355,10 @@ impl Job {
     /// What a run starts from, and at which size it sees pictures.
     fn beginning(&self) -> String {
         let size = format!("{}×{} pixels", self.preprocess.width, self.preprocess.height);
-        let Some(base) = &self.base else {
-            return format!("{} from scratch, {size}", self.config.name);
-        };
-        let dataset = match base.training.dataset.as_str() {
-            "" => String::new(),
-            dataset => format!(" ({dataset})"),
-        };
-        format!("from {}{dataset}, {size}", base.config.name)
+        match &self.base {
+            Some(base) => format!("from {}, {size}", base.origin()),
+            None => format!("{} from scratch, {size}", self.config.name),
+        }
     }
 
     /// The folder of the run, and the right to write the finished model: nobody else will write
@@ -407,7 +404,7 @@ impl Job {
             }
             _ => (None, None),
         };
-        writeln!(out, "{}", self.beginning())?;
+        writeln!(out, "{}", self.beginning().plain())?;
         if let Some(folder) = &folder {
             writeln!(out, "run in {}", folder.path().display())?;
         }
@@ -429,7 +426,7 @@ impl Job {
         let [val, test] = [&data.val, &data.test].map(|pictures| Arc::new(pictures.clone()));
         let test_place = common.data.join(data.test_name.trim_end_matches('/'));
         let validation = data.validation.clone();
-        let facts = report::DataFacts::new(&data);
+        let facts = report::DataFacts::new(&data, &common.data);
         let mut run = Run {
             config: self.config,
             preprocess: self.preprocess,
@@ -531,9 +528,9 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     let cache = args.common.cache;
     let data = counted(|watch| Labelled::read(&args.common.data, &model, choice, cache, watch))?;
     if !args.json {
-        data.notes.iter().try_for_each(|note| writeln!(out, "{note}"))?;
+        data.notes.iter().try_for_each(|note| writeln!(out, "{}", note.plain()))?;
     }
-    let facts = report::DataFacts::measured(&data);
+    let facts = report::DataFacts::measured(&data, &args.common.data);
     let pictures = Arc::new(data.pictures);
     let net = train::network(&checkpoint, &device)?;
     let top_k = if args.top_k < classes { args.top_k.max(1) } else { 1 };
@@ -579,6 +576,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         let taken = wrong
             .max_by_key(|(_, n)| **n)
             .map_or(String::new(), |(j, n)| format!("{} ({n})", checkpoint.labels[j]));
+        let (label, taken) = (label.plain(), taken.plain());
         writeln!(out, "{label:width$}  {count:8}  {:5}  {share:4.1}  {taken}", row[i])?;
     }
     Ok(())

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     picture::silence_decoder_panics();
-    match trainer::run(std::env::args_os(), &mut std::io::stdout()) {
+    match trainer::run(std::env::args_os(), &mut convert::terminal::stdout()) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("trainer: {}", convert::cli::describe(&error));
+            convert::terminal::print_error("trainer", &convert::cli::describe(&error));
             ExitCode::from(2)
         }
     }

@@ -23,6 +23,7 @@ use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity
 use crate::verify::{Check, source, verify};
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
+use artifact::text::AsPlain;
 use clap::{Args, ValueEnum};
 use core::cell::OnceCell;
 use std::io::Write;
@@ -170,7 +171,7 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     if ends_in(&output, "mpk") {
         let checkpoint = checkpoint_of(&imported, path)?;
         checkpoint.save(&output)?;
-        writeln!(out, "{}: {}", output.display(), checkpoint.config.name.escape_debug())?;
+        writeln!(out, "{}: {}", output.display(), checkpoint.config.name.plain())?;
         return Ok(true);
     }
     if is_onnx(&output) && options.quantize == Quantize::Bf16 {
@@ -185,6 +186,8 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
             path.display()
         )?;
     }
+    // Before the minutes that converting may take.
+    let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
     let calibration = match options.quantize {
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
@@ -201,7 +204,6 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     if !is_onnx(&output) {
         args.check_limits(&converted)?;
     }
-    let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
     let mut accuracy = labelled.as_ref().map(|l| l.measure(&converted)).transpose()?;
     if let (Some(most), Some(labelled), Some(found)) = (args.max_drop, &labelled, &accuracy)
         && converted.int8.is_some()
@@ -273,7 +275,7 @@ fn is_onnx(output: &Path) -> bool {
 pub(super) fn describe_int8(int8: &Quantized) -> String {
     let mut text = String::new();
     for &Outlier { node, channel, times } in &int8.outliers {
-        let name = int8.graph.nodes[node].name.escape_debug();
+        let name = int8.graph.nodes[node].name.plain();
         text += &format!("`{name}`: channel {channel} spans {times:.0} times what others do\n");
     }
     if !int8.outliers.is_empty() {
@@ -292,7 +294,7 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
     let floats = int8.graph.nodes.iter().zip(&int8.quants);
     let floats: Vec<String> = floats
         .filter(|(node, quant)| quant.is_float() && !matches!(node.op, NodeOp::Cast))
-        .map(|(node, _)| format!("`{}`", node.name.escape_debug()))
+        .map(|(node, _)| format!("`{}`", node.name.plain()))
         .collect();
     if !floats.is_empty() {
         text += &format!(
@@ -341,7 +343,7 @@ fn is_verified(
     let noise = if pictures.is_empty() { " of noise" } else { "" };
     writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
     for check in &checks {
-        let (layer, worst) = (check.layer.escape_debug(), check.difference());
+        let (layer, worst) = (check.layer.plain(), check.difference());
         match check.worst {
             0.0 => writeln!(out, "  {:<30} equal", check.what)?,
             _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
@@ -408,7 +410,7 @@ impl Labelled {
         let data = data::Labelled::read(dir, &model.measured(), None, CacheSize::Auto, &watch)?;
         drop(counter);
         for note in &data.notes {
-            writeln!(out, "{note}")?;
+            writeln!(out, "{}", note.plain())?;
         }
         Ok(Self { data, float: OnceCell::new() })
     }
@@ -492,7 +494,7 @@ fn lose_less(
             }
             let found = labelled.measure(&mixed)?;
             let names: Vec<String> = (floats.iter())
-                .map(|&id| format!("`{}`", converted.graph.nodes[id].name.escape_debug()))
+                .map(|&id| format!("`{}`", converted.graph.nodes[id].name.plain()))
                 .collect();
             writeln!(
                 out,
@@ -540,7 +542,7 @@ fn name_losers(
         writeln!(
             out,
             "  `{}` loses {lost} of signal to noise, which leaves {left}, and clips {:.3} %",
-            layer.name.escape_debug(),
+            layer.name.plain(),
             layer.saturated * 100.0
         )?;
     }

@@ -7,6 +7,7 @@ mod source;
 
 use crate::import::Hints;
 use crate::page::command_line;
+use crate::terminal::print_error;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
@@ -78,7 +79,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         Ok(true) => 0,
         Ok(false) => 1,
         Err(e) => {
-            eprintln!("convert: {}", describe(&e));
+            print_error("convert", &describe(&e));
             2
         }
     }

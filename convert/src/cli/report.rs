@@ -10,6 +10,7 @@ use crate::page::{self, check_extension};
 use crate::pipeline::{Options, Target, convert, denormalize};
 use crate::quantize::{ReportPage, decibels, measure, sorted, worst};
 use anyhow::{Context, Result, bail};
+use artifact::text::AsPlain;
 use clap::Args;
 use std::io::Write;
 use std::path::PathBuf;
@@ -73,12 +74,12 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     )?;
     for l in &measured.layers {
         let (name, sqnr, lost) =
-            (l.name.escape_debug().to_string(), decibels(l.sqnr_db), decibels(l.lost_db));
+            (l.name.plain().to_string(), decibels(l.sqnr_db), decibels(l.lost_db));
         writeln!(out, "{name:<width$}  {sqnr:>15}  {lost:>8}  {:>6.3} %", l.saturated * 100.0)?;
     }
     for l in worst(&measured) {
         let lost = decibels(l.lost_db);
-        writeln!(out, "`{}` loses {lost}", l.name.escape_debug())?;
+        writeln!(out, "`{}` loses {lost}", l.name.plain())?;
     }
     writeln!(
         out,

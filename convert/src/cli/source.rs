@@ -12,6 +12,7 @@ use crate::quantize::Method;
 use anyhow::{Context, Result, bail};
 use artifact::Preprocess;
 use artifact::meta::MAX_LABEL_BYTES;
+use artifact::text::AsPlain;
 use clap::{Args, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -90,8 +91,8 @@ impl Calibration {
                     graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
                 format!(
                     "--float-layers: no layer `{}`; there are {}",
-                    name.escape_debug(),
-                    names.join(", ").escape_debug()
+                    name.plain(),
+                    names.join(", ").plain()
                 )
             })
         };
@@ -232,7 +233,7 @@ pub(super) fn calibration_pictures(
     let data = Dataset::read_unlabelled(dir, &options, &|done, total| counter.show(done, total))?;
     drop(counter);
     for note in data.notes() {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", note.plain())?;
     }
     let chosen = data.train.stratified(args.calibration_pictures, options.seed);
     let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &model.preprocess));

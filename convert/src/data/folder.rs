@@ -10,20 +10,23 @@ use std::path::{Path, PathBuf};
 /// Longest chain of folders inside a class folder; ends symlink loops.
 const MAX_DEPTH: usize = 8;
 
-/// Reads what lies below each of the class `folders`.
-pub(super) fn read(
-    folders: &[PathBuf],
-    reader: &Reader<'_>,
-    skipped: &mut Vec<String>,
-) -> Result<Pictures, DataError> {
-    let mut out = reader.pictures();
-    let mut classes = Vec::new();
-    for folder in folders {
+/// The files below each of the class `folders`.
+pub(super) fn list(folders: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, DataError> {
+    let below = |folder: &PathBuf| {
         let mut paths = Vec::new();
         files(folder, 0, &mut paths)?;
-        classes.push(paths);
-    }
-    reader.expect(classes.iter().map(Vec::len).sum());
+        Ok(paths)
+    };
+    folders.iter().map(below).collect()
+}
+
+/// Reads the files of each class.
+pub(super) fn read(
+    classes: &[Vec<PathBuf>],
+    reader: &Reader<'_>,
+    skipped: &mut Vec<String>,
+) -> Pictures {
+    let mut out = reader.pictures();
     for (index, paths) in classes.iter().enumerate() {
         let read = |path: &PathBuf| reader.read(Stored::File(path.as_path().into()));
         let read: Vec<_> = paths.par_iter().map(read).collect();
@@ -34,7 +37,7 @@ pub(super) fn read(
             }
         }
     }
-    Ok(out)
+    out
 }
 
 /// Regular files below `dir`, sorted by path. Devices, pipes and sockets are no pictures;

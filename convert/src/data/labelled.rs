@@ -7,7 +7,7 @@
 
 use super::layout::{Files, Layout, Part};
 use super::pictures::Reader;
-use super::{CacheSize, DataError, Dataset, Pictures, Watch, find, list, notes};
+use super::{CacheSize, DataError, Dataset, Pictures, Watch, find, list, notes, read_parts};
 use crate::checkpoint::{Sample, Split, TrainingRecord, Validation};
 use crate::pipeline::sample_pixels;
 use crate::random::fnv1a;
@@ -37,6 +37,8 @@ pub struct Labelled {
     pub pictures: Pictures,
     /// In words, such as `200 validation pictures of the run (seed 1, 20 %)`.
     pub which: String,
+    /// Whether they are known to have chosen the model's epoch.
+    pub chose: bool,
     /// What else is to be said, one line each.
     pub notes: Vec<String>,
 }
@@ -64,13 +66,18 @@ impl Labelled {
         let mut skipped = Vec::new();
         let reader = Reader::new(model.preprocess, cache, watch);
         // The fingerprint has the classes as training numbers them.
-        let own = part.read(&part.labels, &reader, &mut skipped)?;
+        let [own] = read_parts([Some(&part)], &part.labels, &reader, &mut skipped)?;
         if own.is_empty() {
             let why = skipped.first().map_or(String::new(), |s| format!(" ({s})"));
             return Err(DataError::layout(dir, format!("no usable picture{why}")));
         }
-        let (mut pictures, which) = match is_undivided {
-            true => Undivided::new(own, dir, &part).measured(model, choice),
+        let (mut pictures, which, chose) = match is_undivided {
+            true => {
+                let of_folder = Undivided::new(own, dir, &part);
+                let run = of_folder.split_of_run(model);
+                let (pictures, which) = of_folder.measured(model, run, choice);
+                (pictures, which, run.is_some() && choice.or(run) == run)
+            }
             false => {
                 let place = match part.files {
                     Files::Folders(_) => dir.join(part.name.trim_end_matches('/')),
@@ -78,7 +85,7 @@ impl Labelled {
                 };
                 let seen = includes(&own, model);
                 let which = format!("{} pictures of {}{seen}", own.len(), place.display());
-                (own, which)
+                (own, which, false)
             }
         };
         let to_model = |label: &u32| {
@@ -86,7 +93,7 @@ impl Labelled {
             model.labels.iter().position(|l| l == name).unwrap_or(0) as u32
         };
         pictures.labels = pictures.labels.iter().map(to_model).collect();
-        Ok(Self { name, pictures, which, notes: notes(&remarks, &skipped) })
+        Ok(Self { name, pictures, which, chose, notes: notes(&remarks, &skipped) })
     }
 }
 
@@ -115,12 +122,26 @@ impl<'a> Undivided<'a> {
         Self { data, dir }
     }
 
-    /// The pictures to measure on, in words as well.
-    fn measured(mut self, model: &Measured<'_>, choice: Option<Split>) -> (Pictures, String) {
+    fn has_the_classes_of(&self, model: &Measured<'_>) -> bool {
+        self.data.labels == model.labels
+    }
+
+    /// What the model's run set aside of this folder.
+    fn split_of_run(&self, model: &Measured<'_>) -> Option<Split> {
+        let split = self.data.split_of(model.training);
+        split.filter(|split| self.has_the_classes_of(model) && split.share > 0.0)
+    }
+
+    /// The pictures to measure on, in words as well: those that `choice` or else the `run` sets
+    /// aside, or all.
+    fn measured(
+        mut self,
+        model: &Measured<'_>,
+        run: Option<Split>,
+        choice: Option<Split>,
+    ) -> (Pictures, String) {
         let record = model.training;
         let (dir, all) = (self.dir.display(), self.data.train.len());
-        let is_known = self.data.labels == model.labels;
-        let run = self.data.split_of(record).filter(|split| is_known && split.share > 0.0);
         match choice.or(run) {
             Some(split) => {
                 let trained = run.map(|run| {
@@ -151,7 +172,9 @@ impl<'a> Undivided<'a> {
                 };
                 (val, which)
             }
-            None if is_known && self.data.fingerprint == record.fingerprint => {
+            None if self.has_the_classes_of(model)
+                && self.data.fingerprint == record.fingerprint =>
+            {
                 let which = format!("all {all} pictures of {dir}, which it was trained on");
                 (self.data.train, which)
             }

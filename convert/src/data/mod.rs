@@ -11,7 +11,7 @@ mod stored;
 
 pub use cache::{CacheSize, CacheSizeError};
 pub use labelled::{Labelled, Measured};
-pub use pictures::Pictures;
+pub use pictures::{Origin, Pictures};
 
 use crate::checkpoint::{Split, TrainingRecord, Validation};
 
@@ -152,11 +152,8 @@ impl Dataset {
         };
         let labels = train.labels.clone();
         check_labels(train)?;
-        let mut read = |part: &Option<Part>| match part {
-            Some(part) => part.read(&labels, &reader, &mut skipped),
-            None => Ok(reader.pictures()),
-        };
-        let (train, val, test) = (read(&layout.train)?, read(&layout.val)?, read(&layout.test)?);
+        let parts = [Some(train), layout.val.as_ref(), layout.test.as_ref()];
+        let [train, val, test] = read_parts(parts, &labels, &reader, &mut skipped)?;
         let validation = match layout.val {
             Some(part) if !val.is_empty() => Validation::Part(part.name),
             _ => Validation::None,
@@ -205,7 +202,7 @@ impl Dataset {
         let part = parts.into_iter().flatten().next().unwrap_or_else(|| Layout::heap(path));
         let mut skipped = Vec::new();
         let reader = Reader::new(options.preprocess, options.cache, watch);
-        let train = part.read(&part.labels, &reader, &mut skipped)?;
+        let [train] = read_parts([Some(&part)], &part.labels, &reader, &mut skipped)?;
         if train.is_empty() {
             let why = skipped.first().map_or(String::new(), |s| format!(" ({s})"));
             return Err(DataError::layout(path, format!("no usable picture below it{why}")));
@@ -398,17 +395,40 @@ fn notes(remarks: &[String], skipped: &[String]) -> Vec<String> {
     notes
 }
 
+/// The files of a part, before they are read.
+enum Listed {
+    /// Of each class.
+    Pictures(Vec<Vec<PathBuf>>),
+    Batches(Vec<PathBuf>),
+}
+
 impl Part {
+    /// Finds its files, and lets the reader expect as many.
+    fn list(&self, reader: &Reader<'_>) -> Result<Listed, DataError> {
+        Ok(match &self.files {
+            Files::Folders(folders) => {
+                let classes = folder::list(folders)?;
+                reader.expect(classes.iter().map(Vec::len).sum());
+                Listed::Pictures(classes)
+            }
+            Files::Batches(files) => {
+                reader.expect(cifar::count(files));
+                Listed::Batches(files.clone())
+            }
+        })
+    }
+
     /// Reads its pictures; their classes are places in `labels`, which has all of the part's.
     fn read(
         &self,
+        listed: &Listed,
         labels: &[String],
         reader: &Reader<'_>,
         skipped: &mut Vec<String>,
     ) -> Result<Pictures, DataError> {
-        let mut pictures = match &self.files {
-            Files::Folders(folders) => folder::read(folders, reader, skipped)?,
-            Files::Batches(files) => cifar::read(files, self.labels.len(), reader)?,
+        let mut pictures = match listed {
+            Listed::Pictures(classes) => folder::read(classes, reader, skipped),
+            Listed::Batches(files) => cifar::read(files, self.labels.len(), reader)?,
         };
         let place = |label: &u32| {
             let name = &self.labels[*label as usize];
@@ -417,6 +437,26 @@ impl Part {
         pictures.labels = pictures.labels.iter().map(place).collect();
         Ok(pictures)
     }
+}
+
+/// Reads parts of a data set; what is not there has no pictures.
+fn read_parts<const N: usize>(
+    parts: [Option<&Part>; N],
+    labels: &[String],
+    reader: &Reader<'_>,
+    skipped: &mut Vec<String>,
+) -> Result<[Pictures; N], DataError> {
+    let mut listed = Vec::new();
+    for part in parts {
+        listed.push(part.map(|part| part.list(reader)).transpose()?);
+    }
+    let mut read = parts.map(|_| reader.pictures());
+    for ((part, listed), pictures) in parts.iter().zip(&listed).zip(&mut read) {
+        if let (Some(part), Some(listed)) = (part, listed) {
+            *pictures = part.read(listed, labels, reader, skipped)?;
+        }
+    }
+    Ok(read)
 }
 
 /// Fits a picture to the model's input size, `[p.height, p.width, p.channels()]`.

@@ -24,6 +24,15 @@ pub struct Pictures {
     preprocess: Preprocess,
 }
 
+/// Where a picture lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Its number among several in one file, from 0.
+    pub record: Option<u64>,
+}
+
 /// Where the pixels of a picture come from.
 #[derive(Debug, Clone)]
 enum Place {
@@ -147,13 +156,14 @@ impl Pictures {
         }
     }
 
-    /// The file of picture `i`; `None` where it shares one with others or has none.
-    pub fn path(&self, i: usize) -> Option<&Path> {
+    /// Where picture `i` was read from; `None` where it was made here.
+    pub fn origin(&self, i: usize) -> Option<Origin<'_>> {
         match self.places.get(i)? {
-            Place::Memory(_, Some(Stored::File(path))) | Place::Disk(Stored::File(path)) => {
-                Some(path)
-            }
-            _ => None,
+            Place::Memory(_, Some(stored)) | Place::Disk(stored) => Some(match stored {
+                Stored::File(path) => Origin { path, record: None },
+                Stored::Record(path, number) => Origin { path, record: Some(*number) },
+            }),
+            Place::Memory(_, None) => None,
         }
     }
 

@@ -9,6 +9,7 @@ pub use thumbnail::Thumbnail;
 
 use crate::checkpoint::write_atomic;
 use anyhow::Context;
+use artifact::text::is_obeyed;
 use askama::Template;
 use core::fmt::Write;
 use std::ffi::OsString;
@@ -22,7 +23,7 @@ pub fn finish(template: &impl Template) -> anyhow::Result<String> {
     let html = template.render().context("cannot write the page")?;
     let mut out = String::with_capacity(html.len());
     for c in html.chars() {
-        if c != '\n' && is_deceptive(c) {
+        if c != '\n' && is_obeyed(c) {
             // Writing to a string cannot fail.
             let _ = write!(out, "{}", c.escape_unicode());
         } else {
@@ -30,13 +31,6 @@ pub fn finish(template: &impl Template) -> anyhow::Result<String> {
         }
     }
     Ok(out)
-}
-
-/// Control characters, and those that set the direction of the text after them.
-fn is_deceptive(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
-        || matches!(c, '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    c.is_control() || turns
 }
 
 /// Writes the page, making its folder.

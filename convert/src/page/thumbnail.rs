@@ -1,5 +1,6 @@
 //! Small pictures inside a page.
 
+use crate::data::fit;
 use anyhow::Context;
 use artifact::Preprocess;
 use base64::Engine;
@@ -7,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{RgbImage, imageops};
+use runtime::preprocess::RgbView;
 
 /// Longest side on the page.
 const SHOWN: u32 = 96;
@@ -39,15 +41,35 @@ impl Thumbnail {
         };
         let picture = RgbImage::from_raw(width, height, rgb)
             .context("a picture has not the model's input size; read the data set again")?;
+        Self::of(picture, SHOWN)
+    }
+
+    /// Of a photo, at most `side` pixels wide and high on the page.
+    ///
+    /// # Errors
+    /// A picture without pixels.
+    pub fn photo(view: RgbView<'_>, side: u16) -> anyhow::Result<Self> {
+        let (width, height) = (view.width(), view.height());
+        let scaled = |length: usize| {
+            let shown = length * usize::from(side) / width.max(height).max(1);
+            shown.clamp(1, usize::from(side)) as u16
+        };
+        let p = Preprocess { antialias: true, ..Preprocess::raw(scaled(height), scaled(width)) };
+        let picture = RgbImage::from_raw(p.width.into(), p.height.into(), fit(view, &p)?);
+        Self::of(picture.context("a picture without pixels")?, side.into())
+    }
+
+    fn of(picture: RgbImage, shown: u32) -> anyhow::Result<Self> {
+        let (width, height) = picture.dimensions();
         let longest = width.max(height).max(1);
-        let scaled = |side: u32| (side * SHOWN / longest).max(1);
+        let scaled = |side: u32| (side * shown / longest).max(1);
         let (shown_width, shown_height) = (scaled(width), scaled(height));
         let mut file = Vec::new();
         let kind = if longest <= MAX_PNG {
             picture.write_with_encoder(PngEncoder::new(&mut file))?;
             "png"
         } else {
-            let shrink = longest > SHOWN;
+            let shrink = longest > shown;
             let small = shrink.then(|| imageops::thumbnail(&picture, shown_width, shown_height));
             let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
             small.unwrap_or(picture).write_with_encoder(encoder)?;
@@ -67,6 +89,14 @@ mod tests {
         let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
         let len = usize::from(height) * usize::from(width) * p.channels();
         Thumbnail::new(&(0..len).map(noise).collect::<Vec<_>>(), &p).unwrap()
+    }
+
+    #[test]
+    fn photos_keep_their_shape() {
+        let rgb = vec![7; 300 * 200 * 3];
+        let t = Thumbnail::photo(RgbView::new(&rgb, 300, 200, 900).unwrap(), 160).unwrap();
+        assert_eq!((t.width, t.height), (160, 106));
+        assert!(t.uri.starts_with("data:image/jpeg;base64,"), "{}", t.uri);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod share;
 mod tests;
 
 pub use augment::Augment;
-pub use convert::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
+pub use convert::data::{CacheSize, DataError, Dataset, Labelled, Origin, Pictures, ReadOptions};
 pub use loader::{Batch, Batches, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub use share::Share;

@@ -34,6 +34,8 @@ pub(super) struct Frame {
     pub(super) y: Range<f64>,
     /// How the numbers of the y axis are written.
     pub(super) y_text: fn(f64) -> String,
+    /// Where a line goes from the bottom to the top.
+    pub(super) mark: Option<f64>,
 }
 
 /// A line.
@@ -61,6 +63,10 @@ pub(super) fn y_bounds(series: &[Series]) -> Option<(f64, f64)> {
 /// The series as lines over common axes.
 pub(super) fn lines(frame: &Frame, series: &[Series]) -> anyhow::Result<String> {
     draw(frame, |chart| {
+        if let Some(x) = frame.mark.filter(|x| frame.x.contains(x) || *x == frame.x.end) {
+            let ends = [(x, frame.y.start), (x, frame.y.end)];
+            chart.draw_series(LineSeries::new(ends, INK.stroke_width(1)))?;
+        }
         for Series { color, points } in series {
             chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
             if points.len() <= MAX_MARKED {
@@ -81,6 +87,7 @@ pub(super) fn reliability(bins: &[Bin; BINS]) -> anyhow::Result<String> {
         x_labels: 6,
         y: 0.0..1.0,
         y_text: percent,
+        mark: None,
     };
     draw(&frame, |chart| {
         let filled = bins.iter().enumerate().filter(|(_, b)| b.pictures > 0);

@@ -4,6 +4,7 @@ use crate::data::augment::Mix;
 use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch};
 use anyhow::ensure;
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use askama::Template;
 use clap::Args;
 use convert::import::{self, Head};
@@ -98,10 +99,10 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
     let counts = counts(&data);
     let width = data.labels.iter().map(|l| l.chars().count()).max().unwrap_or(0);
     for (label, counts) in data.labels.iter().zip(&counts) {
-        writeln!(out, "{:width$}  {counts}", label.escape_debug().to_string())?;
+        writeln!(out, "{:width$}  {counts}", label.plain().to_string())?;
     }
     for note in &notes {
-        writeln!(out, "{note}")?;
+        writeln!(out, "{}", note.plain())?;
     }
     let mut gallery = Gallery {
         title: format!("{}: {} classes", data.name, data.labels.len()),

@@ -21,24 +21,28 @@ use crate::cli::extent;
 use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;
 use convert::checkpoint::{Checkpoint, EpochRecord};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a report says of the data set, which is gone by the time it is written.
 pub(crate) struct DataFacts {
     name: String,
     notes: Vec<String>,
+    /// Folder, as the user named it.
+    root: PathBuf,
+    /// Whether the pictures measured are those that chose the model's epoch.
+    chose: bool,
 }
 
 impl DataFacts {
-    pub(crate) fn new(data: &Dataset) -> Self {
+    pub(crate) fn new(data: &Dataset, root: &Path) -> Self {
         let notes = core::iter::once(extent(data)).chain(data.notes()).collect();
-        Self { name: data.name.clone(), notes }
+        Self { name: data.name.clone(), notes, root: root.into(), chose: true }
     }
 
     /// Of pictures to measure a finished model on.
-    pub(crate) fn measured(data: &Labelled) -> Self {
+    pub(crate) fn measured(data: &Labelled, root: &Path) -> Self {
         let notes = core::iter::once(&data.which).chain(&data.notes).cloned().collect();
-        Self { name: data.name.clone(), notes }
+        Self { name: data.name.clone(), notes, root: root.into(), chose: data.chose }
     }
 }
 

@@ -108,6 +108,7 @@ fn curve(schedule: &Schedule, steps: usize) -> anyhow::Result<String> {
         x_labels: 8,
         y: 0.0..schedule.target * 1.05,
         y_text: chart::number,
+        mark: None,
     };
     chart::lines(&frame, &[series])
 }

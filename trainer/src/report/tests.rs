@@ -77,7 +77,12 @@ fn html(checkpoint: &Checkpoint, measured: Option<&(Evaluation, Pictures)>) -> S
     let report = Report {
         model: Path::new("/somewhere/<b>.mpk"),
         command: HOSTILE,
-        data: DataFacts { name: HOSTILE.into(), notes: vec![HOSTILE.into()] },
+        data: DataFacts {
+            name: HOSTILE.into(),
+            notes: vec![HOSTILE.into()],
+            root: "/somewhere".into(),
+            chose: true,
+        },
         checkpoint,
         epochs: &checkpoint.training.epochs,
         measured: measured.map(|(evaluation, pictures)| (evaluation, pictures)),
@@ -152,6 +157,49 @@ fn numbers_of_a_damaged_record_do_no_harm() {
 }
 
 #[test]
+fn a_page_says_what_its_figures_are_worth() {
+    let mut checkpoint = checkpoint(2, 9);
+    for (epoch, loss) in checkpoint.training.epochs.iter_mut().zip([5, 4, 3, 4, 5, 6, 6, 7, 7]) {
+        epoch.val_loss = Some(f64::from(loss) / 10.0);
+    }
+    let all = checkpoint.training.epochs.clone();
+    checkpoint.training.epochs.truncate(3);
+    checkpoint.training.base = "resnet_20_cifar (cifar-10)".into();
+    let (evaluation, pictures) = measured(2, 300);
+    let page = |chose, epochs| {
+        let notes = Vec::new();
+        let report = Report {
+            model: Path::new("m.mpk"),
+            command: "trainer finetune",
+            data: DataFacts { name: "pets".into(), notes, root: PathBuf::new(), chose },
+            checkpoint: &checkpoint,
+            epochs,
+            measured: Some((&evaluation, &pictures)),
+            seconds: 1.0,
+        };
+        report.html().unwrap()
+    };
+    let text = page(true, &all);
+    check(&text);
+    for what in [
+        "66.7 % of 300 pictures",
+        "between 61.1 % and 71.8 %",
+        "the best of 9 epochs on these 300 pictures",
+        "it overfits from epoch 4 on: the validation loss rises from 0.300 to 0.700",
+        "resnet_20_cifar (cifar-10)",
+        "32×32 pixels",
+        "class=\"chosen\"",
+        "the model&#39;s epoch",
+    ] {
+        let what = what.replace("&#39;", "'");
+        assert!(text.contains(&what), "{what}");
+    }
+    let text = page(false, &all[..3]);
+    assert!(!text.contains("the best of") && !text.contains("overfits"));
+    assert_eq!(view::overfitting(&all[..5]), None, "two epochs are chance");
+}
+
+#[test]
 fn the_surest_mistakes_come_first() {
     let answer = |class, probability| Answer { label: 0, class, probability };
     let answers = [answer(1, 0.5), answer(0, 0.9), answer(1, 0.8), answer(2, f32::NAN)];
@@ -204,6 +252,9 @@ fn commands_write_their_pages() {
         assert!(page.contains(&format!("id=\"{section}\"")), "{section}");
     }
     assert!(page.contains("trainer finetune --data"));
+    if page.contains("taken for") && page.contains("<img") {
+        assert!(page.contains(".png\"><img"), "a mistake names its file");
+    }
 
     run("eval", &["--model", &model, "--report", &path("eval.html")]).unwrap();
     check(&read("eval.html"));

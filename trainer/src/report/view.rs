@@ -3,12 +3,13 @@
 use super::Report;
 use super::chart::{self, BLUE, Frame, ORANGE, Series};
 use super::classes::{self, ClassFigures};
-use crate::data::Pictures;
+use crate::data::{Origin, Pictures};
 use crate::train::{self, Answer, BINS, Evaluation, duration};
 use artifact::Preprocess;
 use askama::Template;
 use convert::checkpoint::EpochRecord;
 use convert::page::Thumbnail;
+use std::path::Path;
 
 /// Version of Burn, which exports none.
 pub(super) const BURN: &str = "0.22.1";
@@ -16,6 +17,8 @@ pub(super) const BURN: &str = "0.22.1";
 const MAX_MATRIX: usize = 30;
 /// Pairs of classes and rows of a table that are shown at once.
 const MAX_ROWS: usize = 30;
+/// Longest side of a mistake's photo, in pixels of the page.
+const SHOWN: u16 = 180;
 /// Mistakes shown, at most.
 const MAX_MISTAKES: usize = 24;
 /// Numbers on the axis of epochs, at most: fewer where there would be fractions between.
@@ -33,7 +36,9 @@ pub(super) struct Page {
     curves: Vec<String>,
     /// Whether the curves have a second line.
     validated: bool,
-    epochs: Vec<[String; 7]>,
+    /// Whether they have a line at the model's epoch.
+    marked: bool,
+    epochs: Vec<EpochRow>,
     measured: Option<Measured>,
     command: String,
     facts: Vec<[String; 2]>,
@@ -81,8 +86,16 @@ struct ClassRow {
     taken_for: String,
 }
 
+struct EpochRow {
+    values: [String; 7],
+    /// Whether it is the model's.
+    chosen: bool,
+}
+
 struct Mistake {
     thumbnail: Thumbnail,
+    /// The file, below the data set's folder.
+    name: String,
     label: String,
     answer: String,
     probability: String,
@@ -98,13 +111,16 @@ impl Page {
             _ => None,
         };
         let options = training.options.iter().map(|(k, v)| [k.clone(), v.clone()]);
+        let own = training.epochs.last().map(|e| e.epoch);
+        let chosen = own.filter(|_| report.epochs.len() > 1);
         Ok(Self {
             title: format!("{} on {}", model_name(report), report.data.name),
             summary: summary(report),
-            notes: report.data.notes.clone(),
-            curves: curves(report.epochs)?,
+            notes: verdict(report).into_iter().chain(report.data.notes.clone()).collect(),
+            curves: curves(report.epochs, chosen)?,
             validated: report.epochs.iter().any(|e| e.val_loss.is_some()),
-            epochs: report.epochs.iter().map(epoch_row).collect(),
+            marked: chosen.is_some(),
+            epochs: report.epochs.iter().map(|e| EpochRow::new(e, chosen)).collect(),
             measured,
             command: report.command.into(),
             facts: facts(report),
@@ -143,7 +159,11 @@ impl Measured {
         let mistake = |&i: &usize| {
             let Answer { label, class, probability } = evaluation.answers[i];
             Ok(Mistake {
-                thumbnail: Thumbnail::new(&pictures.get(i)?, p)?,
+                thumbnail: match photo(pictures, i) {
+                    Some(thumbnail) => thumbnail,
+                    None => Thumbnail::new(&pictures.get(i)?, p)?,
+                },
+                name: picture_name(pictures, i, &report.data.root),
                 label: name(label as usize),
                 answer: name(class as usize),
                 probability: percent(f64::from(probability)),
@@ -175,6 +195,20 @@ impl Measured {
     }
 }
 
+/// The photo that a picture was made from, if it can still be read.
+fn photo(pictures: &Pictures, i: usize) -> Option<Thumbnail> {
+    let origin = pictures.origin(i).filter(|origin| origin.record.is_none())?;
+    let photo = picture::open(origin.path).ok()?;
+    Thumbnail::photo(photo.view().ok()?, SHOWN).ok()
+}
+
+/// The file of a picture below `root`.
+fn picture_name(pictures: &Pictures, i: usize, root: &Path) -> String {
+    let Some(Origin { path, record }) = pictures.origin(i) else { return String::new() };
+    let path = path.strip_prefix(root).unwrap_or(path).display();
+    record.map_or_else(|| path.to_string(), |number| format!("{path}, picture {number}"))
+}
+
 impl Matrix {
     fn new(labels: &[String], evaluation: &Evaluation) -> Self {
         let row = |(class, (label, counts)): (usize, (&String, &Vec<usize>))| {
@@ -203,6 +237,53 @@ pub(super) fn most_confident_first(answers: &[Answer]) -> Vec<usize> {
     wrong
 }
 
+/// What the figures do not say by themselves, in sentences.
+fn verdict(report: &Report<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let epochs = report.epochs;
+    if let Some((m, _)) = report.measured
+        && m.pictures > 0
+    {
+        let [low, high] = m.interval().map(percent);
+        let n = m.pictures;
+        lines.push(format!(
+            "{} of {n} pictures: on others of their kind, between {low} and {high} (95 % interval)",
+            percent(m.accuracy)
+        ));
+        if report.data.chose && epochs.len() > 1 {
+            lines.push(format!(
+                "the best of {} epochs on these {n} pictures, which flatters it a little",
+                epochs.len()
+            ));
+        }
+    }
+    if let Some((epoch, low, end)) = overfitting(epochs) {
+        lines.push(format!(
+            "it overfits from epoch {epoch} on: the validation loss rises from {low:.3} to \
+             {end:.3} while that of training falls"
+        ));
+    }
+    lines
+}
+
+/// The epoch from which on only the training pictures are learned better, if there is one, with the
+/// lowest and the last validation loss.
+pub(super) fn overfitting(epochs: &[EpochRecord]) -> Option<(u32, f64, f64)> {
+    /// Fewer epochs or less of a rise are chance.
+    const FEWEST: usize = 3;
+    const LEAST_RISE: f64 = 1.1;
+    let losses: Vec<f64> = epochs.iter().map_while(|e| e.val_loss).collect();
+    let lowest = (0..losses.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b]))?;
+    let (low, end) = (losses[lowest], *losses.last()?);
+    let after = epochs.get(lowest + 1)?;
+    let falls = epochs.last()?.train_loss < epochs[lowest].train_loss;
+    (epochs.len() > lowest + FEWEST && falls && end > low * LEAST_RISE).then_some((
+        after.epoch,
+        low,
+        end,
+    ))
+}
+
 /// The headline: names and values.
 fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
     let mut rows = Vec::new();
@@ -220,6 +301,8 @@ fn summary(report: &Report<'_>) -> Vec<[String; 2]> {
         _ => add("accuracy", "not measured".into()),
     }
     add("classes", report.checkpoint.labels.len().to_string());
+    let p = &report.checkpoint.preprocess;
+    add("the network sees", format!("{}×{} pixels", p.width, p.height));
     if !report.epochs.is_empty() {
         let seconds: f64 = report.epochs.iter().map(|e| e.seconds).sum();
         add("time to train", duration(seconds));
@@ -252,6 +335,10 @@ fn facts(report: &Report<'_>) -> Vec<[String; 2]> {
         let all = training.options.get("epochs").map_or(String::new(), |n| format!(" of {n}"));
         add("epoch of the model", format!("{}{all}", own.epoch));
         add("seed", training.seed.to_string());
+        add("validated on", training.validation.to_string());
+    }
+    if !training.base.is_empty() {
+        add("started from", training.base.clone());
     }
     add("preprocessing", preprocessing(&checkpoint.preprocess));
     add("trainer", env!("CARGO_PKG_VERSION").into());
@@ -271,7 +358,7 @@ fn preprocessing(p: &Preprocess) -> String {
 }
 
 /// Loss, accuracy and learning rate over the epochs; none without epochs.
-fn curves(epochs: &[EpochRecord]) -> anyhow::Result<Vec<String>> {
+fn curves(epochs: &[EpochRecord], chosen: Option<u32>) -> anyhow::Result<Vec<String>> {
     let Some(last) = epochs.last() else { return Ok(Vec::new()) };
     let line = |color, value: fn(&EpochRecord) -> Option<f64>| {
         let point = |e: &EpochRecord| Some((f64::from(e.epoch), value(e)?));
@@ -289,6 +376,7 @@ fn curves(epochs: &[EpochRecord]) -> anyhow::Result<Vec<String>> {
         x_labels: labels as usize,
         y,
         y_text,
+        mark: chosen.map(f64::from),
     };
     let loss = [line(BLUE, |e| Some(e.train_loss)), line(ORANGE, |e| e.val_loss)];
     let accuracy = [line(BLUE, |e| Some(e.train_accuracy)), line(ORANGE, |e| e.val_accuracy)];
@@ -306,17 +394,20 @@ fn curves(epochs: &[EpochRecord]) -> anyhow::Result<Vec<String>> {
     ])
 }
 
-fn epoch_row(e: &EpochRecord) -> [String; 7] {
-    let or_none = |text: Option<String>| text.unwrap_or("–".into());
-    [
-        e.epoch.to_string(),
-        format!("{:.4}", e.train_loss),
-        percent(e.train_accuracy),
-        or_none(e.val_loss.map(|v| format!("{v:.4}"))),
-        or_none(e.val_accuracy.map(percent)),
-        format!("{:.5}", e.learning_rate),
-        duration(e.seconds),
-    ]
+impl EpochRow {
+    fn new(e: &EpochRecord, chosen: Option<u32>) -> Self {
+        let or_none = |text: Option<String>| text.unwrap_or("–".into());
+        let values = [
+            e.epoch.to_string(),
+            format!("{:.4}", e.train_loss),
+            percent(e.train_accuracy),
+            or_none(e.val_loss.map(|v| format!("{v:.4}"))),
+            or_none(e.val_accuracy.map(percent)),
+            format!("{:.5}", e.learning_rate),
+            duration(e.seconds),
+        ];
+        Self { values, chosen: chosen == Some(e.epoch) }
+    }
 }
 
 /// A share with one decimal.

@@ -50,6 +50,18 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Where the accuracy on other such pictures lies, with a probability of 95 %: as few pictures
+    /// as were measured do not tell it more exactly (Wilson's interval, 1927).
+    pub fn interval(&self) -> [f64; 2] {
+        /// Deviations from the mean within which 95 % of a normal distribution lie.
+        const Z: f64 = 1.96;
+        let n = self.pictures.max(1) as f64;
+        let (p, width) = (self.accuracy, 1.0 + Z * Z / n);
+        let middle = (p + Z * Z / (2.0 * n)) / width;
+        let half = Z / width * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+        [middle - half, middle + half]
+    }
+
     /// Accuracy in words; top-k only where it says more.
     pub fn summary(&self) -> String {
         let near = match self.top_k {
@@ -110,4 +122,30 @@ pub fn evaluate(
         ece: calibration::ece(&calibration::calibration(&answers)),
         answers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_pictures_tell_little() {
+        let interval = |pictures, accuracy| {
+            let m = Evaluation {
+                pictures,
+                loss: 0.0,
+                accuracy,
+                top_k: 1,
+                top_k_accuracy: accuracy,
+                confusion: Vec::new(),
+                ece: 0.0,
+                answers: Vec::new(),
+            };
+            m.interval().map(|share| (share * 1000.0).round() / 10.0)
+        };
+        // 185 of 200, as statsmodels' proportion_confint(method="wilson") has it.
+        assert_eq!(interval(200, 0.925), [88.0, 95.4]);
+        assert_eq!(interval(10, 1.0), [72.2, 100.0]);
+        assert_eq!(interval(10_000, 0.92), [91.5, 92.5]);
+    }
 }

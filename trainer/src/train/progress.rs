@@ -75,15 +75,15 @@ impl Progress {
         let left = seconds / f.step.max(1) as f64
             * (f.steps.saturating_sub(f.step) + f.steps * (f.epochs - f.epoch) as usize) as f64;
         let line = format!(
-            "epoch {}/{} step {}/{} loss {:.4} acc {:.1} % {:.0} images/s, {} left",
+            "epoch {}/{} step {}/{}, {} left, loss {:.4} acc {:.1} % {:.0} images/s",
             f.epoch,
             f.epochs,
             f.step,
             f.steps,
+            duration(left),
             f.loss,
             100.0 * f.accuracy,
-            f.pictures as f64 / seconds,
-            duration(left)
+            f.pictures as f64 / seconds
         );
         if self.terminal {
             self.open_line = true;

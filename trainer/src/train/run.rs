@@ -272,6 +272,7 @@ impl Run<'_> {
                 options: self.recipe.options(&self.config),
                 epochs: Vec::new(),
                 validation: data.validation.clone(),
+                base: self.base.map_or(String::new(), Checkpoint::origin),
             },
         })
     }
@@ -487,7 +488,7 @@ mod tests {
         assert!(error.to_string().contains("--resume"), "{error}");
         let again = Folder::open(&broken, Existing::Keep, "again");
         match stop_after {
-            NOW => assert!(again.is_ok(), "nothing would be lost"),
+            NOW => drop(again.expect("nothing would be lost")),
             _ => assert!(again.unwrap_err().to_string().contains("--resume")),
         }
         let other = run(&broken, 4, true, &never).train(data.clone(), &mut Vec::new());

@@ -55,8 +55,8 @@ struct Gallery {
     notes: Vec<String>,
     explanation: String,
     classes: Vec<Class>,
-    /// Titles of the columns of `grid`.
-    columns: Vec<String>,
+    /// Titles of the columns of `grid`, in two parts between which they may be broken.
+    columns: Vec<[String; 2]>,
     grid: Vec<Row>,
 }
 
@@ -177,7 +177,12 @@ impl Gallery {
         let chosen = data.train.stratified(args.count, args.seed);
         let pictures = Arc::new(data.train.clone());
         let columns = augmented(&pictures, &chosen, p, augment, args.seed)?;
-        self.columns = columns.iter().map(|c| c.title.clone()).collect();
+        let title = |c: &Column| {
+            let at = c.title.find('=').unwrap_or(c.title.len());
+            let (name, value) = c.title.split_at(at);
+            [name.to_owned(), value.to_owned()]
+        };
+        self.columns = columns.iter().map(title).collect();
         for (row, i) in chosen.iter().enumerate() {
             let label = data.labels.get(data.train.labels[*i] as usize).cloned();
             let pictures = columns.iter().filter_map(|c| c.pictures.get(row));

@@ -98,7 +98,7 @@ fn check(html: &str) {
         let name = tag.split([' ', '\n']).next().unwrap();
         if let Some(closed) = name.strip_prefix('/') {
             assert_eq!(open.pop(), Some(closed), "<{tag}>");
-        } else if !["!DOCTYPE", "meta", "img"].contains(&name) && !tag.ends_with('/') {
+        } else if !["!DOCTYPE", "meta", "img", "wbr"].contains(&name) && !tag.ends_with('/') {
             open.push(name);
         }
         assert_eq!(tag.matches('"').count() % 2, 0, "<{tag}>");
@@ -183,7 +183,7 @@ fn a_page_says_what_its_figures_are_worth() {
     check(&text);
     for what in [
         "66.7 % of 300 pictures",
-        "between 61.1 % and 71.8 %",
+        "between 61.2 % and 71.8 %",
         "the best of 9 epochs on these 300 pictures",
         "it overfits from epoch 4 on: the validation loss rises from 0.300 to 0.700",
         "resnet_20_cifar (cifar-10)",

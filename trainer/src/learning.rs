@@ -229,7 +229,8 @@ impl Defaults {
     /// What it knows already it knows best after a few epochs: on photos of cats and dogs, with the
     /// built-in model and three seeds, epochs 5, 20 and 7 of 30 are the best, and with this patience
     /// runs end after 13, 12 and 15, with 0, 0.5 and 0 points less. On `samples/fashion`, which
-    /// learns longer, they end after 29, 27 and 22 with none less (a patience of 5 loses 3 of 3).
+    /// learns longer, they end after 29, 27 and 22 with none less; with a patience of 5, two of them
+    /// lose 3 points.
     pub(crate) const FINETUNE: Self =
         Self { batch: 32, rate: 0.01, backbone_rate: 0.3, patience: 8.0 / 30.0, ..Self::SCRATCH };
 

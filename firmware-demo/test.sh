@@ -16,7 +16,8 @@ resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
 resnet_20=$(mktemp --suffix=.edge)
 signed=$(mktemp --suffix=.edge)
 mixed=$(mktemp --suffix=.edge)
-trap 'rm -f "$resnet_20" "$signed" "$mixed"' EXIT
+grey=$(mktemp --suffix=.mpk)
+trap 'rm -f "$resnet_20" "$signed" "$mixed" "$grey" "${grey%.mpk}.edge"' EXIT
 [ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
 convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
 "$convert" ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
@@ -39,6 +40,10 @@ check mps2-an386 "$resnet_8"
 # Without DSP instructions, as on a Cortex-M3.
 check mps2-an386 "$resnet_8" thumbv7m-none-eabi
 check mps2-an386 "$resnet_20"
+# Of the same pictures, their luma.
+"$convert" init resnet_8_cifar --grey -o "$grey" >/dev/null
+"$convert" "$grey" --target cortex-m -o "${grey%.mpk}.edge" >/dev/null
+check mps2-an386 "${grey%.mpk}.edge"
 
 # A signed model runs where its key is known, and nowhere else; one without a signature does not.
 key=../tests/fixtures/versions/private.pem

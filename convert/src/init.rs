@@ -78,8 +78,8 @@ mod tests {
     use crate::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
 
-    fn logits(name: &str, seed: u64, quantize: Quantize) -> Vec<f32> {
-        let config = ResNetConfig::named(name, 5).unwrap();
+    fn logits(name: &str, channels: usize, seed: u64, quantize: Quantize) -> Vec<f32> {
+        let config = ResNetConfig { channels, ..ResNetConfig::named(name, 5).unwrap() };
         let checkpoint = random_checkpoint(config, 32, seed).unwrap();
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
         let options = Options { quantize, method: Method::Mse, ..Options::default() };
@@ -101,11 +101,13 @@ mod tests {
 
     #[test]
     fn random_models_convert_and_answer() {
-        for name in ["resnet_8_cifar", "resnet_v2_50", "resnet_vd_18"] {
-            let float = logits(name, 1, Quantize::None);
+        for (name, channels) in
+            [("resnet_8_cifar", 3), ("resnet_8_cifar", 1), ("resnet_v2_50", 3), ("resnet_vd_18", 3)]
+        {
+            let float = logits(name, channels, 1, Quantize::None);
             let scale = float.iter().fold(0.0f32, |most, v| most.max(v.abs()));
             assert!(scale > 0.1 && scale < 100.0, "{name}: {float:?}");
-            let int8 = logits(name, 1, Quantize::Int8);
+            let int8 = logits(name, channels, 1, Quantize::Int8);
             for (f, q) in float.iter().zip(&int8) {
                 assert!((f - q).abs() < 0.2 * scale, "{name}: {float:?} and {int8:?}");
             }
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_seed_decides() {
-        let of = |seed| logits("resnet_8_cifar", seed, Quantize::None);
+        let of = |seed| logits("resnet_8_cifar", 3, seed, Quantize::None);
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
     }

@@ -27,6 +27,9 @@ pub(super) struct InitArgs {
     /// Classes [default: 10 for CIFAR's architectures, else 1000]
     #[arg(long, value_name = "N")]
     classes: Option<usize>,
+    /// One input channel, the luma of pictures
+    #[arg(long)]
+    grey: bool,
     /// Seed of the weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -138,6 +141,7 @@ pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
     let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
     let side = config.native_size();
     config.classes = args.classes.unwrap_or(config.native_classes());
+    config.channels = if args.grey { 1 } else { config.channels };
     let checkpoint = random_checkpoint(config, args.size.unwrap_or(side), args.seed)
         .map_err(anyhow::Error::msg)?;
     checkpoint.save(&output)?;

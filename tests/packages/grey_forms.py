@@ -185,11 +185,15 @@ def keras_and_tensorflow():
                                  layers.MaxPooling2D(), layers.Conv2D(64, 3, activation="relu"), layers.MaxPooling2D(),
                                  layers.Flatten(), layers.Dropout(0.5), layers.Dense(CLASSES, activation=last)])
 
-    def tflite(net, scale, types=None):
+    def start(*first):
+        """Of TensorFlow's tutorials, whose pictures have no dimension of channels."""
+        return keras.Sequential([keras.Input((SIDE, SIDE)), *first, layers.Dense(CLASSES)])
+
+    def tflite(net, like, types=None):
         converter = tf.lite.TFLiteConverter.from_keras_model(net)
         if types is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([random.random((1, SIDE, SIDE, 1), np.float32) * scale]
+            converter.representative_dataset = lambda: ([random.random(like.shape, np.float32) * like.max()]
                                                         for _ in range(64))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type, converter.inference_output_type = types
@@ -228,12 +232,25 @@ def keras_and_tensorflow():
         ("int8, uint8 ends", [], "softmax", (uint8, uint8)),
         ("int8, Rescaling", [layers.Rescaling(1 / 255)], "softmax", (int8, int8)),
     ]:
-        scale = 255 if before else 1
-        file = tflite(cnn(*before, last=last), scale, types)
         given = pixels if before else x
+        file = tflite(cnn(*before, last=last), given[:1], types)
         kind = "softmax" if last else "logits"
         quantize, tolerance = ("none", 1e-3) if types is None else ("int8", 0.05)
         tally.see(f"TFLite: {name}", outcome(file, given, lite(file, given), kind, quantize, tolerance))
+
+    for name, net in [
+        ("Reshape", start(layers.Reshape((SIDE, SIDE, 1)), layers.Conv2D(12, 3, activation="relu"),
+                          layers.MaxPooling2D(), layers.Flatten())),
+        ("Flatten", start(layers.Flatten(), layers.Dense(128, activation="relu"), layers.Dropout(0.2))),
+    ]:
+        for way, types in [("float", None), ("int8", (int8, int8)), ("uint8", (uint8, uint8))]:
+            file = tflite(net, x[:1, ..., 0], types)
+            quantize, tolerance = ("none", 1e-3) if types is None else ("int8", 0.05)
+            tally.see(f"TFLite: {way}, no channels, {name}", outcome(file, x, lite(file, x[..., 0]), "logits", quantize,
+                                                                     tolerance))
+        want = net.predict(x[..., 0], verbose=0)
+        net.export(str(folder / "net.onnx"), format="onnx", verbose=False)
+        tally.see(f"ONNX: no channels, {name}", outcome(folder / "net.onnx", x, want, quantize="none", tolerance=1e-3))
 
     net = cnn()
     file = folder / "net.onnx"

@@ -374,7 +374,9 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<Input<'_>, String> {
         [_, Some(3), h, w] | [Some(3), h, w] => (true, 3, [h, w]),
         [_, h, w, Some(3)] | [h, w, Some(3)] => (false, 3, [h, w]),
         [_, Some(1), h, w] => (true, 1, [h, w]),
-        [_, h, w, Some(1)] => (false, 1, [h, w]),
+        [_, h, w, Some(1)] | [h, w, Some(1)] => (false, 1, [h, w]),
+        // Where pictures or one channel are counted, or neither.
+        [None | Some(1), h, w] => (true, 1, [h, w]),
         [_, a, b, c] => match open_channels(file, &input.name).ok_or_else(wrong)? {
             (true, channels) if a.is_none() => (true, channels, [b, c]),
             (false, channels) if c.is_none() => (false, channels, [a, b]),

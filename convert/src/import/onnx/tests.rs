@@ -125,7 +125,9 @@ fn what_is_exported_is_read_again() {
 fn grey_networks() {
     let weights: Vec<f32> = (0..40).map(|i| (i % 7) as f32).collect();
     let nodes = || vec![node("Reshape", &["x", "s"], "flat"), node("MatMul", &["flat", "w"], "y")];
-    for dims in [&[1, 1, 4, 5][..], &[1, 4, 5, 1], &[-1, 1, 4, 5]] {
+    for dims in
+        [&[1, 1, 4, 5][..], &[1, 4, 5, 1], &[-1, 1, 4, 5], &[1, 4, 5], &[-1, 4, 5], &[4, 5, 1]]
+    {
         let constants = vec![shape("s", &[-1, 20]), tensor("w", &[20, 2], &weights)];
         let mut model = file(dims, nodes(), constants);
         model

@@ -114,13 +114,17 @@ impl<W: Write> Drop for Folded<W> {
     }
 }
 
-/// Breaks a line between words; one word may be longer than the line.
+/// Breaks a line between words, not before a percent sign; one word may be longer than the line.
 fn fold(line: &str, width: usize) -> String {
     let mut out = String::new();
     let mut column = 0;
-    // Spaces at the start, and between columns of a table, stay.
-    for word in line.split_inclusive(' ') {
-        let (all, bare) = (word.chars().count(), word.trim_end().chars().count());
+    let mut rest = line;
+    while !rest.is_empty() {
+        // Spaces at the start, and between columns of a table, stay.
+        let mut ends = rest.match_indices(' ').map(|(at, _)| at + 1);
+        let end = ends.find(|end| !rest[*end..].starts_with('%')).unwrap_or(rest.len());
+        let (word, next) = rest.split_at(end);
+        let bare = word.trim_end().chars().count();
         if column > INDENT.len() && bare > 0 && column + bare > width {
             out.truncate(out.trim_end().len());
             out.push('\n');
@@ -128,7 +132,8 @@ fn fold(line: &str, width: usize) -> String {
             column = INDENT.len();
         }
         out.push_str(word);
-        column += all;
+        column += word.chars().count();
+        rest = next;
     }
     out
 }
@@ -154,6 +159,7 @@ mod tests {
         for width in [30, 60, 80] {
             let text = written(Some(width), &[line]);
             assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            assert!(text.lines().all(|line| !line.trim_start().starts_with('%')), "{text}");
             let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
             assert_eq!(words(&text), words(line));
         }

@@ -424,7 +424,7 @@ impl Job {
         self.config.dropout = learning.dropout.unwrap_or(self.config.dropout);
         stop_on_interrupt();
         let [val, test] = [&data.val, &data.test].map(|pictures| Arc::new(pictures.clone()));
-        let test_place = common.data.join(data.test_name.trim_end_matches('/'));
+        let test_name = data.test_name.clone();
         let validation = data.validation.clone();
         let facts = report::DataFacts::new(&data, &common.data);
         let mut run = Run {
@@ -468,13 +468,8 @@ impl Job {
         }
         if !test.is_empty() {
             let m = measure(&test)?;
-            let place = test_place.display();
-            writeln!(
-                out,
-                "{} on {} pictures of {place}, which chose nothing",
-                m.summary(),
-                m.pictures
-            )?;
+            let (summary, n) = (m.summary(), m.pictures);
+            writeln!(out, "{summary} on {n} test pictures ({test_name}), which chose nothing")?;
         }
         // The best model only knows the epochs up to its own.
         let last = Checkpoint::load(&folder.file("last.mpk")?)?;
@@ -562,8 +557,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         writeln!(out, "{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?)?;
         return Ok(());
     }
-    writeln!(out, "{}, loss {:.4} on", m.summary(), m.loss)?;
-    writeln!(out, "{}", data.which)?;
+    writeln!(out, "{}, loss {:.4} on {}", m.summary(), m.loss, data.which.plain())?;
     let width = checkpoint.labels.iter().map(|l| l.chars().count()).max().unwrap_or(5).max(5);
     writeln!(out, "{:width$}  pictures  right     %  most taken for", "class")?;
     for (i, (label, row)) in checkpoint.labels.iter().zip(&m.confusion).enumerate() {

@@ -5,7 +5,7 @@
 //! aside: its record says which, and the fingerprint whether this is that folder. Any other folder
 //! is measured whole.
 
-use super::layout::{Files, Layout, Part};
+use super::layout::{Layout, Part};
 use super::pictures::Reader;
 use super::{CacheSize, DataError, Dataset, Pictures, Watch, find, list, notes, read_parts};
 use crate::checkpoint::{Sample, Split, TrainingRecord, Validation};
@@ -79,12 +79,8 @@ impl Labelled {
                 (pictures, which, run.is_some() && choice.or(run) == run)
             }
             false => {
-                let place = match part.files {
-                    Files::Folders(_) => dir.join(part.name.trim_end_matches('/')),
-                    Files::Batches(_) => part.path.clone(),
-                };
                 let seen = includes(&own, model);
-                let which = format!("{} pictures of {}{seen}", own.len(), place.display());
+                let which = format!("{} pictures of {}{seen}", own.len(), part.path.display());
                 (own, which, false)
             }
         };

@@ -134,11 +134,13 @@ impl Layout {
         let inner: Vec<Inner> = inner.collect::<Result<_, _>>()?;
         let train = Self::train_of(dir, &inner)?;
         // Beside class folders, others of the same classes are no class.
+        let repeats = |i: &Inner| {
+            i.labels().all(|label| inner.iter().any(|o| o.name == *label && o.name != i.name))
+        };
         let beside = |i: &Inner| {
-            let is_class = |name: &String| inner.iter().any(|other| other.name == *name);
-            matches!(i.role, Some((Role::Val | Role::Test, Sureness::Sure)))
+            (i.has(Role::Val) || i.has(Role::Test))
                 && i.classes() > 0
-                && (i.labels().all(is_class) || inner.iter().all(Inner::is_sure))
+                && (repeats(i) || inner.iter().all(Inner::is_sure))
         };
         let is_part = |i: &Inner, role| match train {
             Some(_) => i.has(role) && i.classes() > 0,
@@ -163,7 +165,17 @@ impl Layout {
                 }
             }
             None => {
-                let classes: Vec<&Inner> = inner.iter().filter(|i| !beside(i)).collect();
+                let is_copy = |i: &&Inner| {
+                    i.classes() >= 2 && i.listing.pictures.is_empty() && repeats(i) && !beside(i)
+                };
+                for copy in inner.iter().filter(is_copy) {
+                    self.remarks.push(format!(
+                        "not used: {}/, which has the folders beside it once more",
+                        copy.name
+                    ));
+                }
+                let classes: Vec<&Inner> =
+                    inner.iter().filter(|i| !beside(i) && !is_copy(i)).collect();
                 self.with_classes(dir, &listing, &classes, val.or(test).is_some())?;
             }
         }
@@ -633,9 +645,15 @@ mod tests {
         let mut files = pets(&["train"]);
         files.extend(["test/unknown/1.jpg", "readme.txt"].map(String::from));
         let files: Vec<&str> = files.iter().map(String::as_str).collect();
-        let layout_ = layout(&files).1.unwrap();
-        assert!(layout_.test.is_none());
-        assert!(layout_.remarks[0].contains("not used: test/"), "{:?}", layout_.remarks);
+        let found = layout(&files).1.unwrap();
+        assert!(found.test.is_none());
+        assert!(found.remarks[0].contains("not used: test/"), "{:?}", found.remarks);
+        let copies = pets(&[".", "pets", "pets_test"]);
+        let copies: Vec<&str> = copies.iter().map(String::as_str).collect();
+        let found = layout(&copies).1.unwrap();
+        assert_eq!(found.train.unwrap().labels, ["cat", "dog"]);
+        assert_eq!(found.test.unwrap().name, "pets_test/");
+        assert!(found.remarks[0].contains("not used: pets/"), "{:?}", found.remarks);
         let deep =
             ["animals/cat/1.jpg", "animals/dog/1.jpg", "things/cup/1.jpg", "things/mug/1.jpg"];
         let remarks = layout(&deep).1.unwrap().remarks;

@@ -6,6 +6,7 @@ use crate::import::torch_name;
 use crate::padding::ConvPadding;
 use crate::resnet::{BottleneckStride, Pooling, ResNetConfig};
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,7 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
     let mut tensors = Vec::new();
     for (name, tensor) in &checkpoint.tensors {
         let theirs = torch_name(name, config)
-            .ok_or_else(|| architecture(format!("a tensor `{}`", name.escape_debug())))?;
+            .ok_or_else(|| architecture(format!("a tensor `{}`", name.plain())))?;
         let (mut shape, values) = oihw(tensor);
         if name == "predictions.weight" && config.use_pre_activation {
             // timm's v2 head is a 1×1 convolution.

@@ -2,6 +2,7 @@
 //! it, of bounded number and size, are written; anything else is an error.
 
 use super::{MAX_FILE_BYTES, max_bytes};
+use artifact::text::AsPlain;
 use flate2::read::GzDecoder;
 use std::fs::{File, create_dir_all};
 use std::io::Read;
@@ -30,7 +31,7 @@ pub(super) fn unpack(path: &Path, folder: &Path) -> Result<(), String> {
             return Err(format!("more than {MAX_MEMBERS} members"));
         }
         let bytes = entry.path_bytes().into_owned();
-        let name = String::from_utf8_lossy(&bytes).escape_debug().to_string();
+        let name = String::from_utf8_lossy(&bytes).plain().to_string();
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {}
             EntryType::Directory | EntryType::XHeader | EntryType::XGlobalHeader => continue,

@@ -4,6 +4,7 @@
 
 use super::{Authorization, Hub, HubError, Service, max_bytes};
 use crate::progress::Progress;
+use artifact::text::AsPlain;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use core::time::Duration;
@@ -157,7 +158,7 @@ impl Client {
         if answer.response.status() == StatusCode::PARTIAL_CONTENT {
             let range = answer.header("content-range").unwrap_or_default();
             if !range.starts_with(&format!("bytes {have}-")) {
-                let range = range.escape_debug();
+                let range = range.plain();
                 return Err(source.refuse(format!("sends `{range}` instead of bytes {have}-")));
             }
         } else {
@@ -286,7 +287,7 @@ impl Client {
             _ => "try again, and check HF_ENDPOINT or KAGGLE_API_ENDPOINT if set",
         };
         let code = answer.first_header("x-error-code");
-        let code = code.map_or(String::new(), |code| format!(" ({})", code.escape_debug()));
+        let code = code.map_or(String::new(), |code| format!(" ({})", code.plain()));
         Err(HubError::Status {
             file: source.file.into(),
             url: source.url.into(),

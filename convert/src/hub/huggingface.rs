@@ -17,6 +17,7 @@ use super::{Hub, HubError};
 use crate::checkpoint::write_atomic;
 use crate::import::{Kind, shards};
 use crate::progress::Progress;
+use artifact::text::AsPlain;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use std::fs::{File, create_dir_all};
@@ -131,7 +132,7 @@ impl Repository<'_> {
         let answer = self.client.head(source)?;
         let commit = answer.first_header("x-repo-commit").unwrap_or_default();
         if !is_commit(commit) {
-            let commit = commit.escape_debug();
+            let commit = commit.plain();
             return Err(source.refuse(format!("says `{commit}` is its commit, not 40 hex digits")));
         }
         Ok(commit.to_owned())
@@ -229,7 +230,7 @@ impl Repository<'_> {
         let own = |name| if answer.is_redirect() { None } else { answer.header(name) };
         let etag = answer.first_header("x-linked-etag").or_else(|| own("etag")).unwrap_or_default();
         let hash = Hash::from_etag(etag).ok_or_else(|| {
-            let etag = etag.escape_debug();
+            let etag = etag.plain();
             source.refuse(format!("has the ETag `{etag}`, neither a SHA-256 nor a Git hash"))
         })?;
         let size = answer.first_header("x-linked-size").or_else(|| own("content-length"));

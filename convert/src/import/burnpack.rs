@@ -8,6 +8,7 @@
 use super::torch::numbers;
 use super::{Array, Head, Hints, ImportError, torch};
 use crate::checkpoint::Checkpoint;
+use artifact::text::AsPlain;
 use ciborium::Value;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -65,7 +66,7 @@ fn arrays(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
     let mut arrays = BTreeMap::new();
     let mut total = 0usize;
     for (name, tensor) in metadata.tensors {
-        let bad = |what: String| format!("tensor `{}`: {what}", name.escape_debug());
+        let bad = |what: String| format!("tensor `{}`: {what}", name.plain());
         let (dtype, size) = match tensor.dtype.as_text() {
             Some("F32" | "Flex32") => ("FloatStorage", 4),
             Some("F64") => ("DoubleStorage", 8),

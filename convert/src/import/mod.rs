@@ -30,6 +30,7 @@ use crate::hub::{Hub, HubError, Reference};
 use crate::model::{FloatModel, Source};
 use crate::progress::Progress;
 use crate::resnet::{BATCH_NORM_EPSILON, BottleneckStride, ResNetConfig};
+use artifact::text::AsPlain;
 use artifact::{Preprocess, Shape};
 use clap::{Args, ValueEnum};
 use std::collections::BTreeMap;
@@ -343,7 +344,7 @@ fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportErro
         imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
     }
     if let (Imported::Checkpoint(_), Some(name)) = (&imported, &hints.output_node) {
-        let what = format!("--output-node {}: it has but one output", name.escape_debug());
+        let what = format!("--output-node {}: it has but one output", name.plain());
         return Err(ImportError::unsupported(path, what));
     }
     if hints.channels == Channels::Bgr {

@@ -8,6 +8,7 @@
 //!
 //! Source: <https://github.com/python/cpython/blob/main/Lib/pickletools.py>
 
+use artifact::text::AsPlain;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -129,7 +130,7 @@ impl<'a> Pickle<'a> {
         match *self.object(id) {
             Object::Global(module, name) => {
                 let text = |id| self.text(id).unwrap_or_default();
-                format!("{}.{}", text(module), text(name)).escape_debug().to_string()
+                format!("{}.{}", text(module), text(name)).plain().to_string()
             }
             _ => "what another call returns".into(),
         }

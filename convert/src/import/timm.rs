@@ -5,6 +5,7 @@ use super::keras::json;
 use super::{Head, Hints, ImportError, folder_name, imagenet, torch, torch_weights};
 use crate::checkpoint::Checkpoint;
 use crate::resnet::Pooling;
+use artifact::text::AsPlain;
 use artifact::{Interpolation, Preprocess};
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,7 +44,7 @@ pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         return refused(format!(
             "the architecture `{}`, but of timm's only ResNets such as resnet18, resnet50d, \
              wide_resnet50_2 or resnetv2_50 are imported",
-            config.architecture.escape_debug()
+            config.architecture.plain()
         ));
     }
     let known = ["num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"];
@@ -51,11 +52,11 @@ pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         known.contains(&name.as_str()) || name.as_str() == "output_stride" && **value == 32
     };
     if let Some((name, value)) = config.model_args.iter().find(|arg| !is_default(arg)) {
-        let (name, value) = (name.escape_debug(), value.to_string());
+        let (name, value) = (name.plain(), value.to_string());
         return refused(format!(
             "the argument `{name}` ({}), which changes what the tensors do not show; as ONNX \
              (torch.onnx.export) it is read as it is",
-            value.escape_debug()
+            value.plain()
         ));
     }
     let pool = config.model_args.get("global_pool").and_then(Value::as_str);
@@ -63,7 +64,7 @@ pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         None | Some("avg" | "" | "fast") => Pooling::Avg,
         Some("max") => Pooling::Max,
         Some(other) => {
-            return refused(format!("pooling `{}`, but avg or max is read", other.escape_debug()));
+            return refused(format!("pooling `{}`, but avg or max is read", other.plain()));
         }
     };
     let (weights, bytes) = torch_weights(dir)?;

@@ -12,6 +12,7 @@ use crate::checkpoint::{Assumption, Checkpoint, Tensor};
 use crate::emit::torch::{METADATA, Travelling};
 use crate::resnet::{IMAGENET_STATISTICS, ResNetConfig};
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -84,8 +85,7 @@ impl Wanted<'_> {
         let network = Network::find(self.name, entries, self.head, self.hints)?;
         let mut arrays = BTreeMap::new();
         for (ours, theirs) in &network.tensors {
-            let array =
-                read(theirs).map_err(|e| format!("tensor `{}`: {e}", theirs.escape_debug()))?;
+            let array = read(theirs).map_err(|e| format!("tensor `{}`: {e}", theirs.plain()))?;
             arrays.insert(ours.clone(), array);
         }
         Ok((network, arrays))
@@ -242,7 +242,7 @@ fn from_legacy(bytes: &[u8], wanted: &Wanted<'_>) -> Found {
         pickle.storages().map(|Storage { key, dtype, .. }| (key, dtype)).collect();
     let mut storages: BTreeMap<&str, &[u8]> = BTreeMap::new();
     for key in &keys {
-        let cut = || format!("storage {} is cut short", key.escape_debug());
+        let cut = || format!("storage {} is cut short", key.plain());
         let len = bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
         let len = len.and_then(|l| usize::try_from(l).ok()).ok_or_else(cut)?;
         let dtype = dtypes.get(&**key).ok_or("a storage that no tensor uses")?;
@@ -287,7 +287,7 @@ fn from_pickle(
         let view = pickle.view(id).filter(|view| number_size(&view.storage.dtype).is_some());
         let of = match (pickle.object(id), pickle.view(id)) {
             (Object::Call { function, .. }, _) => format!("a `{}`", pickle.function(*function)),
-            (_, Some(v)) => format!("numbers of the type {}", v.storage.dtype.escape_debug()),
+            (_, Some(v)) => format!("numbers of the type {}", v.storage.dtype.plain()),
             _ => "a tensor without storage, shape or strides".into(),
         };
         entries.push(Entry { of, ..Entry::new(&path, view.as_ref().map(|v| v.shape.clone())) });
@@ -408,7 +408,7 @@ fn storage_size(dtype: &str) -> Result<usize, String> {
         "ShortStorage" => Ok(2),
         "ByteStorage" | "CharStorage" | "BoolStorage" | "UntypedStorage" => Ok(1),
         other => number_size(other)
-            .ok_or_else(|| format!("numbers of the unknown type {}", other.escape_debug())),
+            .ok_or_else(|| format!("numbers of the unknown type {}", other.plain())),
     }
 }
 

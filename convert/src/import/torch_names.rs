@@ -18,6 +18,7 @@ use super::{Head, Hints, identity_batch_norm};
 use crate::checkpoint::{Assumption, Tensor};
 use crate::padding::ConvPadding;
 use crate::resnet::{BlockType, Pooling, ResNetConfig};
+use artifact::text::AsPlain;
 use std::collections::BTreeMap;
 
 /// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
@@ -227,7 +228,7 @@ fn choose<'a>(
         return Err(format!(
             "{} networks, under `{}`; choose one by --state-dict",
             prefixes.len(),
-            names.join("`, `").escape_debug()
+            names.join("`, `").plain()
         ));
     };
     Ok((one, prefixes.iter().copied().filter(|p| *p != one).collect()))
@@ -257,7 +258,7 @@ impl Network {
         if let [other, ..] = others[..]
             && hints.state_dict.is_none()
         {
-            let name = |prefix: &str| prefix.trim_end_matches('.').escape_debug().to_string();
+            let name = |prefix: &str| prefix.trim_end_matches('.').plain().to_string();
             let what = format!("the weights under `{}`, not `{}`", name(prefix), name(other));
             assumed.push(Assumption::new(what, Hints::STATE_DICT));
         }
@@ -276,7 +277,7 @@ impl Network {
         if let Some((_, entry)) = strange {
             return Err(format!(
                 "`{}` is {}, but tensors of floats are read; save the float model's state_dict()",
-                entry.name.escape_debug(),
+                entry.name.plain(),
                 entry.of
             ));
         }
@@ -308,14 +309,14 @@ impl Network {
         for (name, shape) in shapes.iter().filter(|(name, _)| is_backbone(name)) {
             match canonical(name, &config) {
                 Some(_) => tensors.extend(path(name).map(|theirs| ((*name).to_owned(), theirs))),
-                None => extra.push(format!("`{}` {shape:?}", name.escape_debug())),
+                None => extra.push(format!("`{}` {shape:?}", name.plain())),
             }
         }
         match (head_of(&rest, config.features()), head) {
             (Some((layer, classes)), _) => {
                 config.classes = classes;
                 if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
-                    let what = format!("`{}` as the head, alone", layer.escape_debug());
+                    let what = format!("`{}` as the head, alone", layer.plain());
                     assumed.push(Assumption::new(what, None));
                 }
                 for part in ["weight", "bias"] {
@@ -334,7 +335,7 @@ impl Network {
                     "a head that is more, or other, than one dense layer of {} features (`{}`): \
                      fine-tuning makes a new one, and as ONNX (torch.onnx.export) it is read as it is",
                     config.features(),
-                    names.join("`, `").escape_debug()
+                    names.join("`, `").plain()
                 ));
             }
         }
@@ -361,7 +362,7 @@ fn unknown<'a>(names: impl Iterator<Item = &'a String>) -> String {
     format!(
         "not a ResNet of torchvision, timm, transformers or the CIFAR kind; its tensors are {}, …; as \
          ONNX (torch.onnx.export) other networks are read, too",
-        names.escape_debug()
+        names.plain()
     )
 }
 
@@ -372,7 +373,7 @@ fn refuse_strange<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String
         if let Some((_, what)) = what {
             return Err(format!(
                 "a ResNet with {what} (`{}`), which is not read; choose a plain one",
-                name.escape_debug()
+                name.plain()
             ));
         }
     }

@@ -5,6 +5,7 @@ use super::keras::json;
 use super::{Head, Hints, ImportError, folder_name, imagenet, torch, torch_weights};
 use crate::checkpoint::{Assumption, Checkpoint};
 use crate::resnet::BottleneckStride;
+use artifact::text::AsPlain;
 use artifact::{Interpolation, Preprocess};
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,12 +58,12 @@ pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         return refused(format!(
             "the architecture `{}`, but of transformers' only resnet is imported; this makes ONNX of \
              it: optimum-cli export onnx --model {} onnx",
-            config.model_type.escape_debug(),
+            config.model_type.plain(),
             dir.display()
         ));
     }
     if config.hidden_act != "relu" {
-        let name = config.hidden_act.escape_debug();
+        let name = config.hidden_act.plain();
         return refused(format!("the activation `{name}`, but only relu is read"));
     }
     let strided = |stack: usize| u8::from(stack > 0 || config.downsample_in_first_stage) + 1;

@@ -6,6 +6,7 @@ use crate::onnx_proto as proto;
 use crate::pipeline::Converted;
 use crate::quantize::logits;
 use artifact::Shape;
+use artifact::text::AsPlain;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, Tensor,
@@ -67,7 +68,7 @@ fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     result.map_err(|e| {
         let text = format!("{e:#}");
         let line: String = text.chars().take(200).collect();
-        format!("cannot read it ({})", line.escape_debug())
+        format!("cannot read it ({})", line.plain())
     })
 }
 

@@ -2,7 +2,8 @@
 
 use crate::data::augment::Mix;
 use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch};
-use anyhow::ensure;
+use crate::train::check_file;
+use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
 use askama::Template;
@@ -80,6 +81,7 @@ struct Column {
 /// Reads the data, says what is to be known of it and writes the page.
 pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
     check_extension("-o", &args.out, "html")?;
+    check_file(&args.out).with_context(|| format!("-o {}", args.out.display()))?;
     ensure!(args.count > 0, "--count 0 shows nothing; pass at least 1");
     ensure!(
         (0.0..1.0).contains(&args.val_split),

@@ -184,8 +184,8 @@ fn a_page_says_what_its_figures_are_worth() {
     for what in [
         "66.7 % of 300 pictures",
         "between 61.2 % and 71.8 %",
-        "the best of 9 epochs on these 300 pictures",
-        "it overfits from epoch 4 on: the validation loss rises from 0.300 to 0.700",
+        "The best of 9 epochs on these 300 pictures",
+        "It overfits from epoch 4 on: the validation loss rises from 0.300 to 0.700",
         "resnet_20_cifar (cifar-10)",
         "32×32 pixels",
         "class=\"chosen\"",
@@ -195,7 +195,7 @@ fn a_page_says_what_its_figures_are_worth() {
         assert!(text.contains(&what), "{what}");
     }
     let text = page(false, &all[..3]);
-    assert!(!text.contains("the best of") && !text.contains("overfits"));
+    assert!(!text.contains("The best of") && !text.contains("overfits"));
     assert_eq!(view::overfitting(&all[..5]), None, "two epochs are chance");
 }
 

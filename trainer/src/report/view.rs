@@ -252,14 +252,14 @@ fn verdict(report: &Report<'_>) -> Vec<String> {
         ));
         if report.data.chose && epochs.len() > 1 {
             lines.push(format!(
-                "the best of {} epochs on these {n} pictures, which flatters it a little",
+                "The best of {} epochs on these {n} pictures, which flatters it a little",
                 epochs.len()
             ));
         }
     }
     if let Some((epoch, low, end)) = overfitting(epochs) {
         lines.push(format!(
-            "it overfits from epoch {epoch} on: the validation loss rises from {low:.3} to \
+            "It overfits from epoch {epoch} on: the validation loss rises from {low:.3} to \
              {end:.3} while that of training falls"
         ));
     }

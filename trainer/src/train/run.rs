@@ -292,14 +292,21 @@ impl Run<'_> {
             true => format!(", {waiting:.0} % waiting for pictures"),
             false => String::new(),
         };
+        // A terminal has shown the speed already, and the report has the rate.
+        let more = match self.terminal {
+            true => String::new(),
+            false => format!(
+                ", lr {:.5}, {:.0} images/s{waiting}",
+                r.learning_rate,
+                pictures as f64 / seconds
+            ),
+        };
         format!(
-            "epoch {}/{} loss {:.4} acc {:.2} %{val}, lr {:.5}, {:.0} images/s{waiting}, {} so far",
+            "epoch {}/{} loss {:.4} acc {:.2} %{val}{more}, {} so far",
             r.epoch,
             self.recipe.epochs,
             r.train_loss,
             100.0 * r.train_accuracy,
-            r.learning_rate,
-            pictures as f64 / seconds,
             duration(elapsed)
         )
     }

@@ -1,6 +1,7 @@
 //! The layers of a functional Keras model, and who reads whom.
 
 use super::config::Object;
+use artifact::text::AsPlain;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,7 +28,7 @@ impl Layer {
 
     /// An error about this layer.
     pub(super) fn misfit(&self, what: &str) -> String {
-        let (name, class) = (self.name.escape_debug(), self.class.escape_debug());
+        let (name, class) = (self.name.plain(), self.class.plain());
         format!("layer `{name}` ({class}): {what}")
     }
 }
@@ -58,7 +59,7 @@ impl Network {
             inbound_nodes: Value,
         }
         if !matches!(model.class_name.as_str(), "Functional" | "Model") {
-            let class = model.class_name.escape_debug();
+            let class = model.class_name.plain();
             return Err(format!("a {class}, expected a functional model"));
         }
         let model: Model = serde_json::from_value(model.config).map_err(|e| e.to_string())?;

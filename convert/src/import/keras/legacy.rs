@@ -12,6 +12,7 @@ use super::matching::{Matched, Unit, recognize};
 use super::weights::tensor;
 use crate::checkpoint::{Checkpoint, Tensor};
 use crate::resnet::BATCH_NORM_EPSILON;
+use artifact::text::AsPlain;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -77,7 +78,7 @@ fn tensors(matched: &Matched<'_>, mut weights: Weights) -> Result<Found, String>
         }
     }
     let extra = weights.0.into_iter().map(|((layer, variable), array)| {
-        format!("`{}` {:?}", format!("{layer}/{variable}").escape_debug(), array.shape)
+        format!("`{}` {:?}", format!("{layer}/{variable}").plain(), array.shape)
     });
     Ok((found, extra.collect()))
 }

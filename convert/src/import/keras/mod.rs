@@ -19,6 +19,7 @@ use super::hdf5::{self, Contents};
 use super::{Head, ImportError, assemble, checkpoint, imagenet};
 use crate::checkpoint::{Checkpoint, Tensor};
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use config::{Backbone, Converter, DEFAULT_SIDE, Object, Task};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,7 +39,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     if kind.class_name != "ResNetBackbone" {
         return Err(ImportError::unsupported(
             &config_path,
-            format!("a {}, but only ResNetBackbone is imported", kind.class_name.escape_debug()),
+            format!("a {}, but only ResNetBackbone is imported", kind.class_name.plain()),
         ));
     }
     let backbone: Object<Backbone> = json(&config_path)?;
@@ -155,7 +156,7 @@ pub(crate) fn shards(index_path: &Path) -> Result<BTreeSet<String>, ImportError>
             Some(file) if file == name.as_str() => Ok(name),
             _ => Err(ImportError::unsupported(
                 index_path,
-                format!("names the file `{}` outside of its folder", name.escape_debug()),
+                format!("names the file `{}` outside of its folder", name.plain()),
             )),
         })
         .collect::<Result<_, _>>()?;

@@ -10,6 +10,7 @@ use super::config::{Backbone, Converter, DEFAULT_SIDE, Object, Rescaling, Task};
 use crate::checkpoint::Checkpoint;
 use crate::resnet::Pooling;
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -48,7 +49,7 @@ fn classifier(path: &Path, bytes: &[u8]) -> Result<Classifier, String> {
             return Err(format!(
                 "a {}; ResNetBackbone, ResNetImageClassifier and Sequential models of them are \
                  imported",
-                other.escape_debug()
+                other.plain()
             ));
         }
     };
@@ -141,7 +142,7 @@ fn sequential(model: Value) -> Result<Parts, String> {
             return Err(format!(
                 "a Sequential with a {} where none is understood; expected Rescaling or an image \
                  converter, ResNetBackbone, global pooling and one Dense",
-                class.escape_debug()
+                class.plain()
             ));
         }
     }

@@ -7,6 +7,7 @@ use super::view::{Side, View, len};
 use super::{Importer, Map, Value};
 use crate::graph::{Conv, NodeOp};
 use crate::onnx_proto as proto;
+use artifact::text::AsPlain;
 use artifact::{Padding, PoolKind, Shape};
 use std::rc::Rc;
 
@@ -25,7 +26,7 @@ impl Importer<'_> {
                 Some(value) => Some(value.clone()),
                 None if name.is_empty() => None,
                 None => {
-                    let name = name.escape_debug();
+                    let name = name.plain();
                     return Err(format!("reads `{name}`, which nothing before it computes"));
                 }
             });
@@ -46,7 +47,7 @@ impl Importer<'_> {
         }
         for (name, value) in node.output.iter().zip(values) {
             if !name.is_empty() && self.values.insert(name.clone(), value).is_some() {
-                return Err(format!("computes `{}` a second time", name.escape_debug()));
+                return Err(format!("computes `{}` a second time", name.plain()));
             }
         }
         Ok(())

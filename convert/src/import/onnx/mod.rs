@@ -27,6 +27,7 @@ use crate::graph::{Graph, ValueId};
 use crate::model::{FloatModel, OnnxSource, Source};
 use crate::onnx_proto as proto;
 use crate::resnet::IMAGENET_STATISTICS;
+use artifact::text::AsPlain;
 use artifact::{Padding, Preprocess, Shape};
 use call::Call;
 use constant::Constant;
@@ -277,7 +278,7 @@ fn is_onnx(domain: &str) -> bool {
 fn describe(node: &proto::Node) -> String {
     let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
     let name = name.map_or("", String::as_str);
-    format!("node `{}` ({})", name.escape_debug(), node.op_type.escape_debug())
+    format!("node `{}` ({})", name.plain(), node.op_type.plain())
 }
 
 /// Refuses a file with operators that are not read, before anything else is done.
@@ -367,7 +368,7 @@ fn input(file: &proto::Graph, size: Option<u16>) -> Result<Input<'_>, String> {
         format!(
             "the input `{}` of shape {dims:?}, but [1, 3, height, width] or [1, height, width, 3] \
              is wanted, or 1 channel instead of 3",
-            input.name.escape_debug()
+            input.name.plain()
         )
     };
     let (is_nchw, c, sides) = match dims[..] {
@@ -424,7 +425,7 @@ impl Importer<'_> {
     fn constants(&mut self, file: &proto::Graph) -> Result<(), String> {
         for tensor in &file.initializer {
             let constant = Constant::read(tensor, self.folder)
-                .map_err(|e| format!("constant `{}`: {e}", tensor.name.escape_debug()))?;
+                .map_err(|e| format!("constant `{}`: {e}", tensor.name.plain()))?;
             self.stored(constant.len());
             self.values.insert(tensor.name.clone(), Value::Constant(Rc::new(constant)));
         }
@@ -454,7 +455,7 @@ impl Importer<'_> {
     /// The graph up to the scores.
     fn finish(mut self, output: &str) -> Result<Graph, String> {
         let Some(Value::Map(map)) = self.values.get(output).cloned() else {
-            return Err(format!("the output `{}` depends on no picture", output.escape_debug()));
+            return Err(format!("the output `{}` depends on no picture", output.plain()));
         };
         let name = proto::Node { name: output.into(), ..Default::default() };
         let map = self.settled(&Call { node: &name, operands: Vec::new() }, &map)?;

@@ -5,6 +5,7 @@
 //! of which decides; where that does not, the user is asked.
 
 use crate::onnx_proto as proto;
+use artifact::text::AsPlain;
 use std::collections::{HashMap, HashSet};
 
 /// How well an output looks like scores.
@@ -27,7 +28,7 @@ pub(super) fn choose<'a>(
     if let Some(wanted) = wanted {
         let found = file.output.iter().find(|o| o.name == wanted);
         return found
-            .ok_or_else(|| format!("no output `{}`; there are {}", wanted.escape_debug(), list()));
+            .ok_or_else(|| format!("no output `{}`; there are {}", wanted.plain(), list()));
     }
     match &file.output[..] {
         [] => Err("no output".into()),
@@ -65,7 +66,7 @@ pub(super) fn note(file: &proto::Graph, chosen: &proto::ValueInfo) -> Option<Str
 }
 
 fn describe(info: &proto::ValueInfo) -> String {
-    let name = info.name.escape_debug();
+    let name = info.name.plain();
     match dims(info) {
         Some(dims) => {
             let dims: Vec<String> =

@@ -6,6 +6,7 @@ use super::constant::Constant;
 use super::order::order;
 use super::qdq::{LEAST, REMEDY};
 use crate::onnx_proto as proto;
+use artifact::text::AsPlain;
 use prost::Message;
 use std::collections::HashMap;
 use std::path::Path;
@@ -196,7 +197,7 @@ impl<'a> Expander<'a> {
             "" => {}
             "Relu" => steps.push("Relu"),
             other => {
-                let other = other.escape_debug();
+                let other = other.plain();
                 return Err(format!("the activation `{other}`, but only Relu is read"));
             }
         }
@@ -311,7 +312,7 @@ impl<'a> Expander<'a> {
     fn floats(&mut self, node: &proto::Node, index: usize) -> Result<Vec<f32>, String> {
         let name = operand(node, index)?;
         let tensor = self.constants.get(name.as_str());
-        let tensor = tensor.ok_or_else(|| format!("`{}` is computed", name.escape_debug()))?;
+        let tensor = tensor.ok_or_else(|| format!("`{}` is computed", name.plain()))?;
         let numbers = Constant::read(tensor, self.folder)?.to_floats();
         self.room = (self.room.checked_sub(numbers.len()))
             .ok_or("scales are read more often than the file is long; it is damaged")?;

@@ -7,6 +7,7 @@ use super::{Border, Importer, Map, Value};
 use crate::graph::{Conv, NodeOp};
 use crate::padding::same_padding;
 use artifact::layout::padding_fits;
+use artifact::text::AsPlain;
 use artifact::{Padding, PoolKind};
 
 /// A window, and the border that a file puts around the map that it slides over.
@@ -308,7 +309,7 @@ impl Importer<'_> {
         if mode != b"constant" {
             return Err(format!(
                 "pads by `{}`, but only constants are read",
-                String::from_utf8_lossy(mode).escape_debug()
+                String::from_utf8_lossy(mode).plain()
             ));
         }
         let (shape, rank) = (self.shape(&x), x.view.rank());

@@ -3,6 +3,7 @@
 use super::Fault;
 use super::file::{File, Layer, Tensor};
 use crate::onnx_proto as proto;
+use artifact::text::AsPlain;
 use flatbuffers::InvalidFlatbuffer;
 use std::collections::HashSet;
 
@@ -116,7 +117,7 @@ impl Writer<'_, '_> {
         if tensor.data_type == 0 {
             return Err(Fault::Unsupported(format!(
                 "tensor `{}` has numbers of {}, which are not read; {REMEDY}",
-                tensor.name.escape_debug(),
+                tensor.name.plain(),
                 tensor.type_name()
             )));
         }
@@ -150,7 +151,7 @@ impl Writer<'_, '_> {
             _ => Some(format!("numbers of {}, but 8 bits are read; {REMEDY}", tensor.type_name())),
         };
         if let Some(wrong) = wrong {
-            let title = title.escape_debug();
+            let title = title.plain();
             return Err(Fault::Unsupported(format!("`{title}` is a map with {wrong}")));
         }
         let [scale, zero] = self.quantization(index, tensor);

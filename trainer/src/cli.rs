@@ -252,7 +252,9 @@ fn read(
 }
 
 /// Reads pictures, and says how many, in the first of several processes.
-fn counted<T>(read: impl FnOnce(Watch<'_>) -> Result<T, DataError>) -> Result<T, DataError> {
+pub(crate) fn counted<T>(
+    read: impl FnOnce(Watch<'_>) -> Result<T, DataError>,
+) -> Result<T, DataError> {
     let counter = (world().rank() == 0).then(|| Counter::new("reading pictures"));
     read(&|done, total| {
         if let Some(counter) = &counter {
@@ -404,9 +406,9 @@ impl Job {
             }
             _ => (None, None),
         };
-        writeln!(out, "{}", self.beginning().plain())?;
         if let Some(folder) = &folder {
-            writeln!(out, "run in {}", folder.path().display())?;
+            let beginning = format!("{}, run in {}", self.beginning(), folder.path().display());
+            writeln!(out, "{}", beginning.plain())?;
         }
         if learning.model_out.exists() {
             let path = learning.model_out.display();

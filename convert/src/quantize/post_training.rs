@@ -130,7 +130,8 @@ pub fn quantize(
     let &PostTraining { graph, float, input, method, adaptive_rounding, pictures, attributes } =
         source;
     let mut fixed: Vec<Option<Quant>> = graph.nodes.iter().map(|n| n.quant).collect();
-    let is_float = fixed.iter().all(Option::is_none);
+    // Of the input a source in floats says, too, what its pictures are.
+    let is_float = fixed.iter().skip(1).all(Option::is_none);
     fixed[0] = fixed[0].or(Some(input));
     let mut activations = calibrate(float, pictures, &mut progress)?;
     let local = |activations: &[Activation], method: Method| -> Vec<Quant> {

@@ -1,5 +1,6 @@
 //! `show`: the pictures of a data set as a network gets them.
 
+use crate::cli::counted;
 use crate::data::augment::Mix;
 use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch};
 use crate::train::check_file;
@@ -8,6 +9,7 @@ use artifact::Preprocess;
 use artifact::text::AsPlain;
 use askama::Template;
 use clap::Args;
+use convert::checkpoint::TrainingRecord;
 use convert::import::{self, Head};
 use convert::page::{self, Thumbnail, check_extension};
 use std::io::Write;
@@ -96,7 +98,8 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
         classes: None,
         cache: CacheSize::Auto,
     };
-    let data = Dataset::read(&args.data, &options)?;
+    let unknown = TrainingRecord::default();
+    let data = counted(|watch| Dataset::read_for(&args.data, &options, &unknown, watch))?;
     let notes = data.notes();
     let counts = counts(&data);
     let width = data.labels.iter().map(|l| l.chars().count()).max().unwrap_or(0);

@@ -41,7 +41,9 @@ fn layers_in_floats_survive_a_file_of_others() {
     let line = said.lines().find(|line| line.starts_with("in floats: "));
     assert_eq!(line.map(|line| line.matches('`').count()), Some(4), "{said}");
     assert!(said.contains("equal"), "not verified: {said}");
-    assert!(!said.contains("is quantized"), "{said}");
+    assert!(!said.contains("is quantized: in floats"), "{said}");
+    // Of noise, quantized networks cut off so much that they may differ in all.
+    assert!(said.contains("not compared: tract would need pictures"), "{said}");
     let (have, want) = (logits(&again), logits(&direct));
     let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     for (a, b) in have.iter().zip(&want) {
@@ -51,6 +53,7 @@ fn layers_in_floats_survive_a_file_of_others() {
     // All in floats is another network, which is said.
     let (status, said) = program(&[&onnx_name, "-o", &again_name, "--quantize", "none"]);
     assert!(status == 0 && said.contains("is quantized: in floats, nothing is rounded"), "{said}");
+    assert!(said.contains("not compared: tract rounds what is quantized"), "{said}");
     // What the file leaves in floats cannot be chosen anew without pictures.
     let args = [&onnx_name, "-o", &again_name, "--float-layers", "predictions"];
     assert_eq!(program(&args).0, 2);

@@ -300,8 +300,7 @@ def torch_forms():
         see(f"graph QAT {backend}", graph_mode(backend), opset_version=13)
         see(f"graph QAT {backend}, mlp", graph_mode(backend, head="mlp"), opset_version=17)
         see(f"graph QAT {backend}, softmax", graph_mode(backend, tail=softmax), "softmax", opset_version=13)
-    see("eager QAT x86, constants not folded", eager("x86"), names="operators that are not read",
-        opset_version=13, do_constant_folding=False)
+    see("eager QAT x86, constants not folded", eager("x86"), opset_version=13, do_constant_folding=False)
 
     class Fake(nn.Module):
         """As TensorRT's toolkit does it: inputs per tensor, weights per channel, nothing behind."""

@@ -17,8 +17,9 @@ use tract_onnx::prelude::{
 const LIMIT: f64 = 1e-3;
 /// What numbers of 16 bits may, which tract computes with as such.
 const HALF_LIMIT: f64 = 5e-2;
-/// What int8 may, of which tract computes some in floats.
-const INT8_LIMIT: f64 = 0.15;
+/// What int8 may. Sums that are rounded once here and twice there leave a deep network (ResNet-50 with
+/// random weights) a fifth apart; what an importer gets wrong is more.
+const INT8_LIMIT: f64 = 0.5;
 
 /// Compares the scores of `pictures`, or of noise where there are none, with those of the source in
 /// tract. `Err` says why that cannot be done, `None` that there is nothing to compare with.
@@ -35,17 +36,22 @@ pub fn compare(
         Source::Unread(format) => return Ok(Some(Err(format!("reads no {format}")))),
         Source::Onnx(source) => source,
     };
+    // What a quantized file computes is what the int8 network does, of pictures like those that it was
+    // quantized for: of others, both cut off most.
+    let (edge, limit) = match &converted.int8 {
+        _ if model.graph.nodes.iter().all(|n| n.quant.is_none()) => {
+            (&converted.float.bytes, if source.is_half { HALF_LIMIT } else { LIMIT })
+        }
+        None => return Ok(Some(Err("rounds what is quantized, which floats here do not".into()))),
+        Some(_) if pictures.is_empty() => {
+            let why = "would need pictures like those that it was quantized for: --calibration";
+            return Ok(Some(Err(why.into())));
+        }
+        Some(_) => (&converted.emitted.bytes, INT8_LIMIT),
+    };
     let engine = match guarded(|| Engine::new(source)) {
         Ok(engine) => engine,
         Err(why) => return Ok(Some(Err(why))),
-    };
-    // What a quantized file computes is what the int8 network does.
-    let is_quantized = model.graph.nodes.iter().any(|n| n.quant.is_some());
-    let (edge, limit) = match (&converted.int8, is_quantized, source.is_half) {
-        (Some(_), true, _) => (&converted.emitted.bytes, INT8_LIMIT),
-        (None, true, _) => (&converted.float.bytes, INT8_LIMIT),
-        (_, false, true) => (&converted.float.bytes, HALF_LIMIT),
-        (_, false, false) => (&converted.float.bytes, LIMIT),
     };
     let mut check = Check::new("the source file in tract", limit, SHARE);
     for picture in &inputs(converted, &model.preprocess, pictures) {

@@ -352,7 +352,7 @@ fn refusals_name_the_node_and_the_remedy() {
         (
             pooled(vec![strange, foreign]),
             vec![],
-            "`stem/norm` (GroupNormalization)\n  node `other` (Conv)",
+            "`other` (Conv)\n  node `stem/norm` (GroupNormalization)\ntake a network without them",
         ),
         (
             pooled(vec![with_int(node("Conv", &["x", "w"], "last"), "group", 3)]),

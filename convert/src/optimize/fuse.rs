@@ -2,9 +2,14 @@
 
 use super::dead::{redirect, remove_dead};
 use crate::graph::{Conv, Graph, NodeOp, ValueId};
+use artifact::Padding;
+
+/// Most channels of a sum that is computed by a convolution of its own.
+const MAX_SUM: usize = 4096;
 
 /// Turns sums into residuals of convolutions and clamps into part of the operation before
-/// them, wherever nothing else reads the value in between.
+/// them, wherever nothing else reads the value in between. Others become operations of their own: a
+/// clamped product with one, and a convolution that copies.
 pub fn fuse(graph: &mut Graph) {
     let mut uses = graph.uses();
     let mut replacement: Vec<_> = (0..graph.nodes.len()).collect();
@@ -26,7 +31,11 @@ pub fn fuse(graph: &mut Graph) {
                         replacement[id] = input;
                         uses[input] += uses[id] - 1;
                     }
-                    _ => {}
+                    _ => {
+                        let c = usize::from(graph.nodes[id].shape.c);
+                        let (factor, addend) = (vec![1.0; c], vec![0.0; c]);
+                        graph.nodes[id].op = NodeOp::Affine { factor, addend, relu: true };
+                    }
                 }
             }
             NodeOp::Add => fuse_sum(graph, &uses, id),
@@ -49,7 +58,7 @@ fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
     let (value, residual) = match (fusible(late), fusible(early)) {
         (true, _) => (late, early),
         (false, true) => (early, late),
-        (false, false) => return,
+        (false, false) => return copy_sum(graph, id),
     };
     // The convolution moves to the place of the sum, so that its residual surely comes before
     // it; the sum moves to where nothing reads it.
@@ -61,4 +70,25 @@ fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
         conv.residual = true;
     }
     node.inputs.push(residual);
+}
+
+/// Makes the sum `id`, of which no operand is a convolution's alone, one that copies the first.
+fn copy_sum(graph: &mut Graph, id: ValueId) {
+    let c = usize::from(graph.nodes[id].shape.c);
+    if c > MAX_SUM {
+        return;
+    }
+    let mut weights = vec![0.0; c * c];
+    weights.iter_mut().step_by(c + 1).for_each(|w| *w = 1.0);
+    graph.nodes[id].op = NodeOp::Conv2d(Conv {
+        weights,
+        bias: vec![0.0; c],
+        filter: [1; 2],
+        stride: [1; 2],
+        padding: Padding::default(),
+        relu: false,
+        residual: true,
+        // Ones are of any steps.
+        weight_scales: vec![0.0; c],
+    });
 }

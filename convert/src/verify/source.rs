@@ -132,3 +132,67 @@ impl<'a> Engine<'a> {
         Ok(output.to_plain_array_view::<f32>()?.iter().copied().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::edge::Format;
+    use crate::emit::onnx::{Form, to_onnx};
+    use crate::graph::NodeOp;
+    use crate::import::{Channels, Head, Hints, open_any};
+    use crate::init::random_checkpoint;
+    use crate::pipeline::{Options, Quantize, convert};
+    use crate::resnet::ResNetConfig;
+    use std::path::Path;
+
+    fn model(path: &Path, hints: &Hints) -> FloatModel {
+        let mut config = ResNetConfig::named("resnet_8_cifar", 4).unwrap();
+        config.classes = 5;
+        let checkpoint = random_checkpoint(config, 16, 7).unwrap();
+        let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        let bytes = to_onnx(&model.graph, Format::F32, Form::Qdq, &model.labels, &model.preprocess);
+        std::fs::write(path, bytes).unwrap();
+        open_any(path, Head::Required, hints).unwrap().to_float_model().unwrap()
+    }
+
+    fn compared(model: &FloatModel, quantize: Quantize) -> Result<Check, String> {
+        let picture: Vec<f32> = (0..16 * 16 * 3).map(|i| (i % 23) as f32 / 9.0 - 1.0).collect();
+        let options = Options { quantize, ..Options::default() };
+        let pictures = [picture];
+        let converted = convert(model, &pictures, options, |_, _| ()).unwrap();
+        compare(model, &converted, &pictures).unwrap().unwrap()
+    }
+
+    /// A weight that the importer got wrong is found, which a comparison with our own export cannot.
+    #[test]
+    fn what_the_importer_gets_wrong_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        for channels in [Channels::Rgb, Channels::Bgr] {
+            let hints = Hints { channels, ..Hints::default() };
+            let mut model = model(&path, &hints);
+            for quantize in [Quantize::None, Quantize::Int8] {
+                let check = compared(&model, quantize).unwrap();
+                assert!(check.is_passed() && check.worst < 1e-4, "{check:?}");
+            }
+            let conv = model.graph.nodes.iter_mut().find_map(|n| match &mut n.op {
+                NodeOp::Conv2d(conv) => Some(conv),
+                _ => None,
+            });
+            conv.unwrap().weights[3] += 0.5;
+            assert!(!compared(&model, Quantize::None).unwrap().is_passed());
+        }
+    }
+
+    #[test]
+    fn what_tract_does_not_read_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.onnx");
+        let mut model = model(&path, &Hints::default());
+        let Source::Onnx(source) = &mut model.source else { panic!("an ONNX file") };
+        source.bytes = [8, 8].into();
+        assert!(compared(&model, Quantize::None).unwrap_err().contains("cannot read it"));
+        model.source = Source::Unread("TensorFlow Lite");
+        assert_eq!(compared(&model, Quantize::None).unwrap_err(), "reads no TensorFlow Lite");
+    }
+}

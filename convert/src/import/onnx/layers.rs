@@ -1,7 +1,8 @@
 //! What each operator of ONNX becomes.
 
+use super::arithmetic::in_order;
 use super::call::Call;
-use super::constant::{Constant, Values};
+use super::constant::Constant;
 use super::fold::folded;
 use super::view::{Side, View, len};
 use super::{Importer, Map, Value};
@@ -13,9 +14,6 @@ use std::rc::Rc;
 
 /// Most numbers that a layer's weights have.
 const MAX_WEIGHTS: usize = 1 << 28;
-/// Most channels of a map that is made of maps side by side, where they are more than a pixel: each
-/// takes a convolution.
-const MAX_JOINED: usize = 32;
 
 impl Importer<'_> {
     /// Walks over one node. What is not read is an error only where something reads it that is.
@@ -198,10 +196,10 @@ impl Importer<'_> {
         let c = x.view.seen(self.shape(&x)).c;
         let filter = [kh, kw].map(|k| k as i64);
         let mut window = self.filter_window(call, &x, filter)?;
-        if x.border.is_some() && !window.fits() {
+        if !window.fits() {
             // More than a filter may have itself.
-            x = self.bordered(call, &x)?;
-            window = self.filter_window(call, &x, filter)?;
+            x = self.padded(call, &x, window.padding)?;
+            window.padding = Padding::default();
         }
         if c_in != usize::from(c) {
             return Err(format!("weights for {c_in} channels, the input has {c}"));
@@ -370,163 +368,6 @@ impl Importer<'_> {
         Ok(Value::Map(self.push(call, NodeOp::Relu, &[&x], x.view.clone())?))
     }
 
-    /// `x · factor + addend`, of each channel of the map.
-    pub(super) fn scaled(
-        &mut self,
-        call: &Call<'_>,
-        x: &Map,
-        gamma: Vec<f32>,
-        beta: Vec<f32>,
-    ) -> Result<Map, String> {
-        let (zeros, ones) = (vec![0.0; gamma.len()], vec![1.0; gamma.len()]);
-        let op = NodeOp::BatchNorm { gamma, beta, mean: zeros, variance: ones, epsilon: 0.0 };
-        self.push(call, op, &[x], x.view.clone())
-    }
-
-    /// A sum of two maps, or one number a channel added, subtracted, multiplied or divided by.
-    fn arithmetic(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let operator = call.node.op_type.as_str();
-        if call.operands.len() != 2 {
-            return Err(format!("{} operands, but two are read", call.operands.len()));
-        }
-        let are_maps = [0, 1].map(|i| matches!(call.operand(i), Some(Value::Map(_))));
-        if are_maps == [true; 2] {
-            return self.sum(call, operator);
-        }
-        let (x, constant) =
-            (call.map(usize::from(!are_maps[0]))?, call.constant(are_maps[0].into())?);
-        let swapped = are_maps[1];
-        let shape = self.shape(&x);
-        // Shortcuts get their channels of zeros from the map's own shape.
-        let is_zero = constant.to_floats().iter().all(|&v| v == 0.0);
-        if operator == "Mul" && is_zero && x.id > 0 {
-            let dims = self.dims(&x);
-            let zeros = self.zeros(&dims)?;
-            return Ok(Value::Constant(Rc::new(Constant::new(dims, Values::Float(zeros)))));
-        }
-        let c = usize::from(x.view.seen(shape).c);
-        let values = per_channel(constant, &x.view, shape).ok_or_else(|| {
-            format!(
-                "a constant of shape {:?} and a map of {:?}, but one number a channel ({c}) is read",
-                constant.dims,
-                self.dims(&x)
-            )
-        })?;
-        let x = if x.view.has_every_channel(shape) { x } else { self.settled(call, &x)? };
-        let values = in_order(&x.view, values);
-        let (ones, zeros) = (vec![1.0; c], vec![0.0; c]);
-        let (gamma, beta) = match (operator, swapped) {
-            ("Add" | "Sum", _) => (ones, values),
-            ("Sub", false) => (ones, values.iter().map(|v| -v).collect()),
-            ("Sub", true) => (vec![-1.0; c], values),
-            ("Mul", _) => (values, zeros),
-            ("Div", false) => (values.iter().map(|v| 1.0 / v).collect(), zeros),
-            _ => return Err("divides by a map".into()),
-        };
-        if gamma.iter().chain(&beta).any(|v| !v.is_finite()) {
-            return Err("a constant that is not finite, or a division by zero".into());
-        }
-        Ok(Value::Map(self.scaled(call, &x, gamma, beta)?))
-    }
-
-    fn sum(&mut self, call: &Call<'_>, operator: &str) -> Result<Value, String> {
-        if !matches!(operator, "Add" | "Sum") {
-            return Err("combines two maps; only their sum is read".into());
-        }
-        let (mut a, mut b) = (call.map(0)?, call.map(1)?);
-        if a.view.channels() != b.view.channels() {
-            (a, b) = (self.settled(call, &a)?, self.settled(call, &b)?);
-        }
-        let view = a.view.aligned(&b.view).filter(|_| self.shape(&a) == self.shape(&b));
-        let view = view
-            .ok_or_else(|| format!("adds maps of {:?} and {:?}", self.dims(&a), self.dims(&b)))?;
-        Ok(Value::Map(self.push(call, NodeOp::Add, &[&a, &b], view)?))
-    }
-
-    /// Maps side by side: channels of one map in another order, or a sum of convolutions, each of which
-    /// puts its channels at their place.
-    fn concat(&mut self, call: &Call<'_>) -> Result<Value, String> {
-        let of = |i| call.map(i).ok();
-        let maps: Vec<Option<Map>> = (0..call.operands.len()).map(of).collect();
-        let first = maps.iter().flatten().next().ok_or("reads a padded map or probabilities")?;
-        let (rank, shape, dims) = (first.view.rank(), self.shape(first), self.dims(first));
-        let axis = call.axis("axis", 1, rank)?;
-        let fits = |other: &[usize]| {
-            other.len() == rank && (0..rank).all(|i| i == axis || other[i] == dims[i])
-        };
-        let mut parts = Vec::with_capacity(maps.len());
-        for (i, map) in maps.iter().enumerate() {
-            let part = match map {
-                Some(map) => {
-                    let side = map.view.side(axis, self.shape(map));
-                    (self.dims(map), side == Some(Side::Channel))
-                }
-                None => (call.constant(i)?.dims.clone(), true),
-            };
-            if !fits(&part.0) || !part.1 {
-                return Err(format!(
-                    "joins {:?} and {dims:?} along dimension {axis}; only channels are joined",
-                    part.0
-                ));
-            }
-            parts.push(part.0[axis]);
-        }
-        let view = first.view.clone();
-        if maps.iter().all(|map| map.as_ref().is_some_and(|map| map.id == first.id)) {
-            let every = |map: &Map| match map.view.channels() {
-                [] => (0..shape.c).collect(),
-                picked => picked.to_vec(),
-            };
-            let channels: Vec<u16> = maps.iter().flatten().flat_map(every).collect();
-            if channels.len() > usize::from(u16::MAX) {
-                return Err(format!("joins {} channels", channels.len()));
-            }
-            let view = view.counting(axis, channels, shape);
-            return Ok(Value::Map(Map { view, ..first.clone() }));
-        }
-        let total: usize = parts.iter().sum();
-        let count = maps.iter().flatten().count();
-        if count > 1 && shape.pixels() > 1 && total > MAX_JOINED {
-            return Err(
-                "joins maps side by side, as DenseNets and Inceptions do, which is not read; \
-                        take a network that adds them, such as a ResNet"
-                    .into(),
-            );
-        }
-        let mut bias = vec![0.0; total.min(1 << 16)];
-        let mut start = 0;
-        let mut starts = Vec::with_capacity(parts.len());
-        for (i, &part) in parts.iter().enumerate() {
-            if maps[i].is_none() {
-                let values = each_channel(call.constant(i)?, axis);
-                let values =
-                    values.ok_or("joins a map and a constant that is no number a channel")?;
-                let place = bias.get_mut(start..start + part).ok_or("joins too many channels")?;
-                place.copy_from_slice(&values);
-            }
-            starts.push(start);
-            start += part;
-        }
-        let mut joined: Option<Map> = None;
-        for (i, map) in maps.iter().enumerate() {
-            let Some(map) = map else { continue };
-            let places: Vec<usize> = (starts[i]..starts[i] + parts[i]).collect();
-            // The constants once.
-            let zeros = vec![0.0; bias.len()];
-            let bias = if joined.is_none() { core::mem::replace(&mut bias, zeros) } else { zeros };
-            let placed = self.placed(call, map, axis, &places, bias)?;
-            self.graph.nodes[placed.id].name.push_str(&format!(".{i}"));
-            joined = Some(match joined {
-                Some(before) => {
-                    let view = placed.view.clone();
-                    self.push(call, NodeOp::Add, &[&before, &placed], view)?
-                }
-                None => placed,
-            });
-        }
-        joined.map(Value::Map).ok_or_else(|| "joins nothing".into())
-    }
-
     fn shape_of(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let dims = match call.any(0)? {
             Map { border: Some(_), .. } => return Err("reads the shape of a padded map".into()),
@@ -575,43 +416,4 @@ fn finite(values: Vec<f32>) -> Result<Vec<f32>, String> {
         Some(value) => Err(format!("a weight that is {value}")),
         None => Ok(values),
     }
-}
-
-/// Numbers of the channels that a file means, which are all, in the map's own order.
-fn in_order(view: &View, values: Vec<f32>) -> Vec<f32> {
-    if view.channels().is_empty() {
-        return values;
-    }
-    let mut ordered = vec![0.0; values.len()];
-    for (value, &channel) in values.iter().zip(view.channels()) {
-        ordered[usize::from(channel)] = *value;
-    }
-    ordered
-}
-
-/// A constant that is broadcast over a map, one number a channel.
-fn per_channel(constant: &Constant, view: &View, shape: Shape) -> Option<Vec<f32>> {
-    let (dims, channels) = (view.dims(shape), usize::from(view.seen(shape).c));
-    // Dimensions are aligned at their ends.
-    let more = dims.len().checked_sub(constant.dims.len())?;
-    let ones = |at: Option<usize>| {
-        constant.dims.iter().enumerate().all(|(i, &d)| d == 1 || Some(i + more) == at)
-    };
-    let values = constant.to_floats();
-    if values.len() == 1 {
-        return Some(vec![values[0]; channels]);
-    }
-    let axis = view.channel_axis()?;
-    (values.len() == channels && ones(Some(axis))).then_some(values)
-}
-
-/// A constant's numbers along a dimension, where they do not change along the others.
-fn each_channel(constant: &Constant, axis: usize) -> Option<Vec<f32>> {
-    let values = constant.to_floats();
-    let inner: usize = constant.dims[axis + 1..].iter().product();
-    let count = constant.dims[axis];
-    let each: Vec<f32> =
-        (0..count).map(|c| values.get(c * inner).copied()).collect::<Option<_>>()?;
-    let same = values.iter().enumerate().all(|(i, v)| *v == each[i / inner.max(1) % count]);
-    same.then_some(each)
 }

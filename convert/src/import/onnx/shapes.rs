@@ -8,7 +8,7 @@ use artifact::{Padding, PoolKind};
 
 impl Importer<'_> {
     /// `x` with the dimensions that `view` gives it.
-    fn viewed(&self, x: Map, view: Option<View>, what: &str) -> Result<Value, String> {
+    pub(super) fn viewed(&self, x: Map, view: Option<View>, what: &str) -> Result<Value, String> {
         match view {
             Some(view) => Ok(Value::Map(Map { view, ..x })),
             None => Err(format!("{what} of {:?}, which no layout of maps is", self.dims(&x))),
@@ -108,58 +108,6 @@ impl Importer<'_> {
         };
         self.push_on(call, op, &[from], x.view.clone())
     }
-
-    /// Picks channels by their numbers. What picks all numbers in their order, as some exporters write
-    /// another layout in memory, computes nothing.
-    pub(super) fn gather(&self, call: &Call<'_>) -> Result<Value, String> {
-        let x = unbordered(call)?;
-        let (dims, shape) = (self.dims(&x), self.shape(&x));
-        let indices = call.constant(1)?;
-        let mut wanted = indices.dims.clone();
-        let axis = if call.node.op_type == "GatherND" {
-            // Of the first dimension alone: a Gather.
-            if wanted.pop() != Some(1) || call.int("batch_dims", 0) != 0 {
-                return Err("picks by several dimensions at once".into());
-            }
-            0
-        } else {
-            call.axis("axis", 0, dims.len())?
-        };
-        let len = *dims.get(axis).ok_or("picks of a single number")?;
-        let picked = indices.to_ints().ok_or("indices that are no integers")?;
-        let picked: Result<Vec<usize>, String> = picked.iter().map(|&i| place(i, len)).collect();
-        let picked = picked?;
-        let mut shaped = dims.clone();
-        shaped.splice(axis..=axis, wanted.iter().copied());
-        let view = if picked.iter().copied().eq(0..len) {
-            x.view.reshaped(&shaped, shape)
-        } else if x.view.side(axis, shape) == Some(Side::Channel) && !x.is_softmax {
-            let view = x.view.pick(&picked, shape);
-            view.and_then(|view| view.reshaped(&shaped, shape))
-        } else {
-            None
-        };
-        let what = format!("picks {} places of dimension {axis}", picked.len());
-        self.viewed(x, view, &what)
-    }
-
-    /// Groups of channels, each for itself.
-    pub(super) fn split(&self, call: &Call<'_>) -> Result<Vec<Value>, String> {
-        let x = call.map(0)?;
-        let (dims, shape) = (self.dims(&x), self.shape(&x));
-        let axis = call.axis("axis", 0, dims.len())?;
-        if x.view.side(axis, shape) != Some(Side::Channel) {
-            return Err(format!("splits dimension {axis} of {dims:?}; only channels are split"));
-        }
-        let mut start = 0;
-        let part = |len: usize| {
-            let picked: Vec<usize> = (start..start + len).collect();
-            start += len;
-            let view = x.view.pick(&picked, shape).ok_or("parts that do not fit")?;
-            Ok(Value::Map(Map { view, ..x.clone() }))
-        };
-        part_lens(call, dims[axis])?.into_iter().map(part).collect()
-    }
 }
 
 /// Strides of a pool that only picks pixels.
@@ -171,7 +119,7 @@ pub(super) fn one_pixel_stride(op: &NodeOp) -> Option<[u16; 2]> {
 }
 
 /// Operand 0, without a border; also probabilities.
-fn unbordered(call: &Call<'_>) -> Result<Map, String> {
+pub(super) fn unbordered(call: &Call<'_>) -> Result<Map, String> {
     match call.any(0)? {
         Map { border: Some(_), .. } => Err("reads a padded map, which only windows do".into()),
         map => Ok(map),

@@ -1,7 +1,6 @@
 //! What slides over a map: filters, pools and their borders.
 
 use super::call::Call;
-use super::shapes::one_pixel_stride;
 use super::view::{Side, View, len};
 use super::{Border, Importer, Map, Value};
 use crate::graph::{Conv, NodeOp};
@@ -146,7 +145,12 @@ impl Importer<'_> {
 
     /// `x` with zeros around it: a convolution with one tap for each channel, since only convolutions
     /// pad with zeros here.
-    fn padded(&mut self, call: &Call<'_>, x: &Map, padding: Padding) -> Result<Map, String> {
+    pub(super) fn padded(
+        &mut self,
+        call: &Call<'_>,
+        x: &Map,
+        padding: Padding,
+    ) -> Result<Map, String> {
         let c = usize::from(self.shape(x).c);
         // Of rows and columns: the output is as long as the padded map where the filter is one longer
         // than the border; its tap stands where the border before it ends.
@@ -359,75 +363,6 @@ impl Importer<'_> {
             x.border = Some(Border { padding: sum(border.padding, padding)?, value });
         }
         Ok(Value::Map(x))
-    }
-
-    /// `x` between channels of zeros: a convolution of one pixel, strided as a pool of one pixel
-    /// before it, which shortcuts without parameters have.
-    fn more_channels(
-        &mut self,
-        call: &Call<'_>,
-        x: &Map,
-        [before, after]: [usize; 2],
-    ) -> Result<Value, String> {
-        let axis = x.view.channel_axis().or_else(|| x.view.is_nchw(self.shape(x)).then_some(1));
-        let axis = axis.ok_or("pads channels of no map")?;
-        let c = usize::from(x.view.seen(self.shape(x)).c);
-        let c_out = before.saturating_add(c).saturating_add(after);
-        let places: Vec<usize> = (before..before.saturating_add(c)).collect();
-        let map = self.placed(call, x, axis, &places, vec![0.0; c_out.min(1 << 16)])?;
-        Ok(Value::Map(map))
-    }
-
-    /// A map whose channels `places` are those of `x`, and the others are constants: `bias`.
-    pub(super) fn placed(
-        &mut self,
-        call: &Call<'_>,
-        x: &Map,
-        axis: usize,
-        places: &[usize],
-        bias: Vec<f32>,
-    ) -> Result<Map, String> {
-        let node = &self.graph.nodes[x.id];
-        let (from, stride) = match (one_pixel_stride(&node.op), node.quant) {
-            (Some(stride), None) => (node.inputs[0], stride),
-            _ => (x.id, [1, 1]),
-        };
-        let c = usize::from(self.shape(x).c);
-        let mut weights = self.zeros(&[bias.len(), c])?;
-        for (i, &place) in places.iter().enumerate() {
-            let channel = x.view.channels().get(i).map_or(i, |&channel| channel.into());
-            *weights.get_mut(place * c + channel).ok_or("more channels than are read")? = 1.0;
-        }
-        let outputs = bias.len();
-        let conv = Conv {
-            weights,
-            bias,
-            filter: [1; 2],
-            stride,
-            padding: Padding::default(),
-            relu: false,
-            residual: false,
-            weight_scales: vec![0.0; outputs],
-        };
-        let map = self.push_on(call, NodeOp::Conv2d(conv), &[from], View::settled(&x.view))?;
-        let view = map.view.clone().counting(axis, Vec::new(), self.shape(&map));
-        Ok(Map { view, ..map })
-    }
-
-    /// `x` with the channels that the file means, in its order.
-    pub(super) fn settled(&mut self, call: &Call<'_>, x: &Map) -> Result<Map, String> {
-        let count = x.view.channels().len();
-        if count == 0 {
-            return Ok(x.clone());
-        }
-        let shape = self.shape(x);
-        let axis = (0..x.view.rank()).find(|&i| x.view.side(i, shape) == Some(Side::Channel));
-        let axis = axis.ok_or("picks channels of no map")?;
-        let places: Vec<usize> = (0..count).collect();
-        let map = self.placed(call, x, axis, &places, vec![0.0; count])?;
-        let node = &mut self.graph.nodes[map.id];
-        node.name.push_str(".channels");
-        Ok(map)
     }
 }
 

@@ -260,9 +260,9 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Tensors that the first output depends on.
+    /// Tensors that outputs depend on.
     pub(super) fn needed(&self) -> HashSet<i32> {
-        let mut needed: HashSet<i32> = self.outputs.iter().take(1).copied().collect();
+        let mut needed: HashSet<i32> = self.outputs.iter().copied().collect();
         for layer in self.layers.iter().rev() {
             if layer.outputs.iter().any(|o| needed.contains(o)) {
                 needed.extend(self.operands(layer));

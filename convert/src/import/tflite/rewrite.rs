@@ -29,9 +29,16 @@ pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
             writer.layer(layer)?;
         }
     }
-    let output = file.outputs.first();
-    let output = output.ok_or_else(|| Fault::Unsupported("a model without output".into()))?;
-    writer.graph.output.push(proto::ValueInfo::tensor(&value(*output), proto::FLOAT, &[]));
+    for &index in &file.outputs {
+        // Under the names that people know them by.
+        let tensor = file.tensor(index)?;
+        let is_taken = writer.graph.output.iter().any(|o| o.name == tensor.name);
+        let is_name = !is_taken && !tensor.name.is_empty();
+        let name = if is_name { tensor.name.clone() } else { format!("output {index}") };
+        writer.push("Identity", &name, &[&value(index)], &name, Vec::new());
+        let format = if tensor.is_quantized() { proto::FLOAT } else { tensor.data_type };
+        writer.graph.output.push(proto::ValueInfo::tensor(&name, format, &tensor.dims));
+    }
     Ok(proto::Model {
         opset_import: vec![proto::OperatorSet { domain: None, version: Some(OPSET) }],
         graph: Some(writer.graph),

@@ -56,6 +56,11 @@ const fn slot(number: u16) -> u16 {
 /// A file; the first tensor is the input, the last one the output. Layers are operators with their
 /// operands and results.
 fn file(values: &[Value], layers: &[(i8, &[i32], &[i32])]) -> Vec<u8> {
+    file_of(values, layers, &[values.len() as i32 - 1])
+}
+
+/// The same with outputs of choice.
+fn file_of(values: &[Value], layers: &[(i8, &[i32], &[i32])], outputs: &[i32]) -> Vec<u8> {
     let b = &mut FlatBufferBuilder::new();
     let mut buffers = vec![table(b, |_| ())];
     let mut tensors = Vec::new();
@@ -96,7 +101,7 @@ fn file(values: &[Value], layers: &[(i8, &[i32], &[i32])]) -> Vec<u8> {
         }));
     }
     let (tensors, operators) = (b.create_vector(&tensors), b.create_vector(&operators));
-    let (inputs, outputs) = (b.create_vector(&[0i32]), b.create_vector(&[values.len() as i32 - 1]));
+    let (inputs, outputs) = (b.create_vector(&[0i32]), b.create_vector(outputs));
     let graph = table(b, |b| {
         b.push_slot_always(slot(0), tensors);
         b.push_slot_always(slot(1), inputs);
@@ -208,7 +213,11 @@ fn what_is_not_read_is_named_with_a_remedy() {
             "operand 1 is no constant",
         ),
         (vec![picture(), row(FLOAT32, None)], vec![(CONV_2D, &[], &[1])], "operand 0"),
-        (vec![picture(), row(FLOAT32, None)], vec![(RESHAPE, &[0], &[])], "on no picture"),
+        (
+            vec![picture(), row(FLOAT32, None)],
+            vec![(RESHAPE, &[0], &[])],
+            "nothing before it computes",
+        ),
         (vec![picture(), row(FLOAT32, None)], vec![(RESHAPE, &[7], &[1])], "tensor 7"),
     ] {
         let error = import(&file(&values, &layers)).unwrap_err();
@@ -245,4 +254,29 @@ fn shared_lists_are_not_copied_for_each_that_has_them() {
     }
     let error = import(&shared).unwrap_err();
     assert!(error.contains("damaged"), "{error}");
+}
+
+/// The scores are found among other outputs.
+#[test]
+fn several_outputs() {
+    let floats = |shape: &[i32], data: &[f32]| Value {
+        data: data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ..value(shape, FLOAT32, None)
+    };
+    let values = [
+        value(&[1, 2, 2, 3], FLOAT32, None),
+        ints(&[1, 2]),
+        value(&[1, 3], FLOAT32, None),
+        floats(&[2, 3], &[1.0, 0.0, 0.0, 0.0, 0.0, 1.0]),
+        floats(&[2], &[0.0, 1.0]),
+        value(&[1, 2], FLOAT32, None),
+    ];
+    let layers: [(i8, &[i32], &[i32]); 2] =
+        [(MEAN, &[0, 1], &[2]), (FULLY_CONNECTED, &[2, 3, 4], &[5])];
+    for outputs in [&[5][..], &[2, 5], &[5, 2]] {
+        let model = import(&file_of(&values, &layers, outputs)).unwrap();
+        let picture: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        assert_eq!(evaluate(&model.graph, &picture), [4.5, 7.5], "{outputs:?}");
+        assert_eq!(model.notes.len(), usize::from(outputs.len() > 1), "{:?}", model.notes);
+    }
 }

@@ -18,7 +18,8 @@
 //! There is no heap: the picture is taken in stripes of [`STRIPE`] target columns, and of
 //! each stripe [`CHUNK`] source columns at a time are summed vertically on the stack
 //! (about 1.5 KiB in all). Neither number changes the result, because the order of
-//! additions within a sum does not depend on them.
+//! additions within a sum does not depend on them. Luma goes the same way, as all three channels: a
+//! second form of the resize would take firmware more flash than it saves it time.
 
 use artifact::{Fit, Interpolation, Preprocess};
 use core::fmt;
@@ -115,27 +116,20 @@ impl PixelFormat {
         }
     }
 
-    /// The pixel that `bytes` start with, 8 bits a channel: three, or its luma alone.
+    /// The pixel that `bytes` start with, 8 bits a channel.
     ///
     /// 5 and 6 bits become 8 by repeating their highest ones, as STM32's DMA2D and libyuv do.
     #[inline(always)]
-    fn read<const C: usize>(self, bytes: &[u8]) -> [u8; C] {
+    fn read(self, bytes: &[u8]) -> [u8; RGB] {
         let pixel = match self {
-            Self::Grey8 => return [bytes[0]; C],
-            Self::Rgb888 => return channels([bytes[0], bytes[1], bytes[2]]),
+            Self::Grey8 => return [bytes[0]; RGB],
+            Self::Rgb888 => return [bytes[0], bytes[1], bytes[2]],
             Self::Rgb565BigEndian => u16::from_be_bytes([bytes[0], bytes[1]]),
             Self::Rgb565LittleEndian => u16::from_le_bytes([bytes[0], bytes[1]]),
         };
         let [red, green, blue] = [pixel >> 11, pixel >> 5 & 63, pixel & 31];
-        let wide = [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2];
-        channels(wide.map(|v| v as u8))
+        [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2].map(|v| v as u8)
     }
-}
-
-/// All channels of a pixel, or its luma where one is wanted.
-#[inline(always)]
-fn channels<const C: usize>(rgb: [u8; RGB]) -> [u8; C] {
-    if C == 1 { [luma(rgb); C] } else { core::array::from_fn(|c| rgb[c]) }
 }
 
 /// Luma of ITU-R BT.601 in 16 bits behind the point, rounded, as Pillow's `convert("L")` has it.
@@ -271,10 +265,10 @@ impl<'a> RgbView<'a> {
         self.origin.wrapping_add_signed(x as isize * self.dx + y as isize * self.dy)
     }
 
-    /// `len` bytes from pixel `(x, y)` on, where pixels lie side by side.
-    fn run(&self, x: usize, y: usize, len: usize) -> &'a [u8] {
+    /// Bytes of `count` pixels from `(x, y)` on where three bytes of each lie side by side.
+    fn run(&self, x: usize, y: usize, count: usize) -> &'a [u8] {
         let at = self.offset(x, y);
-        &self.data[at..at + len]
+        &self.data[at..at + count * RGB]
     }
 }
 
@@ -282,7 +276,7 @@ impl<'a> RgbView<'a> {
 /// particular order; `rgb` is `v · scale + offset` of the 8-bit value that [`resize_rgb8`]
 /// gives, of luma in all three where the input is grey.
 pub fn for_each_pixel(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [f32; 3])) {
-    resize(p, view, |index, rgb| sink(index, p.normalize(rgb.map(f32::from))));
+    resize(p, view, &mut |index, rgb| sink(index, p.normalize(rgb.map(f32::from))));
 }
 
 /// The fitted and resized picture before scale and offset, rounded (ties to even) and
@@ -296,7 +290,7 @@ pub fn resize_rgb8(p: &Preprocess, view: RgbView<'_>, out: &mut [u8]) -> Result<
     if out.len() != needed {
         return Err(FrameError::Output { needed, have: out.len() });
     }
-    resize(p, view, |index, rgb| {
+    resize(p, view, &mut |index, rgb| {
         out[index * channels..][..channels].copy_from_slice(&rgb[..channels]);
     });
     Ok(())
@@ -348,21 +342,8 @@ fn windows(p: &Preprocess, view: &RgbView<'_>) -> [Window; 2] {
     [axis(h, fitting_h), axis(w, fitting_w)]
 }
 
-/// Fits and resizes, handing over each 8-bit pixel with its index.
-fn resize(p: &Preprocess, view: RgbView<'_>, mut sink: impl FnMut(usize, [u8; RGB])) {
-    if p.grey {
-        resize_channels(p, view, |index, [luma]| sink(index, [luma; RGB]));
-    } else {
-        resize_channels(p, view, sink);
-    }
-}
-
-/// As [`resize`], of one channel or three.
-fn resize_channels<const C: usize>(
-    p: &Preprocess,
-    view: RgbView<'_>,
-    mut sink: impl FnMut(usize, [u8; C]),
-) {
+/// Fits and resizes, handing over each 8-bit pixel with its index. One function for all callers.
+fn resize(p: &Preprocess, view: RgbView<'_>, sink: &mut dyn FnMut(usize, [u8; RGB])) {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
     if height == 0 || width == 0 {
         return;
@@ -372,7 +353,7 @@ fn resize_channels<const C: usize>(
         Fit::Pad(value) => f32::from(value),
         Fit::Crop | Fit::Stretch => 0.0,
     };
-    let source = Source { view, rows, border };
+    let source = Source { view, grey: p.grey, rows, border };
     let down = Axis::new(p, rows.padded(), height);
     let across = Axis::new(p, columns.padded(), width);
     for x0 in (0..width).step_by(STRIPE) {
@@ -386,18 +367,19 @@ fn resize_channels<const C: usize>(
         let (first, end) = (stripe[0].start, stripe[stripe_len - 1].end);
         for y in 0..height {
             let row_taps = down.taps(y);
-            let mut sums = [[0.0f32; C]; STRIPE];
+            let mut sums = [[0.0f32; RGB]; STRIPE];
             let mut start = first;
             while start < end {
                 let len = CHUNK.min(end - start);
-                let mut chunk = [[0.0f32; C]; CHUNK];
-                let chunk = &mut chunk[..len];
+                let mut chunk = [0.0f32; CHUNK * RGB];
+                let chunk = &mut chunk[..len * RGB];
                 let (from, to) = columns.inside(start, start + len);
-                for (i, pixel) in chunk.iter_mut().enumerate() {
-                    *pixel = [if (from..to).contains(&(start + i)) { 0.0 } else { border }; C];
+                for (i, value) in chunk.iter_mut().enumerate() {
+                    let column = start + i / RGB;
+                    *value = if (from..to).contains(&column) { 0.0 } else { border };
                 }
                 if from < to {
-                    let part = &mut chunk[from - start..to - start];
+                    let part = &mut chunk[(from - start) * RGB..(to - start) * RGB];
                     source.sum_rows(columns.start + from - columns.pad, &down, row_taps, part);
                 }
                 for (taps, sum) in stripe.iter().zip(&mut sums) {
@@ -405,7 +387,8 @@ fn resize_channels<const C: usize>(
                     let to = taps.end.min(start + len);
                     for j in from..to {
                         let weight = across.weight(taps, j);
-                        for (s, v) in sum.iter_mut().zip(&chunk[j - start]) {
+                        let pixel = &chunk[(j - start) * RGB..][..RGB];
+                        for (s, v) in sum.iter_mut().zip(pixel) {
                             *s += weight * v;
                         }
                     }
@@ -422,17 +405,19 @@ fn resize_channels<const C: usize>(
 /// The rows that are sampled.
 struct Source<'a> {
     view: RgbView<'a>,
+    /// Whether luma is taken of each pixel.
+    grey: bool,
     rows: Window,
     /// Value of the border.
     border: f32,
 }
 
 impl Source<'_> {
-    /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, from zeros.
-    fn sum_rows<const C: usize>(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [[f32; C]]) {
-        let view = &self.view;
-        // The bytes are the channels.
-        let side_by_side = view.format.bytes() == C && view.dx == C as isize;
+    /// `chunk[i] = Σⱼ weight(j) · p(x + i, j)`, `chunk: [columns, 3]`, from zeros.
+    fn sum_rows(&self, x: usize, down: &Axis, taps: Taps, chunk: &mut [f32]) {
+        let (view, columns) = (&self.view, chunk.len() / RGB);
+        let side_by_side =
+            view.format == PixelFormat::Rgb888 && view.dx == RGB as isize && !self.grey;
         let mut start = taps.start;
         while start < taps.end {
             let len = CHUNK.min(taps.end - start);
@@ -447,23 +432,22 @@ impl Source<'_> {
             let top = self.rows.start + from - self.rows.pad.min(from);
             // Whichever loop is outside, a sum takes its rows in ascending order.
             if side_by_side {
-                let sums = chunk.as_flattened_mut();
-                self.add_border(above, sums);
+                self.add_border(above, chunk);
                 for (j, &weight) in weights_inside.iter().enumerate() {
-                    let bytes = view.run(x, top + j, sums.len());
-                    for (sum, &byte) in sums.iter_mut().zip(bytes) {
+                    let bytes = view.run(x, top + j, columns);
+                    for (sum, &byte) in chunk.iter_mut().zip(bytes) {
                         *sum += weight * f32::from(byte);
                     }
                 }
-                self.add_border(below, sums);
+                self.add_border(below, chunk);
             } else {
                 // Along the view's columns, which in a turned one are memory's rows.
-                for (i, sum) in chunk.iter_mut().enumerate() {
+                for (i, sum) in chunk.as_chunks_mut::<RGB>().0.iter_mut().enumerate() {
                     self.add_border(above, sum);
                     let mut at = view.offset(x + i, top);
                     for &weight in weights_inside {
-                        let pixel: [u8; C] =
-                            view.format.read(&view.data[at..][..view.format.bytes()]);
+                        let pixel = view.format.read(&view.data[at..][..view.format.bytes()]);
+                        let pixel = if self.grey { [luma(pixel); RGB] } else { pixel };
                         for (s, byte) in sum.iter_mut().zip(pixel) {
                             *s += weight * f32::from(byte);
                         }

@@ -126,3 +126,27 @@ fn pickles_share_what_they_keep() {
         error_of(&path, &bytes).unwrap();
     }
 }
+
+/// A directory whose entries all lead to the largest member.
+#[test]
+fn members_that_lie_upon_each_other_are_refused() {
+    let (mut bytes, (_dir, path)) = (fixture("torch/tiny.pt"), place("x.pt"));
+    let at = |bytes: &[u8], from: usize, len: usize| -> usize {
+        bytes[from..from + len].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b))
+    };
+    let entries: Vec<usize> =
+        (0..bytes.len() - 4).filter(|at| bytes[*at..].starts_with(b"PK\x01\x02")).collect();
+    let storages = entries.iter().copied().filter(|e| {
+        let name = &bytes[e + 46..e + 46 + at(&bytes, e + 28, 2)];
+        name.windows(6).any(|part| part == b"/data/")
+    });
+    let storages: Vec<usize> = storages.collect();
+    let largest = *storages.iter().max_by_key(|e| at(&bytes, **e + 24, 4)).unwrap();
+    for entry in storages {
+        // Checksum and sizes, and where the member begins.
+        bytes.copy_within(largest + 16..largest + 28, entry + 16);
+        bytes.copy_within(largest + 42..largest + 46, entry + 42);
+    }
+    let error = error_of(&path, &bytes).unwrap();
+    assert!(error.contains("lie upon each other") || error.contains("overlap"), "{error}");
+}

@@ -113,3 +113,24 @@ pub(crate) fn check_size(side: u16) -> anyhow::Result<()> {
     ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_model_to_train_is_told_so() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for (file, said) in [
+            (
+                "models/resnet_8_cifar10.edge",
+                "already converted: edge-classify --model runs it",
+            ),
+            ("picture/tests/fixtures/420.jpg", "a picture, where a model is wanted"),
+            ("tests/fixtures/tflite/int8.tflite", "cannot be trained further"),
+        ] {
+            let error = open_model(&root.join(file), Head::Optional).unwrap_err().to_string();
+            assert!(error.contains(file) && error.contains(said), "{error}");
+        }
+    }
+}

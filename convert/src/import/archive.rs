@@ -9,7 +9,9 @@ pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 /// An archive in memory.
 pub(super) struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
-    len: u64,
+    /// Bytes that members may still have: stored ones are together no larger than the archive, whatever
+    /// its directory says.
+    left: u64,
 }
 
 impl<'a> Archive<'a> {
@@ -19,7 +21,7 @@ impl<'a> Archive<'a> {
     /// Damaged archives.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self, String> {
         let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| e.to_string())?;
-        Ok(Self { zip, len: bytes.len() as u64 })
+        Ok(Self { zip, left: bytes.len() as u64 })
     }
 
     /// The members' names.
@@ -27,19 +29,20 @@ impl<'a> Archive<'a> {
         self.zip.file_names().flatten().map(|name| name.into_owned()).collect()
     }
 
-    /// A member's bytes.
+    /// A member's bytes, each of which is read once.
     ///
     /// # Errors
-    /// Members that are missing, compressed or damaged.
+    /// Members that are missing, compressed or damaged, or that lie upon others.
     pub(super) fn member(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let bad = |what: String| format!("`{name}`: {what}");
         let entry = self.zip.by_name(name).map_err(|e| bad(e.to_string()))?;
         if entry.compression() != CompressionMethod::Stored {
             return Err(bad("compressed, but Keras and PyTorch store what they save".into()));
         }
-        // What is stored is no larger than the archive, whatever its directory says.
         let mut out = Vec::new();
-        entry.take(self.len).read_to_end(&mut out).map_err(|e| bad(e.to_string()))?;
+        entry.take(self.left + 1).read_to_end(&mut out).map_err(|e| bad(e.to_string()))?;
+        let left = self.left.checked_sub(out.len() as u64);
+        self.left = left.ok_or_else(|| bad("it and others lie upon each other".into()))?;
         Ok(out)
     }
 }

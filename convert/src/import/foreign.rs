@@ -156,18 +156,30 @@ fn protobuf(path: &Path, bytes: &[u8]) -> Option<String> {
     if has((1, 0)) && has((2, 2)) && fields.iter().any(|(n, wire)| *n >= 200 && *wire == 2) {
         return Some(core_ml());
     }
+    if !(is(&[(1, 2), (2, 2), (3, 0), (4, 2)]) && has((1, 2))) {
+        return None;
+    }
     // Nodes, each of which has a name and an operator.
-    let node =
-        first_field(bytes).filter(|_| is(&[(1, 2), (2, 2), (3, 0), (4, 2)]) && has((1, 2)))?;
-    let parts = self::fields(node)?;
-    (parts.contains(&(1, 2)) && parts.contains(&(2, 2))).then(|| {
-        format!(
-            "a graph of TensorFlow; this makes ONNX of it, with the names of its input and output: \
-             python -m tf2onnx.convert --graphdef {} --inputs input:0 --outputs output:0 --output \
-             model.onnx",
-            path.display()
-        )
-    })
+    let (mut input, mut output, mut rest) = (None, None, bytes);
+    while let Some((number, node, after)) = field(rest) {
+        rest = after;
+        if number == (1, 2) {
+            let ((1, 2), name, more) = field(node)? else { return None };
+            let ((2, 2), operator, _) = field(more)? else { return None };
+            output = Some(name);
+            input = input.or((operator == b"Placeholder").then_some(name));
+        }
+    }
+    let name = |name: Option<&[u8]>| {
+        String::from_utf8_lossy(name.unwrap_or_default()).escape_debug().to_string()
+    };
+    Some(format!(
+        "a graph of TensorFlow; this makes ONNX of it: python -m tf2onnx.convert --graphdef {} --inputs \
+         {}:0 --outputs {}:0 --output model.onnx",
+        path.display(),
+        name(input),
+        name(output)
+    ))
 }
 
 /// The different fields of a message, with their wire types; `None` where it is none.
@@ -185,10 +197,6 @@ fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, u8)>> {
         }
     }
     Some(fields)
-}
-
-fn first_field(bytes: &[u8]) -> Option<&[u8]> {
-    field(bytes).map(|(_, contents, _)| contents)
 }
 
 /// The first field, what it holds, and what follows it.
@@ -255,7 +263,7 @@ mod tests {
         for (bytes, kind, way) in [
             (&xml[..], "OpenVINO", "take the ONNX"),
             (b"\x18\0\0\0ORTM\0\0\0\0", "ONNX Runtime's own", "session.save_model_format"),
-            (&graph, "a graph of TensorFlow", "tf2onnx.convert --graphdef"),
+            (&graph, "a graph of TensorFlow", "--inputs input:0 --outputs scores:0"),
             (&saved, "SavedModel", "tf2onnx.convert --saved-model"),
             (&core, "Core ML", "take the ONNX"),
             (b"ftrt\0\0\0\0", "TensorRT", "take the ONNX"),

@@ -45,7 +45,9 @@ pub(super) fn state_dict(
     head: Head,
     hints: &Hints,
 ) -> Result<Checkpoint, ImportError> {
-    let unsupported = |what: String| ImportError::unsupported(path, what);
+    // Commands name the file as a shell and Python take it.
+    let file = format!("{:?}", path.display().to_string());
+    let unsupported = |what: String| ImportError::unsupported(path, what.replace("FILE", &file));
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     if let Some(what) = torch_names::told_by(&name, hints) {
         return Err(unsupported(what));
@@ -210,9 +212,11 @@ fn from_zip(bytes: &[u8], wanted: &Wanted<'_>) -> Found {
     let pickled = pickled.ok_or_else(|| foreign::zip(&names))?;
     let folder = pickled.trim_end_matches("data.pkl").to_owned();
     if names.iter().any(|n| *n == format!("{folder}constants.pkl")) {
-        return Err("a TorchScript model; save its weights alone: \
-                    torch.save(torch.jit.load(FILE).state_dict(), \"weights.pth\")"
-            .into());
+        return Err(
+            "a TorchScript model; this makes a state dict of it: python -c 'import torch; \
+                    torch.save(torch.jit.load(FILE).state_dict(), \"weights.pth\")'"
+                .into(),
+        );
     }
     let pickled = zip.member(pickled)?;
     let pickle = Pickle::parse(&pickled)?;
@@ -313,8 +317,9 @@ fn from_pickle(
     });
     match walk.module {
         Some((path, class)) if found.is_err() => Err(format!(
-            "a whole pickled module (`{class}`), whose code is not run; save its weights alone: \
-             torch.save(torch.load(FILE, weights_only=False){path}.state_dict(), \"weights.pth\")"
+            "a whole pickled module (`{class}`), whose code is not run; where that code can be \
+             imported, this makes a state dict of it: python -c 'import torch; \
+             torch.save(torch.load(FILE, weights_only=False){path}.state_dict(), \"weights.pth\")'"
         )),
         _ => found,
     }

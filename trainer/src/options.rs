@@ -122,10 +122,7 @@ mod tests {
     fn what_is_no_model_to_train_is_told_so() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for (file, said) in [
-            (
-                "models/resnet_8_cifar10.edge",
-                "already converted: edge-classify --model runs it",
-            ),
+            ("models/resnet_8_cifar10.edge", "already converted: edge-classify --model runs it"),
             ("picture/tests/fixtures/420.jpg", "a picture, where a model is wanted"),
             ("tests/fixtures/tflite/int8.tflite", "cannot be trained further"),
         ] {

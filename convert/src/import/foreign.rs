@@ -148,8 +148,8 @@ pub(super) fn zip(names: &[String]) -> String {
 /// TensorFlow's and Core ML's models, which are protobuf, by the numbers of their fields.
 fn protobuf(path: &Path, bytes: &[u8]) -> Option<String> {
     let fields = fields(bytes)?;
-    let is = |known: &[(u64, u8)]| fields.iter().all(|field| known.contains(field));
-    let has = |field: (u64, u8)| fields.contains(&field);
+    let is = |known: &[Field]| fields.iter().all(|field| known.contains(field));
+    let has = |field: Field| fields.contains(&field);
     if bytes.starts_with(&[0x08, 1]) && is(&[(1, 0), (2, 2)]) && has((2, 2)) {
         return Some(saved_model(path.parent()?));
     }
@@ -182,8 +182,11 @@ fn protobuf(path: &Path, bytes: &[u8]) -> Option<String> {
     ))
 }
 
-/// The different fields of a message, with their wire types; `None` where it is none.
-fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, u8)>> {
+/// A field's number and wire type.
+type Field = (u64, u8);
+
+/// The different fields of a message; `None` where it is none.
+fn fields(mut bytes: &[u8]) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
     while !bytes.is_empty() {
         let (field, _, rest) = field(bytes)?;
@@ -200,7 +203,7 @@ fn fields(mut bytes: &[u8]) -> Option<Vec<(u64, u8)>> {
 }
 
 /// The first field, what it holds, and what follows it.
-fn field(bytes: &[u8]) -> Option<((u64, u8), &[u8], &[u8])> {
+fn field(bytes: &[u8]) -> Option<(Field, &[u8], &[u8])> {
     let (key, rest) = varint(bytes)?;
     let (number, wire) = (key >> 3, (key & 7) as u8);
     let (len, rest) = match wire {
@@ -253,8 +256,10 @@ mod tests {
 
     #[test]
     fn kinds_that_are_not_read_are_told_by_their_contents_with_a_way_out() {
-        let graph =
-            message(&[(1, &message(&[(1, b"input"), (2, b"Placeholder")])), (4, b"\x08\x01")]);
+        let node =
+            |name: &str, operator: &str| message(&[(1, name.as_bytes()), (2, operator.as_bytes())]);
+        let [first, last] = [node("input", "Placeholder"), node("scores", "Identity")];
+        let graph = message(&[(1, &first), (1, &last), (4, b"\x08\x01")]);
         let saved = [b"\x08\x01".to_vec(), message(&[(2, b"\x0a\x02\xff\xfe")])].concat();
         let core = [b"\x08\x05".to_vec(), message(&[(2, b"\xff\xfe"), (403, b"")])].concat();
         let xml = b"<?xml version=\"1.0\"?>\n<net name=\"r\" version=\"11\">\n<layers>";

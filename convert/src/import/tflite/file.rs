@@ -253,9 +253,8 @@ impl<'a> File<'a> {
     pub(super) fn operands<'b>(&self, layer: &'b Layer<'_>) -> &'b [i32] {
         match layer.operator_name().as_str() {
             // The others say what the shape of the result says, too.
-            "RESHAPE" | "SQUEEZE" | "EXPAND_DIMS" | "MEAN" | "REDUCE_MAX" | "TRANSPOSE" | "PAD" => {
-                layer.inputs.get(..1).unwrap_or(&[])
-            }
+            "RESHAPE" | "SQUEEZE" | "EXPAND_DIMS" | "MEAN" | "REDUCE_MAX" | "TRANSPOSE" | "PAD"
+            | "STRIDED_SLICE" => layer.inputs.get(..1).unwrap_or(&[]),
             _ => &layer.inputs,
         }
     }

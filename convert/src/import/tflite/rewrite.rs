@@ -297,6 +297,35 @@ impl Writer<'_, '_> {
                 let order = vec![proto::Attribute::ints("perm", &constant(1)?)];
                 self.push("Transpose", &title, &inputs, &real, order);
             }
+            "GATHER" => {
+                let axis = vec![proto::Attribute::int("axis", layer.int(0)?)];
+                self.push("Gather", &title, &inputs, &real, axis);
+            }
+            "STRIDED_SLICE" => {
+                let (begin, end, steps) = (constant(1)?, constant(2)?, constant(3)?);
+                // Bits of dimensions that are taken from their first place, or to their last.
+                let [from_first, to_last] = [layer.int(0)?, layer.int(1)?];
+                if [2, 3, 4].iter().any(|&field| layer.int(field).is_ok_and(|mask| mask != 0)) {
+                    return Err(Fault::Unsupported(format!(
+                        "`{title}`: a slice that adds or leaves away dimensions"
+                    )));
+                }
+                let ends = |numbers: &[i64], mask: i64, open: fn(bool) -> i64| -> Vec<i64> {
+                    let is_open = |i: usize| mask >> i & 1 != 0;
+                    let place = |(i, (&n, &step)): (usize, (&i64, &i64))| {
+                        if is_open(i) { open(step > 0) } else { n }
+                    };
+                    numbers.iter().zip(&steps).enumerate().map(place).collect()
+                };
+                let starts = ends(&begin, from_first, |rising| if rising { 0 } else { -1 });
+                let ends = ends(&end, to_last, |rising| if rising { i64::MAX } else { i64::MIN });
+                let attributes = vec![
+                    proto::Attribute::ints("starts", &starts),
+                    proto::Attribute::ints("ends", &ends),
+                    proto::Attribute::ints("steps", &steps),
+                ];
+                self.push("Slice", &title, &[first()?], &real, attributes);
+            }
             "PAD" | "PADV2" => {
                 // Before and after, dimension by dimension; ONNX has all before and all after.
                 let pads = constant(1)?;

@@ -19,6 +19,7 @@ const RELU6: i8 = 21;
 const RESHAPE: i8 = 22;
 const SOFTMAX: i8 = 25;
 const PAD: i8 = 34;
+const STRIDED_SLICE: i8 = 45;
 const MEAN: i8 = 40;
 const QUANTIZE: i8 = 114;
 
@@ -279,4 +280,23 @@ fn several_outputs() {
         assert_eq!(evaluate(&model.graph, &picture), [4.5, 7.5], "{outputs:?}");
         assert_eq!(model.notes.len(), usize::from(outputs.len() > 1), "{:?}", model.notes);
     }
+}
+
+/// Red and blue change places, as Keras' `preprocess_input` does it.
+#[test]
+fn channels_in_another_order() {
+    let values = [
+        value(&[1, 2, 2, 3], FLOAT32, None),
+        ints(&[0, 0, 0, -1]),
+        ints(&[1, 2, 2, -4]),
+        ints(&[1, 1, 1, -1]),
+        value(&[1, 2, 2, 3], FLOAT32, None),
+        ints(&[1, 2]),
+        value(&[1, 3], FLOAT32, None),
+    ];
+    let layers: [(i8, &[i32], &[i32]); 2] =
+        [(STRIDED_SLICE, &[0, 1, 2, 3], &[4]), (MEAN, &[4, 5], &[6])];
+    let graph = import(&file(&values, &layers)).unwrap().graph;
+    let picture: Vec<f32> = (0..12).map(|i| i as f32).collect();
+    assert_eq!(evaluate(&graph, &picture), [6.5, 5.5, 4.5]);
 }

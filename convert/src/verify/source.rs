@@ -7,7 +7,8 @@ use crate::pipeline::Converted;
 use crate::quantize::logits;
 use artifact::Shape;
 use artifact::text::AsPlain;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, Tensor,
     TractResult, TypedRunnableModel, tvec,

@@ -298,7 +298,7 @@ fn range(call: &Call<'_>) -> Result<Constant, String> {
     };
     let (start, limit, step) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / step).ceil().max(0.0);
-    if !(count <= MAX_NUMBERS as f64) {
+    if count.is_nan() || count > MAX_NUMBERS as f64 {
         return Err(format!("a range from {start} to {limit} by {step}"));
     }
     let count = count as usize;
@@ -413,12 +413,6 @@ fn two_operands(call: &Call<'_>) -> Result<Constant, String> {
     if truth {
         return Ok(Constant::new(dims, Values::Int(values.iter().map(|&v| v as i64).collect())));
     }
-    let like = if are_ints {
-        a
-    } else if a.to_ints().is_none() {
-        a
-    } else {
-        b
-    };
+    let like = if are_ints || a.to_ints().is_none() { a } else { b };
     Ok(like.like(dims, values))
 }

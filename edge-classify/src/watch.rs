@@ -17,9 +17,9 @@ use std::time::SystemTime;
 /// Time between two looks.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 /// Files taken before that are compared at each look.
-const COMPARED: usize = 256;
+const COMPARED: usize = 128;
 /// Looks after which every folder is listed again.
-const ALL_FOLDERS: usize = 50;
+const ALL_FOLDERS: usize = 300;
 
 /// What changes when a file does: its length and its time.
 type Stamp = (u64, SystemTime);

@@ -132,7 +132,7 @@ pub fn check_flash(
         layers.iter().take(3).map(|(len, name)| format!("`{name}` {len}")).collect();
     Err(Exceeded {
         message: format!(
-            "the model takes {file_len} bytes and code about {code}, {} more than --flash; most weights: {}; fewer channels or blocks would help, as in resnet_8_cifar",
+            "the model takes {file_len} bytes and code about {code}, {} more than --flash; most weights: {}; fewer channels or blocks would help, as in `trainer finetune --preset models/resnet_8_cifar10.mpk`",
             needed - flash.0,
             layers.join(", "),
         ),

@@ -1,6 +1,8 @@
 //! Models with random weights: what an architecture costs, known before anyone trains it.
 
 use crate::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
+use crate::graph::Graph;
+use crate::optimize::optimize;
 use crate::random::{Rng, fnv1a};
 use crate::resnet::{ResNetConfig, default_preprocess};
 use std::collections::BTreeSet;
@@ -41,18 +43,41 @@ pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<C
         (name, Tensor::from_f32(&shape, &values))
     };
     let checkpoint = Checkpoint {
+        samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
+        training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
+        ..with_tensors(config, side, tensor)
+    };
+    checkpoint.check()?;
+    Ok(checkpoint)
+}
+
+/// An architecture's optimized layers, of zeros.
+pub(crate) fn layers(config: ResNetConfig, side: u16) -> Option<Graph> {
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let zeros = vec![0.0; shape.iter().product()];
+        (name, Tensor::from_f32(&shape, &zeros))
+    };
+    let mut graph = Graph::from_checkpoint(&with_tensors(config, side, tensor)).ok()?;
+    optimize(&mut graph);
+    Some(graph)
+}
+
+fn with_tensors(
+    config: ResNetConfig,
+    side: u16,
+    tensor: impl Fn((String, Vec<usize>)) -> (String, Tensor),
+) -> Checkpoint {
+    Checkpoint {
         format: FORMAT.into(),
         version: VERSION,
         labels: (0..config.classes).map(|class| format!("class {class}")).collect(),
         preprocess: config.preprocess(default_preprocess(side)),
         tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
-        samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
-        training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
         assumed: Vec::new(),
         config,
-    };
-    checkpoint.check()?;
-    Ok(checkpoint)
+    }
 }
 
 /// A picture of squares of random colours.

@@ -1,7 +1,9 @@
 //! Tables that show what is in a model and what it costs.
 
 use crate::checkpoint::{Assumption, Checkpoint, Validation};
+use crate::init;
 use crate::model::FloatModel;
+use crate::resnet::ResNetConfig;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Op, Place, Shape};
@@ -12,10 +14,31 @@ fn shape(place: Place) -> String {
     format!("{}×{}×{}", s.h, s.w, s.c)
 }
 
+/// The layers' names where the architecture is a known one, for [`edge_table`]; else none.
+pub fn layer_names(artifact: &Artifact<'_>) -> Vec<String> {
+    let meta = artifact.meta();
+    let layers = ResNetConfig::by_name(meta.name, meta.label_count as usize)
+        .and_then(|config| init::layers(config, meta.input.shape.h));
+    let mut nodes = layers.iter().flat_map(|graph| graph.nodes.iter().skip(1));
+    let mut names = Vec::new();
+    for op in artifact.ops() {
+        if matches!(op, Op::Cast(_)) {
+            names.push(String::new());
+            continue;
+        }
+        match nodes.next() {
+            Some(node) if node.shape.c == op.output().shape.c => names.push(node.name.clone()),
+            _ => return Vec::new(),
+        }
+    }
+    if nodes.next().is_some() { Vec::new() } else { names }
+}
+
 /// Operators with shapes, bytes and multiply-accumulates, then the map of the arena:
 /// what lies where while each operator runs.
 ///
-/// `names` are the operators' layer names, where they are known.
+/// `names` are the operators' layer names, where they are known. Casts have no number: a layer's is
+/// the same with and without.
 pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     let header = artifact.header();
     let meta = artifact.meta();
@@ -47,6 +70,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     );
     let mut macs = 0;
     let mut weights = 0;
+    let mut numbers = 0..;
     for (i, op) in artifact.ops().enumerate() {
         let bytes = match &op {
             Op::Conv2d(o) => o.weights.len + o.params.len,
@@ -75,11 +99,15 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             0 => String::new(),
             lines => format!(" {lines} lines at a time"),
         };
+        let number = match op {
+            Op::Cast(_) => String::new(),
+            _ => numbers.next().map_or(String::new(), |number: usize| number.to_string()),
+        };
         let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
             || op.input().offset == output.offset;
         let _ = writeln!(
             out,
-            "{i:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
+            "{number:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
             names.get(i).copied().unwrap_or(""),
             op.name(),
             shape(op.input()),

@@ -160,3 +160,36 @@ fn too_great_a_loss_ends_in_floats_or_in_nothing() {
     assert_eq!((code, dtype), (1, None), "{said}");
     assert!(said.contains("--qat"), "{said}");
 }
+
+/// What `inspect` prints of a device file names its layers, and both names and numbers choose them.
+#[test]
+fn inspected_layers_can_be_computed_in_floats() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| {
+        let mut out = Vec::new();
+        let code = run(["convert"].iter().chain(args), &mut out);
+        (code, String::from_utf8(out).unwrap())
+    };
+    let model = model();
+    let model = model.to_str().unwrap();
+    let write = |name: &str, layers: &[&str]| {
+        let file = dir.path().join(name).to_str().unwrap().to_owned();
+        let args =
+            [&[model, "--target", "cortex-m", "--no-verify", "-o", &file][..], layers].concat();
+        assert_eq!(said(&args).0, 0);
+        file
+    };
+    let int8 = write("int8.edge", &[]);
+    let (code, table) = said(&["inspect", &int8]);
+    assert_eq!(code, 0);
+    let line = table.lines().find(|line| line.contains("predictions")).unwrap();
+    let number = line.split_whitespace().next().unwrap();
+    let named = write("named.edge", &["--float-layers", "stack1_block0_1_conv,predictions"]);
+    let numbered = write("numbered.edge", &["--float-layers", &format!("3,{number}")]);
+    assert!(std::fs::read(&named).unwrap() == std::fs::read(numbered).unwrap());
+    // Casts have neither a number nor a name.
+    let (_, table) = said(&["inspect", &named]);
+    let floats = table.lines().find(|line| line.contains("predictions")).unwrap();
+    assert_eq!(floats.split_whitespace().next(), Some(number), "{table}");
+    assert!(floats.contains("in floats"), "{floats}");
+}

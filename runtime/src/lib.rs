@@ -83,7 +83,8 @@ macro_rules! include_artifact {
     }};
 }
 
-/// The snippets of the README.
+/// The snippets of the README and of `docs/devices.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
-struct Readme;
+#[doc = include_str!("../../docs/devices.md")]
+struct Documents;

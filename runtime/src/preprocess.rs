@@ -15,8 +15,8 @@
 //! filter that is widened for antialiasing divides this by `n / m` once more. Taps outside
 //! the picture are dropped, and the weights of the others divided by their sum.
 //!
-//! There is no heap: the picture is taken in stripes of [`STRIPE`] target columns, and of
-//! each stripe [`CHUNK`] source columns at a time are summed vertically on the stack
+//! There is no heap: the picture is taken in stripes of `STRIPE` target columns, and of
+//! each stripe `CHUNK` source columns at a time are summed vertically on the stack
 //! (about 1.5 KiB in all). Neither number changes the result, because the order of
 //! additions within a sum does not depend on them. Luma goes the same way, as all three channels: a
 //! second form of the resize would take firmware more flash than it saves it time.

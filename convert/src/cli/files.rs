@@ -4,7 +4,7 @@ use super::check_ending;
 use crate::checkpoint::{self, Checkpoint, write_atomic};
 use crate::import::{self, Head, Hints, Imported};
 use crate::init::random_checkpoint;
-use crate::inspect::{checkpoint_table, edge_table, graph_table};
+use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
 use crate::resnet::ResNetConfig;
 use anyhow::{Context, Result};
 use artifact::Artifact;
@@ -124,7 +124,9 @@ pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result
     if is_edge(path) {
         let bytes = std::fs::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
-        write!(out, "{}", edge_table(&artifact, &[]))?;
+        let names = layer_names(&artifact);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        write!(out, "{}", edge_table(&artifact, &names))?;
     } else {
         let table = match import::open_any(path, Head::Optional, hints)? {
             Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),

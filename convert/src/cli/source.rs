@@ -51,8 +51,8 @@ pub(super) struct Calibration {
     /// that each weight does; kept where it brings the logits closer. Takes minutes for large models
     #[arg(long)]
     pub(super) adaptive_rounding: bool,
-    /// Layers of an int8 model to compute in floats, with f16 weights: names as in the table, comma
-    /// between
+    /// Layers of an int8 model to compute in floats, with f16 weights: names or numbers (#) of the
+    /// table, which `convert inspect` prints, too; comma between
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     float_layers: Vec<String>,
 }
@@ -85,13 +85,15 @@ impl Calibration {
     /// The nodes that `--float-layers` names.
     fn float_nodes(&self, graph: &Graph) -> Result<Vec<ValueId>> {
         let find = |name: &String| {
-            let id = graph.nodes.iter().skip(1).position(|n| n.name == *name);
-            id.map(|id| id + 1).with_context(|| {
+            let by_name = graph.nodes.iter().skip(1).position(|n| n.name == *name);
+            let by_number = || name.parse().ok().filter(|number| *number < graph.nodes.len() - 1);
+            by_name.or_else(by_number).map(|layer| layer + 1).with_context(|| {
                 let names: Vec<&str> =
                     graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
                 format!(
-                    "--float-layers: no layer `{}`; there are {}",
+                    "--float-layers: no layer `{}`; there are 0 to {}: {}",
                     name.plain(),
+                    names.len() - 1,
                     names.join(", ").plain()
                 )
             })

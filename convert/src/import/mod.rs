@@ -1,6 +1,6 @@
 //! Models that others have trained, as checkpoints.
 //!
-//! [`load`] tells what it is given by its contents. Every importer ends in [`assemble`], which
+//! [`load`] tells what it is given by its contents. Every importer ends in `assemble`, which
 //! compares what was found with what the architecture needs and lists all that differs.
 
 mod archive;

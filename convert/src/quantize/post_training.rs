@@ -111,7 +111,7 @@ pub struct PostTraining<'a> {
     pub input: Quant,
     /// Choice of ranges.
     pub method: Method,
-    /// Try [`super::rounding`].
+    /// Try adaptive rounding.
     pub adaptive_rounding: bool,
     /// Normalized pictures.
     pub pictures: &'a [Vec<f32>],

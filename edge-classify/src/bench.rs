@@ -212,7 +212,8 @@ fn peak_gmacs(isa: Isa, dtype: Dtype) -> f64 {
     (0..TRIALS).map(|_| rate(trial(rounds))).fold(0.0, f64::max)
 }
 
-/// Times each operator, from the end of the one before it, in `runs` more runs.
+/// Times each operator, from the end of the one before it, in `runs` more runs. Of operators that
+/// take turns the last one has the time and the work of all.
 fn time_layers(
     session: &mut Session<'_>,
     model: &Model<'_>,
@@ -233,15 +234,23 @@ fn time_layers(
         });
     }
     let extent = |s: Shape| [s.h, s.w, s.c];
-    let layer = |(op, times): (Op, Vec<f64>)| Layer {
-        operator: op.name(),
-        input: extent(op.input().shape),
-        output: extent(op.output().shape),
-        filter: op.filter(),
-        macs: op.macs(),
-        median_ms: quantile(&sorted(times), 0.5),
+    let mut waiting = 0;
+    let layer = |(op, times): (Op, Vec<f64>)| {
+        let macs = op.macs() + core::mem::take(&mut waiting);
+        if times.is_empty() {
+            waiting = macs;
+            return None;
+        }
+        Some(Layer {
+            operator: op.name(),
+            input: extent(op.input().shape),
+            output: extent(op.output().shape),
+            filter: op.filter(),
+            macs,
+            median_ms: quantile(&sorted(times), 0.5),
+        })
     };
-    model.ops().zip(times).map(layer).collect()
+    model.ops().zip(times).filter_map(layer).collect()
 }
 
 fn write_layers(report: &Report, out: &mut dyn Write) -> Result<()> {

@@ -495,6 +495,19 @@ fn bench_prints_one_line() {
     assert!(o.out.contains("max_pool2d        2x2x3       1x1x3    1x1"), "{}", o.out);
 }
 
+/// Of a microcontroller's model, in which convolutions take turns, too: all the work is somewhere.
+#[test]
+fn bench_times_operators_that_take_turns() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/resnet_8_cifar10.cortex-m.edge");
+    let o = Bench::new().run(&["bench", "--layers", "--json", model, "--runs", "2"]);
+    assert_eq!((o.code, o.err.as_str()), (EXIT_ANSWER, ""));
+    let json: Value = serde_json::from_str(&o.out).unwrap();
+    let layers = json["layers"].as_array().unwrap();
+    assert!(layers.iter().all(|layer| layer["median_ms"].as_f64().unwrap() > 0.0), "{}", o.out);
+    let macs = layers.iter().map(|layer| layer["macs"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(macs, 12_501_632);
+}
+
 /// The program itself, with another Python: it starts itself to measure itself.
 #[cfg(unix)]
 fn compare(bench: &Bench, python: &Path, more: &[&str]) -> (Option<i32>, String, String) {

@@ -396,14 +396,17 @@ impl Importer<'_> {
         Ok(Value::Map(Map { is_softmax: true, ..x }))
     }
 
-    /// Between formats of floats; the picture's bytes may become other integers, too.
+    /// Between formats of floats; the picture's bytes may become other integers, too, and what is
+    /// stored in bytes stays so.
     fn cast(&self, call: &Call<'_>) -> Result<Value, String> {
         let x = call.any(0)?;
         let to = i32::try_from(call.int("to", proto::FLOAT.into())).unwrap_or(0);
         let is_float =
             matches!(to, proto::FLOAT | proto::FLOAT16 | proto::DOUBLE | proto::BFLOAT16);
         let is_wide = matches!(to, proto::INT32 | proto::INT64);
-        if is_float || (is_wide && x.id == 0 && self.has_bytes) {
+        let is_stored =
+            matches!(to, proto::UINT8 | proto::INT8) && self.graph.nodes[x.id].quant.is_some();
+        if is_float || is_stored || (is_wide && x.id == 0 && self.has_bytes) {
             return Ok(Value::Map(x));
         }
         Err("casts to integers".into())

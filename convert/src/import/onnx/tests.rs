@@ -801,6 +801,29 @@ fn weights_in_floats_are_rounded_as_the_file_says() {
     assert_eq!(dense.weight_scales, [3.0, 1.0, 0.0]);
 }
 
+/// As PyTorch exports models that it has converted: what is stored is cast to what it is.
+#[test]
+fn what_is_stored_may_be_cast_to_bytes() {
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "s", "z"], "q"),
+        with_int(node("Cast", &["q"], "c"), "to", proto::UINT8.into()),
+        node("ConstantOfShape", &["none"], "zeros"),
+        with_int(node("Cast", &["zeros"], "zero"), "to", proto::UINT8.into()),
+        node("DequantizeLinear", &["c", "s", "zero"], "d"),
+        node("GlobalMaxPool", &["d"], "y"),
+    ];
+    let constants =
+        vec![tensor("s", &[], &[0.5]), bytes("z", &[], proto::UINT8, &[0]), shape("none", &[])];
+    let graph = import(&file(&[1, 3, 2, 2], nodes, constants)).unwrap().graph;
+    assert_eq!(graph.nodes[0].quant, Some(artifact::Quant { scale: 0.5, zero_point: -128 }));
+    let nodes = vec![
+        with_int(node("Cast", &["x"], "c"), "to", proto::UINT8.into()),
+        node("GlobalMaxPool", &["c"], "y"),
+    ];
+    let error = import(&file(&[1, 3, 2, 2], nodes, vec![])).unwrap_err();
+    assert!(error.contains("(Cast): casts to integers"), "{error}");
+}
+
 /// Bytes around a zero point: what int8 has no steps for is rounded anew, channel by channel.
 #[test]
 fn weights_of_unsigned_bytes() {

@@ -11,6 +11,41 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
 
+def run(*args):
+    """The standard output of a command, which must succeed."""
+    return subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True).stdout
+
+
+def convert(model, output, *options):
+    """Why `convert` refuses a model; nothing where it takes it."""
+    command = [str(a) for a in (BIN / "convert", model, "-o", output, *options)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stderr.strip() or "no message" if done.returncode else ""
+
+
+def tensor_logits(edge, x):
+    """What a device file computes of an array that its network takes."""
+    file = Path(edge).with_suffix(".npy")
+    np.save(file, np.ascontiguousarray(x, np.float32))
+    return picture_logits(edge, "--tensor", file)
+
+
+def picture_logits(edge, *picture):
+    """What it computes of a picture file."""
+    return np.array(json.loads(run(BIN / "edge-classify", "--model", edge, "--logits", *picture))["logits"])
+
+
+def randomize(layers, random):
+    """Gives Keras' batch-norms statistics as after training: near those of real activations, and scales of their own."""
+    ranges = {"gamma": (0.5, 1.5), "beta": (-0.3, 0.3), "moving_mean": (-0.3, 0.3), "moving_variance": (0.5, 1.5)}
+    for layer in layers:
+        for name, (low, high) in ranges.items() if type(layer).__name__ == "BatchNormalization" else ():
+            weight = getattr(layer, name)
+            if weight is not None:
+                weight.assign(random.uniform(low, high, weight.shape))
+        randomize(getattr(layer, "layers", []), random)
+
+
 def log_softmax(scores):
     scores = scores - scores.max(1, keepdims=True)
     return scores - np.log(np.exp(scores).sum(1, keepdims=True))

@@ -8,9 +8,7 @@ and batch-norm statistics: keras-hub saves a preset and computes logits, `conver
 
 Prints the largest difference of the logits, relative to the largest logit; fails above 1e-3.
 """
-import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,9 +19,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import keras
 import keras_hub
 import numpy as np
+from common import BIN, run, tensor_logits
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 TOLERANCE = 1e-3
 IMAGENET = {"scale": [1 / (255 * s) for s in (0.229, 0.224, 0.225)],
             "offset": [-m / s for m, s in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]}
@@ -62,10 +59,6 @@ def classifier(config):
     return net
 
 
-def run(*args):
-    return subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True).stdout
-
-
 failed = False
 for name, config in MODELS.items():
     keras.utils.set_random_seed(0)
@@ -75,11 +68,8 @@ for name, config in MODELS.items():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         net.save_to_preset(str(folder / name))
-        np.save(folder / "x.npy", x)
         run(BIN / "convert", "--quantize", "none", folder / name, "-o", folder / "net.edge")
-        out = run(BIN / "edge-classify", "--model", folder / "net.edge",
-                  "--tensor", folder / "x.npy", "--logits")
-        got = np.array(json.loads(out)["logits"][0])
+        got = tensor_logits(folder / "net.edge", x)[0]
         run(BIN / "convert", folder / name, "--keras-preset", "-o", folder / "back")
         back = keras_hub.models.ImageClassifier.from_preset(str(folder / "back"))
         returned = keras.ops.convert_to_numpy(back(x, training=False))[0]

@@ -6,14 +6,13 @@ use super::source::{
 use super::{check_ending, ends_in, show, show_progress};
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
-use crate::checkpoint::{Checkpoint, write_atomic};
+use crate::checkpoint::write_atomic;
 use crate::data::{self, CacheSize};
 use crate::emit::edge::Format;
 use crate::emit::keras::to_preset;
 use crate::emit::onnx::{Form, to_onnx};
 use crate::emit::torch::to_safetensors;
 use crate::graph::NodeOp;
-use crate::import::Imported;
 use crate::inspect::edge_table;
 use crate::model::FloatModel;
 use crate::pipeline::{Converted, Options, Quantize, Target, convert, with_floats};
@@ -157,19 +156,19 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     }
     let imported = open_model(path, &args.source, out)?;
     if args.keras_preset {
-        to_preset(checkpoint_of(&imported, path)?, &output)?;
+        to_preset(&imported.into_checkpoint(path)?, &output)?;
         writeln!(out, "{} (KerasHub preset)", output.display())?;
         return Ok(true);
     }
     let options = args.options(&output);
     if ends_in(&output, "safetensors") {
-        let bytes = to_safetensors(checkpoint_of(&imported, path)?)?;
+        let bytes = to_safetensors(&imported.into_checkpoint(path)?)?;
         write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
         writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
         return Ok(true);
     }
     if ends_in(&output, "mpk") {
-        let checkpoint = checkpoint_of(&imported, path)?;
+        let checkpoint = imported.into_checkpoint(path)?;
         checkpoint.save(&output)?;
         writeln!(out, "{}: {}", output.display(), checkpoint.config.name.plain())?;
         return Ok(true);
@@ -252,19 +251,6 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     let (path, output) = (path.display(), output.display());
     writeln!(out, "{path}{before} → {output} ({} bytes)", edge.len())?;
     report(out)
-}
-
-/// The checkpoint for what only a checkpoint can be written as.
-fn checkpoint_of<'a>(imported: &'a Imported, path: &Path) -> Result<&'a Checkpoint> {
-    match imported {
-        Imported::Checkpoint(checkpoint) => Ok(checkpoint),
-        Imported::Graph(_) => {
-            bail!(
-                "{}: no checkpoint; of such models only .edge and .onnx are written",
-                path.display()
-            )
-        }
-    }
 }
 
 fn is_onnx(output: &Path) -> bool {

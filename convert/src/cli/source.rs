@@ -166,9 +166,11 @@ pub(super) fn float_model(
         writeln!(out, "{}: {note}", path.display())?;
     }
     if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
-        let taken = match model.preprocess.grey {
-            true => "grey from 0 to 1",
-            false => "ImageNet's mean and deviation",
+        let p = model.preprocess;
+        let taken = match ((p.scale, p.offset) == ([1.0; 3], [0.0; 3]), p.grey) {
+            (true, _) => "values 0 to 255 as they are",
+            (false, true) => "grey from 0 to 1",
+            (false, false) => "ImageNet's mean and deviation",
         };
         writeln!(
             out,

@@ -2,7 +2,7 @@
 
 use super::{Array, ImportError};
 use core::panic::AssertUnwindSafe;
-use hdf5_pure::{DType, Dataset, File, Group};
+use hdf5_pure::{DType, Dataset, Datatype, File, Group};
 use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -105,6 +105,10 @@ fn array(dataset: &Dataset, file_len: usize) -> Result<Option<Array>, String> {
     let values = match dtype {
         DType::F32 | DType::F64 | DType::I8 | DType::I32 | DType::I64 => {
             dataset.read_f32().map_err(text)?
+        }
+        DType::Other(kind) if matches!(*kind, Datatype::FloatingPoint { size: 2, .. }) => {
+            let raw = dataset.read_raw().map_err(text)?;
+            raw.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()
         }
         // What Keras marks `bfloat16` is opaque to HDF5.
         DType::Other(_) if size == 2 => {

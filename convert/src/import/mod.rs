@@ -13,6 +13,7 @@ mod keras;
 mod onnx;
 mod pickle;
 mod prepared;
+mod recognize;
 mod tflite;
 mod timm;
 mod torch;
@@ -160,14 +161,14 @@ impl Imported {
         }
     }
 
-    fn into_checkpoint(self, path: &Path) -> Result<Checkpoint, ImportError> {
+    /// What training can go on with: that of a graph is made where it is a ResNet's.
+    ///
+    /// # Errors
+    /// Other networks, with what does not fit.
+    pub fn into_checkpoint(self, path: &Path) -> Result<Checkpoint, ImportError> {
         match self {
             Self::Checkpoint(checkpoint) => Ok(*checkpoint),
-            Self::Graph(_) => Err(ImportError::unsupported(
-                path,
-                "a network that `convert` takes, but that cannot be trained further: only ResNets \
-                 of which layers and weights are known by name can",
-            )),
+            Self::Graph(model) => recognize::recognize(path, &model),
         }
     }
 
@@ -383,12 +384,10 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
         graph(tflite::tflite(path, &bytes, hints)?)
     } else if onnx::is_one(&bytes) {
         graph(onnx::onnx(path, &bytes, hints)?)
-    } else if bytes.starts_with(hdf5::MAGIC) {
-        trainable(keras::legacy(path, bytes)?)
+    } else if bytes.starts_with(hdf5::MAGIC) || keras::is_saved(&bytes) {
+        keras::saved(path, bytes, head, hints)?
     } else if bytes.starts_with(burnpack::MAGIC) {
         trainable(burnpack::burnpack(path, &bytes, head, hints)?)
-    } else if keras::is_saved(&bytes) {
-        trainable(keras::saved(path, &bytes, head)?)
     } else if is_state_dict {
         trainable(torch::state_dict(path, &bytes, head, hints)?)
     } else if let Some(what) = foreign::file(path, &bytes) {

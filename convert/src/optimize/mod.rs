@@ -5,17 +5,23 @@
 mod dead;
 mod fold;
 mod fuse;
+mod lower;
 
 pub use dead::remove_dead;
 pub use fold::fold_batch_norm;
 pub use fuse::fuse;
+pub use lower::{lower_clamps, lower_sums};
 
 use crate::graph::Graph;
 
-/// Folds, fuses and removes what is left over.
+/// Folds, fuses, and removes what nobody reads.
 pub fn optimize(graph: &mut Graph) {
     fold_batch_norm(graph);
     fuse(graph);
+    lower_sums(graph);
+    // A sum that became a convolution can be clamped.
+    fuse(graph);
+    lower_clamps(graph);
     remove_dead(graph);
 }
 
@@ -202,6 +208,10 @@ mod tests {
         let names: Vec<_> = optimized.nodes.iter().map(|n| n.name.as_str()).collect();
         let expected = ["input", "a", "norm2", "b", "clamped", "sum", "twice", "c"];
         assert_eq!(names, expected);
+        // Sums and clamps that nothing could take up have a form that devices have.
+        for node in &optimized.nodes[1..] {
+            assert!(matches!(node.op, NodeOp::Conv2d(_) | NodeOp::Affine { .. }), "{}", node.name);
+        }
     }
 
     /// Sums of what no convolution computes alone, and clamps behind them, have operations, too.

@@ -29,10 +29,16 @@ pub(super) struct Backbone {
     use_pre_activation: bool,
     /// Height, width, channels.
     #[serde(default)]
-    image_shape: [Option<usize>; 3],
+    image_shape: [Option<u16>; 3],
 }
 
 impl Backbone {
+    /// A preprocessing with the size that the network takes, where it takes no other.
+    pub(super) fn sized(&self, p: Preprocess) -> Preprocess {
+        let [height, width, _] = self.image_shape;
+        Preprocess { height: height.unwrap_or(p.height), width: width.unwrap_or(p.width), ..p }
+    }
+
     /// The network with the head of `task`; without one, a head of one class.
     ///
     /// # Errors
@@ -43,7 +49,7 @@ impl Backbone {
         }
         let config = ResNetConfig {
             name,
-            channels: self.image_shape[2].unwrap_or(3),
+            channels: self.image_shape[2].unwrap_or(3).into(),
             input_conv_filters: self.input_conv_filters,
             input_conv_kernel_sizes: self.input_conv_kernel_sizes,
             stem_stride: 2,

@@ -1,17 +1,20 @@
 //! Models of Keras: KerasHub preset directories (`config.json`, `task.json`,
-//! `image_converter.json` and HDF5 weights, whole or sharded) and saved models (`.keras`, `.h5`).
+//! `image_converter.json` and HDF5 weights, whole or sharded) and saved models (`.keras`, `.h5`) of
+//! KerasHub, Keras Applications or plain layers.
 //!
 //! Keras numbers the layers of a class (`conv2d`, `conv2d_1`, …) in an order of its own, which
 //! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
 
+mod applications;
+mod arrays;
 mod config;
-mod functional;
-mod legacy;
-mod matching;
+mod network;
+mod rewrite;
 mod saved;
+#[cfg(test)]
+mod tests;
 mod weights;
 
-pub(super) use legacy::legacy;
 pub(super) use saved::{is_saved, saved};
 pub use weights::{LAYER_CLASSES, layer_order};
 
@@ -54,6 +57,7 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     } else {
         Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE)
     };
+    let preprocess = backbone.config.sized(preprocess);
     let mut weights = Vec::new();
     for file in weight_files(dir)? {
         weights.push(hdf5::read(&file)?);
@@ -73,6 +77,10 @@ pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     };
     classifier.checkpoint(dir, head)
 }
+
+/// The way out where a model is not understood.
+const EXPORT: &str = "in Keras, model.export(\"model.onnx\", format=\"onnx\") writes a file that \
+                      `convert` may read";
 
 /// Most files that weights are split into; by default, Keras starts another after 10 GB.
 const MAX_SHARDS: usize = 64;
@@ -165,30 +173,6 @@ pub(crate) fn shards(index_path: &Path) -> Result<BTreeSet<String>, ImportError>
         n => {
             let what = format!("names {n} files, but weights are split into at most {MAX_SHARDS}");
             Err(ImportError::unsupported(index_path, what))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Keras before 3.6 writes no names: the numbers alone must lead to the same tensors.
-    #[test]
-    fn numbers_do_where_names_are_missing() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/keras");
-        for model in ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"] {
-            let dir = fixtures.join(model).join("preset");
-            let whole = preset(&dir, Head::Required).unwrap();
-            let order = layer_order(&whole.config);
-            let (mut found, mut extra) = (BTreeMap::new(), Vec::new());
-            for file in ["model.weights.h5", "task.weights.h5"] {
-                let mut contents = hdf5::read(&dir.join(file)).unwrap();
-                assert!(!contents.names.is_empty());
-                contents.names.clear();
-                weights::collect(contents, &order, &mut found, &mut extra);
-            }
-            assert!(found == whole.tensors && extra.is_empty(), "{model}");
         }
     }
 }

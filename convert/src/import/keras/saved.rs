@@ -1,16 +1,23 @@
-//! `.keras` files, which `model.save` writes: a zip of `config.json` and `model.weights.h5`.
+//! Saved models: `.keras` files, which `model.save` writes, zips of `config.json` and
+//! `model.weights.h5`, and `.h5` files, which have both in one.
 //!
-//! A whole classifier of KerasHub, its backbone alone, or a `Sequential` around the backbone.
-//! Where the model holds no image converter and no rescaling, it is fed raw pixels.
+//! A classifier of KerasHub, its backbone alone, or its backbone with plain layers around it; or any
+//! network of plain layers, which becomes ONNX ([`super::rewrite`]). What rescales pictures inside of
+//! the model stays there.
 
 use super::super::archive::{self, Archive};
-use super::super::{Head, ImportError, hdf5};
-use super::Classifier;
+use super::super::hdf5::{self, Contents};
+use super::super::{Head, ImportError, Imported, onnx};
+use super::applications::{self, Family};
+use super::arrays::Arrays;
 use super::config::{Backbone, Converter, DEFAULT_SIDE, Object, Rescaling, Task};
-use crate::checkpoint::Checkpoint;
+use super::network::{Layer, Network};
+use super::rewrite::{is_passed_over, rewrite};
+use super::{Classifier, EXPORT};
+use crate::graph::{Node, NodeOp};
+use crate::model::FloatModel;
 use crate::resnet::Pooling;
 use artifact::Preprocess;
-use artifact::text::AsPlain;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,37 +32,129 @@ pub(in super::super) fn is_saved(bytes: &[u8]) -> bool {
         && Archive::open(bytes).is_ok_and(|a| a.names().iter().any(|name| name == WEIGHTS))
 }
 
-/// Imports a `.keras` file.
+/// Imports a file, whose input is `size` pixels high and wide where that is given.
 pub(in super::super) fn saved(
     path: &Path,
-    bytes: &[u8],
+    bytes: Vec<u8>,
     head: Head,
-) -> Result<Checkpoint, ImportError> {
+    size: Option<u16>,
+) -> Result<Imported, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let classifier = classifier(path, bytes).map_err(unsupported)?;
-    classifier.checkpoint(path, head)
+    let (model, contents) = parts(bytes).map_err(unsupported)?;
+    let Some(model) = model else {
+        let arrays = Arrays::new(contents);
+        let network = applications::network(&arrays).map_err(unsupported)?;
+        let network = network.ok_or_else(|| {
+            unsupported(
+                "weights without the network that they belong to; save the whole model, \
+                 model.save(\"model.keras\"), or name the folder of a KerasHub preset"
+                    .into(),
+            )
+        })?;
+        return plain(path, &network, &arrays, size);
+    };
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let classifier = |(backbone, task, preprocess): Parts, contents| {
+        let mut preprocess = Backbone::sized(&backbone, preprocess);
+        if let Some(side) = size {
+            (preprocess.height, preprocess.width) = (side, side);
+        }
+        Classifier { name, backbone, task, preprocess, weights: vec![contents] }
+    };
+    match model.class_name.as_str() {
+        "ResNetImageClassifier" => {
+            let parts = image_classifier(model.config).map_err(unsupported)?;
+            let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
+            return Ok(Imported::Checkpoint(Box::new(checkpoint)));
+        }
+        "ResNetBackbone" => {
+            let raw = Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE);
+            let parts = (config(CONFIG, model.config).map_err(unsupported)?, None, raw);
+            let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
+            return Ok(Imported::Checkpoint(Box::new(checkpoint)));
+        }
+        _ => {}
+    }
+    let network = Network::new(&model).map_err(unsupported)?;
+    if !network.layers.iter().any(|layer| layer.class == "ResNetBackbone") {
+        return plain(path, &network, &Arrays::new(contents), size);
+    }
+    let parts = around_backbone(&network).map_err(unsupported)?;
+    let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
+    let p = checkpoint.preprocess;
+    if (p.scale, p.offset) == ([1.0; 3], [0.0; 3]) || head == Head::Optional {
+        return Ok(Imported::Checkpoint(Box::new(checkpoint)));
+    }
+    // The network takes pictures as they are, and scales them itself.
+    let mut model =
+        FloatModel::from_checkpoint(&checkpoint).map_err(|e| unsupported(e.to_string()))?;
+    scale_inside(&mut model);
+    Ok(Imported::Graph(Box::new(model)))
 }
 
-fn classifier(path: &Path, bytes: &[u8]) -> Result<Classifier, String> {
-    let mut archive = Archive::open(bytes)?;
-    let model: Object<Value> = parse(CONFIG, serde_json::from_slice(&archive.member(CONFIG)?))?;
-    let (backbone, task, preprocess) = match model.class_name.as_str() {
-        "Sequential" => sequential(model.config)?,
-        "ResNetImageClassifier" => image_classifier(model.config)?,
-        "ResNetBackbone" => {
-            (config(CONFIG, model.config)?, None, Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE))
-        }
-        other => {
-            return Err(format!(
-                "a {}; ResNetBackbone, ResNetImageClassifier and Sequential models of them are \
-                 imported",
-                other.plain()
-            ));
-        }
+/// A network of plain layers.
+fn plain(
+    path: &Path,
+    network: &Network,
+    arrays: &Arrays,
+    size: Option<u16>,
+) -> Result<Imported, ImportError> {
+    let unsupported = |what: String| ImportError::unsupported(path, what);
+    let family = Family::of(network);
+    let rewritten = rewrite(network, arrays, family, size).map_err(unsupported)?;
+    let model = onnx::model(path, &rewritten.model, size)?;
+    let raw = rewritten.preprocess;
+    // Who rescales in the model feeds it pictures as they are.
+    let starts = |node: &Node| node.inputs == [0];
+    let mut first = model.graph.nodes.iter().filter(|node| starts(node));
+    let rescales =
+        first.all(|node| matches!(node.op, NodeOp::BatchNorm { .. } | NodeOp::Affine { .. }));
+    let mut notes: Vec<String> = family.map(|f| f.note().to_owned()).into_iter().collect();
+    if rewritten.is_size_assumed {
+        notes.push(format!(
+            "takes pictures of any size; here {}×{}, or as --input-size says",
+            raw.height, raw.width
+        ));
+    }
+    Ok(Imported::Graph(Box::new(FloatModel {
+        preprocess: family.map_or(raw, |family| family.preprocess(raw)),
+        is_preprocess_assumed: family.is_none() && !rescales,
+        notes,
+        ..model
+    })))
+}
+
+/// Moves what scales pictures from the preprocessing into the network.
+pub(super) fn scale_inside(model: &mut FloatModel) {
+    let p = &mut model.preprocess;
+    let channels = p.channels();
+    let op = NodeOp::BatchNorm {
+        gamma: p.scale[..channels].to_vec(),
+        beta: p.offset[..channels].to_vec(),
+        mean: vec![0.0; channels],
+        variance: vec![1.0; channels],
+        epsilon: 0.0,
     };
-    let weights = hdf5::parse(archive.member(WEIGHTS)?).map_err(|e| format!("{WEIGHTS}: {e}"))?;
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Classifier { name, backbone, task, preprocess, weights: vec![weights] })
+    (p.scale, p.offset) = ([1.0; 3], [0.0; 3]);
+    let nodes = &mut model.graph.nodes;
+    for node in nodes.iter_mut() {
+        node.inputs.iter_mut().for_each(|input| *input += 1);
+    }
+    let shape = nodes[0].shape;
+    nodes.insert(1, Node { name: "rescaling".into(), op, inputs: vec![0], shape, quant: None });
+}
+
+/// A model's description, where the file has one, and its weights.
+fn parts(bytes: Vec<u8>) -> Result<(Option<Object<Value>>, Contents), String> {
+    if bytes.starts_with(hdf5::MAGIC) {
+        let contents = hdf5::parse(bytes)?;
+        let model = contents.model_config.as_deref().map(serde_json::from_str).transpose();
+        return Ok((parse("model_config", model)?, contents));
+    }
+    let mut archive = Archive::open(&bytes)?;
+    let model = parse(CONFIG, serde_json::from_slice(&archive.member(CONFIG)?))?;
+    let contents = hdf5::parse(archive.member(WEIGHTS)?).map_err(|e| format!("{WEIGHTS}: {e}"))?;
+    Ok((Some(model), contents))
 }
 
 /// Backbone, head and preprocessing.
@@ -82,13 +181,10 @@ fn image_classifier(model: Value) -> Result<Parts, String> {
 }
 
 /// Input, preprocessing, backbone, pooling and head, in this order.
-fn sequential(model: Value) -> Result<Parts, String> {
-    #[derive(Deserialize)]
-    struct Sequential {
-        layers: Vec<Object<Value>>,
-    }
+fn around_backbone(network: &Network) -> Result<Parts, String> {
     #[derive(Deserialize)]
     struct Input {
+        #[serde(alias = "batch_input_shape")]
         batch_shape: (Option<u16>, Option<u16>, Option<u16>, Option<u16>),
     }
     #[derive(Deserialize)]
@@ -101,56 +197,59 @@ fn sequential(model: Value) -> Result<Parts, String> {
         #[serde(default)]
         activation: Value,
     }
-    let model: Sequential = config("Sequential", model)?;
     let mut preprocess = Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE);
     let (mut backbone, mut pooling, mut task) = (None, None, None);
     let mut dropout = 0.0;
-    for layer in model.layers {
-        let class = layer.class_name.as_str();
-        let fits = match class {
+    for (number, layer) in network.layers.iter().enumerate() {
+        let follows = layer.inputs().eq(number.checked_sub(1));
+        let fits = match layer.class.as_str() {
             "InputLayer" => {
-                let Input { batch_shape: (_, height, width, _) } = config(class, layer.config)?;
+                let Input { batch_shape: (_, height, width, _) } = layer.settings()?;
                 let side = |side: Option<u16>| side.unwrap_or(DEFAULT_SIDE);
                 preprocess = Preprocess::raw(side(height), side(width));
                 backbone.is_none()
             }
             "ImageConverter" | "ResNetImageConverter" => {
-                preprocess = config::<Converter>(class, layer.config)?.preprocess()?;
+                preprocess = layer.settings::<Converter>()?.preprocess()?;
                 backbone.is_none()
             }
             "Rescaling" => {
-                preprocess = config::<Rescaling>(class, layer.config)?.after(preprocess);
+                preprocess = layer.settings::<Rescaling>()?.after(preprocess);
                 backbone.is_none()
             }
-            "ResNetBackbone" => backbone.replace(config(class, layer.config)?).is_none(),
+            "ResNetBackbone" => backbone.replace(layer.settings()?).is_none(),
             "GlobalAveragePooling2D" => pooling.replace(Pooling::Avg).is_none(),
             "GlobalMaxPooling2D" => pooling.replace(Pooling::Max).is_none(),
             "Dropout" => {
-                dropout = config::<Dropout>(class, layer.config)?.rate;
+                dropout = layer.settings::<Dropout>()?.rate;
                 true
             }
             "Dense" => {
-                let Dense { units, activation } = config(class, layer.config)?;
+                let Dense { units, activation } = layer.settings()?;
                 let pooling = pooling.filter(|_| backbone.is_some());
                 let head = |pooling| Task { num_classes: units, pooling, dropout, activation };
                 let head = pooling.map(head);
                 head.is_some_and(|head| task.replace(head).is_none())
             }
-            _ => false,
+            class => is_passed_over(class) || (task.is_some() && is_softmax(layer)),
         };
-        if !fits {
-            return Err(format!(
-                "a Sequential with a {} where none is understood; expected Rescaling or an image \
-                 converter, ResNetBackbone, global pooling and one Dense",
-                class.plain()
-            ));
+        if !fits || !follows {
+            return Err(layer.misfit(&format!(
+                "is not understood here; around a ResNetBackbone, Rescaling or an image converter, \
+                 global pooling and one Dense are expected; {EXPORT}"
+            )));
         }
     }
-    let backbone = backbone.ok_or("a Sequential without a ResNetBackbone")?;
+    let backbone = backbone.ok_or("a model without a ResNetBackbone")?;
     if !preprocess.is_valid() {
         return Err("Rescaling by nothing, or by a number that is no number".into());
     }
     Ok((backbone, task, preprocess))
+}
+
+fn is_softmax(layer: &Layer) -> bool {
+    layer.class == "Softmax"
+        || layer.class == "Activation" && layer.setting("activation").as_str() == Some("softmax")
 }
 
 /// An object's configuration; `what` names it in errors.

@@ -53,10 +53,11 @@ pub(super) fn collect(
     extra: &mut Vec<String>,
 ) {
     for (path, array) in contents.arrays {
-        if path.starts_with("optimizer/") {
+        if path.starts_with("optimizer") {
             continue;
         }
-        match canonical(&path, &contents.names, order) {
+        let name = canonical(&path, &contents.names, order).or_else(|| canonical_h5(&path, order));
+        match name {
             Some(name) => {
                 found.insert(name, tensor(array));
             }
@@ -113,6 +114,23 @@ fn canonical(
         }
     };
     Some(format!("{name}.{part}"))
+}
+
+/// The canonical name of `model_weights/…/<layer>/<variable>` in an `.h5` file.
+fn canonical_h5(path: &str, order: &BTreeMap<&'static str, Vec<String>>) -> Option<String> {
+    let path = path.strip_prefix("model_weights/")?.trim_end_matches(":0");
+    let (layer, variable) = path.rsplit_once('/')?;
+    let layer = layer.rsplit('/').next()?;
+    let part = match variable {
+        "kernel" => "weight",
+        "bias" | "gamma" | "beta" => variable,
+        "moving_mean" => "mean",
+        "moving_variance" => "variance",
+        _ => return None,
+    };
+    let is_known = order.values().flatten().any(|name| name == layer);
+    let layer = if is_known { layer } else { order.get("dense")?.first()? };
+    Some(format!("{layer}.{part}"))
 }
 
 /// `""` or `_N`.

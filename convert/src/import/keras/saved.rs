@@ -104,11 +104,15 @@ fn plain(
     let rewritten = rewrite(network, arrays, family, size).map_err(unsupported)?;
     let model = onnx::model(path, &rewritten.model, size)?;
     let raw = rewritten.preprocess;
-    // Who rescales in the model feeds it pictures as they are.
-    let starts = |node: &Node| node.inputs == [0];
-    let mut first = model.graph.nodes.iter().filter(|node| starts(node));
-    let rescales =
-        first.all(|node| matches!(node.op, NodeOp::BatchNorm { .. } | NodeOp::Affine { .. }));
+    let preprocess = match family {
+        Some(family) => family.preprocess(raw),
+        None if model.is_preprocess_assumed => raw,
+        // The network itself tells what it is given.
+        None => {
+            let Preprocess { scale, offset, .. } = model.preprocess;
+            Preprocess { scale, offset, ..raw }
+        }
+    };
     let mut notes: Vec<String> = family.map(|f| f.note().to_owned()).into_iter().collect();
     if rewritten.is_size_assumed {
         notes.push(format!(
@@ -117,8 +121,8 @@ fn plain(
         ));
     }
     Ok(Imported::Graph(Box::new(FloatModel {
-        preprocess: family.map_or(raw, |family| family.preprocess(raw)),
-        is_preprocess_assumed: family.is_none() && !rescales,
+        preprocess,
+        is_preprocess_assumed: family.is_none() && model.is_preprocess_assumed,
         notes,
         ..model
     })))

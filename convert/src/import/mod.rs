@@ -360,16 +360,16 @@ fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportErro
 fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
     let trainable = |checkpoint| Imported::Checkpoint(Box::new(checkpoint));
     if path.is_dir() {
-        return Ok(trainable(match Kind::of(path) {
-            Some(Kind::Timm) => timm::folder(path, head, hints)?,
-            Some(Kind::Transformers) => transformers::folder(path, head, hints)?,
-            Some(Kind::Keras) => keras::preset(path, head)?,
+        return match Kind::of(path) {
+            Some(Kind::Timm) => timm::folder(path, head, hints).map(trainable),
+            Some(Kind::Transformers) => transformers::folder(path, head, hints).map(trainable),
+            Some(Kind::Keras) => keras::folder(path, head, hints.size),
             None => match foreign::folder(path) {
-                Some(what) => return Err(ImportError::unsupported(path, what)),
+                Some(what) if !keras::is_folder(path) => Err(ImportError::unsupported(path, what)),
                 // It is told what it lacks as a preset.
-                None => keras::preset(path, head)?,
+                _ => keras::folder(path, head, hints.size),
             },
-        }));
+        };
     }
     let bytes = read(path)?;
     let is_state_dict =

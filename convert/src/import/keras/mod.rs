@@ -19,7 +19,7 @@ pub(super) use saved::{is_saved, saved};
 pub use weights::{LAYER_CLASSES, layer_order};
 
 use super::hdf5::{self, Contents};
-use super::{Head, ImportError, assemble, checkpoint, imagenet};
+use super::{Head, ImportError, Imported, assemble, checkpoint, imagenet};
 use crate::checkpoint::{Checkpoint, Tensor};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
@@ -28,6 +28,24 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Whether a folder has Keras' description of a model.
+pub(super) fn is_folder(dir: &Path) -> bool {
+    json::<Object<serde_json::Value>>(&dir.join("config.json")).is_ok()
+}
+
+/// Reads a folder: a preset, or what a `.keras` file has in it, as Keras stores it on Hugging Face.
+pub(super) fn folder(dir: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
+    let config = dir.join("config.json");
+    let model: Option<Object<serde_json::Value>> = json(&config).ok();
+    match model.filter(|model| saved::is_whole(&model.class_name)) {
+        Some(model) => {
+            let contents = hdf5::read(&dir.join("model.weights.h5"))?;
+            saved::import(dir, Some(model), contents, head, size)
+        }
+        None => preset(dir, head).map(|checkpoint| Imported::Checkpoint(Box::new(checkpoint))),
+    }
+}
 
 /// Reads a preset directory, as `save_to_preset` writes it and the hubs store it.
 pub(super) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> {

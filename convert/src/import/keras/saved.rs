@@ -39,8 +39,25 @@ pub(in super::super) fn saved(
     head: Head,
     size: Option<u16>,
 ) -> Result<Imported, ImportError> {
+    let parts = parts(bytes);
+    let (model, contents) = parts.map_err(|what| ImportError::unsupported(path, what))?;
+    import(path, model, contents, head, size)
+}
+
+/// Whether this is the class of a model with all of its layers.
+pub(super) fn is_whole(class: &str) -> bool {
+    matches!(class, "Functional" | "Model" | "Sequential" | "ResNetImageClassifier")
+}
+
+/// Imports a model from its description, where there is one, and its weights.
+pub(super) fn import(
+    path: &Path,
+    model: Option<Object<Value>>,
+    contents: Contents,
+    head: Head,
+    size: Option<u16>,
+) -> Result<Imported, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let (model, contents) = parts(bytes).map_err(unsupported)?;
     let Some(model) = model else {
         let arrays = Arrays::new(contents);
         let network = applications::network(&arrays).map_err(unsupported)?;

@@ -132,6 +132,20 @@ fn nested_and_rescaled_resnets_can_be_trained_further() {
     }
 }
 
+/// A folder with what a `.keras` file has in it.
+#[test]
+fn unpacked_files_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = read(&fixture("keras_forms/nested.keras")).unwrap();
+    let mut archive = super::super::archive::Archive::open(&bytes).unwrap();
+    for name in ["config.json", "model.weights.h5"] {
+        std::fs::write(dir.path().join(name), archive.member(name).unwrap()).unwrap();
+    }
+    let unpacked = graph(dir.path(), &Hints::default());
+    let whole = graph(&fixture("keras_forms/nested.keras"), &Hints::default());
+    assert!(unpacked.graph.nodes == whole.graph.nodes);
+}
+
 /// Known by its layers' names, blue, green and red become red, green and blue less Caffe's means.
 #[test]
 fn networks_of_keras_applications_are_prepared_for() {

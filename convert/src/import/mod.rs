@@ -248,8 +248,9 @@ pub struct Hints {
     pub output_node: Option<String>,
     /// Order of the colors in the network's own input, which --mean and --std do not change:
     /// pictures and tensors always come as rgb, and the first layer is rewritten for that
-    #[arg(long, value_enum, default_value_t)]
-    pub channels: Channels,
+    /// [default: rgb, and bgr of Keras Applications' ResNet and VGG]
+    #[arg(long, value_enum)]
+    pub channels: Option<Channels>,
 }
 
 impl Hints {
@@ -274,10 +275,9 @@ impl Hints {
 }
 
 /// Order of colors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Channels {
     /// Red, green, blue.
-    #[default]
     Rgb,
     /// Blue, green, red, as OpenCV's pictures: Caffe's networks, and keras.applications' ResNet50,
     /// ResNet101 and ResNet152
@@ -348,7 +348,7 @@ fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportErro
         let what = format!("--output-node {}: it has but one output", name.plain());
         return Err(ImportError::unsupported(path, what));
     }
-    if hints.channels == Channels::Bgr {
+    if hints.channels == Some(Channels::Bgr) {
         imported
             .reverse_channels()
             .map_err(|what| ImportError::unsupported(path, format!("--channels bgr: {what}")))?;
@@ -363,11 +363,11 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
         return match Kind::of(path) {
             Some(Kind::Timm) => timm::folder(path, head, hints).map(trainable),
             Some(Kind::Transformers) => transformers::folder(path, head, hints).map(trainable),
-            Some(Kind::Keras) => keras::folder(path, head, hints.size),
+            Some(Kind::Keras) => keras::folder(path, head, hints),
             None => match foreign::folder(path) {
                 Some(what) if !keras::is_folder(path) => Err(ImportError::unsupported(path, what)),
                 // It is told what it lacks as a preset.
-                _ => keras::folder(path, head, hints.size),
+                _ => keras::folder(path, head, hints),
             },
         };
     }

@@ -83,7 +83,7 @@ impl Family {
         match self {
             Self::ResNet | Self::OldResNet | Self::Vgg => {
                 "layers as in Keras Applications' ResNet and VGG: taken for blue, green and red less \
-                 Caffe's means, and turned to red, green and blue"
+                 Caffe's means, and turned to red, green and blue; --channels rgb is for others"
             }
             Self::ResNetV2 => "layers as in Keras Applications' ResNetV2: taken for -1 to 1",
         }

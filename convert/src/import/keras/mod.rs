@@ -19,7 +19,7 @@ pub(super) use saved::{is_saved, saved};
 pub use weights::{LAYER_CLASSES, layer_order};
 
 use super::hdf5::{self, Contents};
-use super::{Head, ImportError, Imported, assemble, checkpoint, imagenet};
+use super::{Head, Hints, ImportError, Imported, assemble, checkpoint, imagenet};
 use crate::checkpoint::{Checkpoint, Tensor};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
@@ -35,13 +35,13 @@ pub(super) fn is_folder(dir: &Path) -> bool {
 }
 
 /// Reads a folder: a preset, or what a `.keras` file has in it, as Keras stores it on Hugging Face.
-pub(super) fn folder(dir: &Path, head: Head, size: Option<u16>) -> Result<Imported, ImportError> {
+pub(super) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
     let config = dir.join("config.json");
     let model: Option<Object<serde_json::Value>> = json(&config).ok();
     match model.filter(|model| saved::is_whole(&model.class_name)) {
         Some(model) => {
             let contents = hdf5::read(&dir.join("model.weights.h5"))?;
-            saved::import(dir, Some(model), contents, head, size)
+            saved::import(dir, Some(model), contents, head, hints)
         }
         None => preset(dir, head).map(|checkpoint| Imported::Checkpoint(Box::new(checkpoint))),
     }

@@ -7,7 +7,7 @@
 
 use super::super::archive::{self, Archive};
 use super::super::hdf5::{self, Contents};
-use super::super::{Head, ImportError, Imported, onnx};
+use super::super::{Channels, Head, Hints, ImportError, Imported, onnx};
 use super::applications::{self, Family};
 use super::arrays::Arrays;
 use super::config::{Backbone, Converter, DEFAULT_SIDE, Object, Rescaling, Task};
@@ -15,7 +15,7 @@ use super::network::{Layer, Network};
 use super::rewrite::{is_passed_over, rewrite};
 use super::{Classifier, EXPORT};
 use crate::graph::{Node, NodeOp};
-use crate::model::FloatModel;
+use crate::model::{FloatModel, Source};
 use crate::resnet::Pooling;
 use artifact::Preprocess;
 use serde::Deserialize;
@@ -32,16 +32,16 @@ pub(in super::super) fn is_saved(bytes: &[u8]) -> bool {
         && Archive::open(bytes).is_ok_and(|a| a.names().iter().any(|name| name == WEIGHTS))
 }
 
-/// Imports a file, whose input is `size` pixels high and wide where that is given.
+/// Imports a file.
 pub(in super::super) fn saved(
     path: &Path,
     bytes: Vec<u8>,
     head: Head,
-    size: Option<u16>,
+    hints: &Hints,
 ) -> Result<Imported, ImportError> {
     let parts = parts(bytes);
     let (model, contents) = parts.map_err(|what| ImportError::unsupported(path, what))?;
-    import(path, model, contents, head, size)
+    import(path, model, contents, head, hints)
 }
 
 /// Whether this is the class of a model with all of its layers.
@@ -55,7 +55,7 @@ pub(super) fn import(
     model: Option<Object<Value>>,
     contents: Contents,
     head: Head,
-    size: Option<u16>,
+    hints: &Hints,
 ) -> Result<Imported, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let Some(model) = model else {
@@ -68,12 +68,12 @@ pub(super) fn import(
                     .into(),
             )
         })?;
-        return plain(path, &network, &arrays, size);
+        return plain(path, &network, &arrays, hints);
     };
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let classifier = |(backbone, task, preprocess): Parts, contents| {
         let mut preprocess = Backbone::sized(&backbone, preprocess);
-        if let Some(side) = size {
+        if let Some(side) = hints.size {
             (preprocess.height, preprocess.width) = (side, side);
         }
         Classifier { name, backbone, task, preprocess, weights: vec![contents] }
@@ -94,7 +94,7 @@ pub(super) fn import(
     }
     let network = Network::new(&model).map_err(unsupported)?;
     if !network.layers.iter().any(|layer| layer.class == "ResNetBackbone") {
-        return plain(path, &network, &Arrays::new(contents), size);
+        return plain(path, &network, &Arrays::new(contents), hints);
     }
     let parts = around_backbone(&network).map_err(unsupported)?;
     let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
@@ -114,12 +114,14 @@ fn plain(
     path: &Path,
     network: &Network,
     arrays: &Arrays,
-    size: Option<u16>,
+    hints: &Hints,
 ) -> Result<Imported, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let family = Family::of(network);
-    let rewritten = rewrite(network, arrays, family, size).map_err(unsupported)?;
-    let model = onnx::model(path, &rewritten.model, size)?;
+    // What the user says of the order of colors goes before what the layers' names say.
+    let family = Family::of(network).filter(|_| hints.channels != Some(Channels::Rgb));
+    let turned = family.filter(|_| hints.channels.is_none());
+    let rewritten = rewrite(network, arrays, turned, hints.size).map_err(unsupported)?;
+    let (model, _) = onnx::model(path, &rewritten.model, hints)?;
     let raw = rewritten.preprocess;
     let preprocess = match family {
         Some(family) => family.preprocess(raw),
@@ -130,7 +132,8 @@ fn plain(
             Preprocess { scale, offset, ..raw }
         }
     };
-    let mut notes: Vec<String> = family.map(|f| f.note().to_owned()).into_iter().collect();
+    let mut notes = model.notes.clone();
+    notes.extend(family.map(|family| family.note().to_owned()));
     if rewritten.is_size_assumed {
         notes.push(format!(
             "takes pictures of any size; here {}×{}, or as --input-size says",
@@ -141,6 +144,7 @@ fn plain(
         preprocess,
         is_preprocess_assumed: family.is_none() && model.is_preprocess_assumed,
         notes,
+        source: Source::Unread("Keras"),
         ..model
     })))
 }

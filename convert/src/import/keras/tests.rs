@@ -93,7 +93,7 @@ fn all_forms_compute_what_keras_computes() {
 /// A network that rescales pictures is given them as they are.
 #[test]
 fn what_rescales_inside_stays_inside() {
-    for file in ["nested.keras", "nested.h5", "normalized.keras"] {
+    for file in ["nested.keras", "nested.h5", "normalized.keras", "caffe.keras"] {
         let model = graph(&fixture("keras_forms").join(file), &Hints::default());
         let p = model.preprocess;
         assert_eq!((p.scale, p.offset), ([1.0; 3], [0.0; 3]), "{file}");
@@ -121,7 +121,11 @@ fn nested_and_rescaled_resnets_can_be_trained_further() {
         checkpoint.preprocess.width = wanted.shape[1] as u16;
         let graph = Graph::from_checkpoint(&checkpoint).unwrap();
         let p = checkpoint.preprocess;
-        let offset = if wanted.caffe { [-123.68, -116.779, -103.939] } else { [-1.0; 3] };
+        let offset = if wanted.caffe || file == "caffe.keras" {
+            [-123.68, -116.779, -103.939]
+        } else {
+            [-1.0; 3]
+        };
         let input = if wanted.high == 255.0 {
             assert_eq!(p.offset, offset, "{file}");
             normalize(&wanted.bytes(), &p)

@@ -403,8 +403,8 @@ fn colors_are_turned_around_at_the_input() {
     let score = |channels, picture: &[f32]| {
         evaluate(&read(channels).to_float_model().unwrap().graph, picture)
     };
-    assert_eq!(score(Channels::Rgb, &[7.0, 5.0, 3.0]), [-3.0 - 30.0 - 108.0]);
-    assert_eq!(score(Channels::Bgr, &[3.0, 5.0, 7.0]), [-3.0 - 30.0 - 108.0]);
+    assert_eq!(score(None, &[7.0, 5.0, 3.0]), [-3.0 - 30.0 - 108.0]);
+    assert_eq!(score(Some(Channels::Bgr), &[3.0, 5.0, 7.0]), [-3.0 - 30.0 - 108.0]);
 }
 
 /// What is normalized inside tells what comes in.

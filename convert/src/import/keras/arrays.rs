@@ -3,6 +3,7 @@
 use super::super::Array;
 use super::super::hdf5::Contents;
 use super::network::Layer;
+use artifact::text::AsPlain;
 use std::collections::{BTreeMap, HashMap};
 
 /// A weight file.
@@ -107,7 +108,7 @@ impl Arrays {
             layer.misfit(&format!(
                 "no array `{}` of it in the file (below `{}`)",
                 variables[i],
-                prefix.escape_debug()
+                prefix.plain()
             ))
         };
         let mut out = Vec::with_capacity(N);

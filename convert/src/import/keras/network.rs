@@ -2,6 +2,7 @@
 //! who reads whom.
 
 use super::config::Object;
+use artifact::text::AsPlain;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
@@ -113,7 +114,7 @@ impl Network {
         let Some(layers) = layers.filter(|_| is_sequence || is_functional(class)) else {
             return Err(format!(
                 "a {}, expected a functional or sequential model; {}",
-                class.escape_debug(),
+                class.plain(),
                 super::EXPORT
             ));
         };
@@ -295,7 +296,7 @@ struct Waiting<'a> {
 }
 
 fn title(name: &str, class: &str) -> String {
-    format!("layer `{}` ({})", name.escape_debug(), class.escape_debug())
+    format!("layer `{}` ({})", name.plain(), class.plain())
 }
 
 /// Whether all that a call reads was appended.
@@ -370,8 +371,8 @@ fn operand(argument: &Value, calls: &Calls<'_>, found: &mut Vec<Operand>) -> Res
                 found.push(Operand::Layer(id));
                 Ok(())
             }
-            Some(_) => Err(format!("reads the model `{}` of several outputs", name.escape_debug())),
-            None => Err(format!("reads `{}`, which is no layer", name.escape_debug())),
+            Some(_) => Err(format!("reads the model `{}` of several outputs", name.plain())),
+            None => Err(format!("reads `{}`, which is no layer", name.plain())),
         };
     }
     if let Some(numbers) = constant(argument) {
@@ -432,8 +433,7 @@ fn constant(value: &Value) -> Option<Vec<f32>> {
 fn tensors(value: &Value, calls: &Calls<'_>, found: &mut Vec<usize>) -> Result<(), String> {
     if let Some((name, number)) = reference(value) {
         let ids = results(name, number, calls);
-        let ids =
-            ids.ok_or_else(|| format!("gives back `{}`, which is no layer", name.escape_debug()))?;
+        let ids = ids.ok_or_else(|| format!("gives back `{}`, which is no layer", name.plain()))?;
         found.extend(ids);
         return Ok(());
     }

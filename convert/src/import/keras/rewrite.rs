@@ -7,6 +7,7 @@ use super::config::{Converter, DEFAULT_SIDE, activation};
 use super::network::{Layer, Network, Operand};
 use crate::onnx_proto as proto;
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use proto::Attribute;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -398,7 +399,7 @@ impl Writer<'_> {
                     other => {
                         let what = format!(
                             "the function {} is not read; {}",
-                            other.escape_debug(),
+                            other.plain(),
                             super::EXPORT
                         );
                         return Err(layer.misfit(&what));
@@ -523,7 +524,7 @@ impl Writer<'_> {
                 let other = other.map_or_else(|| setting.to_string(), str::to_owned);
                 let what = format!(
                     "the activation {} is not read; relu, softmax and linear are",
-                    other.escape_debug()
+                    other.plain()
                 );
                 return Err(layer.misfit(&what));
             }
@@ -829,7 +830,7 @@ fn window(layer: &Layer, is_pool: bool) -> Result<Vec<Attribute>, String> {
     let rule = match padding.to_ascii_lowercase().as_str() {
         "same" => "SAME_UPPER",
         "valid" => "VALID",
-        other => return Err(layer.misfit(&format!("padding {}", other.escape_debug()))),
+        other => return Err(layer.misfit(&format!("padding {}", other.plain()))),
     };
     let strides = strides.unwrap_or(if is_pool { kernel_size } else { [1; 2] });
     let rule = Attribute { name: "auto_pad".into(), s: rule.into(), ..Default::default() };

@@ -170,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.onnx");
         for channels in [Channels::Rgb, Channels::Bgr] {
-            let hints = Hints { channels, ..Hints::default() };
+            let hints = Hints { channels: Some(channels), ..Hints::default() };
             let mut model = model(&path, &hints);
             for quantize in [Quantize::None, Quantize::Int8] {
                 let check = compared(&model, quantize).unwrap();

@@ -247,15 +247,16 @@ def torch_forms():
         net.apply(ao.disable_observer)
         return net.eval()
 
-    def see(name, net, kind="logits", names=None, **options):
+    def see(name, net, kind="logits", names=None, floats=None, **options):
         if WANTED in name:
             with torch.no_grad():
                 path, x = export(net, **options), pictures(12)[4:]
                 rounded = net(x)
-                net.apply(ao.disable_fake_quant)
+                if floats is None:
+                    floats = net.apply(ao.disable_fake_quant)
                 # Some of these networks are so far from their own floats that rounding a sum once
                 # instead of twice makes a difference.
-                own = float((net(x) - rounded).abs().max() / rounded.abs().max())
+                own = float((floats(x) - rounded).abs().max() / rounded.abs().max())
                 see_onnx(name, path, kind, names, tolerance=max(0.05, 1.5 * own))
 
     def eager(backend, tail=None, fused=True, **options):
@@ -280,7 +281,7 @@ def torch_forms():
         net = torch_net(tail=tail, **options)
         return learned(prepare_qat_fx(net.train(), mapping, (pictures(1),)))
 
-    def after_training(backend, convert=True, **options):
+    def after_training(backend, **options):
         from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
         torch.backends.quantized.engine = backend
         net = prepare_fx(torch_net(**options), ao.get_default_qconfig_mapping(backend), (pictures(1),))
@@ -289,9 +290,10 @@ def torch_forms():
 
     softmax = lambda y: torch.softmax(y, 1)
     for backend in ["x86", "qnnpack"]:
-        see(f"converted {backend}", after_training(backend), opset_version=13)
-        see(f"converted {backend}, mlp", after_training(backend, head="mlp"), opset_version=17)
-        see(f"converted {backend}, softmax", after_training(backend, tail=softmax), "softmax", opset_version=13)
+        for word, kind, options in [("linear", "logits", {}), ("mlp", "logits", {"head": "mlp"}),
+                                    ("softmax", "softmax", {"tail": softmax})]:
+            see(f"converted {backend}, {word}", after_training(backend, **options), kind,
+                floats=torch_net(**options), opset_version=13)
     for backend in ["x86", "qnnpack", "fbgemm"]:
         for opset in [13, 17]:
             see(f"eager QAT {backend}, opset {opset}", eager(backend), opset_version=opset)

@@ -255,9 +255,9 @@ def torch_forms():
                 if floats is None:
                     floats = net.apply(ao.disable_fake_quant)
                 # Some of these networks are so far from their own floats that rounding a sum once
-                # instead of twice makes a difference.
+                # instead of twice makes a difference: both are as far from them.
                 own = float((floats(x) - rounded).abs().max() / rounded.abs().max())
-                see_onnx(name, path, kind, names, tolerance=max(0.05, 1.5 * own))
+                see_onnx(name, path, kind, names, tolerance=max(0.05, 2 * own))
 
     def eager(backend, tail=None, fused=True, **options):
         net = torch_net(tail=tail, **options)

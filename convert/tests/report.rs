@@ -193,3 +193,18 @@ fn inspected_layers_can_be_computed_in_floats() {
     assert_eq!(floats.split_whitespace().next(), Some(number), "{table}");
     assert!(floats.contains("in floats"), "{floats}");
 }
+
+/// Both are wrong; what is asked of the layers is found out after converting.
+#[test]
+fn a_missing_folder_is_noticed_before_converting() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_convert"))
+        .arg(model())
+        .args(["--eval", "nosuch", "--float-layers", "none", "-o", "m.edge"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("nosuch: No such file") && !said.contains("layer"), "{said}");
+}

@@ -128,19 +128,31 @@ pub fn evaluate(
 mod tests {
     use super::*;
 
+    fn evaluation(pictures: usize, accuracy: f64) -> Evaluation {
+        Evaluation {
+            pictures,
+            loss: 0.0,
+            accuracy,
+            top_k: 1,
+            top_k_accuracy: accuracy,
+            confusion: Vec::new(),
+            ece: 0.0,
+            answers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn places_are_counted_where_they_say_more() {
+        let one = evaluation(200, 0.925);
+        assert_eq!(one.summary(), "accuracy 92.50 %");
+        let five = Evaluation { top_k: 5, top_k_accuracy: 1.0, ..one };
+        assert_eq!(five.summary(), "accuracy 92.50 %, top-5 100.00 %");
+    }
+
     #[test]
     fn few_pictures_tell_little() {
         let interval = |pictures, accuracy| {
-            let m = Evaluation {
-                pictures,
-                loss: 0.0,
-                accuracy,
-                top_k: 1,
-                top_k_accuracy: accuracy,
-                confusion: Vec::new(),
-                ece: 0.0,
-                answers: Vec::new(),
-            };
+            let m = evaluation(pictures, accuracy);
             m.interval().map(|share| (share * 1000.0).round() / 10.0)
         };
         // 185 of 200, as statsmodels' proportion_confint(method="wilson") has it.

@@ -7,10 +7,11 @@
 use super::State;
 use super::state::StateError;
 use convert::progress::duration;
+use core::time::Duration;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Start of the hidden files' names, as that of files that are being written.
 const PREFIX: &str = ".writing-";

@@ -258,7 +258,7 @@ def keras_and_tensorflow():
     net.export(str(file), format="onnx", verbose=False)
     tally.see("ONNX: Keras", outcome(file, x, want, "softmax", "none", 1e-3))
     net.save(folder / "cnn.keras")
-    tally.see("Keras: no ResNet", outcome(folder / "cnn.keras", x, want, "softmax", "none", 1e-3), names="ONNX")
+    tally.see("Keras: as .keras", outcome(folder / "cnn.keras", x, want, "softmax", "none", 1e-3))
 
     def block(x, width, stride):
         y = layers.Conv2D(width, 3, stride, padding="same")(x)

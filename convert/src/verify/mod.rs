@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | the f32 network in the runtime | tract, on the exported ONNX | 10⁻⁴ of a layer's largest number |
 //! | fp16 and bf16 | tract, with the same weights | what their arithmetic costs on some CPUs |
-//! | int8 in the runtime | the formulas ([`mod@reference`]) | nothing |
+//! | int8 in the runtime | the formulas (`reference`) | nothing |
 //! | int8 in the runtime | tract's integers, on [`crate::emit::onnx::Form::Integer`] | one step |
 //! | layers in floats of an int8 network | tract, with the same f16 weights | as fp16 |
 //! | the whole network | tract, on the ONNX file that it was read from | 10⁻³ of the largest score |

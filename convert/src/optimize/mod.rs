@@ -5,12 +5,10 @@
 mod dead;
 mod fold;
 mod fuse;
-mod lower;
 
 pub use dead::remove_dead;
 pub use fold::fold_batch_norm;
 pub use fuse::fuse;
-pub use lower::{lower_clamps, lower_sums};
 
 use crate::graph::Graph;
 
@@ -18,10 +16,6 @@ use crate::graph::Graph;
 pub fn optimize(graph: &mut Graph) {
     fold_batch_norm(graph);
     fuse(graph);
-    lower_sums(graph);
-    // A sum that became a convolution can be clamped.
-    fuse(graph);
-    lower_clamps(graph);
     remove_dead(graph);
 }
 

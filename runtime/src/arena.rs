@@ -59,6 +59,7 @@ impl<const N: usize> Arena<N> {
     /// Cores without atomic swaps, such as the Cortex-M0, lack it: there
     /// `cortex_m::singleton!(: Arena<N> = Arena::new())` or `static_cell` lends the arena.
     #[cfg(target_has_atomic = "8")]
+    #[expect(clippy::mut_from_ref, reason = "lent once, as a flag makes sure")]
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
         if self.is_taken.swap(true, Ordering::AcqRel) {
             return None;

@@ -77,7 +77,10 @@ pub(super) fn folder(dir: &Path) -> Option<String> {
         paths.sort();
         paths.into_iter().find(|p| p.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)))
     };
-    if has("saved_model.pb") {
+    if has("model.weights.h5") {
+        // It is told what it lacks as a preset.
+        None
+    } else if has("saved_model.pb") {
         Some(saved_model(dir))
     } else if has("Manifest.json") && has("Data") {
         Some(core_ml())

@@ -265,7 +265,7 @@ fn presets_say_what_does_not_fit() {
     }
     let alone = load(&preset("v1_basic").join("model.weights.h5"), Head::Required);
     let text = alone.unwrap_err().to_string();
-    assert!(text.contains("name the folder of the preset"), "{text}");
+    assert!(text.contains("name the folder of a KerasHub preset"), "{text}");
     let text = error(&|name, bytes| (name != "config.json").then_some(bytes));
     assert!(text.contains("without config.json"), "{text}");
 }

@@ -3,10 +3,10 @@
 //! All processes hold the same network. A step is that of one process with the whole batch, but
 //! for rounding: batch statistics ([`statistics`]) and gradients are summed over all processes,
 //! in the order of their numbers, so that all get the same bits and repeated runs, too. Process
-//! 0 alone prints and writes; what it read from files the others receive ([`from_first`]).
+//! 0 alone prints and writes; what it read from files the others receive (`from_first`).
 //!
 //! [`Processes`] is what training knows of the others; `mpi` (feature `mpi`) implements it,
-//! [`Alone`] stands for a single process. A process that fails ends all of them ([`run`]), for
+//! [`Alone`] stands for a single process. A process that fails ends all of them (`run`), for
 //! the others wait for its numbers.
 
 #[cfg(feature = "mpi")]
@@ -70,7 +70,7 @@ impl Processes for Alone {
 
 static WORLD: OnceLock<Box<dyn Processes>> = OnceLock::new();
 
-/// The processes of this run: [`Alone`] unless [`run`] found others.
+/// The processes of this run: [`Alone`] unless `run` found others.
 pub fn world() -> &'static dyn Processes {
     WORLD.get().map_or(&Alone, |world| &**world)
 }

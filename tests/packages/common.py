@@ -11,11 +11,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 
 
-def run(*args):
-    """The standard output of a command, which must succeed."""
-    return subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True).stdout
-
-
 def convert(model, output, *options):
     """Why `convert` refuses a model; nothing where it takes it."""
     command = [str(a) for a in (BIN / "convert", model, "-o", output, *options)]
@@ -35,7 +30,7 @@ def picture_logits(edge, *picture):
     return np.array(json.loads(run(BIN / "edge-classify", "--model", edge, "--logits", *picture))["logits"])
 
 
-def randomize(layers, random):
+def randomize_keras(layers, random):
     """Gives Keras' batch-norms statistics as after training: near those of real activations, and scales of their own."""
     ranges = {"gamma": (0.5, 1.5), "beta": (-0.3, 0.3), "moving_mean": (-0.3, 0.3), "moving_variance": (0.5, 1.5)}
     for layer in layers:
@@ -43,7 +38,7 @@ def randomize(layers, random):
             weight = getattr(layer, name)
             if weight is not None:
                 weight.assign(random.uniform(low, high, weight.shape))
-        randomize(getattr(layer, "layers", []), random)
+        randomize_keras(getattr(layer, "layers", []), random)
 
 
 def log_softmax(scores):

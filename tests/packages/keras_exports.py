@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
 import tensorflow as tf
-from common import BIN, log_softmax, randomize, run, tensor_logits
+from common import BIN, log_softmax, randomize_keras, run, tensor_logits
 
 random = np.random.default_rng(3)
 tf.keras.utils.set_random_seed(3)
@@ -25,7 +25,7 @@ tf.keras.utils.set_random_seed(3)
 failed = False
 for name in ["ResNet50", "ResNet50V2"]:
     model = getattr(tf.keras.applications, name)(weights=None, input_shape=(64, 64, 3), classes=10)
-    randomize(model.layers, random)
+    randomize_keras(model.layers, random)
     x = random.uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
     want = np.log(np.concatenate([model(picture[None]) for picture in x]))
     with tempfile.TemporaryDirectory() as folder:

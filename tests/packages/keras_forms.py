@@ -19,7 +19,7 @@ import keras
 import keras_hub
 import numpy as np
 import tf_keras
-from common import convert, log_softmax, picture_logits, randomize, tensor_logits
+from common import convert, log_softmax, picture_logits, randomize_keras, tensor_logits
 from keras import layers as L
 from PIL import Image
 
@@ -335,7 +335,7 @@ def check(name, build, ends, kinds, known, folder):
     keras.utils.set_random_seed(3)
     model = build()
     if "refused" not in known:
-        randomize(getattr(model, "layers", []), random)
+        randomize_keras(getattr(model, "layers", []), random)
     shape = [side or fixed for side, fixed in zip(model.input_shape[1:3], known.get("x", (0, 0)))] if "refused" not in known else [1, 1]
     pixels = np.arange(2 * shape[0] * shape[1] * 3).reshape(2, *shape, 3)
     x = ((pixels * 2654435761 >> 7) % 256).astype(np.float32)

@@ -19,8 +19,8 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from common import randomize
 from safetensors.torch import load_file
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -31,19 +31,6 @@ MODELS |= {f"timm {name}": lambda name=name: timm.create_model(name)
            for name in ["resnet18d", "resnet50d", "resnetv2_50"]}
 
 
-def randomize(net):
-    """Batch-norms as after training: statistics of a real pass, scales and shifts of their own."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-    net.train()
-    with torch.no_grad():
-        net(torch.randn(4, 3, 224, 224))
-    return net.eval()
-
-
 def run(*args):
     return subprocess.run([str(a) for a in args], check=True, capture_output=True, text=True).stdout
 
@@ -51,7 +38,7 @@ def run(*args):
 failed = False
 for label, make in MODELS.items():
     torch.manual_seed(0)
-    net = randomize(make())
+    net = randomize(make(), 224)
     x = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         want = net(x)[0].numpy()

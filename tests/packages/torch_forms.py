@@ -21,7 +21,7 @@ import timm
 import torch
 import torchvision
 import transformers
-from common import Tally, outcome
+from common import Tally, outcome, randomize
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -32,24 +32,11 @@ tally = Tally()
 wanted_parts = sys.argv[1:]
 
 
-def randomize(net, side=SIDE):
-    """Batch-norms as after training: statistics of a real pass, scales and shifts of their own."""
-    torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-            module.momentum = 1.0
-    net.train()
-    with torch.no_grad():
-        net(torch.randn(4, 3, side, side))
-    return net.eval()
-
-
 def case(name, make, save, *options, refusal=None, side=SIDE, forward=lambda net, x: net(x)):
     """`save(net, folder)` writes the network that `make()` makes, and returns what to convert."""
     if wanted_parts and not any(part in name for part in wanted_parts):
         return
+    torch.manual_seed(0)
     net = randomize(make(), side)
     x = torch.randn(2, 3, side, side)
     with torch.no_grad():

@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 const RED: Rgb<u8> = Rgb([255, 0, 0]);
@@ -569,23 +569,31 @@ fn bench_compares_with_what_is_installed() {
     }
 }
 
-/// The real program, for it only ends when it is killed.
+/// A picture of one color.
+fn save(folder: &Path, name: &str, color: Rgb<u8>) {
+    let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
+    fs::write(folder.join(name), picture).unwrap();
+}
+
+/// The real program, since it only ends when it is killed, and the folder below `dir` that it watches.
+fn watching(dir: &Path, options: [&str; 2]) -> (PathBuf, Child) {
+    let (model, folder) = (dir.join("corner.edge"), dir.join("camera"));
+    fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
+    fs::create_dir(&folder).unwrap();
+    save(&folder, "before.png", RED);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
+    program.arg("--model").arg(&model).arg("--watch").arg(&folder).arg("--json").args(options);
+    // Named, so that it is known when the folder is watched.
+    program.arg(folder.join("before.png"));
+    let child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    (folder, child)
+}
+
 #[test]
 fn watches_a_folder() {
     let dir = TempDir::new().unwrap();
-    let (model, folder) = (dir.path().join("corner.edge"), dir.path().join("camera"));
-    fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
-    fs::create_dir(&folder).unwrap();
-    let save = |name: &str, color| {
-        let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
-        fs::write(folder.join(name), picture).unwrap();
-    };
-    save("before.png", RED);
-    let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
-    program.arg("--model").arg(&model).arg("--watch").arg(&folder).args(["--json", "--top", "1"]);
-    let given = folder.join("before.png");
-    let mut child =
-        program.arg(given).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (folder, mut child) = watching(dir.path(), ["--top", "1"]);
+    let save = |name, color| save(&folder, name, color);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     let said = |item: &Value| {
@@ -615,19 +623,8 @@ fn watches_a_folder() {
 #[test]
 fn keeps_the_newest_of_a_folder() {
     let dir = TempDir::new().unwrap();
-    let (model, folder) = (dir.path().join("corner.edge"), dir.path().join("camera"));
-    fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
-    fs::create_dir(&folder).unwrap();
-    let save = |name: &str, color| {
-        let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
-        fs::write(folder.join(name), picture).unwrap();
-    };
-    save("before.png", RED);
-    let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
-    program.arg("--model").arg(&model).arg("--watch").arg(&folder).args(["--json", "--keep", "2"]);
-    // Named, so that it is known when the folder is watched.
-    program.arg(folder.join("before.png"));
-    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (folder, mut child) = watching(dir.path(), ["--keep", "2"]);
+    let save = |name, color| save(&folder, name, color);
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!(file_name(&next()), "before.png");

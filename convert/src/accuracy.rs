@@ -1,9 +1,9 @@
 //! Accuracy of a device file on labelled pictures, through the runtime.
 
-use crate::data::{DataError, Pictures};
-use crate::pipeline::normalize;
 use crate::quantize::set_input;
 use artifact::ArtifactError;
+use dataset::samples::normalize;
+use dataset::{DataError, Pictures};
 use runtime::{AlignedBuf, Model, Session, SessionError};
 
 /// What a model says of each picture.

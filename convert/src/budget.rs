@@ -1,8 +1,8 @@
 //! Whether a model fits a chip: which layer needs the most memory, and what would help.
 
-use crate::graph::{Graph, NodeOp};
 use crate::plan::MemoryPlan;
 use core::fmt;
+use network::graph::{Graph, NodeOp};
 
 /// What firmware takes beside the model: measured on emulated boards, rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,10 +142,11 @@ pub fn check_flash(
 #[cfg(test)]
 mod tests {
     use super::{Bytes, Firmware, check_flash, check_ram};
-    use crate::init::random_checkpoint;
-    use crate::model::FloatModel;
-    use crate::pipeline::{Options, Target, convert};
-    use crate::resnet::ResNetConfig;
+    use crate::pipeline::{Options, convert};
+    use crate::target::Target;
+    use network::init::random_checkpoint;
+    use network::model::FloatModel;
+    use network::resnet::ResNetConfig;
 
     #[test]
     fn sizes() {

@@ -1,13 +1,26 @@
 //! Tables that show what is in a model and what it costs.
 
-use crate::checkpoint::{Assumption, Checkpoint, Validation};
-use crate::init;
-use crate::model::FloatModel;
-use crate::resnet::ResNetConfig;
+use crate::optimize::optimize;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Op, Place, Shape};
 use core::fmt::Write;
+use network::checkpoint::{Assumption, Checkpoint, Tensor, Validation};
+use network::graph::Graph;
+use network::init::with_tensors;
+use network::model::FloatModel;
+use network::resnet::ResNetConfig;
+
+/// An architecture's optimized layers, of zeros.
+fn layers(config: ResNetConfig, side: u16) -> Option<Graph> {
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let zeros = vec![0.0; shape.iter().product()];
+        (name, Tensor::from_f32(&shape, &zeros))
+    };
+    let mut graph = Graph::from_checkpoint(&with_tensors(config, side, tensor)).ok()?;
+    optimize(&mut graph);
+    Some(graph)
+}
 
 fn shape(place: Place) -> String {
     let s = place.shape;
@@ -18,7 +31,7 @@ fn shape(place: Place) -> String {
 pub fn layer_names(artifact: &Artifact<'_>) -> Vec<String> {
     let meta = artifact.meta();
     let layers = ResNetConfig::by_name(meta.name, meta.label_count as usize)
-        .and_then(|config| init::layers(config, meta.input.shape.h));
+        .and_then(|config| layers(config, meta.input.shape.h));
     let mut nodes = layers.iter().flat_map(|graph| graph.nodes.iter().skip(1));
     let mut names = Vec::new();
     for op in artifact.ops() {

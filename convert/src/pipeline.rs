@@ -1,17 +1,16 @@
 //! Model → optimized graph → calibration → device file.
 
-use crate::checkpoint::Sample;
-use crate::data::fit;
+use crate::emit::edge::Attributes;
 use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
-use crate::graph::{Graph, GraphError, Node, NodeOp, ValueId};
-use crate::model::FloatModel;
 use crate::optimize::optimize;
 use crate::quantize::{
     Method, PostTraining, QuantizeError, Quantized, insert_casts, left_in_floats, quantize,
     without_quants,
 };
-use artifact::{PoolKind, Preprocess};
-use std::io::Cursor;
+use crate::target::Target;
+use artifact::PoolKind;
+use network::graph::{Graph, GraphError, Node, NodeOp, ValueId};
+use network::model::FloatModel;
 
 /// Number format of the device file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,26 +24,6 @@ pub enum Quantize {
     Bf16,
     /// f32.
     None,
-}
-
-/// Where the model will run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Target {
-    /// PC or Raspberry Pi: panels of 16 output channels.
-    #[default]
-    Host,
-    /// Microcontroller: panels of 4.
-    CortexM,
-}
-
-impl Target {
-    /// Panel width NR.
-    pub const fn nr(self) -> usize {
-        match self {
-            Self::Host => 16,
-            Self::CortexM => 4,
-        }
-    }
 }
 
 /// What to make of a model.
@@ -115,56 +94,6 @@ pub enum ConvertError {
     /// The file cannot be written.
     #[error(transparent)]
     Emit(#[from] EmitError),
-    /// A stored calibration sample is not a picture of the model's size.
-    #[error(
-        "calibration sample {index} in the checkpoint is damaged ({what}); pass --calibration DIR"
-    )]
-    Sample {
-        /// Index of the sample.
-        index: usize,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-/// `x · scale + offset` of a picture's bytes, NHWC.
-pub fn normalize(pixels: &[u8], p: &Preprocess) -> Vec<f32> {
-    let channels = (0..p.channels()).cycle();
-    pixels.iter().zip(channels).map(|(v, c)| f32::from(*v) * p.scale[c] + p.offset[c]).collect()
-}
-
-/// Bytes of a normalized picture, the inverse of [`normalize`].
-pub fn denormalize(picture: &[f32], p: &Preprocess) -> Vec<u8> {
-    let channels = (0..p.channels()).cycle();
-    let byte = |(v, c): (&f32, usize)| ((v - p.offset[c]) / p.scale[c]).round() as u8;
-    picture.iter().zip(channels).map(byte).collect()
-}
-
-/// The calibration inputs stored in a checkpoint, normalized.
-///
-/// # Errors
-/// A sample that cannot be decoded or has another size.
-pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>>, ConvertError> {
-    let decode = |(index, sample): (usize, &Sample)| {
-        let pixels = sample_pixels(sample, p);
-        Ok(normalize(&pixels.map_err(|what| ConvertError::Sample { index, what })?, p))
-    };
-    samples.iter().enumerate().map(decode).collect()
-}
-
-/// The pixels of a stored picture, `[p.height, p.width, p.channels()]`.
-///
-/// # Errors
-/// A sample that cannot be decoded or has another size.
-pub(crate) fn sample_pixels(sample: &Sample, p: &Preprocess) -> Result<Vec<u8>, String> {
-    let picture = picture::decode(Cursor::new(&sample.png)).map_err(|e| e.to_string())?;
-    let view = picture.view().map_err(|e| e.to_string())?;
-    let (found, wanted) = ((view.width(), view.height()), (p.width.into(), p.height.into()));
-    if found != wanted {
-        return Err(format!("size {found:?}, expected {wanted:?}"));
-    }
-    // Of the right size already, so only the pixels' order is settled here.
-    fit(view, p).map_err(|e| e.to_string())
 }
 
 /// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized
@@ -198,8 +127,8 @@ pub fn convert(
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);
-    let attributes = model.attributes(options.target, options.winograd());
-    let host = model.attributes(Target::Host, false);
+    let attributes = Attributes::of(&model, options.target, options.winograd());
+    let host = Attributes::of(&model, Target::Host, false);
     let mut float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
     let emitted = match options.quantize {
@@ -254,8 +183,68 @@ pub fn with_floats(
     let chosen: Vec<bool> = (0..graph.nodes.len()).map(|id| floats.contains(&id)).collect();
     let int8 = int8.with_floats(graph, &chosen);
     let graph = insert_casts(&without_quants(graph, &chosen), &chosen).graph;
-    let float = to_edge(&graph, Format::F32, &model.attributes(Target::Host, false))?;
-    let attributes = model.attributes(options.target, options.winograd());
+    let float = to_edge(&graph, Format::F32, &Attributes::of(&model, Target::Host, false))?;
+    let attributes = Attributes::of(&model, options.target, options.winograd());
     let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;
     Ok(Converted { emitted, graph, float, int8: Some(int8), quantize: Quantize::Int8 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataset::samples::stored_samples;
+    use network::init::random_checkpoint;
+    use network::resnet::ResNetConfig;
+    use runtime::{AlignedBuf, Model, Session};
+
+    fn logits(name: &str, channels: usize, seed: u64, quantize: Quantize) -> Vec<f32> {
+        let config = ResNetConfig { channels, ..ResNetConfig::named(name, 5).unwrap() };
+        let checkpoint = random_checkpoint(config, 32, seed).unwrap();
+        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+        let options = Options { quantize, method: Method::Mse, ..Options::default() };
+        let converted = convert(
+            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
+            &samples,
+            options,
+            |_, _| (),
+        )
+        .unwrap();
+        let file = AlignedBuf::from_slice(&converted.emitted.bytes);
+        let model = Model::new(&file).unwrap();
+        let mut arena = AlignedBuf::zeroed(model.arena_len());
+        let mut session = Session::new(&model, &mut arena).unwrap();
+        let mut input = session.input_mut();
+        samples[0].iter().enumerate().for_each(|(i, v)| input.set(i, *v));
+        session.run().iter().collect()
+    }
+
+    #[test]
+    fn random_models_convert_and_answer() {
+        for (name, channels) in
+            [("resnet_8_cifar", 3), ("resnet_8_cifar", 1), ("resnet_v2_50", 3), ("resnet_vd_18", 3)]
+        {
+            let float = logits(name, channels, 1, Quantize::None);
+            let scale = float.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            assert!(scale > 0.1 && scale < 100.0, "{name}: {float:?}");
+            let int8 = logits(name, channels, 1, Quantize::Int8);
+            for (f, q) in float.iter().zip(&int8) {
+                assert!((f - q).abs() < 0.2 * scale, "{name}: {float:?} and {int8:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let of = |seed| logits("resnet_8_cifar", 3, seed, Quantize::None);
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+    }
+
+    #[test]
+    fn impossible_models_are_refused() {
+        let unknown = ResNetConfig::named("resnet_9000", 10).unwrap_err();
+        assert!(unknown.contains("resnet_9000") && unknown.contains("resnet_50"), "{unknown}");
+        let none = random_checkpoint(ResNetConfig::named("resnet_18", 0).unwrap(), 224, 0);
+        assert!(none.is_err());
+    }
 }

@@ -5,8 +5,8 @@
 mod counting;
 
 use artifact::Preprocess;
-use convert::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
-use convert::resnet::ResNetConfig;
+use network::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
+use network::resnet::ResNetConfig;
 
 const PATH: &str = "models/forged.mpk";
 

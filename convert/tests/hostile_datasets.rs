@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use artifact::Preprocess;
-use convert::data::{CacheSize, Dataset, ReadOptions};
+use dataset::{CacheSize, Dataset, ReadOptions};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;

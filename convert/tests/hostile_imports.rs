@@ -4,8 +4,8 @@
 
 mod counting;
 
-use convert::import::{Head, Hints, Imported, open_any};
 use std::path::{Path, PathBuf};
+use zoo::{Head, Hints, Imported, open_any};
 
 /// One file of each kind, small enough to be read some hundred times.
 const FILES: [&str; 7] = [

@@ -3,18 +3,18 @@
 
 mod server;
 
-use convert::checkpoint::Checkpoint;
-use convert::hub::{Authorization, Hub, Service};
-use convert::import::{Head, load, open_from};
-use convert::progress::Progress;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use hub::{Authorization, Hub, Service};
+use network::checkpoint::Checkpoint;
+use page::progress::Progress;
 use server::{COMMIT, Reply, Request, Server, hash, huggingface};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+use zoo::{Head, load, open_from};
 
 type Files = BTreeMap<String, Vec<u8>>;
 

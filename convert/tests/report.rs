@@ -2,13 +2,16 @@
 //! holds what its JSON holds; `--max-drop` keeps what loses too much from being written.
 
 use artifact::{Artifact, Dtype};
-use convert::checkpoint::Checkpoint;
 use convert::cli::run;
+use convert::emit::edge::Attributes;
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
-use convert::model::FloatModel;
-use convert::pipeline::{Options, Target, convert, stored_samples};
+use convert::pipeline::{Options, convert};
 use convert::quantize::{Method, measure};
+use convert::target::Target;
+use dataset::samples::stored_samples;
+use network::checkpoint::Checkpoint;
+use network::model::FloatModel;
 use std::path::{Path, PathBuf};
 
 fn model() -> PathBuf {
@@ -23,7 +26,7 @@ fn a_spoiled_layer_loses_most() {
     let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
     let options = Options { method: Method::Mse, ..Options::default() };
     let converted = convert(&model, &pictures, options, |_, _| ()).unwrap();
-    let attributes = model.attributes(Target::Host, false);
+    let attributes = Attributes::of(&model, Target::Host, false);
     let sound = converted.int8.as_ref().unwrap();
     let measured = |quants: Option<(usize, f32)>| {
         let mut int8 = sound.clone();

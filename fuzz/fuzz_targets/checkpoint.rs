@@ -1,7 +1,7 @@
 //! Any bytes as an `.mpk` checkpoint: refused, or consistent.
 #![no_main]
 
-use convert::checkpoint::Checkpoint;
+use network::checkpoint::Checkpoint;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

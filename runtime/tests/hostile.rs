@@ -1,6 +1,6 @@
 //! Forged models: what the reader accepts, every instruction set runs without a panic.
 
-#[path = "../../artifact/tests/small_model/mod.rs"]
+#[path = "../../crates/artifact/tests/small_model/mod.rs"]
 mod small_model;
 
 use artifact::layout::{ALIGN, ConvPlane};

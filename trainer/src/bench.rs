@@ -4,17 +4,17 @@
 //! momentum; pictures are neither read nor augmented. Every step learns the same made-up batch,
 //! so the loss must fall; where it does not, something is wrong and no time is reported.
 
-use crate::accel::{self, Precision};
 use crate::memory::peak_mb;
 use crate::options::{Backend, Machine, architecture, check_size};
 use crate::resnet::{Init, ResNet};
 use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
+use accel::Precision;
 use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
-use convert::random::{Rng, fnv1a};
-use convert::resnet::ResNetConfig;
 use core::fmt::{Display, Formatter};
+use network::random::{Rng, fnv1a};
+use network::resnet::ResNetConfig;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 8)]
     steps: usize,
     /// Numbers that it computes with.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    #[arg(long, value_parser = crate::options::precision(), default_value_t = Precision::F32)]
     precision: Precision,
     /// Use the backend's own operators only, to compare with.
     #[arg(long)]
@@ -129,7 +129,7 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         accel::disable();
     }
     let device = args.machine.device()?;
-    accel::check_precision(args.precision, &device)?;
+    crate::options::check_precision(args.precision, &device)?;
     let mut ms = measure(&config, args, size, &device)?;
     ms.sort_by(f64::total_cmp);
     let step_ms = StepMs { median: ms[ms.len() / 2], min: ms[0] };

@@ -7,13 +7,14 @@ use anyhow::Context;
 use artifact::text::AsPlain;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
-use convert::checkpoint::Checkpoint;
-use convert::cli::describe;
-use convert::import::{Head, imagenet};
+use network::checkpoint::Checkpoint;
+use network::imagenet;
+use page::terminal::describe;
 use runtime::classify::{Score, top_k};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use zoo::Head;
 
 /// Most classes printed for a picture.
 pub(crate) const MAX_TOP: usize = 100;

@@ -14,17 +14,17 @@ use anyhow::{Context, bail};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use convert::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
-use convert::data::{Measured, Watch};
-use convert::import::Head;
-use convert::progress::Counter;
-use convert::resnet::{ResNetConfig, default_preprocess};
 use core::sync::atomic::{AtomicBool, Ordering};
+use dataset::{Measured, Watch};
+use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
+use network::resnet::{ResNetConfig, default_preprocess};
+use page::progress::Counter;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use zoo::Head;
 
 /// ResNet-20 for CIFAR-10's ten classes, which fine-tuning starts from by default.
 static BUILTIN: &[u8] = include_bytes!("../../models/resnet_20_cifar10.mpk");

@@ -1,9 +1,9 @@
 //! The options that `train` and `finetune` share, and the recipes behind their defaults.
 
-use crate::accel::Precision;
 use crate::data::augment::Augment;
 use crate::resnet::InitRule;
 use crate::train::{Average, Clip, OptimizerConfig, Recipe, Rule};
+use accel::Precision;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -104,7 +104,7 @@ pub(crate) struct Learning {
     #[arg(long)]
     pub(crate) hold_epochs: Option<f64>,
     /// Numbers that training computes with; weights and measuring stay in f32.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    #[arg(long, value_parser = crate::options::precision(), default_value_t = Precision::F32)]
     pub(crate) precision: Precision,
     /// Random changes of training pictures: none, light, strong, kerashub-guide, or a list
     /// such as `flip,crop=0.5,rotate=15,color=0.3,mixup=0.2`; a wrong name lists all.

@@ -7,7 +7,6 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`accel`] | fast convolution and batch-norm for Burn's Flex backend |
 //! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
 //! | [`distributed`] | several processes that train together |
@@ -20,7 +19,6 @@
 //! | `cuda`, `vulkan`, `wgpu` | `--backend` of the same name: Burn's on GPUs, with its own operators |
 //! | `mpi` | training in several processes, started by `mpirun` |
 
-pub mod accel;
 mod bench;
 mod classify;
 mod cli;

@@ -1,21 +1,23 @@
 //! Options that several commands share.
 
 use crate::distributed::world;
+use accel::Precision;
 use anyhow::{anyhow, bail, ensure};
 use burn::tensor::Device;
 #[cfg(any(feature = "vulkan", feature = "wgpu"))]
 use burn::tensor::DeviceKind;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use convert::checkpoint::{Assumption, Checkpoint};
-use convert::import::{self, Head};
-use convert::resnet::ResNetConfig;
 use core::fmt::{Display, Formatter};
+use network::checkpoint::{Assumption, Checkpoint};
+use network::resnet::ResNetConfig;
 use serde::Serialize;
 use std::path::Path;
+use zoo::Head;
 
 /// Opens the model that a command works on. What its file does not tell is said on the standard error.
 pub(crate) fn open_model(path: &Path, head: Head) -> anyhow::Result<Checkpoint> {
-    let checkpoint = import::open(path, head)?;
+    let checkpoint = zoo::open(path, head)?;
     if let Some(line) = Assumption::line(&checkpoint.assumed) {
         let path = path.display();
         eprintln!("{path}: {line} to `convert {path} -o net.mpk`, which makes a checkpoint of it");
@@ -114,6 +116,31 @@ pub(crate) fn check_size(side: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Names of [`Precision`]s.
+pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
+    let f32 = PossibleValue::new("f32").help("24 bits of precision");
+    let bf16 = PossibleValue::new("bf16").help(
+        "8 bits of precision and half the memory; fast where the processor multiplies them \
+         (AVX-512 BF16)",
+    );
+    PossibleValuesParser::new([f32, bf16]).map(|name| match name.as_str() {
+        "bf16" => Precision::Bf16,
+        _ => Precision::F32,
+    })
+}
+
+/// Checks that maps of this precision can be on the device.
+///
+/// # Errors
+/// bf16 where there are no fast maps, with what to do.
+pub(crate) fn check_precision(precision: Precision, device: &Device) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        precision == Precision::F32 || accel::supports(device),
+        "--precision {precision} needs the fast operators of --backend flex; pass --precision f32"
+    );
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +150,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for (file, said) in [
             ("models/resnet_8_cifar10.edge", "already converted: edge-classify --model runs it"),
-            ("picture/tests/fixtures/420.jpg", "a picture, where a model is wanted"),
+            ("crates/picture/tests/fixtures/420.jpg", "a picture, where a model is wanted"),
             ("tests/fixtures/tflite/int8.tflite", "cannot be trained further"),
         ] {
             let error = open_model(&root.join(file), Head::Optional).unwrap_err().to_string();

@@ -47,10 +47,10 @@ fn prints_one_line_of_what_it_measured() {
     assert!(line.starts_with("resnet_8_cifar at 16x16, batch 2: "), "{line}");
     assert!(line.contains(" of 1 on 1 thread(s) with flex in f32"), "{line}");
 
-    assert!(trainer::accel::supports(&Device::flex()));
+    assert!(accel::supports(&Device::flex()));
     expected["stock"] = true.into();
     assert_eq!(settings(&["--stock"]), expected);
-    assert!(!trainer::accel::supports(&Device::flex()));
+    assert!(!accel::supports(&Device::flex()));
 }
 
 #[cfg(feature = "ndarray")]

@@ -1,11 +1,11 @@
 //! Learning curves of the fast operators are those of Burn's own.
 
+use accel::Precision;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
-use convert::resnet::ResNetConfig;
+use network::resnet::ResNetConfig;
 use std::path::Path;
 use std::sync::Arc;
-use trainer::accel::{self, Precision};
 use trainer::data::{Batches, CacheSize, Dataset, Loading, Order, ReadOptions, Share};
 use trainer::resnet::{Init, ResNet};
 use trainer::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};

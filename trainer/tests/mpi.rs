@@ -3,8 +3,8 @@
 
 mod pictures;
 
-use convert::checkpoint::EpochRecord;
 use core::time::Duration;
+use network::checkpoint::EpochRecord;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

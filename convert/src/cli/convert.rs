@@ -6,18 +6,13 @@ use super::source::{
 use super::{check_ending, ends_in, show, show_progress};
 use crate::accuracy::{Predictions, predict};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
-use crate::checkpoint::write_atomic;
-use crate::data::{self, CacheSize};
+use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
-use crate::emit::keras::to_preset;
 use crate::emit::onnx::{Form, to_onnx};
-use crate::emit::torch::to_safetensors;
-use crate::graph::NodeOp;
 use crate::inspect::edge_table;
-use crate::model::FloatModel;
-use crate::pipeline::{Converted, Options, Quantize, Target, convert, with_floats};
-use crate::progress::Counter;
+use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
+use crate::target::Target;
 #[cfg(feature = "verify")]
 use crate::verify::{Check, source, verify};
 use anyhow::{Context, Result, bail};
@@ -25,8 +20,15 @@ use artifact::Artifact;
 use artifact::text::AsPlain;
 use clap::{Args, ValueEnum};
 use core::cell::OnceCell;
+use dataset::CacheSize;
+use network::checkpoint::write_atomic;
+use network::graph::NodeOp;
+use network::model::FloatModel;
+use page::progress::Counter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use zoo::keras::to_preset;
+use zoo::torch::to_safetensors;
 
 #[derive(Debug, Args)]
 pub(super) struct ConvertArgs {
@@ -312,7 +314,7 @@ fn is_verified(
     }
     let stored;
     let pictures = if pictures.is_empty() {
-        stored = crate::pipeline::stored_samples(&model.samples, &model.preprocess)?;
+        stored = dataset::samples::stored_samples(&model.samples, &model.preprocess)?;
         &stored
     } else {
         pictures
@@ -384,7 +386,7 @@ fn write_onnx(
 
 /// Labelled pictures to measure on.
 struct Labelled {
-    data: data::Labelled,
+    data: dataset::Labelled,
     /// What the float network says of them, once it was asked.
     float: OnceCell<Predictions>,
 }
@@ -393,7 +395,7 @@ impl Labelled {
     fn read(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Self> {
         let counter = Counter::new("reading pictures");
         let watch = |done, total| counter.show(done, total);
-        let data = data::Labelled::read(dir, &model.measured(), None, CacheSize::Auto, &watch)?;
+        let data = dataset::Labelled::read(dir, &model.into(), None, CacheSize::Auto, &watch)?;
         drop(counter);
         for note in &data.notes {
             writeln!(out, "{}", note.plain())?;
@@ -457,7 +459,7 @@ fn lose_less(
 ) -> Result<Option<(Converted, Accuracy)>> {
     /// As many layers more each time.
     const GROWTH: f64 = 1.5;
-    let attributes = model.attributes(Target::Host, false);
+    let attributes = Attributes::of(&model, Target::Host, false);
     if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
         let progress = |done, total| show("trying layers in int8", done, total);
         let layers = sensitivity(
@@ -521,7 +523,7 @@ fn name_losers(
     const PICTURES: usize = 32;
     let (Some(int8), [_, ..]) = (&converted.int8, pictures) else { return Ok(()) };
     let pictures = &pictures[..pictures.len().min(PICTURES)];
-    let attributes = model.attributes(Target::Host, false);
+    let attributes = Attributes::of(&model, Target::Host, false);
     let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
     for layer in worst(&measured) {
         let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));

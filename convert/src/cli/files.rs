@@ -1,11 +1,7 @@
 //! What is done with single files: looking into them, making, signing and upgrading them.
 
 use super::check_ending;
-use crate::checkpoint::{self, Checkpoint, write_atomic};
-use crate::import::{self, Head, Hints, Imported};
-use crate::init::random_checkpoint;
 use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
-use crate::resnet::ResNetConfig;
 use anyhow::{Context, Result};
 use artifact::Artifact;
 use artifact::header::VERSION;
@@ -13,8 +9,12 @@ use artifact::writer::rewrite;
 use clap::Args;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
+use network::checkpoint::{self, Checkpoint, write_atomic};
+use network::init::random_checkpoint;
+use network::resnet::ResNetConfig;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use zoo::{Head, Hints, Imported};
 
 #[derive(Debug, Args)]
 pub(super) struct InitArgs {
@@ -128,7 +128,7 @@ pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         write!(out, "{}", edge_table(&artifact, &names))?;
     } else {
-        let table = match import::open_any(path, Head::Optional, hints)? {
+        let table = match zoo::open_any(path, Head::Optional, hints)? {
             Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),
             Imported::Graph(model) => graph_table(&model),
         };

@@ -5,17 +5,17 @@ mod files;
 mod report;
 mod source;
 
-use crate::import::Hints;
-use crate::page::command_line;
-use crate::terminal::print_error;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
+use page::command_line;
+use page::terminal::{describe, print_error};
 use report::{ReportArgs, report};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use zoo::Hints;
 
 /// Turns trained models into device files.
 #[derive(Debug, Parser)]
@@ -85,18 +85,6 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
     }
 }
 
-/// An error and its causes in one line, each said once: the texts of many errors hold those of
-/// their causes already.
-pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 fn ends_in(path: &Path, ending: &str) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
 }
@@ -129,8 +117,7 @@ fn show_progress(done: usize, total: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{check_ending, describe, run};
-    use anyhow::{Context, anyhow};
+    use super::{check_ending, run};
     use std::path::Path;
 
     #[test]
@@ -153,13 +140,5 @@ mod tests {
             );
             assert!(!output.exists());
         }
-    }
-
-    #[test]
-    fn causes_are_said_once() {
-        let error = Err::<(), _>(anyhow!("no such file")).context("m.mpk: no such file");
-        assert_eq!(describe(&error.unwrap_err()), "m.mpk: no such file");
-        let error = Err::<(), _>(anyhow!("disk full")).context("cannot save").unwrap_err();
-        assert_eq!(describe(&error), "cannot save: disk full");
     }
 }

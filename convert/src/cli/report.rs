@@ -5,13 +5,16 @@ use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model,
 };
 use super::{show, show_progress};
-use crate::checkpoint::write_atomic;
-use crate::page::{self, check_extension};
-use crate::pipeline::{Options, Target, convert, denormalize};
+use crate::emit::edge::Attributes;
+use crate::pipeline::{Options, convert};
 use crate::quantize::{ReportPage, decibels, measure, sorted, worst};
+use crate::target::Target;
 use anyhow::{Context, Result, bail};
 use artifact::text::AsPlain;
 use clap::Args;
+use dataset::samples::denormalize;
+use network::checkpoint::write_atomic;
+use page::{self, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -59,7 +62,7 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
         bail!("no pictures to measure on; pass --calibration DIR");
     }
     pictures.truncate(MAX_REPORT_PICTURES);
-    let attributes = model.attributes(Target::Host, false);
+    let attributes = Attributes::of(&model, Target::Host, false);
     let progress = |done, total| show("measuring", done, total);
     let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
     let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();

@@ -1,21 +1,22 @@
 //! The model and the pictures that are named.
 
-use crate::checkpoint::Assumption;
-use crate::data::{CacheSize, Dataset, ReadOptions};
-use crate::graph::{Graph, ValueId};
-use crate::hub::Reference;
-use crate::import::{self, Head, Hints, Imported};
-use crate::model::FloatModel;
-use crate::pipeline::{Converted, Options, normalize, stored_samples, with_floats};
-use crate::progress::Counter;
+use crate::pipeline::{Converted, Options, with_floats};
 use crate::quantize::Method;
 use anyhow::{Context, Result, bail};
 use artifact::Preprocess;
 use artifact::meta::MAX_LABEL_BYTES;
 use artifact::text::AsPlain;
 use clap::{Args, ValueEnum};
+use dataset::samples::{normalize, stored_samples};
+use dataset::{CacheSize, Dataset, ReadOptions};
+use hub::Reference;
+use network::checkpoint::Assumption;
+use network::graph::{Graph, ValueId};
+use network::model::FloatModel;
+use page::progress::Counter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use zoo::{Head, Hints, Imported};
 
 /// What a model does not say itself.
 #[derive(Debug, Args)]
@@ -125,7 +126,7 @@ impl Calibration {
 
 /// Opens a model; what `source` says goes before what the file does. What neither says is named.
 pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> Result<Imported> {
-    let mut imported = import::open_any(path, Head::Required, &source.hints)?;
+    let mut imported = zoo::open_any(path, Head::Required, &source.hints)?;
     let (labels, preprocess) = match &mut imported {
         Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
         Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),

@@ -1,6 +1,6 @@
 //! Removal of nodes that nothing reads.
 
-use crate::graph::{Graph, ValueId};
+use network::graph::{Graph, ValueId};
 
 /// Removes every node that the logits do not depend on; the input stays, as does the order.
 pub fn remove_dead(graph: &mut Graph) {

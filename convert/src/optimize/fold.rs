@@ -1,7 +1,7 @@
 //! Batch-norm into the convolution, or the batch-norm, before it.
 
 use super::dead::{redirect, remove_dead};
-use crate::graph::{Graph, NodeOp};
+use network::graph::{Graph, NodeOp};
 
 /// Folds each batch-norm into the convolution or the batch-norm before it, where nothing else reads
 /// that; any other batch-norm becomes an [`NodeOp::Affine`].

@@ -1,8 +1,8 @@
 //! Clamps and sums into the operation before them.
 
 use super::dead::{redirect, remove_dead};
-use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use artifact::Padding;
+use network::graph::{Conv, Graph, NodeOp, ValueId};
 
 /// Most channels of a sum that is computed by a convolution of its own.
 const MAX_SUM: usize = 4096;

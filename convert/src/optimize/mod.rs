@@ -10,7 +10,7 @@ pub use dead::remove_dead;
 pub use fold::fold_batch_norm;
 pub use fuse::fuse;
 
-use crate::graph::Graph;
+use network::graph::Graph;
 
 /// Folds, fuses, and removes what nobody reads.
 pub fn optimize(graph: &mut Graph) {
@@ -22,11 +22,12 @@ pub fn optimize(graph: &mut Graph) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
-    use crate::graph::{Conv, NodeOp, evaluate, evaluate_all};
-    use crate::padding::ConvPadding;
-    use crate::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
     use artifact::{Padding, PoolKind, Preprocess, Shape};
+    use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+    use network::evaluate::{evaluate, evaluate_all};
+    use network::graph::{Conv, NodeOp};
+    use network::padding::ConvPadding;
+    use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 
     /// Deterministic numbers, uniform in −1..1.
     struct Noise(u64);

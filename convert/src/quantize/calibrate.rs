@@ -199,7 +199,7 @@ pub(crate) fn logits(edge: &[u8], pictures: &[Vec<f32>]) -> Result<Vec<f32>, Cal
 }
 
 /// Copies a normalized picture into a session.
-pub(crate) fn set_input(session: &mut Session<'_>, picture: &[f32]) {
+pub fn set_input(session: &mut Session<'_>, picture: &[f32]) {
     let mut input = session.input_mut();
     for (i, v) in picture.iter().enumerate() {
         input.set(i, *v);

@@ -6,7 +6,7 @@
 //! Maps that must have the same factors, those on one residual path, are one *space*.
 
 use super::calibrate::Activation;
-use crate::graph::{Graph, NodeOp, ValueId};
+use network::graph::{Graph, NodeOp, ValueId};
 
 /// How many times a channel may span what the median channel does before it is named.
 const OUTLIER: f32 = 32.0;
@@ -128,14 +128,14 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{evaluate, evaluate_all};
-    use crate::init::random_checkpoint;
     use crate::optimize::optimize;
     use crate::quantize::Histogram;
-    use crate::resnet::ResNetConfig;
+    use network::evaluate::{evaluate, evaluate_all};
+    use network::init::random_checkpoint;
+    use network::resnet::ResNetConfig;
 
     fn activations(graph: &Graph, picture: &[f32]) -> Vec<Activation> {
-        let of = |(node, values): (&crate::graph::Node, Vec<f32>)| {
+        let of = |(node, values): (&network::graph::Node, Vec<f32>)| {
             let mut largest = vec![0f32; node.shape.c.into()];
             for (i, v) in values.iter().enumerate() {
                 let channel = i % largest.len();

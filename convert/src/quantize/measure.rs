@@ -4,8 +4,8 @@ use super::QuantizeError;
 use super::calibrate::{values, with_session};
 use super::post_training::Quantized;
 use crate::emit::edge::{Attributes, Format, to_edge};
-use crate::graph::{Graph, NodeOp};
 use artifact::Quant;
+use network::graph::{Graph, NodeOp};
 use serde::Serialize;
 
 /// What int8 does to one layer's output.

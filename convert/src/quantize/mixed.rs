@@ -5,8 +5,8 @@
 use super::calibrate::logits;
 use super::post_training::{QuantizeError, Quantized, Trial, evenly};
 use crate::emit::edge::{Attributes, node_macs};
-use crate::graph::{Graph, Node, NodeOp, ValueId};
 use artifact::Quant;
+use network::graph::{Graph, Node, NodeOp, ValueId};
 
 /// A graph with casts between layers of different number formats.
 #[derive(Debug, Clone)]

@@ -2,9 +2,9 @@
 
 use super::Quantized;
 use super::measure::{LayerError, Measured, PictureError};
-use crate::model::FloatModel;
-use crate::page::{self, Thumbnail};
 use askama::Template;
+use network::model::FloatModel;
+use page::{self, Thumbnail};
 
 /// Most pictures on the page.
 const MAX_PICTURES: usize = 18;

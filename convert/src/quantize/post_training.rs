@@ -11,8 +11,8 @@ use super::rounding::round_adaptively;
 use crate::emit::edge::{
     Attributes, EmitError, Format, int8_weights_of, share_pool_quants, to_edge,
 };
-use crate::graph::{Graph, NodeOp};
 use artifact::Quant;
+use network::graph::{Graph, NodeOp};
 
 /// Most pictures that a choice is judged by.
 const MAX_PICTURES: usize = 64;
@@ -280,11 +280,12 @@ fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activatio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
     use crate::emit::edge::input_quant;
-    use crate::model::FloatModel;
     use crate::optimize::optimize;
-    use crate::pipeline::{Target, stored_samples};
+    use crate::target::Target;
+    use dataset::samples::stored_samples;
+    use network::checkpoint::Checkpoint;
+    use network::model::FloatModel;
     use std::path::Path;
 
     /// The shipped ResNet-8 and its calibration pictures.
@@ -304,7 +305,7 @@ mod tests {
         pictures: &[Vec<f32>],
         adaptive_rounding: bool,
     ) -> (Quantized, f64) {
-        let attributes = model.attributes(Target::Host, false);
+        let attributes = Attributes::of(&model, Target::Host, false);
         let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
         let input = input_quant(&model.preprocess);
         let method = Method::Mse;

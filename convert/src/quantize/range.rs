@@ -1,7 +1,7 @@
 //! From the values that an activation takes to the range that int8 represents.
 
-use super::quant_of_range;
 use artifact::Quant;
+use network::int8::quant_of_range;
 
 /// How a range is chosen from what was seen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

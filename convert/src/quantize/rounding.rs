@@ -8,9 +8,9 @@
 
 use super::calibrate::{CalibrationError, for_each_value};
 use crate::emit::edge::{int8_layout, int8_weights_of};
-use crate::graph::{Conv, Graph, NodeOp, ValueId};
 use artifact::layout::{MAX_PAIR, window_start};
 use artifact::{Quant, Shape};
+use network::graph::{Conv, Graph, NodeOp, ValueId};
 use rayon::prelude::*;
 
 /// Most windows that a layer is measured on.
@@ -217,8 +217,8 @@ fn round_row(weights: &[f32], scale: f32, run: usize, upper: &[Vec<f32>]) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::quantize_at;
-    use crate::random::Rng;
+    use network::int8::quantize_at;
+    use network::random::Rng;
 
     /// Correlated inputs, as pixels side by side are.
     fn inputs(len: usize, count: usize) -> Vec<Vec<f32>> {

@@ -22,11 +22,11 @@ mod tract;
 
 use crate::emit::edge::Format;
 use crate::emit::onnx::to_onnx_layers;
-use crate::graph::{Graph, NodeOp};
 use crate::pipeline::{Converted, Quantize};
 use crate::quantize::{CalibrationError, Quantized, values, with_session};
-use crate::random::Rng;
 use artifact::{Artifact, ArtifactError, Preprocess};
+use network::graph::{Graph, NodeOp};
+use network::random::Rng;
 use tract::Engine;
 
 /// Multiply-accumulates that a verification may take.
@@ -141,7 +141,7 @@ fn noise_picture(preprocess: &Preprocess, seed: u64) -> Vec<f32> {
     let pixels = usize::from(preprocess.height) * usize::from(preprocess.width);
     let len = pixels * preprocess.channels();
     let bytes: Vec<u8> = (0..len).map(|_| rng.below(256) as u8).collect();
-    crate::pipeline::normalize(&bytes, preprocess)
+    dataset::samples::normalize(&bytes, preprocess)
 }
 
 /// The float layers of a device file in tract.
@@ -241,10 +241,13 @@ fn rounded_to_bf16(graph: &Graph) -> Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
+    use crate::emit::edge::Attributes;
     use crate::emit::edge::to_edge;
-    use crate::model::FloatModel;
-    use crate::pipeline::{Options, Target, convert, stored_samples};
+    use crate::pipeline::{Options, convert};
+    use crate::target::Target;
+    use dataset::samples::stored_samples;
+    use network::checkpoint::Checkpoint;
+    use network::model::FloatModel;
     use std::path::Path;
 
     /// One layer's bias is off by some steps in the file, and only that layer is blamed.
@@ -270,7 +273,7 @@ mod tests {
                 (None, Quantize::Fp16) => Format::F16,
                 (None, _) => Format::F32,
             };
-            let attributes = model.attributes(Target::Host, true);
+            let attributes = Attributes::of(&model, Target::Host, true);
             converted.emitted = to_edge(&graph, format, &attributes).unwrap();
             let (checks, _) = verify(&converted, &model.preprocess, &pictures).unwrap();
             let failed = checks.iter().filter(|c| !c.is_passed());

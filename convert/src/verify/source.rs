@@ -1,13 +1,13 @@
 //! The whole network against the file that it was read from, which tract reads by itself.
 
 use super::{Check, SHARE, VerifyError, inputs, share_of_largest};
-use crate::model::{FloatModel, OnnxSource, Source};
-use crate::onnx_proto as proto;
 use crate::pipeline::Converted;
 use crate::quantize::logits;
 use artifact::Shape;
 use artifact::text::AsPlain;
 use core::panic::AssertUnwindSafe;
+use formats::onnx as proto;
+use network::model::{FloatModel, OnnxSource, Source};
 use std::panic::catch_unwind;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, Tensor,
@@ -56,7 +56,7 @@ pub fn compare(
     };
     let mut check = Check::new("the source file in tract", limit, SHARE);
     for picture in &inputs(converted, &model.preprocess, pictures) {
-        let picture = source.given(picture);
+        let picture = given(source, picture);
         let wanted = match guarded(|| engine.run(&picture, model.graph.input_shape())) {
             Ok(wanted) => wanted,
             Err(why) => return Ok(Some(Err(why))),
@@ -79,13 +79,11 @@ fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     })
 }
 
-impl OnnxSource {
-    /// A picture as the file can be given it: whole numbers, where it takes those.
-    fn given(&self, picture: &[f32]) -> Vec<f32> {
-        let whole = matches!(self.input_type, proto::UINT8 | proto::INT32 | proto::INT64);
-        let given = |v: &f32| if whole { v.round().clamp(0.0, 255.0) } else { *v };
-        picture.iter().map(given).collect()
-    }
+/// A picture as the file can be given it: whole numbers, where it takes those.
+fn given(source: &OnnxSource, picture: &[f32]) -> Vec<f32> {
+    let whole = matches!(source.input_type, proto::UINT8 | proto::INT32 | proto::INT64);
+    let given = |v: &f32| if whole { v.round().clamp(0.0, 255.0) } else { *v };
+    picture.iter().map(given).collect()
 }
 
 /// The source, ready to run.
@@ -139,12 +137,12 @@ mod tests {
     use super::*;
     use crate::emit::edge::Format;
     use crate::emit::onnx::{Form, to_onnx};
-    use crate::graph::NodeOp;
-    use crate::import::{Channels, Head, Hints, open_any};
-    use crate::init::random_checkpoint;
     use crate::pipeline::{Options, Quantize, convert};
-    use crate::resnet::ResNetConfig;
+    use network::graph::NodeOp;
+    use network::init::random_checkpoint;
+    use network::resnet::ResNetConfig;
     use std::path::Path;
+    use zoo::{Channels, Head, Hints, open_any};
 
     fn model(path: &Path, hints: &Hints) -> FloatModel {
         let mut config = ResNetConfig::named("resnet_8_cifar", 4).unwrap();

@@ -2,8 +2,8 @@
 
 use super::VerifyError;
 use crate::emit::onnx::Layers;
-use crate::graph::{Graph, ValueId};
 use artifact::Shape;
+use network::graph::{Graph, ValueId};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, TValue, Tensor, TractResult, TypedRunnableModel,
 };

@@ -1,12 +1,12 @@
 //! `.bpk` files, written here by Burn's own writer, are the models they were made of.
 
 use burn_pack::{Bytes, DType, Tensor, Writer};
-use convert::checkpoint::Checkpoint;
-use convert::emit::torch::to_safetensors;
-use convert::import::{Head, load};
 use edge_tests::{fixture, read};
+use network::checkpoint::Checkpoint;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use zoo::torch::to_safetensors;
+use zoo::{Head, load};
 
 /// A tensor's name, shape and numbers.
 type Named = (String, Vec<usize>, Vec<u8>);

@@ -1,10 +1,11 @@
 //! The logits of a model by everything here that computes them.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use convert::checkpoint::Checkpoint;
 use convert::emit::edge::{Attributes, Format, to_edge};
-use convert::graph::{Graph, evaluate};
 use convert::optimize::optimize;
+use network::checkpoint::Checkpoint;
+use network::evaluate::evaluate;
+use network::graph::Graph;
 use runtime::{AlignedBuf, Isa, Model, Session};
 
 /// Each implementation's name and its logits of pictures `[N, H, W, 3]`, preprocessed.

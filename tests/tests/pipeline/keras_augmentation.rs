@@ -1,7 +1,7 @@
 //! Rotations, flips and crops are Keras'; see `fixtures/keras/README.md`.
 
-use convert::random::Rng;
 use edge_tests::{npy, read};
+use network::random::Rng;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use trainer::data::augment::{Augment, Draws, Fill, Raster, Sampling, keras_crop, rotation};

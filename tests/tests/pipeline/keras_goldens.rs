@@ -3,19 +3,20 @@
 use crate::engines;
 use artifact::Preprocess;
 use burn::tensor::Device;
-use convert::checkpoint::{self, Checkpoint};
-use convert::data::fit;
-use convert::emit::keras::to_preset;
-use convert::graph::Graph;
-use convert::import::{Head, layer_order, load};
 use convert::optimize::optimize;
-use convert::pipeline::normalize;
-use convert::resnet::{Pooling, ResNetConfig};
+use dataset::fit;
+use dataset::samples::normalize;
 use edge_tests::{fixture, npy, read};
+use network::checkpoint::{self, Checkpoint};
+use network::graph::Graph;
+use network::resnet::{Pooling, ResNetConfig};
 use runtime::Isa;
 use runtime::preprocess::RgbView;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use zoo::keras::to_preset;
+use zoo::keras::weights::layer_order;
+use zoo::{Head, load};
 
 /// Absolute, on logits of order 10.
 const TOLERANCE: f32 = 1e-4;

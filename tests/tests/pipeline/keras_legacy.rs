@@ -4,13 +4,13 @@ use crate::engines;
 use crate::whole_path::cifar_test;
 use artifact::Preprocess;
 use convert::accuracy::predict;
-use convert::checkpoint::Checkpoint;
-use convert::import::{Head, load};
-use convert::model::FloatModel;
-use convert::padding::ConvPadding;
 use convert::pipeline::{Options, Quantize, convert};
 use edge_tests::{fixture, npy};
+use network::checkpoint::Checkpoint;
+use network::model::FloatModel;
+use network::padding::ConvPadding;
 use std::path::Path;
+use zoo::{Head, load};
 
 fn matches_keras(model: &str) -> Checkpoint {
     let checkpoint = load(&fixture(format!("keras_legacy/{model}.h5")), Head::Required).unwrap();

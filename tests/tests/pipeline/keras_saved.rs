@@ -2,10 +2,10 @@
 
 use crate::engines;
 use artifact::Preprocess;
-use convert::checkpoint::Checkpoint;
-use convert::import::{Head, load};
-use convert::resnet::Pooling;
 use edge_tests::{fixture, npy};
+use network::checkpoint::Checkpoint;
+use network::resnet::Pooling;
+use zoo::{Head, load};
 
 fn import(file: &str) -> Checkpoint {
     load(&fixture(file), Head::Required).unwrap()

@@ -4,10 +4,9 @@
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use convert::checkpoint;
-use convert::import::{Head, load};
-use convert::resnet::ResNetConfig;
 use edge_tests::{fixture, npy, read};
+use network::checkpoint;
+use network::resnet::ResNetConfig;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,6 +16,7 @@ use trainer::train::{
     Average, Clip, Optimizer, OptimizerConfig, Rule, Schedule, argmax, cross_entropy,
     cross_entropy_of_probabilities, network, rank, targets,
 };
+use zoo::{Head, load};
 
 /// Classes of the six training pictures.
 const LABELS: [u32; 6] = [0, 3, 9, 1, 1, 5];

@@ -1,20 +1,21 @@
 //! Exported ONNX computes the same in another engine, tract.
 
 use artifact::Preprocess;
-use convert::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
-use convert::graph::{Graph, evaluate};
-use convert::import::{Head, Hints, Imported, open_any};
-use convert::model::FloatModel;
 use convert::optimize::optimize;
-use convert::padding::ConvPadding;
 use convert::pipeline::{Options, convert};
-use convert::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
+use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use network::evaluate::evaluate;
+use network::graph::Graph;
+use network::model::FloatModel;
+use network::padding::ConvPadding;
+use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
 };
+use zoo::{Head, Hints, Imported, open_any};
 
 /// Absolute and relative.
 const TOLERANCE: f32 = 1e-4;

@@ -1,12 +1,12 @@
 //! Models of TensorFlow Lite compute here what they compute there; see `fixtures/tflite/README.md`.
 
 use artifact::Preprocess;
-use convert::graph::evaluate;
-use convert::import::{Head, Hints, Imported, open_any};
-use convert::model::FloatModel;
 use convert::pipeline::{Options, convert};
 use edge_tests::{fixture, npy};
+use network::evaluate::evaluate;
+use network::model::FloatModel;
 use runtime::{AlignedBuf, Model, Session};
+use zoo::{Head, Hints, Imported, open_any};
 
 fn import(file: &str) -> FloatModel {
     match open_any(&fixture("tflite").join(file), Head::Required, &Hints::default()).unwrap() {

@@ -1,13 +1,14 @@
 //! State dicts of PyTorch compute here what they compute there.
 
 use artifact::Preprocess;
-use convert::checkpoint::{Assumption, Checkpoint, TrainingRecord};
-use convert::emit::torch::to_safetensors;
-use convert::graph::{Graph, evaluate};
-use convert::import::{Head, Hints, Imported, load, open_any};
 use convert::optimize::optimize;
-use convert::resnet::BlockType;
 use edge_tests::{fixture, npy, read};
+use network::checkpoint::{Assumption, Checkpoint, TrainingRecord};
+use network::evaluate::evaluate;
+use network::graph::Graph;
+use network::resnet::BlockType;
+use zoo::torch::to_safetensors;
+use zoo::{Head, Hints, Imported, load, open_any};
 
 fn import(file: &str) -> Result<Checkpoint, String> {
     load(&fixture(file), Head::Required).map_err(|e| e.to_string())

@@ -2,9 +2,9 @@
 
 use artifact::Artifact;
 use artifact::header::{OLDEST_VERSION, VERSION};
-use convert::checkpoint::{self, Checkpoint};
 use convert::cli;
 use edge_tests::{fixture, npy, read};
+use network::checkpoint::{self, Checkpoint};
 use std::path::Path;
 
 /// Runs a program in process: its exit status, and what it said.

@@ -2,12 +2,14 @@
 
 use artifact::Artifact;
 use convert::accuracy::predict;
-use convert::checkpoint::Checkpoint;
-use convert::data::{CacheSize, Dataset, Pictures, ReadOptions, fit};
-use convert::graph::evaluate;
-use convert::model::FloatModel;
-use convert::pipeline::{Options, Quantize, Target, convert, normalize, stored_samples};
+use convert::pipeline::{Options, Quantize, convert};
 use convert::quantize::Method;
+use convert::target::Target;
+use dataset::samples::{normalize, stored_samples};
+use dataset::{CacheSize, Dataset, Pictures, ReadOptions, fit};
+use network::checkpoint::Checkpoint;
+use network::evaluate::evaluate;
+use network::model::FloatModel;
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Batches of augmented pictures. Reading pictures is `convert::data`'s, re-exported here.
+//! Batches of augmented pictures. Reading pictures is `dataset`'s, re-exported here.
 
 pub mod augment;
 mod loader;
@@ -9,7 +9,7 @@ mod share;
 mod tests;
 
 pub use augment::Augment;
-pub use convert::data::{CacheSize, DataError, Dataset, Labelled, Origin, Pictures, ReadOptions};
+pub use dataset::{CacheSize, DataError, Dataset, Labelled, Origin, Pictures, ReadOptions};
 pub use loader::{Batch, Batches, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub use share::Share;

@@ -4,8 +4,8 @@ use super::{
     Augment, Batch, Batches, CacheSize, Dataset, Loading, Order, Pictures, ReadOptions, Share,
 };
 use artifact::Preprocess;
-use convert::random::Rng;
 use core::time::Duration;
+use network::random::Rng;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Training in several processes, each with its share of every batch.
 //!
 //! All processes hold the same network. A step is that of one process with the whole batch, but
-//! for rounding: batch statistics ([`statistics`]) and gradients are summed over all processes,
+//! for rounding: batch statistics ([`accel::statistics`]) and gradients are summed over all processes,
 //! in the order of their numbers, so that all get the same bits and repeated runs, too. Process
 //! 0 alone prints and writes; what it read from files the others receive (`from_first`).
 //!
@@ -11,24 +11,17 @@
 
 #[cfg(feature = "mpi")]
 mod mpi;
-pub mod statistics;
 
 use crate::data::Share;
+#[cfg(feature = "mpi")]
+use accel::processes;
+use accel::processes::AllReduce;
 use burn::tensor::{Tensor, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::OnceLock;
-
-/// Sums over all processes.
-pub trait AllReduce: core::fmt::Debug + Send + Sync {
-    /// Sums element by element over all processes, in place; the same bits on every process.
-    /// All must call it with as many values.
-    fn sum(&self, values: &mut [f64]);
-    /// How many there are, at least 1.
-    fn processes(&self) -> usize;
-}
 
 /// The processes that train together. Every method but the numbers waits for all of them.
 pub trait Processes: AllReduce {
@@ -75,12 +68,6 @@ pub fn world() -> &'static dyn Processes {
     WORLD.get().map_or(&Alone, |world| &**world)
 }
 
-/// What batch statistics are summed over; `None` where this process has the whole batch.
-pub fn others() -> Option<&'static dyn AllReduce> {
-    let world: &dyn AllReduce = world();
-    (world.processes() > 1).then_some(world)
-}
-
 /// This process's share of every batch.
 pub fn share() -> Share {
     Share { rank: world().rank(), processes: world().processes() }
@@ -98,7 +85,7 @@ pub(crate) fn run(
     job: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(session) = mpi::Session::join()? else { return job(out) };
-    WORLD.get_or_init(|| Box::new(session.world()));
+    processes::join(&**WORLD.get_or_init(|| Box::new(session.world())));
     let result = match world().rank() {
         0 => job(out),
         _ => job(&mut std::io::sink()),

@@ -8,13 +8,13 @@
 
 use super::{AllReduce, Processes};
 use anyhow::{Context, ensure};
-use convert::random::fnv1a;
 use core::mem::ManuallyDrop;
 use core::time::Duration;
 use mpi::Threading;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
+use network::random::fnv1a;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -75,7 +75,7 @@ impl Session {
             if rank > 0 {
                 std::thread::sleep(AFTER_FIRST);
             }
-            let line = format!("trainer: rank {rank}: {}\n", convert::cli::describe(error));
+            let line = format!("trainer: rank {rank}: {}\n", page::terminal::describe(error));
             // In one piece; where nobody reads it any more, the exit status is what is left.
             let _ = std::io::stderr().write_all(line.as_bytes());
             std::thread::sleep(FORWARDING);

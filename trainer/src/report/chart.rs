@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_style_sheet_knows_the_colors() {
-        let css = include_str!("../../../convert/templates/style.css");
+        let css = include_str!("../../../crates/page/templates/style.css");
         for RGBColor(r, g, b) in [INK, GRID, WHITE] {
             let color = format!("=\"#{r:02X}{g:02X}{b:02X}\"]");
             assert!(css.contains(&color), "{color}");

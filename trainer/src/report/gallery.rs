@@ -9,12 +9,12 @@ use artifact::Preprocess;
 use artifact::text::AsPlain;
 use askama::Template;
 use clap::Args;
-use convert::checkpoint::TrainingRecord;
-use convert::import::{self, Head};
-use convert::page::{self, Thumbnail, check_extension};
+use network::checkpoint::TrainingRecord;
+use page::{Thumbnail, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use zoo::Head;
 
 /// Input side where neither a model nor a size is named: that of the built-in model.
 const DEFAULT_SIDE: u16 = 32;
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
 /// How pictures come to the input size; what happens to their numbers is not shown.
 fn preprocess(args: &Show) -> anyhow::Result<Preprocess> {
     let mut p = match &args.model {
-        Some(path) => import::open(path, Head::Optional)?.preprocess,
+        Some(path) => zoo::open(path, Head::Optional)?.preprocess,
         None => Preprocess::normalized(DEFAULT_SIDE, DEFAULT_SIDE, [0.0; 3], [1.0; 3]),
     };
     if let Some(side) = args.size {

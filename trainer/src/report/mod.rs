@@ -13,14 +13,14 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use convert::page::{self, check_extension, command_line};
 pub(crate) use gallery::{Show, run as show};
+pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
 
 use crate::cli::extent;
 use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;
-use convert::checkpoint::{Checkpoint, EpochRecord};
+use network::checkpoint::{Checkpoint, EpochRecord};
 use std::path::{Path, PathBuf};
 
 /// What a report says of the data set, which is gone by the time it is written.

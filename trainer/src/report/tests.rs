@@ -4,8 +4,8 @@ use super::*;
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::train::{Answer, calibration, ece};
 use artifact::Preprocess;
-use convert::checkpoint::{FORMAT, TrainingRecord, VERSION};
-use convert::resnet::ResNetConfig;
+use network::checkpoint::{FORMAT, TrainingRecord, VERSION};
+use network::resnet::ResNetConfig;
 use std::collections::BTreeMap;
 
 const HOSTILE: &str = "\"'><script>alert(1)</script>\u{202e}\nx";

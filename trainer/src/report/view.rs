@@ -7,8 +7,8 @@ use crate::data::{Origin, Pictures};
 use crate::train::{self, Answer, BINS, Evaluation, duration};
 use artifact::Preprocess;
 use askama::Template;
-use convert::checkpoint::EpochRecord;
-use convert::page::Thumbnail;
+use network::checkpoint::EpochRecord;
+use page::Thumbnail;
 use std::path::Path;
 
 /// Version of Burn, which exports none.

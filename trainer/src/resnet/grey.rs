@@ -5,7 +5,7 @@
 //! divided by the scale of luma; the second, less what luma's own offset adds, is the same for every
 //! pixel, and the batch-norm behind takes it off its mean.
 
-use convert::checkpoint::{Checkpoint, Tensor};
+use network::checkpoint::{Checkpoint, Tensor};
 
 /// Makes a network's input the luma of pictures. Of grey ones it computes the same as before, but for
 /// windows that leave the picture where the channels have different means: there, one padding stands
@@ -49,9 +49,9 @@ mod tests {
     use crate::train::network;
     use artifact::Preprocess;
     use burn::tensor::{Device, Tensor as BurnTensor, TensorData};
-    use convert::init::random_checkpoint;
-    use convert::random::Rng;
-    use convert::resnet::ResNetConfig;
+    use network::init::random_checkpoint;
+    use network::random::Rng;
+    use network::resnet::ResNetConfig;
     use runtime::preprocess::RgbView;
 
     /// Logits of a grey picture.

@@ -2,13 +2,13 @@
 
 use super::ops::Map;
 use super::{Mode, rounded_weights};
-use crate::accel::Window;
+use accel::Window;
 use artifact::layout::{Dtype, FilterLayout};
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
-use convert::padding::ConvPadding;
-use convert::random::{Rng, fnv1a};
-use convert::resnet::{BATCH_NORM_EPSILON, ConvSpec};
+use network::padding::ConvPadding;
+use network::random::{Rng, fnv1a};
+use network::resnet::{BATCH_NORM_EPSILON, ConvSpec};
 
 /// Share of the old running statistic that survives a step: `m ← 0.9·m + 0.1·batch`.
 const MOMENTUM: f64 = 0.9;

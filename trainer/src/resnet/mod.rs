@@ -19,11 +19,11 @@ use ops::Map;
 use rounding::{Rounding, extremes, rounded, rounded_weights};
 pub use weights::{LoadError, load_tensors, save_tensors};
 
-use crate::accel::{Precision, Window};
+use accel::{Precision, Window};
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
-use convert::padding::{ConvPadding, same_padding};
-use convert::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
+use network::padding::{ConvPadding, same_padding};
+use network::resnet::{BlockSpec, Pooling, ResNetConfig, SHORTCUT_POOL};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -231,7 +231,7 @@ impl ResNet {
         x.settled()
     }
 
-    /// Number type of feature maps on devices that have [fast maps](crate::accel); weights are
+    /// Number type of feature maps on devices that have [fast maps](accel); weights are
     /// always f32.
     pub fn precision(&self) -> Precision {
         if self.bf16 { Precision::Bf16 } else { Precision::F32 }

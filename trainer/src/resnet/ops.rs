@@ -1,7 +1,7 @@
 //! What flows between layers: the fast maps of [`accel`] where they run, Burn's tensors elsewhere.
 
 use super::rounding::{extremes, rounded};
-use crate::accel::{self, Normalization, Precision, Window};
+use accel::{Normalization, Precision, Window};
 use burn::tensor::activation::relu;
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Gradients, Tensor, module};

@@ -6,7 +6,7 @@
 //! row and its step alike. A map's range is a running mean of the extremes of batches.
 
 use burn::tensor::Tensor;
-use convert::quantize::{quant_of_range, quantize_channel};
+use network::int8::{quant_of_range, quantize_channel};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -87,12 +87,12 @@ mod tests {
     use artifact::Preprocess;
     use burn::module::Module;
     use burn::tensor::{Device, TensorData};
-    use convert::checkpoint::{Checkpoint, FORMAT, TrainingRecord, VERSION};
-    use convert::model::FloatModel;
     use convert::pipeline::{Options, convert};
     use convert::quantize::Method;
-    use convert::random::Rng;
-    use convert::resnet::ResNetConfig;
+    use network::checkpoint::{Checkpoint, FORMAT, TrainingRecord, VERSION};
+    use network::model::FloatModel;
+    use network::random::Rng;
+    use network::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
 
     fn device() -> Device {

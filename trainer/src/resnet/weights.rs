@@ -6,7 +6,7 @@
 use super::{ResNet, Role, Tensors, Visitor, is_head, replace};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Tensor, TensorData};
-use convert::checkpoint;
+use network::checkpoint;
 use std::collections::BTreeMap;
 
 /// Why a checkpoint's tensors do not fit a network.
@@ -127,7 +127,7 @@ mod tests {
     use crate::resnet::Init;
     use burn::module::Module;
     use burn::tensor::Device;
-    use convert::resnet::{BlockType, ResNetConfig};
+    use network::resnet::{BlockType, ResNetConfig};
 
     fn small(block_type: BlockType, use_pre_activation: bool) -> ResNetConfig {
         let mut config = ResNetConfig::by_name("resnet_8_cifar", 3).unwrap();

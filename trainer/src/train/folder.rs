@@ -6,8 +6,8 @@
 
 use super::State;
 use super::state::StateError;
-use convert::progress::duration;
 use core::time::Duration;
+use page::progress::duration;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};

@@ -18,7 +18,6 @@ mod state;
 mod validation;
 
 pub use calibration::{BINS, Bin, calibration, ece};
-pub(crate) use convert::progress::duration;
 pub use evaluate::{Answer, Evaluation, evaluate};
 pub use folder::{Claim, Existing, Folder, FolderError, check_file};
 pub use loss::{
@@ -26,6 +25,7 @@ pub use loss::{
     targets,
 };
 pub use optimizer::{Average, Clip, Memory, Optimizer, OptimizerConfig, Rule, Slot, Values};
+pub(crate) use page::progress::duration;
 pub use progress::{Figures, Progress};
 pub use recipe::Recipe;
 pub use run::Run;
@@ -34,7 +34,7 @@ pub use state::{State, StateError};
 
 use crate::resnet::{self, Init, ResNet};
 use burn::tensor::Device;
-use convert::checkpoint::Checkpoint;
+use network::checkpoint::Checkpoint;
 
 const DIVERGED: &str = "training diverged; use a smaller --lr or a longer --warmup-epochs";
 

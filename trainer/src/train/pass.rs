@@ -7,8 +7,8 @@ use crate::distributed;
 use crate::resnet::ResNet;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
-use convert::random::{Rng, fnv1a};
 use core::sync::atomic::Ordering;
+use network::random::{Rng, fnv1a};
 use std::io::Write;
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What a waiting user sees: one line that changes on a terminal, few lines in a log.
 
-use convert::progress::{duration, interval};
 use core::time::Duration;
+use page::progress::{duration, interval};
 use std::io::Write;
 use std::time::Instant;
 

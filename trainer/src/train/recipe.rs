@@ -1,12 +1,12 @@
 //! What shapes the result of a run.
 
 use super::{Clip, OptimizerConfig, Rule, Schedule};
-use crate::accel::Precision;
 use crate::data::augment::Augment;
 use crate::distributed;
 use crate::resnet::InitRule;
+use accel::Precision;
 use anyhow::ensure;
-use convert::resnet::ResNetConfig;
+use network::resnet::ResNetConfig;
 use std::collections::BTreeMap;
 
 /// What shapes the result of a run, beside the data.

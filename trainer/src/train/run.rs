@@ -4,17 +4,17 @@ use super::loss::balanced_weights;
 use super::pass::Pass;
 use super::validation::{Measured, Validation};
 use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
-use crate::accel::{self, Precision};
 use crate::data::{DataError, Dataset, batch_count};
 use crate::distributed;
 use crate::resnet::{self, Init, ResNet};
+use accel::Precision;
 use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
 use burn::tensor::Device;
-use convert::checkpoint::{Checkpoint, EpochRecord, FORMAT, Sample, TrainingRecord, VERSION};
-use convert::resnet::ResNetConfig;
 use core::sync::atomic::AtomicBool;
+use network::checkpoint::{Checkpoint, EpochRecord, FORMAT, Sample, TrainingRecord, VERSION};
+use network::resnet::ResNetConfig;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl Run<'_> {
         let init = Init { rule: recipe.init, seed: recipe.seed };
         let mut net = ResNet::new(&self.config, init, &training)
             .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
-        accel::check_precision(recipe.precision, &self.device)?;
+        crate::options::check_precision(recipe.precision, &self.device)?;
         if !accel::is_fast(recipe.precision) {
             writeln!(
                 out,
@@ -342,8 +342,8 @@ mod tests {
     use crate::data::{CacheSize, ReadOptions};
     use crate::resnet::InitRule;
     use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
-    use convert::random::Rng;
     use core::sync::atomic::Ordering;
+    use network::random::Rng;
     use std::path::Path;
 
     const SIDE: u16 = 16;

@@ -1,7 +1,7 @@
 //! What `--resume` needs beside the checkpoint.
 
 use super::optimizer::Memory;
-use convert::checkpoint::{Checkpoint, write_atomic};
+use network::checkpoint::{Checkpoint, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;

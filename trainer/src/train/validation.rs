@@ -55,7 +55,7 @@ impl Validation {
         }
         let m = evaluate(net, &self.part, p, classes, options, device)?;
         let (loss, accuracy, top_k_accuracy) = (m.loss, m.accuracy, m.top_k_accuracy);
-        if distributed::others().is_none() {
+        if accel::processes::others().is_none() {
             return Ok(Some(Measured { loss, accuracy, top_k_accuracy }));
         }
         let own = m.pictures as f64;

@@ -1,9 +1,9 @@
 //! Int8 as operations on integers ([`super::Form::Integer`]).
 
 use super::{Emitter, INPUT, Integers, OUTPUT, floats_as_bytes, oihw, window};
-use crate::graph::{Conv, Graph, NodeOp, ValueId};
-use crate::onnx_proto as proto;
 use artifact::{PoolKind, Quant};
+use formats::onnx as proto;
+use network::graph::{Conv, Graph, NodeOp, ValueId};
 
 impl Emitter<'_> {
     /// The whole network: floats only before its first and behind its last layer, and in those that

@@ -8,9 +8,9 @@
 //! fp16 the weights have 16 bits, and a Cast behind them.
 
 use super::edge::{Format, int8_weights_of};
-use crate::graph::{Conv, Graph, NodeOp, ValueId};
-use crate::onnx_proto as proto;
 use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
+use formats::onnx as proto;
+use network::graph::{Conv, Graph, NodeOp, ValueId};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
 

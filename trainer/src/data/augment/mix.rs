@@ -2,7 +2,7 @@
 //!
 //! A batch is mixed with itself backwards and with one share for all, as timm does.
 
-use convert::random::Rng;
+use network::random::Rng;
 
 /// How batches are mixed; 0 leaves a method out. With both, each batch takes one by a coin.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -30,9 +30,9 @@ mod raster;
 pub use mix::Mix;
 pub use raster::{Affine, Fill, Raster, Sampling, about_center, rotation};
 
-use convert::random::Rng;
 use core::fmt;
 use core::str::FromStr;
+use network::random::Rng;
 
 /// Aspect ratios of a random crop, as logarithms of 3/4 and 4/3.
 const CROP_RATIO: f64 = 0.287_682_072_451_780_9;

@@ -3,7 +3,7 @@
 
 use super::Raster;
 use super::raster::{Affine, Fill, Sampling, about_center, rotation};
-use convert::random::Rng;
+use network::random::Rng;
 
 /// Strength that stands for the paper's largest changes.
 pub(super) const MAX_MAGNITUDE: f64 = 10.0;

@@ -1,0 +1,503 @@
+//! The operations and their gradients on the Flex backend.
+
+use super::{planar, weight};
+use crate::conv::{self, Geometry, Source};
+use crate::dispatch::Level;
+use crate::element::{Element, LANES};
+use crate::extension::{Accelerated, Rule, Task, WithMoments};
+use crate::frame::{Planes, Transform};
+use crate::gradient::{Kernels, MapGradient, Normalized};
+use crate::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
+use crate::pool::{self, MaxGradient, Window};
+use crate::processes;
+use crate::recycle::{self, Numbers};
+use crate::step::{self, Adam, Sgd};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::{Bytes, DType, Shape};
+use burn_flex::{FlexTensor, Layout};
+use half::bf16;
+use rayon::prelude::*;
+
+/// Runs an expression with `$element` as the number type of a map.
+macro_rules! with_element {
+    ($tensor:expr, $element:ident => $body:expr) => {
+        match $tensor.dtype() {
+            DType::BF16 => {
+                type $element = bf16;
+                $body
+            }
+            _ => {
+                type $element = f32;
+                $body
+            }
+        }
+    };
+}
+
+fn tensor<E: Element>(numbers: Numbers<E>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(numbers.into_bytes(), Layout::contiguous(shape.into()), E::DTYPE)
+}
+
+/// A tensor that is not a map.
+fn plain(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+}
+
+/// A map of these pictures.
+fn map<E: Element>(numbers: Numbers<E>, images: usize, planes: Planes) -> FlexTensor {
+    tensor(numbers, [images, planes.blocks, planes.height, planes.width, LANES])
+}
+
+/// The values of a contiguous tensor.
+fn values<E: Element>(tensor: &FlexTensor) -> &[E] {
+    match tensor.as_slice() {
+        Some(values) => values,
+        None => panic!("accelerated operation on {:?} instead of {:?}", tensor.dtype(), E::DTYPE),
+    }
+}
+
+/// The same tensor, copied where its values do not lie side by side.
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+}
+
+/// The values of a map, to be overwritten where nobody else holds them.
+fn into_values<E: Element>(map: FlexTensor) -> FlexTensor {
+    let map = contiguous(map);
+    let whole = map.shape().num_elements() * size_of::<E>();
+    if map.is_unique() && map.bytes().len() == whole {
+        return map;
+    }
+    let mut copy = recycle::take::<E>(map.shape().num_elements());
+    copy.copy_from_slice(values::<E>(&map));
+    tensor(copy, map.shape())
+}
+
+fn extent(map: &Shape, channels: usize) -> Extent {
+    let planes = Planes { blocks: map[1], height: map[2], width: map[3] };
+    Extent { images: map[0], channels, planes }
+}
+
+/// Contiguous statistics and parameters.
+fn parameters(n: &Normalized<Flex>) -> [FlexTensor; 4] {
+    [&n.mean, &n.variance, &n.gamma, &n.beta].map(FlexTensor::to_contiguous)
+}
+
+fn norm([mean, variance, gamma, beta]: &[FlexTensor; 4], rule: Rule) -> Norm<'_> {
+    let [mean, variance, gamma, beta] = [mean, variance, gamma, beta].map(values);
+    Norm { mean, variance, gamma, beta, epsilon: rule.epsilon, fixed: rule.fixed }
+}
+
+fn statistics(moments: Moments) -> [FlexTensor; 2] {
+    [moments.mean, moments.variance].map(|values| {
+        let len = values.len();
+        plain(values, [len])
+    })
+}
+
+/// A convolution, with the moments of its result where they are wanted.
+fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMoments<Flex> {
+    let (level, shape) = (Level::detect(), &task.shape);
+    let planes = shape.output();
+    let extent = Extent { images: shape.images, channels: shape.c_out, planes };
+    let pixels = planes.pixels();
+    let mut parts = extent.parts();
+    let y = conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
+        if task.moments {
+            level.run(PictureMoments { picture, pixels, parts });
+        }
+    });
+    let moments = if task.moments {
+        norm::join_moments(&extent, &parts, processes::others())
+    } else {
+        Moments { mean: Vec::new(), variance: Vec::new() }
+    };
+    let [mean, variance] = statistics(moments);
+    (map(y, shape.images, planes), mean, variance)
+}
+
+fn normalize<E: Element>(
+    x: &FlexTensor,
+    n: &Normalized<Flex>,
+    residual: Option<&FlexTensor>,
+) -> FlexTensor {
+    let x = x.to_contiguous();
+    let shape = x.shape();
+    let residual = residual.map(FlexTensor::to_contiguous);
+    let parameters = parameters(n);
+    let norm = norm(&parameters, n.rule);
+    let extent = extent(&shape, norm.gamma.len());
+    let residual = residual.as_ref().map(values::<E>);
+    let affine = norm.affine();
+    let level = Level::detect();
+    tensor(norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.relu), shape)
+}
+
+impl Accelerated for Flex {
+    fn accel_conv(x: FlexTensor, w: FlexTensor, task: Task) -> WithMoments<Self> {
+        let (x, w) = (x.to_contiguous(), w.to_contiguous());
+        let w = values(&w);
+        if !task.shape.planar {
+            with_element!(x, E => {
+                convolve::<E>(Source::Map { values: values(&x), transform: None }, w, task)
+            })
+        } else if task.bf16 {
+            convolve::<bf16>(Source::Pictures(values(&x)), w, task)
+        } else {
+            convolve::<f32>(Source::Pictures(values(&x)), w, task)
+        }
+    }
+
+    fn accel_norm_conv(
+        x: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        w: FlexTensor,
+        (rule, task): (Rule, Task),
+    ) -> WithMoments<Self> {
+        let (x, w) = (x.to_contiguous(), w.to_contiguous());
+        let parameters = parameters(&Normalized { mean, variance, gamma, beta, rule });
+        let affine = norm(&parameters, rule).affine();
+        let transform = Some(Transform { affine: &affine, relu: rule.relu });
+        with_element!(x, E => {
+            convolve::<E>(Source::Map { values: values(&x), transform }, values(&w), task)
+        })
+    }
+
+    fn accel_norm(
+        x: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        rule: Rule,
+    ) -> FlexTensor {
+        let n = Normalized { mean, variance, gamma, beta, rule };
+        with_element!(x, E => normalize::<E>(&x, &n, None))
+    }
+
+    fn accel_norm_add(
+        x: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        residual: FlexTensor,
+        rule: Rule,
+    ) -> FlexTensor {
+        let n = Normalized { mean, variance, gamma, beta, rule };
+        with_element!(x, E => normalize::<E>(&x, &n, Some(&residual)))
+    }
+
+    fn accel_norm_max(
+        x: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        rule: Rule,
+        window: Window,
+    ) -> FlexTensor {
+        let n = Normalized { mean, variance, gamma, beta, rule };
+        Self::max(&x, &n, window).0
+    }
+
+    fn accel_moments(x: FlexTensor, channels: usize) -> (FlexTensor, FlexTensor) {
+        let x = x.to_contiguous();
+        let extent = extent(&x.shape(), channels);
+        let level = Level::detect();
+        let moments = with_element!(x, E => norm::moments(level, &extent, processes::others(), values::<E>(&x)));
+        let [mean, variance] = statistics(moments);
+        (mean, variance)
+    }
+
+    fn accel_fork(x: FlexTensor) -> (FlexTensor, FlexTensor) {
+        (x.clone(), x)
+    }
+
+    fn accel_root(_: FlexTensor, _: FlexTensor) -> FlexTensor {
+        plain(vec![0.0], [1])
+    }
+
+    fn accel_sgd(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        velocity: FlexTensor,
+        step: Sgd,
+    ) -> (FlexTensor, FlexTensor) {
+        let [weight, gradient] = [weight, gradient].map(contiguous);
+        let mut velocity = into_values::<f32>(velocity);
+        let sources = [values(&weight), values(&gradient)];
+        let out = step::sgd(Level::detect(), step, sources, velocity.storage_mut());
+        (tensor(out, weight.shape()), velocity)
+    }
+
+    fn accel_adam(
+        weight: FlexTensor,
+        gradient: FlexTensor,
+        mean: FlexTensor,
+        square: FlexTensor,
+        step: Adam,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let [weight, gradient] = [weight, gradient].map(contiguous);
+        let [mut mean, mut square] = [mean, square].map(into_values::<f32>);
+        let sources = [values(&weight), values(&gradient)];
+        let means = [mean.storage_mut(), square.storage_mut()];
+        let out = step::adam(Level::detect(), step, sources, means);
+        (tensor(out, weight.shape()), mean, square)
+    }
+
+    fn accel_blend(average: FlexTensor, value: FlexTensor, share: f64) -> FlexTensor {
+        let mut average = into_values::<f32>(average);
+        let value = contiguous(value);
+        step::blend(Level::detect(), average.storage_mut(), values(&value), share);
+        average
+    }
+
+    fn accel_mean(x: FlexTensor, channels: usize) -> FlexTensor {
+        let x = x.to_contiguous();
+        let extent = extent(&x.shape(), channels);
+        let y = with_element!(x, E => pool::mean(&extent, values::<E>(&x)));
+        plain(y, [extent.images, channels])
+    }
+
+    fn accel_to_blocks(x: FlexTensor, bf16: bool) -> FlexTensor {
+        let x = x.to_contiguous();
+        let shape = x.shape();
+        let planes = Planes { blocks: shape[1].div_ceil(LANES), height: shape[2], width: shape[3] };
+        let extent = Extent { images: shape[0], channels: shape[1], planes };
+        if bf16 {
+            map(planar::to_blocks::<half::bf16>(&extent, values(&x)), shape[0], planes)
+        } else {
+            map(planar::to_blocks::<f32>(&extent, values(&x)), shape[0], planes)
+        }
+    }
+
+    fn accel_from_blocks(x: FlexTensor, channels: usize) -> FlexTensor {
+        let x = x.to_contiguous();
+        let extent = extent(&x.shape(), channels);
+        let Planes { height, width, .. } = extent.planes;
+        let y = with_element!(x, E => planar::from_blocks(&extent, values::<E>(&x)));
+        plain(y, [extent.images, channels, height, width])
+    }
+}
+
+/// The gradient of a normalization whose output's gradient is masked and summed.
+fn map_gradient<E: Element>(
+    extent: &Extent,
+    norm: &Norm<'_>,
+    x: &[E],
+    mut dy: FlexTensor,
+    parts: &[Part],
+    residual: bool,
+) -> MapGradient<Flex> {
+    let level = Level::detect();
+    let slopes = norm.slopes(extent, parts, processes::others());
+    let (x, residual) = if residual {
+        let dx = norm::input_slopes(level, extent, &slopes, x, values(&dy));
+        (map(dx, extent.images, extent.planes), Some(dy))
+    } else {
+        norm::input_slopes_in_place(level, extent, &slopes, x, dy.storage_mut());
+        (dy, None)
+    };
+    let channels = [extent.channels];
+    MapGradient {
+        x,
+        gamma: plain(slopes.dgamma, channels),
+        beta: plain(slopes.dbeta, channels),
+        residual,
+    }
+}
+
+impl Kernels for Flex {
+    type Places = Vec<u8>;
+
+    fn input_gradient(shape: &Geometry, w: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (w, dy) = (w.to_contiguous(), dy.to_contiguous());
+        let level = Level::detect();
+        let mut none = vec![(); shape.images];
+        with_element!(dy, E => {
+            let dx = conv::input_gradient(level, shape, values(&w), values::<E>(&dy), &mut none, |_, _| {});
+            let extent = Extent { images: shape.images, channels: shape.c_in, planes: shape.input() };
+            if shape.planar {
+                let [height, width] = shape.size;
+                let dx = planar::from_blocks(&extent, &dx);
+                plain(dx, [shape.images, shape.c_in, height, width])
+            } else {
+                map(dx, shape.images, shape.input())
+            }
+        })
+    }
+
+    fn weight_gradient(
+        shape: &Geometry,
+        x: FlexTensor,
+        n: Option<&Normalized<Self>>,
+        dy: FlexTensor,
+    ) -> FlexTensor {
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let level = Level::detect();
+        let affine = n.map(|n| norm(&parameters(n), n.rule).affine());
+        let relu = n.is_some_and(|n| n.rule.relu);
+        let transform = affine.as_ref().map(|affine| Transform { affine, relu });
+        let dw = with_element!(dy, E => {
+            let source = if shape.planar {
+                Source::Pictures(values(&x))
+            } else {
+                Source::Map { values: values::<E>(&x), transform }
+            };
+            weight::weight_gradient(level, shape, source, values::<E>(&dy))
+        });
+        tensor(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
+    }
+
+    fn norm_conv_gradient(
+        shape: &Geometry,
+        x: FlexTensor,
+        n: &Normalized<Self>,
+        w: FlexTensor,
+        dy: FlexTensor,
+    ) -> MapGradient<Self> {
+        let [x, w, dy] = [x, w, dy].map(|t| t.to_contiguous());
+        let level = Level::detect();
+        let parameters = parameters(n);
+        let norm = norm(&parameters, n.rule);
+        let affine = norm.affine();
+        let planes = shape.input();
+        let extent = Extent { images: shape.images, channels: shape.c_in, planes };
+        let blocks = planes.blocks;
+        with_element!(dy, E => {
+            let pictures: &[[E; LANES]] = values::<E>(&x).as_chunks().0;
+            // Parts carry the number of their block, which tells the picture.
+            let mut parts: Vec<(usize, Part)> = extent.parts().into_iter().enumerate().collect();
+            let dx = conv::input_gradient(
+                level, shape, values(&w), values::<E>(&dy), &mut parts,
+                |dy, parts| {
+                    let image = parts[0].0 / blocks;
+                    let mut sums = vec![[[0.0; LANES]; 2]; blocks];
+                    level.run(MaskedSums {
+                        x: &pictures[image * planes.lines()..][..planes.lines()],
+                        mask: if n.rule.relu { Mask::Input(&affine) } else { Mask::None },
+                        centers: &affine,
+                        pixels: planes.pixels(),
+                        dy,
+                        parts: &mut sums,
+                    });
+                    for ((_, part), sum) in parts.iter_mut().zip(sums) {
+                        *part = sum;
+                    }
+                },
+            );
+            let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
+            let dx = map(dx, shape.images, planes);
+            map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false)
+        })
+    }
+
+    fn norm_gradient(
+        x: FlexTensor,
+        n: &Normalized<Self>,
+        y: Option<FlexTensor>,
+        dy: FlexTensor,
+        residual: bool,
+    ) -> MapGradient<Self> {
+        let x = x.to_contiguous();
+        let level = Level::detect();
+        let parameters = parameters(n);
+        let norm = norm(&parameters, n.rule);
+        let extent = extent(&x.shape(), norm.gamma.len());
+        let affine = norm.affine();
+        let y = y.map(|y| y.to_contiguous());
+        with_element!(dy, E => {
+            let mut dy = into_values::<E>(dy);
+            let y = y.as_ref().map(values::<E>);
+            let x = values::<E>(&x);
+            let parts = norm::masked_sums(level, &extent, &affine, x, y, dy.storage_mut());
+            map_gradient::<E>(&extent, &norm, x, dy, &parts, residual)
+        })
+    }
+
+    fn max(x: &FlexTensor, n: &Normalized<Self>, window: Window) -> (FlexTensor, Vec<u8>) {
+        let x = x.to_contiguous();
+        let parameters = parameters(n);
+        let norm = norm(&parameters, n.rule);
+        let extent = extent(&x.shape(), norm.gamma.len());
+        let planes = window.planes(&extent.planes);
+        let affine = norm.affine();
+        with_element!(x, E => {
+            let (y, places) =
+                pool::max(Level::detect(), &extent, &window, &affine, values::<E>(&x));
+            (map(y, extent.images, planes), places)
+        })
+    }
+
+    fn max_gradient(
+        x: FlexTensor,
+        n: &Normalized<Self>,
+        window: Window,
+        places: &Vec<u8>,
+        dy: FlexTensor,
+    ) -> MapGradient<Self> {
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        let level = Level::detect();
+        let parameters = parameters(n);
+        let norm = norm(&parameters, n.rule);
+        let affine = norm.affine();
+        let extent = extent(&x.shape(), norm.gamma.len());
+        let planes = extent.planes;
+        let (lines, out) = (planes.lines(), window.planes(&planes).lines());
+        with_element!(dy, E => {
+            let mut parts = extent.parts();
+            let mut dx = recycle::take::<E>(extent.images * lines * LANES);
+            let inputs = values::<E>(&x).par_chunks(lines * LANES);
+            let outputs = values::<E>(&dy).par_chunks(out * LANES);
+            let results = dx.par_chunks_mut(lines * LANES).zip(parts.par_chunks_mut(planes.blocks));
+            let sources = inputs.zip(outputs).zip(places.par_chunks(out * LANES));
+            let scratch = || vec![[0.0; LANES]; planes.pixels()];
+            results.zip(sources).for_each_init(scratch, |scratch, ((dx, parts), ((x, dy), places))| {
+                let dx = dx.as_chunks_mut().0;
+                level.run(MaxGradient {
+                    window: &window,
+                    planes,
+                    dy: dy.as_chunks().0,
+                    places: places.as_chunks().0,
+                    scratch,
+                    dx,
+                });
+                level.run(MaskedSums {
+                    x: x.as_chunks().0,
+                    mask: Mask::Input(&affine),
+                    centers: &affine,
+                    pixels: planes.pixels(),
+                    dy: dx,
+                    parts,
+                });
+            });
+            let dx = map(dx, extent.images, planes);
+            map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false)
+        })
+    }
+
+    fn sum(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+        let b = contiguous(b);
+        with_element!(a, E => {
+            let mut a = into_values::<E>(a);
+            norm::add_to(Level::detect(), a.storage_mut(), values::<E>(&b));
+            a
+        })
+    }
+
+    fn mean_gradient(map_shape: &Shape, bf16: bool, dy: FlexTensor) -> FlexTensor {
+        let dy = dy.to_contiguous();
+        let extent = extent(map_shape, dy.shape()[1]);
+        if bf16 {
+            let dx = pool::mean_gradient::<half::bf16>(&extent, values(&dy));
+            map(dx, extent.images, extent.planes)
+        } else {
+            let dx = pool::mean_gradient::<f32>(&extent, values(&dy));
+            map(dx, extent.images, extent.planes)
+        }
+    }
+}

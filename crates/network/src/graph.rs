@@ -1,0 +1,553 @@
+//! The float model on the host: a short list of named nodes in execution order.
+//!
+//! Everything before the device file works on this one type: a checkpoint becomes a
+//! [`Graph`], which is optimized, measured by quantization and lowered by the planner.
+//! [`evaluate`](crate::evaluate) says what a graph means; every faster implementation is tested against it.
+
+use crate::checkpoint::Checkpoint;
+use crate::padding::ConvPadding;
+use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL};
+use artifact::layout::padding_fits;
+use artifact::{Padding, PoolKind, Preprocess, Quant, Shape, output_len};
+
+/// Index of the node that produces a value; node 0 is the input.
+pub type ValueId = usize;
+
+/// A float model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Graph {
+    /// Architecture or file name.
+    pub name: String,
+    /// Nodes in topological order; node 0 is the input, the last one computes the logits.
+    pub nodes: Vec<Node>,
+}
+
+/// One operation and the value it produces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Layer name, for people and for error messages.
+    pub name: String,
+    /// What is computed.
+    pub op: NodeOp,
+    /// Operands; each is smaller than the node's own index.
+    pub inputs: Vec<ValueId>,
+    /// Shape of the value produced.
+    pub shape: Shape,
+    /// How int8 stores the value, where a quantized source has decided that.
+    pub quant: Option<Quant>,
+}
+
+/// What a [`Node`] computes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeOp {
+    /// The normalized picture, NHWC; only node 0.
+    Input,
+    /// Convolution or dense layer: `inputs[0]` is x, `inputs[1]` the residual if there is one.
+    Conv2d(Conv),
+    /// Batch-norm with fixed statistics, `(x − mean) / √(variance + epsilon) · gamma + beta`.
+    BatchNorm {
+        /// Factor per channel.
+        gamma: Vec<f32>,
+        /// Addend per channel.
+        beta: Vec<f32>,
+        /// Mean per channel.
+        mean: Vec<f32>,
+        /// Variance per channel, not negative.
+        variance: Vec<f32>,
+        /// Added to the variance; positive.
+        epsilon: f32,
+    },
+    /// A batch-norm that could not be folded, `x · factor + addend` per channel.
+    Affine {
+        /// Factor per channel.
+        factor: Vec<f32>,
+        /// Addend per channel.
+        addend: Vec<f32>,
+        /// Clamp at zero afterwards.
+        relu: bool,
+    },
+    /// Clamp at zero.
+    Relu,
+    /// Sum of two values of the same shape.
+    Add,
+    /// The same value; its reader has another number format than what computes it.
+    Cast,
+    /// Pooling; taps outside the map are skipped, so an average is over real pixels only.
+    /// A global pool has the filter of the whole map.
+    Pool2d {
+        /// Maximum or mean.
+        kind: PoolKind,
+        /// Window rows and columns.
+        filter: [u16; 2],
+        /// Vertical and horizontal stride.
+        stride: [u16; 2],
+        /// Padding.
+        padding: Padding,
+    },
+}
+
+/// A convolution, `relu(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
+/// 1×1 map. Its output channels are as many as its biases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conv {
+    /// Weights, OHWI.
+    pub weights: Vec<f32>,
+    /// Bias per output channel, zeros where the layer has none.
+    pub bias: Vec<f32>,
+    /// Filter rows and columns.
+    pub filter: [u16; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [u16; 2],
+    /// Padding with zeros.
+    pub padding: Padding,
+    /// Clamp at zero at the end.
+    pub relu: bool,
+    /// Add a second input before the clamp.
+    pub residual: bool,
+    /// Of each output channel, the size of a step of its weights, where a quantized source has
+    /// decided that, and zero where int8 has no such steps here; else empty.
+    pub weight_scales: Vec<f32>,
+}
+
+/// Why nodes do not form a graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The checkpoint contradicts itself.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
+    /// A node reads a value that does not exist before it.
+    #[error("node `{node}` reads value {input}, which no earlier node produces")]
+    UnknownInput {
+        /// Node name.
+        node: String,
+        /// The operand.
+        input: ValueId,
+    },
+    /// Operands, weights or sizes do not fit together.
+    #[error("node `{node}`: {what}")]
+    Mismatch {
+        /// Node name.
+        node: String,
+        /// What was found and what was wanted.
+        what: String,
+    },
+}
+
+impl NodeOp {
+    /// Name of the operation.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Conv2d(_) => "conv2d",
+            Self::BatchNorm { .. } => "batch_norm",
+            Self::Affine { .. } => "affine",
+            Self::Relu => "relu",
+            Self::Add => "add",
+            Self::Cast => "cast",
+            Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
+            Self::Pool2d { kind: PoolKind::Average, .. } => "avg_pool2d",
+        }
+    }
+
+    const fn arity(&self) -> usize {
+        match self {
+            Self::Input => 0,
+            Self::Conv2d(conv) => 1 + conv.residual as usize,
+            Self::Add => 2,
+            Self::BatchNorm { .. }
+            | Self::Affine { .. }
+            | Self::Relu
+            | Self::Cast
+            | Self::Pool2d { .. } => 1,
+        }
+    }
+
+    /// Shape of the result on operands of these shapes, or what is wrong with them.
+    fn output_shape(&self, inputs: &[Shape]) -> Result<Shape, String> {
+        if inputs.len() != self.arity() {
+            return Err(format!("{} operands, expected {}", inputs.len(), self.arity()));
+        }
+        let per_channel = |x: Shape, parts: &[&Vec<f32>]| match parts
+            .iter()
+            .find(|p| p.len() != usize::from(x.c))
+        {
+            Some(p) => Err(format!("{} parameters for {} channels", p.len(), x.c)),
+            None => Ok(x),
+        };
+        match (self, inputs) {
+            (Self::Conv2d(conv), [x, rest @ ..]) => {
+                let map = window_map(*x, conv.filter, conv.stride, conv.padding)?;
+                let c = u16::try_from(conv.bias.len()).ok().filter(|c| *c > 0);
+                let c = c.ok_or_else(|| {
+                    format!("{} output channels, expected 1..=65535", conv.bias.len())
+                })?;
+                let expected = conv.bias.len() * taps(conv.filter) * usize::from(x.c);
+                if conv.weights.len() != expected {
+                    return Err(format!("{} weights, expected {expected}", conv.weights.len()));
+                }
+                let shape = Shape { c, ..map };
+                match rest {
+                    [r] if *r != shape => Err(format!("residual {r:?} on an output {shape:?}")),
+                    _ => Ok(shape),
+                }
+            }
+            (Self::BatchNorm { gamma, beta, mean, variance, epsilon }, [x]) => {
+                if variance.iter().any(|v| v.is_nan() || v + epsilon <= 0.0) {
+                    return Err("a variance is negative".into());
+                }
+                per_channel(*x, &[gamma, beta, mean, variance])
+            }
+            (Self::Affine { factor, addend, .. }, [x]) => per_channel(*x, &[factor, addend]),
+            (Self::Relu | Self::Cast, [x]) => Ok(*x),
+            (Self::Add, [a, b]) if a == b => Ok(*a),
+            (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
+            (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
+                window_map(*x, *filter, *stride, *padding)
+            }
+            _ => Err("only the first node is an input".into()),
+        }
+    }
+}
+
+/// Numbers whose last dimension counts three colors, in the opposite order.
+pub fn reverse_rgb(numbers: &mut [f32], colors: usize) -> Result<(), String> {
+    if colors != 3 {
+        return Err(format!("its input has {colors} channels; colors are three"));
+    }
+    numbers.chunks_exact_mut(3).for_each(<[f32]>::reverse);
+    Ok(())
+}
+
+/// Pixels of a filter.
+pub(crate) fn taps(filter: [u16; 2]) -> usize {
+    usize::from(filter[0]) * usize::from(filter[1])
+}
+
+/// Shape of sliding a window over `x`, with the channels of `x`.
+fn window_map(
+    x: Shape,
+    filter: [u16; 2],
+    stride: [u16; 2],
+    padding: Padding,
+) -> Result<Shape, String> {
+    let Padding { top, left, bottom, right } = padding;
+    // Every window then covers at least one real pixel.
+    if !padding_fits(padding, filter[0], filter[1]) {
+        return Err(format!("padding {padding:?} is not smaller than the filter {filter:?}"));
+    }
+    match (
+        output_len(x.h, top, bottom, filter[0], stride[0]),
+        output_len(x.w, left, right, filter[1], stride[1]),
+    ) {
+        (Some(h), Some(w)) => Ok(Shape { h, w, c: x.c }),
+        _ => Err(format!(
+            "filter {filter:?} with stride {stride:?} does not fit a map of {}×{}; \
+             use a larger input",
+            x.h, x.w
+        )),
+    }
+}
+
+impl Graph {
+    /// A graph of nothing but its input.
+    pub fn new(name: impl Into<String>, input: Shape) -> Self {
+        let node = Node {
+            name: "input".into(),
+            op: NodeOp::Input,
+            inputs: Vec::new(),
+            shape: input,
+            quant: None,
+        };
+        Self { name: name.into(), nodes: vec![node] }
+    }
+
+    /// Appends a node and computes its shape.
+    ///
+    /// # Errors
+    /// Operands that do not exist, or shapes and parameters that do not fit together.
+    pub fn push(
+        &mut self,
+        name: impl Into<String>,
+        op: NodeOp,
+        inputs: &[ValueId],
+    ) -> Result<ValueId, GraphError> {
+        let name = name.into();
+        let mut shapes = Vec::with_capacity(inputs.len());
+        for &input in inputs {
+            match self.nodes.get(input) {
+                Some(node) => shapes.push(node.shape),
+                None => return Err(GraphError::UnknownInput { node: name, input }),
+            }
+        }
+        let mismatch = |what| GraphError::Mismatch { node: name.clone(), what };
+        let shape = op.output_shape(&shapes).map_err(mismatch)?;
+        if shape.is_empty() || shape.checked_len().is_none() {
+            return Err(mismatch(format!("produces an empty or too large value, {shape:?}")));
+        }
+        self.nodes.push(Node { name, op, inputs: inputs.to_vec(), shape, quant: None });
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// Shape of the input picture.
+    pub fn input_shape(&self) -> Shape {
+        self.nodes[0].shape
+    }
+
+    /// The value of the logits: the last node.
+    pub fn output(&self) -> ValueId {
+        self.nodes.len() - 1
+    }
+
+    /// Makes a network whose input has red and blue in each other's place one whose input has them in
+    /// theirs: what reads them gets its weights in the other order.
+    ///
+    /// # Errors
+    /// Another number of channels than three, or a network that does more with them than convolve,
+    /// scale, clamp and pool.
+    pub fn reverse_channels(&mut self) -> Result<(), String> {
+        let mut is_reversed = vec![false; self.nodes.len()];
+        is_reversed[0] = true;
+        let c = usize::from(self.input_shape().c);
+        for (id, node) in self.nodes.iter_mut().enumerate() {
+            let reversed: Vec<bool> = node.inputs.iter().map(|&i| is_reversed[i]).collect();
+            if !reversed.contains(&true) {
+                continue;
+            }
+            match &mut node.op {
+                NodeOp::Conv2d(conv) if reversed[1..] != [true] => {
+                    reverse_rgb(&mut conv.weights, c)?;
+                    continue;
+                }
+                NodeOp::BatchNorm { gamma, beta, mean, variance, .. } => {
+                    for part in [gamma, beta, mean, variance] {
+                        reverse_rgb(part, c)?;
+                    }
+                }
+                NodeOp::Affine { factor, addend, .. } => {
+                    reverse_rgb(factor, c)?;
+                    reverse_rgb(addend, c)?;
+                }
+                NodeOp::Relu | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
+                NodeOp::Add if reversed == [true; 2] => {}
+                _ => return Err(format!("`{}` mixes colors with others", node.name)),
+            }
+            is_reversed[id] = true;
+        }
+        Ok(())
+    }
+
+    /// How many operands of other nodes each value is; the output counts as read once more.
+    pub fn uses(&self) -> Vec<usize> {
+        let mut uses = vec![0; self.nodes.len()];
+        for &input in self.nodes.iter().flat_map(|n| &n.inputs) {
+            uses[input] += 1;
+        }
+        uses[self.output()] += 1;
+        uses
+    }
+
+    /// Multiply-accumulates of one picture: those of convolutions, one per element of a
+    /// per-channel operation; pools, sums and clamps count nothing.
+    pub fn macs(&self) -> u64 {
+        let macs = |node: &Node| match &node.op {
+            NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
+            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+        };
+        self.nodes.iter().map(macs).sum()
+    }
+
+    /// Numbers stored: weights, biases (also those that are zero) and per-channel parameters.
+    pub fn parameters(&self) -> u64 {
+        let parameters = |node: &Node| match &node.op {
+            NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
+            NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
+            NodeOp::Affine { factor, .. } => 2 * factor.len(),
+            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+        };
+        self.nodes.iter().map(|n| parameters(n) as u64).sum()
+    }
+
+    /// The network of a checkpoint, layer by layer as it was trained (nothing folded or fused).
+    ///
+    /// # Errors
+    /// A checkpoint that [`Checkpoint::check`] refuses, or an input too small for the network.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
+        checkpoint.check().map_err(GraphError::Checkpoint)?;
+        let Preprocess { height, width, .. } = checkpoint.preprocess;
+        let input = Shape::new(height, width, checkpoint.preprocess.channels() as u16);
+        let mut builder = Builder { graph: Self::new(&checkpoint.config.name, input), checkpoint };
+        builder.network()?;
+        Ok(builder.graph)
+    }
+}
+
+/// Appends the layers of a ResNet to a graph.
+struct Builder<'a> {
+    graph: Graph,
+    checkpoint: &'a Checkpoint,
+}
+
+impl Builder<'_> {
+    fn tensor(&self, name: String) -> Result<Vec<f32>, GraphError> {
+        match self.checkpoint.tensors.get(&name) {
+            Some(tensor) => Ok(tensor.to_f32()),
+            None => Err(GraphError::Checkpoint(format!("tensor `{name}` is missing"))),
+        }
+    }
+
+    /// The padding of a window over value `x`.
+    fn padding(&self, padding: ConvPadding, x: ValueId, filter: usize, stride: usize) -> Padding {
+        let map = self.graph.nodes[x].shape;
+        // Filters have at most 31 rows.
+        let sides = |size: u16| padding.sides(size.into(), filter, stride);
+        let ((top, bottom), (left, right)) = (sides(map.h), sides(map.w));
+        Padding { top: top as u8, left: left as u8, bottom: bottom as u8, right: right as u8 }
+    }
+
+    /// A convolution without bias.
+    fn conv(&mut self, spec: &ConvSpec, x: ValueId) -> Result<ValueId, GraphError> {
+        let mismatch = || GraphError::Mismatch {
+            node: spec.name.clone(),
+            what: format!("filter {} or stride {} is out of range", spec.filter, spec.stride),
+        };
+        let filter = u16::try_from(spec.filter).map_err(|_| mismatch())?;
+        let stride = u16::try_from(spec.stride).map_err(|_| mismatch())?;
+        let conv = Conv {
+            weights: self.tensor(format!("{}.weight", spec.name))?,
+            bias: vec![0.0; spec.c_out],
+            filter: [filter; 2],
+            stride: [stride; 2],
+            padding: self.padding(spec.padding, x, spec.filter, spec.stride),
+            relu: false,
+            residual: false,
+            weight_scales: Vec::new(),
+        };
+        self.graph.push(&spec.name, NodeOp::Conv2d(conv), &[x])
+    }
+
+    fn batch_norm(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
+        let op = NodeOp::BatchNorm {
+            gamma: self.tensor(format!("{name}.gamma"))?,
+            beta: self.tensor(format!("{name}.beta"))?,
+            mean: self.tensor(format!("{name}.mean"))?,
+            variance: self.tensor(format!("{name}.variance"))?,
+            epsilon: BATCH_NORM_EPSILON as f32,
+        };
+        self.graph.push(name, op, &[x])
+    }
+
+    fn relu(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
+        self.graph.push(name, NodeOp::Relu, &[x])
+    }
+
+    fn network(&mut self) -> Result<(), GraphError> {
+        let config = &self.checkpoint.config;
+        let v2 = config.use_pre_activation;
+        let mut x = 0;
+        let stem = config.stem();
+        for (i, spec) in stem.iter().enumerate() {
+            x = self.conv(spec, x)?;
+            // The first block of a pre-activation net brings its own batch-norm.
+            if !v2 || i + 1 < stem.len() {
+                x = self.batch_norm(format!("conv{}_bn", i + 1), x)?;
+                x = self.relu(format!("conv{}_relu", i + 1), x)?;
+            }
+        }
+        if config.stem_pool {
+            // Skipping outside taps is KerasHub's −∞ padding of v2, and its zero padding of v1,
+            // where no input is negative.
+            let pool = NodeOp::Pool2d {
+                kind: PoolKind::Max,
+                filter: [3; 2],
+                stride: [2; 2],
+                padding: self.padding(config.padding, x, 3, 2),
+            };
+            x = self.graph.push("pool1_pool", pool, &[x])?;
+        }
+        for block in config.blocks() {
+            x = if v2 { self.block_v2(&block, x)? } else { self.block_v1(&block, x)? };
+        }
+        if v2 {
+            x = self.batch_norm("post_bn".into(), x)?;
+            x = self.relu("post_relu".into(), x)?;
+        }
+        let map = self.graph.nodes[x].shape;
+        let pool = NodeOp::Pool2d {
+            kind: match config.pooling {
+                Pooling::Avg => PoolKind::Average,
+                Pooling::Max => PoolKind::Max,
+            },
+            filter: [map.h, map.w],
+            stride: [1; 2],
+            padding: Padding::default(),
+        };
+        x = self.graph.push("pooler", pool, &[x])?;
+        let head = Conv {
+            weights: self.tensor("predictions.weight".into())?,
+            bias: self.tensor("predictions.bias".into())?,
+            filter: [1; 2],
+            stride: [1; 2],
+            padding: Padding::default(),
+            relu: false,
+            residual: false,
+            weight_scales: Vec::new(),
+        };
+        self.graph.push("predictions", NodeOp::Conv2d(head), &[x])?;
+        Ok(())
+    }
+
+    // In both blocks the projection comes just before the last convolution: until then only
+    // the block's input is kept, which a strided bottleneck needs less memory for.
+
+    fn block_v1(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
+        let (mut x, mut shortcut) = (input, input);
+        for (i, spec) in block.convs.iter().enumerate() {
+            let last = i + 1 == block.convs.len();
+            if let (true, Some(projection)) = (last, &block.projection) {
+                shortcut = self.shortcut_pool(block, input)?;
+                shortcut = self.conv(projection, shortcut)?;
+                shortcut = self.batch_norm(format!("{}_0_bn", block.name), shortcut)?;
+            }
+            x = self.conv(spec, x)?;
+            x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
+            if !last {
+                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
+            }
+        }
+        x = self.graph.push(format!("{}_add", block.name), NodeOp::Add, &[shortcut, x])?;
+        self.relu(format!("{}_out", block.name), x)
+    }
+
+    /// The average pool of a vd shortcut, where the block has one.
+    fn shortcut_pool(&mut self, block: &BlockSpec, x: ValueId) -> Result<ValueId, GraphError> {
+        let Some(stride) = block.shortcut_pool else { return Ok(x) };
+        let pool = NodeOp::Pool2d {
+            kind: PoolKind::Average,
+            filter: [SHORTCUT_POOL as u16; 2],
+            stride: [stride as u16; 2],
+            padding: self.padding(ConvPadding::Same, x, SHORTCUT_POOL, stride),
+        };
+        self.graph.push(format!("{}_0_pool", block.name), pool, &[x])
+    }
+
+    fn block_v2(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
+        let normalized = self.batch_norm(format!("{}_pre_activation_bn", block.name), input)?;
+        let activated = self.relu(format!("{}_pre_activation_relu", block.name), normalized)?;
+        // An identity shortcut carries the raw input, a projection the activated one.
+        let (mut x, mut shortcut) = (activated, input);
+        for (i, spec) in block.convs.iter().enumerate() {
+            let last = i + 1 == block.convs.len();
+            if let (true, Some(projection)) = (last, &block.projection) {
+                shortcut = self.conv(projection, activated)?;
+            }
+            x = self.conv(spec, x)?;
+            if !last {
+                x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
+                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
+            }
+        }
+        self.graph.push(format!("{}_out", block.name), NodeOp::Add, &[shortcut, x])
+    }
+}

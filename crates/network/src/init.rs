@@ -1,0 +1,83 @@
+//! Models with random weights: what an architecture costs, known before anyone trains it.
+
+use crate::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
+use crate::random::{Rng, fnv1a};
+use crate::resnet::{ResNetConfig, default_preprocess};
+use std::collections::BTreeSet;
+
+/// Pictures stored for calibration, and the squares along each side of one.
+const SAMPLES: u32 = 8;
+const SQUARES: usize = 8;
+
+/// How much of its input a residual block adds, so that sums stay small in deep networks.
+const BRANCH: f64 = 0.25;
+
+/// A model with weights drawn from `seed`, for square inputs of `side` pixels.
+///
+/// Weights have the spread of He et al. (2015), batch-norms statistics near those of trained
+/// networks, and the samples for calibration are squares of random colours. The model knows
+/// nothing, but runs as fast and takes as much memory as a trained one.
+///
+/// # Errors
+/// An architecture or a size that cannot be, as text.
+pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<Checkpoint, String> {
+    config.check()?;
+    let last: BTreeSet<String> = config
+        .blocks()
+        .iter()
+        .filter_map(|b| Some(format!("{}.weight", b.convs.last()?.name)))
+        .collect();
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let mut rng = Rng::keyed(&[seed, fnv1a(name.as_bytes())]);
+        let inputs: usize = shape.iter().skip(1).product();
+        let branch = if last.contains(&name) { BRANCH } else { 1.0 };
+        let spread = branch * (2.0 / inputs as f64).sqrt();
+        let mut draw = || match name.rsplit('.').next() {
+            Some("weight") => spread * rng.normal(),
+            Some("gamma" | "variance") => 0.5 + rng.unit(),
+            _ => 0.1 * rng.normal(),
+        };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw() as f32).collect();
+        (name, Tensor::from_f32(&shape, &values))
+    };
+    let checkpoint = Checkpoint {
+        samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
+        training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
+        ..with_tensors(config, side, tensor)
+    };
+    checkpoint.check()?;
+    Ok(checkpoint)
+}
+
+/// A checkpoint of `tensor`s, without pictures.
+pub fn with_tensors(
+    config: ResNetConfig,
+    side: u16,
+    tensor: impl Fn((String, Vec<usize>)) -> (String, Tensor),
+) -> Checkpoint {
+    Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        labels: (0..config.classes).map(|class| format!("class {class}")).collect(),
+        preprocess: config.preprocess(default_preprocess(side)),
+        tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
+        assumed: Vec::new(),
+        config,
+    }
+}
+
+/// A picture of squares of random colours.
+fn sample(index: u32, side: u16, seed: u64) -> Result<Sample, String> {
+    let mut rng = Rng::keyed(&[seed, fnv1a(b"sample"), index.into()]);
+    let colours: Vec<[u8; 3]> =
+        (0..SQUARES * SQUARES).map(|_| [0; 3].map(|_: u8| rng.below(256) as u8)).collect();
+    let square = |at: u16| usize::from(at) * SQUARES / usize::from(side);
+    let pixels: Vec<u8> = (0..side)
+        .flat_map(|y| (0..side).map(move |x| (y, x)))
+        .flat_map(|(y, x)| colours[square(y) * SQUARES + square(x)])
+        .collect();
+    Sample::encode(0, &pixels, side, side)
+        .map_err(|e| format!("a sample of {side} x {side} pixels: {e}"))
+}

@@ -1,0 +1,200 @@
+//! Output that fits a terminal: lines are folded between words, those that change are cut.
+
+use artifact::text::AsPlain;
+use std::io::{self, IsTerminal, Write};
+#[cfg(unix)]
+use std::os::fd::AsFd;
+
+/// Columns of a terminal that does not tell.
+const USUAL: usize = 80;
+/// In front of what follows a fold.
+const INDENT: &str = "  ";
+
+/// The program's output, folded where it is a terminal.
+pub fn stdout() -> Folded<io::Stdout> {
+    let out = io::stdout();
+    Folded { width: width(&out), out, line: Vec::new() }
+}
+
+/// Prints an error of `program`, folded where that is a terminal.
+pub fn print_error(program: &str, error: &str) {
+    let out = io::stderr();
+    let mut folded = Folded { width: width(&out), out, line: Vec::new() };
+    let lines: Vec<String> = error.split('\n').map(|line| line.plain().to_string()).collect();
+    // There is nowhere else to say that this failed.
+    let _ = writeln!(folded, "{program}: {}", lines.join("\n")).and_then(|()| folded.flush());
+}
+
+/// Columns of the terminal that `out` is; `None` where it is none.
+#[cfg(unix)]
+fn width(out: &(impl IsTerminal + AsFd)) -> Option<usize> {
+    /// Less is no terminal to read on.
+    const LEAST: usize = 20;
+    if !out.is_terminal() {
+        return None;
+    }
+    // There is no safe call for it in the standard library; `stty` asks its input.
+    let asked = || {
+        let terminal = out.as_fd().try_clone_to_owned().ok()?;
+        let mut stty = std::process::Command::new("stty");
+        let said = stty.arg("size").stdin(terminal).stderr(std::process::Stdio::null()).output();
+        let said = String::from_utf8(said.ok()?.stdout).ok()?;
+        said.split_whitespace().nth(1)?.parse().ok()
+    };
+    Some(asked().filter(|columns| *columns >= LEAST).unwrap_or(USUAL))
+}
+
+/// Columns of the terminal that `out` is; `None` where it is none.
+#[cfg(not(unix))]
+fn width(out: &impl IsTerminal) -> Option<usize> {
+    out.is_terminal().then_some(USUAL)
+}
+
+/// Folds lines that are too long for a terminal, and cuts those that start with a carriage return,
+/// which the next one replaces.
+#[derive(Debug)]
+pub struct Folded<W: Write> {
+    out: W,
+    /// Columns; nothing is changed without.
+    width: Option<usize>,
+    /// What has no end yet.
+    line: Vec<u8>,
+}
+
+/// Takes the cursor to the start of an empty line.
+const ERASE: &str = "\r\x1b[K";
+
+impl<W: Write> Folded<W> {
+    /// Writes a line, or the start of one, without its end.
+    fn put(&mut self, line: &[u8], width: usize) -> io::Result<()> {
+        let text = String::from_utf8_lossy(line);
+        let (erase, text) = match text.strip_prefix(ERASE) {
+            Some(text) => (ERASE, text),
+            None => ("", &*text),
+        };
+        write!(self.out, "{erase}")?;
+        match text.strip_prefix('\r') {
+            // A terminal may go on to the next line once its last column is full.
+            Some(text) => {
+                let shown: String =
+                    text.trim_end_matches("\x1b[K").chars().take(width - 1).collect();
+                write!(self.out, "\r{shown}\x1b[K")
+            }
+            None => write!(self.out, "{}", fold(text, width)),
+        }
+    }
+}
+
+impl<W: Write> Write for Folded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(width) = self.width else { return self.out.write(bytes) };
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            self.line.extend_from_slice(part);
+            if let Some(line) = self.line.strip_suffix(b"\n").map(<[u8]>::to_vec) {
+                self.line.clear();
+                self.put(&line, width)?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let (Some(width), false) = (self.width, self.line.is_empty()) {
+            let line = core::mem::take(&mut self.line);
+            self.put(&line, width)?;
+        }
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Folded<W> {
+    fn drop(&mut self) {
+        let _ = self.flush();
+    }
+}
+
+/// Breaks a line between words, not before a percent sign; one word may be longer than the line.
+fn fold(line: &str, width: usize) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    let mut rest = line;
+    while !rest.is_empty() {
+        // Spaces at the start, and between columns of a table, stay.
+        let mut ends = rest.match_indices(' ').map(|(at, _)| at + 1);
+        let end = ends.find(|end| !rest[*end..].starts_with('%')).unwrap_or(rest.len());
+        let (word, next) = rest.split_at(end);
+        let bare = word.trim_end().chars().count();
+        if column > INDENT.len() && bare > 0 && column + bare > width {
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+            out.push_str(INDENT);
+            column = INDENT.len();
+        }
+        out.push_str(word);
+        column += word.chars().count();
+        rest = next;
+    }
+    out
+}
+
+/// An error and its causes in one line, each said once: the texts of many errors hold those of
+/// their causes already.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(width: Option<usize>, parts: &[&str]) -> String {
+        let mut out = Vec::new();
+        let mut folded = Folded { out: &mut out, width, line: Vec::new() };
+        for part in parts {
+            folded.write_all(part.as_bytes()).unwrap();
+            folded.flush().unwrap();
+        }
+        drop(folded);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lines_are_folded_between_words() {
+        let line = "epoch 1/30 loss 0.6931 acc 50.00 %, val loss 0.6 acc 52.00 %, 3 s so far\n";
+        for width in [30, 60, 80] {
+            let text = written(Some(width), &[line]);
+            assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
+            assert!(text.lines().all(|line| !line.trim_start().starts_with('%')), "{text}");
+            let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
+            assert_eq!(words(&text), words(line));
+        }
+        assert_eq!(written(Some(80), &[line]), line);
+        assert_eq!(written(None, &[line]), line);
+        assert_eq!(written(Some(20), &["a     b  c\n"]), "a     b  c\n");
+        let long = "0123456789abcdefghijklmnopq.jpg: damaged\n";
+        assert_eq!(written(Some(20), &[long]), long.replace(": d", ":\n  d"));
+    }
+
+    #[test]
+    fn lines_that_change_are_cut() {
+        let step = "\repoch 1/30 step 3/19, 18 s left, loss 0.0244\x1b[K";
+        let text = written(Some(24), &[step, "\r\x1b[Kepoch 1/30\n"]);
+        assert_eq!(text, "\repoch 1/30 step 3/19, 1\x1b[K\r\x1b[Kepoch 1/30\n");
+        assert_eq!(written(None, &[step]), step);
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = Err::<(), _>(anyhow!("no such file")).context("m.mpk: no such file");
+        assert_eq!(describe(&error.unwrap_err()), "m.mpk: no such file");
+        let error = Err::<(), _>(anyhow!("disk full")).context("cannot save").unwrap_err();
+        assert_eq!(describe(&error), "cannot save: disk full");
+    }
+}

@@ -1,0 +1,85 @@
+//! The checkpoint of a network that was trained elsewhere.
+
+use crate::ImportError;
+use artifact::Preprocess;
+use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use network::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Files a batch-norm that only adds `beta`: its ε is taken off the variance beforehand.
+pub(crate) fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &str, beta: &[f32]) {
+    let constant = |value| vec![value; beta.len()];
+    for (part, values) in [
+        ("gamma", constant(1.0)),
+        ("beta", beta.to_vec()),
+        ("mean", constant(0.0)),
+        ("variance", constant((1.0 - BATCH_NORM_EPSILON) as f32)),
+    ] {
+        found.insert(format!("{name}.{part}"), Tensor::from_f32(&[values.len()], &values));
+    }
+}
+
+/// The checkpoint of a model that was trained elsewhere.
+pub(crate) fn checkpoint(
+    path: &Path,
+    config: ResNetConfig,
+    labels: Vec<String>,
+    preprocess: Preprocess,
+    tensors: BTreeMap<String, Tensor>,
+) -> Result<Checkpoint, ImportError> {
+    let checkpoint = Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        preprocess: Preprocess { grey: config.channels == 1, ..preprocess },
+        config,
+        labels,
+        tensors,
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
+        assumed: Vec::new(),
+    };
+    checkpoint.check().map_err(|what| ImportError::unsupported(path, what))?;
+    Ok(checkpoint)
+}
+
+/// Most differences named one by one.
+pub(crate) const MAX_LISTED: usize = 20;
+
+/// The tensors that `config` needs, from those `found` under canonical names; `extra` names
+/// what has no canonical name.
+pub(crate) fn assemble(
+    path: &Path,
+    config: &ResNetConfig,
+    mut found: BTreeMap<String, Tensor>,
+    extra: Vec<String>,
+) -> Result<BTreeMap<String, Tensor>, ImportError> {
+    let mut differences = Vec::new();
+    let mut tensors = BTreeMap::new();
+    for (name, shape) in config.tensor_shapes() {
+        match found.remove(&name) {
+            Some(tensor) if tensor.shape == shape => {
+                tensors.insert(name, tensor);
+            }
+            Some(tensor) => {
+                differences.push(format!("`{name}` has shape {:?}, not {shape:?}", tensor.shape));
+            }
+            None => differences.push(format!("`{name}` {shape:?} is missing")),
+        }
+    }
+    let strange = found.into_iter().map(|(name, t)| format!("`{name}` {:?}", t.shape));
+    differences.extend(strange.chain(extra).map(|what| format!("{what} belongs to no layer")));
+    if differences.is_empty() {
+        return Ok(tensors);
+    }
+    let more = differences.len().saturating_sub(MAX_LISTED);
+    differences.truncate(MAX_LISTED);
+    if more > 0 {
+        differences.push(format!("and {more} more"));
+    }
+    Err(ImportError::Tensors {
+        path: path.display().to_string(),
+        config: config.name.clone(),
+        differences: differences.iter().map(|d| format!("\n  {d}")).collect(),
+    })
+}

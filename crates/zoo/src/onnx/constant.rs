@@ -1,0 +1,291 @@
+//! Constants of an ONNX file: arrays of numbers, also of other files beside it.
+
+use formats::onnx as proto;
+use half::{bf16, f16};
+use std::path::Path;
+
+/// Most dimensions of a constant.
+const MAX_RANK: usize = 8;
+
+/// A constant.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Constant {
+    pub(super) dims: Vec<usize>,
+    pub(super) values: Values,
+    /// ONNX's number of the type that it is stored in; zero where it was computed.
+    pub(super) data_type: i32,
+    /// Where it was quantized: the size of a step, of all or of each place along `axis`. Zero where
+    /// its numbers are no multiples of one that int8 holds.
+    pub(super) scales: Vec<f32>,
+    pub(super) axis: usize,
+}
+
+/// Its numbers, row by row.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Values {
+    Float(Vec<f32>),
+    Int(Vec<i64>),
+}
+
+impl Constant {
+    pub(super) fn new(dims: Vec<usize>, values: Values) -> Self {
+        Self { dims, values, data_type: 0, scales: Vec::new(), axis: 0 }
+    }
+
+    pub(super) fn ints(values: Vec<i64>) -> Self {
+        Self::new(vec![values.len()], Values::Int(values))
+    }
+
+    /// Reads a constant; `folder` is where files that it names lie.
+    pub(super) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Self, String> {
+        let dims: Option<Vec<usize>> =
+            tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+        let dims = dims.filter(|d| d.len() <= MAX_RANK);
+        let dims = dims.ok_or_else(|| format!("dimensions {:?}", tensor.dims))?;
+        let len = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
+        let len = len.ok_or_else(|| format!("dimensions {dims:?}"))?;
+        let outside;
+        let raw = if tensor.data_location == Some(proto::EXTERNAL) {
+            outside = external(&tensor.external_data, folder)?;
+            outside.as_slice()
+        } else {
+            tensor.raw_data.as_slice()
+        };
+        let values = values(tensor, raw)?;
+        let data_type = tensor.data_type.unwrap_or_default();
+        let constant = Self { data_type, ..Self::new(dims, values) };
+        if constant.len() != len {
+            return Err(format!("{} numbers for dimensions {:?}", constant.len(), constant.dims));
+        }
+        Ok(constant)
+    }
+
+    /// How many numbers it has.
+    pub(super) fn len(&self) -> usize {
+        match &self.values {
+            Values::Float(values) => values.len(),
+            Values::Int(values) => values.len(),
+        }
+    }
+
+    /// Its numbers, wide enough for integers, too.
+    pub(super) fn wide(&self) -> Vec<f64> {
+        match &self.values {
+            Values::Float(values) => values.iter().map(|&v| v.into()).collect(),
+            Values::Int(values) => values.iter().map(|&v| v as f64).collect(),
+        }
+    }
+
+    /// Numbers that were computed of this one's, of the same kind.
+    pub(super) fn like(&self, dims: Vec<usize>, values: Vec<f64>) -> Self {
+        let values = match self.values {
+            Values::Float(_) => Values::Float(values.into_iter().map(|v| v as f32).collect()),
+            Values::Int(_) => Values::Int(values.into_iter().map(|v| v as i64).collect()),
+        };
+        Self::new(dims, values)
+    }
+
+    /// Its numbers as floats.
+    pub(super) fn to_floats(&self) -> Vec<f32> {
+        match &self.values {
+            Values::Float(values) => values.clone(),
+            Values::Int(values) => values.iter().map(|&v| v as f32).collect(),
+        }
+    }
+
+    /// Its numbers, where they are integers.
+    pub(super) fn to_ints(&self) -> Option<&[i64]> {
+        match &self.values {
+            Values::Int(values) => Some(values),
+            Values::Float(_) => None,
+        }
+    }
+
+    /// In another type.
+    pub(super) fn cast(mut self, data_type: i32) -> Self {
+        let is_real =
+            matches!(data_type, proto::FLOAT | proto::DOUBLE | proto::FLOAT16 | proto::BFLOAT16);
+        self.values = match self.values {
+            Values::Int(values) if is_real => {
+                Values::Float(values.iter().map(|&v| v as f32).collect())
+            }
+            Values::Float(values) if data_type == proto::BOOL => {
+                Values::Int(values.iter().map(|&v| (v != 0.0).into()).collect())
+            }
+            Values::Float(values) if !is_real => {
+                Values::Int(values.iter().map(|&v| v as i64).collect())
+            }
+            same => same,
+        };
+        Self { data_type, ..self }
+    }
+
+    /// With its dimensions in another order: dimension `i` is the old `order[i]`.
+    pub(super) fn transposed(&self, order: &[usize]) -> Option<Self> {
+        let mut sorted = order.to_vec();
+        sorted.sort_unstable();
+        if !sorted.into_iter().eq(0..self.dims.len()) {
+            return None;
+        }
+        let dims: Vec<usize> = order.iter().map(|&i| self.dims[i]).collect();
+        let mut strides = vec![1; dims.len()];
+        for i in (1..dims.len()).rev() {
+            strides[i - 1] = strides[i] * self.dims[i];
+        }
+        let strides: Vec<usize> = order.iter().map(|&i| strides[i]).collect();
+        let place = |mut index: usize| {
+            let mut place = 0;
+            for (dim, stride) in dims.iter().zip(&strides).rev() {
+                place += index % dim * stride;
+                index /= dim;
+            }
+            place
+        };
+        let values = match &self.values {
+            Values::Float(v) => Values::Float((0..v.len()).map(|i| v[place(i)]).collect()),
+            Values::Int(v) => Values::Int((0..v.len()).map(|i| v[place(i)]).collect()),
+        };
+        let axis = order.iter().position(|&i| i == self.axis).unwrap_or(0);
+        Some(Self { dims, values, scales: self.scales.clone(), axis, ..*self })
+    }
+
+    /// With other dimensions of as many numbers.
+    pub(super) fn reshaped(mut self, dims: Vec<usize>) -> Self {
+        if self.scales.len() > 1 && (self.axis > 0 || self.dims.first() != dims.first()) {
+            self.scales = vec![0.0];
+        }
+        Self { dims, ..self }
+    }
+
+    /// The sizes of its steps, one for each place of the first dimension, zero where int8 has none
+    /// for it; empty where it was not quantized.
+    pub(super) fn steps(&self) -> Vec<f32> {
+        match self.scales[..] {
+            [] => Vec::new(),
+            [one] => vec![one; self.dims.first().copied().unwrap_or(1)],
+            _ if self.axis == 0 => self.scales.clone(),
+            _ => vec![0.0; self.dims.first().copied().unwrap_or(1)],
+        }
+    }
+}
+
+/// Name of ONNX's type with this number.
+pub(super) fn type_name(data_type: i32) -> String {
+    const NAMES: [&str; 24] = [
+        "an unknown type",
+        "float32",
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "string",
+        "bool",
+        "float16",
+        "float64",
+        "uint32",
+        "uint64",
+        "complex64",
+        "complex128",
+        "bfloat16",
+        "float8e4m3fn",
+        "float8e4m3fnuz",
+        "float8e5m2",
+        "float8e5m2fnuz",
+        "uint4",
+        "int4",
+        "float4e2m1",
+    ];
+    let name = usize::try_from(data_type).ok().and_then(|i| NAMES.get(i));
+    name.map_or_else(|| format!("type {data_type}"), |name| (*name).into())
+}
+
+fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
+    /// Little-endian numbers of `N` bytes.
+    fn numbers<T, const N: usize>(raw: &[u8], read: fn([u8; N]) -> T) -> Result<Vec<T>, String> {
+        match raw.as_chunks() {
+            (numbers, []) => Ok(numbers.iter().map(|&bytes| read(bytes)).collect()),
+            _ => Err(format!("{} bytes, in numbers of {N}", raw.len())),
+        }
+    }
+    let stored = !raw.is_empty();
+    let words = || tensor.int32_data.iter().map(|&v| v as u16);
+    Ok(match tensor.data_type.unwrap_or_default() {
+        proto::FLOAT if stored => Values::Float(numbers(raw, f32::from_le_bytes)?),
+        proto::FLOAT => Values::Float(tensor.float_data.clone()),
+        proto::DOUBLE if stored => {
+            Values::Float(numbers(raw, |bytes| f64::from_le_bytes(bytes) as f32)?)
+        }
+        proto::DOUBLE => Values::Float(tensor.double_data.iter().map(|&v| v as f32).collect()),
+        proto::FLOAT16 if stored => {
+            Values::Float(numbers(raw, |bytes| f16::from_le_bytes(bytes).to_f32())?)
+        }
+        proto::FLOAT16 => Values::Float(words().map(|v| f16::from_bits(v).to_f32()).collect()),
+        proto::BFLOAT16 if stored => {
+            Values::Float(numbers(raw, |bytes| bf16::from_le_bytes(bytes).to_f32())?)
+        }
+        proto::BFLOAT16 => Values::Float(words().map(|v| bf16::from_bits(v).to_f32()).collect()),
+        proto::INT64 if stored => Values::Int(numbers(raw, i64::from_le_bytes)?),
+        proto::INT64 => Values::Int(tensor.int64_data.clone()),
+        proto::INT32 if stored => {
+            Values::Int(numbers(raw, |bytes| i32::from_le_bytes(bytes).into())?)
+        }
+        proto::INT16 if stored => {
+            Values::Int(numbers(raw, |bytes| i16::from_le_bytes(bytes).into())?)
+        }
+        proto::UINT16 if stored => {
+            Values::Int(numbers(raw, |bytes| u16::from_le_bytes(bytes).into())?)
+        }
+        proto::UINT8 | proto::BOOL if stored => {
+            Values::Int(raw.iter().map(|&v| v.into()).collect())
+        }
+        proto::INT8 if stored => Values::Int(raw.iter().map(|&v| (v as i8).into()).collect()),
+        proto::INT32 | proto::INT16 | proto::UINT16 | proto::UINT8 | proto::INT8 | proto::BOOL => {
+            Values::Int(tensor.int32_data.iter().map(|&v| v.into()).collect())
+        }
+        other => {
+            return Err(format!(
+                "numbers in {}, which are not read; export the model in floats, or quantize it to 8 \
+                 bits",
+                type_name(other)
+            ));
+        }
+    })
+}
+
+/// The part of another file that holds a constant.
+fn external(entries: &[proto::StringEntry], folder: &Path) -> Result<Vec<u8>, String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let entry = |key: &str| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    let number = |key: &str| match entry(key) {
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} `{text}`")),
+        None => Ok(None),
+    };
+    let location = entry("location").ok_or("numbers in another file, which is not named")?;
+    // Nothing outside of the model's folder is read.
+    let plain = Path::new(location)
+        .components()
+        .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    if !plain {
+        return Err(format!("numbers in `{location}`, which is not below the model's folder"));
+    }
+    let path = folder.join(location);
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(&path)?;
+        let size = file.metadata()?.len();
+        let offset = number("offset").map_err(std::io::Error::other)?.unwrap_or(0);
+        let rest = size.saturating_sub(offset);
+        let length = number("length").map_err(std::io::Error::other)?.unwrap_or(rest);
+        if length > rest {
+            return Err(std::io::Error::other(format!(
+                "ends after {size} bytes, before {length} from {offset} on"
+            )));
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| format!("{}: {e}", path.display()))
+}

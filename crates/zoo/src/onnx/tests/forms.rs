@@ -1,0 +1,642 @@
+//! The many forms in which exporters write the same.
+
+use super::*;
+use crate::Channels;
+
+/// The only number of a file whose output is one, for an input that counts.
+fn score(model: &proto::Model) -> f32 {
+    let scores = logits(model);
+    assert_eq!(scores.len(), 1);
+    scores[0]
+}
+
+fn scalar(name: &str, value: i64) -> proto::Tensor {
+    proto::Tensor { dims: Vec::new(), ..shape(name, &[value]) }
+}
+
+fn with_graph(mut node: proto::Node, name: &str, graph: proto::Graph) -> proto::Node {
+    node.attribute.push(proto::Attribute {
+        name: name.into(),
+        g: Some(Box::new(graph)),
+        ..Default::default()
+    });
+    node
+}
+
+fn with_tensor(mut node: proto::Node, name: &str, tensor: proto::Tensor) -> proto::Node {
+    node.attribute.push(proto::Attribute {
+        name: name.into(),
+        t: Some(tensor),
+        ..Default::default()
+    });
+    node
+}
+
+/// A mean is over the cells of the padded map where borders count, never over those that only
+/// `ceil_mode` adds: PyTorch's and onnxruntime's rule, and ONNX's from version 19 on.
+#[test]
+fn average_pools_divide_by_cells_of_the_padded_map() {
+    // By the definition, of a map of one channel that is read three times.
+    let reference =
+        |len: [i64; 2], filter: [i64; 2], stride: [i64; 2], pads: [i64; 4], ceil, counts| {
+            let sizes: Vec<i64> = (0..2)
+                .map(|i| {
+                    let padded = len[i] + pads[i] + pads[i + 2];
+                    let rest = padded - filter[i];
+                    let mut n =
+                        if ceil { (rest + stride[i] - 1) / stride[i] } else { rest / stride[i] }
+                            + 1;
+                    if ceil && (n - 1) * stride[i] >= len[i] + pads[i] {
+                        n -= 1;
+                    }
+                    n
+                })
+                .collect();
+            let mut out = Vec::new();
+            for y in 0..sizes[0] {
+                for x in 0..sizes[1] {
+                    let (top, left) = (y * stride[0] - pads[0], x * stride[1] - pads[1]);
+                    let (mut sum, mut real, mut padded) = (0.0, 0, 0);
+                    for row in top..top + filter[0] {
+                        for column in left..left + filter[1] {
+                            if row < len[0] + pads[2] && column < len[1] + pads[3] {
+                                padded += 1;
+                            }
+                            if (0..len[0]).contains(&row) && (0..len[1]).contains(&column) {
+                                real += 1;
+                                sum += (row * len[1] + column) as f32;
+                            }
+                        }
+                    }
+                    out.push(sum / if counts { padded } else { real } as f32);
+                }
+            }
+            out
+        };
+    let mut seen = 0;
+    for (len, filter, stride, pads) in [
+        ([5, 5], [2, 2], [2, 2], [0; 4]),
+        ([6, 6], [3, 3], [2, 2], [1; 4]),
+        ([7, 4], [3, 2], [3, 2], [1, 0, 1, 1]),
+        ([4, 9], [2, 4], [3, 3], [0, 1, 1, 2]),
+        ([5, 6], [3, 3], [4, 3], [2, 0, 0, 2]),
+        ([4, 4], [4, 3], [3, 2], [0, 1, 3, 0]),
+    ] {
+        for (ceil, counts) in [(false, false), (false, true), (true, false), (true, true)] {
+            let want = reference(len, filter, stride, pads, ceil, counts);
+            let mut pool = with_ints(node("AveragePool", &["one"], "p"), "kernel_shape", &filter);
+            pool = with_ints(with_ints(pool, "strides", &stride), "pads", &pads);
+            pool = with_int(
+                with_int(pool, "ceil_mode", ceil.into()),
+                "count_include_pad",
+                counts.into(),
+            );
+            // Channel 0 of the picture is three times the pixel's number.
+            let nodes = vec![
+                node("Mul", &["x", "third"], "one"),
+                pool,
+                node("Flatten", &["p"], "row"),
+                with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+            ];
+            let n = want.len();
+            let mut weights = vec![0.0; n * 3 * n];
+            for i in 0..n {
+                weights[i * 3 * n + i] = 1.0;
+            }
+            let constants = vec![
+                tensor("third", &[1], &[1.0 / 3.0]),
+                tensor("w", &[n as i64, 3 * n as i64], &weights),
+            ];
+            let have = logits(&file(&[1, 3, len[0], len[1]], nodes, constants));
+            for (a, b) in have.iter().zip(&want) {
+                assert!(
+                    (a - b).abs() < 1e-4,
+                    "{len:?} {filter:?} {pads:?} {ceil} {counts}: {a}, not {b}"
+                );
+            }
+            seen += usize::from(have.len() == n);
+        }
+    }
+    assert_eq!(seen, 24);
+}
+
+/// Of a 2×3 map, whose channels have the means 7.5, 8.5, 9.5.
+#[test]
+fn heads_pool_in_many_ways() {
+    let axes = |node: proto::Node, axes: &[i64], keep: i64| {
+        with_int(with_ints(node, "axes", axes), "keepdims", keep)
+    };
+    let mean = |from: &str, to: &str| node("ReduceMean", &[from], to);
+    let pooled = || node("GlobalAveragePool", &["x"], "p");
+    let forms: Vec<Vec<proto::Node>> = vec![
+        vec![axes(mean("x", "row"), &[2, 3], 0)],
+        vec![axes(mean("x", "row"), &[-1, -2], 0)],
+        vec![axes(mean("x", "m"), &[3], 0), axes(mean("m", "row"), &[2], 0)],
+        vec![
+            axes(mean("x", "m"), &[2], 1),
+            axes(mean("m", "n"), &[3], 1),
+            node("Flatten", &["n"], "row"),
+        ],
+        vec![node("Reshape", &["x", "to"], "m"), axes(mean("m", "row"), &[-1], 0)],
+        vec![axes(node("ReduceSum", &["x"], "s"), &[2, 3], 0), node("Div", &["s", "six"], "row")],
+        // All dimensions of one are left away, also the pictures'.
+        vec![pooled(), node("Squeeze", &["p"], "row")],
+        vec![
+            pooled(),
+            with_ints(node("Squeeze", &["p"], "s"), "axes", &[3]),
+            with_ints(node("Squeeze", &["s"], "row"), "axes", &[2]),
+        ],
+        vec![
+            pooled(),
+            with_int(node("Gather", &["p", "zero"], "g"), "axis", 3),
+            with_int(node("Gather", &["g", "zero"], "row"), "axis", 2),
+        ],
+        vec![
+            with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 2, 3, 1]),
+            axes(mean("t", "row"), &[1, 2], 0),
+        ],
+        // Rows and columns in each other's place.
+        vec![
+            with_ints(node("Transpose", &["x"], "t"), "perm", &[3, 0, 2, 1]),
+            axes(mean("t", "row"), &[0, 2], 0),
+        ],
+    ];
+    let constants = || {
+        vec![
+            shape("to", &[0, 3, -1]),
+            scalar("zero", 0),
+            tensor("six", &[], &[6.0]),
+            tensor("w", &[3, 2], &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0]),
+            tensor("b", &[2], &[0.5, 10.0]),
+        ]
+    };
+    for mut nodes in forms {
+        let names: Vec<String> = nodes.iter().map(|n| n.op_type.clone()).collect();
+        nodes.push(node("MatMul", &["row", "w"], "product"));
+        nodes.push(node("Add", &["b", "product"], "y"));
+        let model = file(&[1, 3, 2, 3], nodes, constants());
+        assert_eq!(logits(&model), [8.0, 18.5], "{names:?}");
+        // Columns and rows are one pool.
+        let pools = import(&model).unwrap();
+        let pools = pools.graph.nodes.iter().filter(|n| matches!(n.op, NodeOp::Pool2d { .. }));
+        assert!(names.len() == 4 || pools.count() <= 2);
+    }
+    // A dense layer of each pixel, channels last.
+    let nodes = vec![
+        with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 2, 3, 1]),
+        node("MatMul", &["t", "w"], "product"),
+        node("Add", &["product", "b"], "m"),
+        axes(mean("m", "y"), &[1, 2], 0),
+    ];
+    assert_eq!(logits(&file(&[1, 3, 2, 3], nodes, constants())), [8.0, 18.5]);
+    // Over channels, which is no pool.
+    let error =
+        import(&file(&[1, 3, 2, 3], vec![axes(mean("x", "y"), &[1], 0)], vec![])).unwrap_err();
+    assert!(error.contains("reduces the dimensions [1]"), "{error}");
+    // Directly on channels that come last, rows would be averaged with them.
+    let error = import(&file(&[1, 2, 4, 3], vec![node("GlobalAveragePool", &["x"], "y")], vec![]))
+        .unwrap_err();
+    assert!(error.contains("reduces the dimensions"), "{error}");
+}
+
+/// As PyTorch's older exporter computes the borders of `ZeroPad2d((0, 1, 0, 1))`.
+#[test]
+fn borders_are_computed() {
+    let nodes = vec![
+        with_tensor(node("ConstantOfShape", &["four"], "zeros"), "value", shape("", &[0])),
+        with_int(node("Concat", &["sides", "zeros"], "all"), "axis", 0),
+        node("Reshape", &["all", "pairs"], "table"),
+        node("Slice", &["table", "last", "least", "first", "last"], "turned"),
+        with_ints(node("Transpose", &["turned"], "columns"), "perm", &[1, 0]),
+        node("Reshape", &["columns", "last"], "flat"),
+        with_int(node("Cast", &["flat"], "pads"), "to", proto::INT64.into()),
+        node("Pad", &["x", "pads"], "padded"),
+        node("Conv", &["padded", "w"], "c"),
+        node("GlobalMaxPool", &["c"], "y"),
+    ];
+    let constants = vec![
+        shape("four", &[4]),
+        shape("sides", &[0, 1, 0, 1]),
+        shape("pairs", &[-1, 2]),
+        shape("last", &[-1]),
+        shape("first", &[0]),
+        shape("least", &[i64::MIN + 1]),
+        tensor("w", &[1, 3, 2, 2], &[1.0; 12]),
+    ];
+    let model = file(&[1, 3, 2, 2], nodes, constants);
+    let graph = import(&model).unwrap().graph;
+    let NodeOp::Conv2d(conv) = &graph.nodes[1].op else { panic!("a convolution") };
+    assert_eq!(conv.padding, Padding { top: 0, left: 0, bottom: 1, right: 1 });
+    // The whole picture at once is the most: 0 to 11.
+    assert_eq!(score(&model), 66.0);
+}
+
+/// Every second pixel between channels of zeros, in the forms in which CIFAR's ResNets are written.
+#[test]
+fn shortcuts_without_parameters() {
+    let every_second = || node("Slice", &["r", "starts", "ends", "axes", "steps"], "s");
+    let pool = || {
+        with_ints(
+            with_ints(node("AveragePool", &["r"], "s"), "kernel_shape", &[1, 1]),
+            "strides",
+            &[2, 2],
+        )
+    };
+    let concat = |parts: &[&str]| with_int(node("Concat", parts, "d"), "axis", 1);
+    let forms = vec![
+        vec![every_second(), node("Pad", &["s", "pads"], "d")],
+        vec![pool(), node("Pad", &["s", "pads"], "d")],
+        vec![every_second(), concat(&["zeros1", "s", "zeros2"])],
+        vec![pool(), node("Mul", &["s", "none"], "z"), concat(&["zeros1", "s", "z"])],
+        vec![
+            every_second(),
+            node("Shape", &["s"], "size"),
+            node("ConstantOfShape", &["size"], "z"),
+            concat(&["zeros1", "s", "z"]),
+        ],
+    ];
+    for mut nodes in forms {
+        let names: Vec<String> = nodes.iter().map(|n| n.op_type.clone()).collect();
+        nodes.insert(0, node("Relu", &["x"], "r"));
+        nodes.push(node("Flatten", &["d"], "row"));
+        nodes.push(with_int(node("Gemm", &["row", "w"], "y"), "transB", 1));
+        // Of channels of 2×2 pixels, the last pixel of the second that is none of zeros; and those.
+        let count =
+            if names.last().is_some_and(|n| n == "Concat") && names.len() > 2 { 7 } else { 6 };
+        let mut weights = vec![0.0; count * 4];
+        weights[2 * 4 + 3] = 1.0;
+        weights[..4].fill(100.0);
+        weights[16..].fill(100.0);
+        let constants = vec![
+            shape("starts", &[0, 0]),
+            shape("ends", &[i64::MAX; 2]),
+            shape("axes", &[2, 3]),
+            shape("steps", &[2, 2]),
+            shape("pads", &[0, 1, 0, 0, 0, 2, 0, 0]),
+            tensor("none", &[], &[0.0]),
+            tensor("zeros1", &[1, 1, 2, 2], &[0.0; 4]),
+            tensor("zeros2", &[1, 2, 2, 2], &[0.0; 8]),
+            tensor("w", &[1, weights.len() as i64], &weights),
+        ];
+        let model = file(&[1, 3, 3, 3], nodes, constants);
+        // Pixel (2, 2), channel 1.
+        assert_eq!(score(&model), 25.0, "{names:?}");
+    }
+    // One convolution instead of all that, where pixels are only picked.
+    let nodes = vec![
+        node("Relu", &["x"], "r"),
+        every_second(),
+        node("Pad", &["s", "pads"], "d"),
+        node("GlobalMaxPool", &["d"], "y"),
+    ];
+    let constants = vec![
+        shape("starts", &[0, 0]),
+        shape("ends", &[i64::MAX; 2]),
+        shape("axes", &[2, 3]),
+        shape("steps", &[2, 2]),
+        shape("pads", &[0, 1, 0, 0, 0, 2, 0, 0]),
+    ];
+    let mut graph = import(&file(&[1, 3, 3, 3], nodes, constants)).unwrap().graph;
+    convert::optimize::optimize(&mut graph);
+    let strides: Vec<[u16; 2]> = (graph.nodes.iter())
+        .filter_map(|n| match &n.op {
+            NodeOp::Conv2d(conv) => Some(conv.stride),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(strides, [[2, 2]]);
+    let zeros = evaluate(&graph, &[-1.0; 27]);
+    assert_eq!(zeros, [0.0; 6]);
+}
+
+/// Red and blue change places inside of the network, in every way that is met.
+#[test]
+fn channels_in_another_order() {
+    let forms: Vec<Vec<proto::Node>> = vec![
+        vec![with_int(node("Gather", &["t", "reversed"], "r"), "axis", 1)],
+        vec![node("Slice", &["t", "last", "least", "one", "last"], "r")],
+        vec![
+            proto::Node {
+                output: vec!["b".into(), "g".into(), "a".into()],
+                ..with_int(node("Split", &["t"], ""), "axis", 1)
+            },
+            with_int(node("Concat", &["a", "g", "b"], "r"), "axis", 1),
+        ],
+        // Each channel by itself, and joined again.
+        vec![
+            with_int(node("Gather", &["t", "second"], "g0"), "axis", 1),
+            with_ints(node("Unsqueeze", &["g0"], "g"), "axes", &[1]),
+            node("Slice", &["t", "two", "three", "one"], "a"),
+            node("Slice", &["t", "zero", "one", "one"], "b"),
+            with_int(node("Concat", &["a", "g", "b"], "r"), "axis", 1),
+        ],
+    ];
+    let constants = || {
+        vec![
+            shape("reversed", &[2, 1, 0]),
+            shape("last", &[-1]),
+            shape("least", &[i64::MIN + 1]),
+            shape("zero", &[0]),
+            shape("one", &[1]),
+            shape("two", &[2]),
+            shape("three", &[3]),
+            scalar("second", 1),
+            tensor("mean", &[3, 1, 1], &[10.0, 20.0, 30.0]),
+            tensor("w", &[2, 3, 1, 1], &[1.0, 0.0, 0.0, 1.0, 2.0, 4.0]),
+        ]
+    };
+    for nhwc in [false, true] {
+        for form in &forms {
+            let names: Vec<String> = form.iter().map(|n| n.op_type.clone()).collect();
+            let first = if nhwc {
+                with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 3, 1, 2])
+            } else {
+                node("Identity", &["x"], "t")
+            };
+            let mut nodes = vec![first];
+            nodes.extend(form.iter().cloned());
+            nodes.push(node("Sub", &["r", "mean"], "s"));
+            nodes.push(node("Conv", &["s", "w"], "c"));
+            nodes.push(node("GlobalMaxPool", &["c"], "y"));
+            let dims = if nhwc { [1, 1, 1, 3] } else { [1, 3, 1, 1] };
+            let graph = import(&file(&dims, nodes, constants())).unwrap().graph;
+            // Blue 7 − 10, green 5 − 20, red 3 − 30.
+            assert_eq!(evaluate(&graph, &[3.0, 5.0, 7.0]), [-3.0, -141.0], "{names:?}");
+            assert!(graph.nodes.len() <= 4, "{names:?}");
+        }
+    }
+    // Each channel is normalized by itself.
+    let mut nodes = Vec::new();
+    for (i, from, to) in [("0", "zero", "one"), ("1", "one", "two"), ("2", "two", "three")] {
+        nodes.push(node("Slice", &["x", from, to, "one"], &format!("a{i}")));
+        nodes.push(node("Mul", &[&format!("a{i}"), &format!("f{i}")], &format!("b{i}")));
+    }
+    nodes.push(with_int(node("Concat", &["b2", "b1", "b0"], "r"), "axis", 1));
+    nodes.push(node("Conv", &["r", "w"], "c"));
+    nodes.push(node("GlobalMaxPool", &["c"], "y"));
+    let mut numbers = constants();
+    numbers.extend(["f0", "f1", "f2"].map(|f| tensor(f, &[], &[f.as_bytes()[1].into()])));
+    let graph = import(&file(&[1, 3, 1, 1], nodes, numbers)).unwrap().graph;
+    // 7·50, 5·49 and 3·48.
+    assert_eq!(evaluate(&graph, &[3.0, 5.0, 7.0]), [350.0, 350.0 + 490.0 + 576.0]);
+}
+
+/// A network that takes BGR takes RGB with `--channels bgr`.
+#[test]
+fn colors_are_turned_around_at_the_input() {
+    let nodes = vec![
+        node("Sub", &["x", "mean"], "s"),
+        node("Conv", &["s", "w"], "c"),
+        node("GlobalMaxPool", &["c"], "y"),
+    ];
+    let constants = vec![
+        tensor("mean", &[3, 1, 1], &[10.0, 20.0, 30.0]),
+        tensor("w", &[1, 3, 1, 1], &[1.0, 2.0, 4.0]),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.onnx");
+    std::fs::write(&path, file(&[1, 3, 1, 1], nodes, constants).encode_to_vec()).unwrap();
+    let read = |channels| {
+        let hints = Hints { channels, ..Hints::default() };
+        crate::open_any(&path, crate::Head::Required, &hints).unwrap()
+    };
+    let score = |channels, picture: &[f32]| {
+        evaluate(&read(channels).to_float_model().unwrap().graph, picture)
+    };
+    assert_eq!(score(None, &[7.0, 5.0, 3.0]), [-3.0 - 30.0 - 108.0]);
+    assert_eq!(score(Some(Channels::Bgr), &[3.0, 5.0, 7.0]), [-3.0 - 30.0 - 108.0]);
+}
+
+/// What is normalized inside tells what comes in.
+#[test]
+fn networks_that_normalize_themselves() {
+    let taken = |element: i32, before: Vec<proto::Node>| {
+        let mut nodes = before;
+        nodes.push(node("Conv", &["n", "w"], "c"));
+        nodes.push(node("GlobalMaxPool", &["c"], "y"));
+        let constants = vec![
+            tensor("caffe", &[3, 1, 1], &[103.939, 116.779, 123.68]),
+            tensor("255", &[], &[255.0]),
+            tensor("127.5", &[], &[127.5]),
+            tensor("one", &[], &[1.0]),
+            tensor("two", &[], &[2.0]),
+            tensor("half", &[3, 1, 1], &[0.485, 0.456, 0.406]),
+            tensor("quarter", &[3, 1, 1], &[0.229, 0.224, 0.225]),
+            tensor("w", &[1, 3, 1, 1], &[1.0; 3]),
+        ];
+        let mut model = file(&[1, 3, 2, 2], nodes, constants);
+        let info = &mut model.graph.as_mut().unwrap().input[0];
+        info.r#type.as_mut().unwrap().tensor_type.as_mut().unwrap().elem_type = Some(element);
+        let model = import(&model).unwrap();
+        (!model.is_preprocess_assumed).then_some(model.preprocess)
+    };
+    let (raw, unit) =
+        (Some(Preprocess::raw(2, 2)), Some(Preprocess::normalized(2, 2, [0.0; 3], [1.0; 3])));
+    let two = |a: proto::Node, b: proto::Node| vec![a, b];
+    let float = proto::FLOAT;
+    assert_eq!(taken(float, vec![node("Sub", &["x", "caffe"], "n")]), raw);
+    assert_eq!(taken(float, vec![node("Div", &["x", "255"], "n")]), raw);
+    assert_eq!(
+        taken(float, two(node("Div", &["x", "127.5"], "a"), node("Sub", &["a", "one"], "n"))),
+        raw
+    );
+    assert_eq!(
+        taken(float, two(node("Sub", &["x", "half"], "a"), node("Div", &["a", "quarter"], "n"))),
+        unit
+    );
+    assert_eq!(
+        taken(float, two(node("Mul", &["x", "two"], "a"), node("Sub", &["a", "one"], "n"))),
+        unit
+    );
+    assert_eq!(taken(proto::UINT8, vec![with_int(node("Cast", &["x"], "n"), "to", 1)]), raw);
+    // Nothing is said.
+    assert_eq!(taken(float, vec![node("Relu", &["x"], "n")]), None);
+    assert_eq!(taken(float, vec![node("Identity", &["x"], "n")]), None);
+}
+
+/// A picture alone, without a dimension that counts pictures.
+#[test]
+fn a_picture_without_its_dimension() {
+    let nodes = vec![
+        with_ints(node("Unsqueeze", &["x"], "u"), "axes", &[0]),
+        with_ints(node("Transpose", &["u"], "t"), "perm", &[0, 3, 1, 2]),
+        node("GlobalMaxPool", &["t"], "y"),
+    ];
+    assert_eq!(logits(&file(&[2, 2, 3], nodes, vec![])), [9.0, 10.0, 11.0]);
+}
+
+/// The scores are found among other outputs, whatever their order.
+#[test]
+fn several_outputs() {
+    let nodes = || {
+        vec![
+            node("Conv", &["x", "c"], "features"),
+            node("GlobalMaxPool", &["features"], "pooled"),
+            node("Flatten", &["pooled"], "embedding"),
+            with_int(node("Gemm", &["embedding", "w"], "scores"), "transB", 1),
+            node("Softmax", &["scores"], "probabilities"),
+            node("ArgMax", &["scores"], "best"),
+            with_int(node("Gemm", &["embedding", "v"], "other"), "transB", 1),
+            with_int(node("Gemm", &["embedding", "v"], "more"), "transB", 1),
+            node("LpNormalization", &["embedding"], "normalized"),
+        ]
+    };
+    let read = |outputs: &[&str], wanted: Option<&str>| {
+        let constants = vec![
+            tensor("c", &[3, 3, 1, 1], &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]),
+            tensor("w", &[2, 3], &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]),
+            tensor("v", &[1, 3], &[1.0; 3]),
+        ];
+        let mut model = file(&[1, 3, 1, 1], nodes(), constants);
+        let graph = model.graph.as_mut().unwrap();
+        let info = |name: &&str| {
+            let dims: &[i64] = if *name == "features" { &[1, 3, 1, 1] } else { &[] };
+            let element = if *name == "best" { proto::INT64 } else { proto::FLOAT };
+            proto::ValueInfo { r#type: None, ..proto::ValueInfo::tensor(name, element, dims) }
+        };
+        graph.output = outputs.iter().map(info).collect();
+        let hints = Hints { output_node: wanted.map(Into::into), ..Hints::default() };
+        onnx("m.onnx".as_ref(), &model.encode_to_vec(), &hints).map_err(|e| e.to_string())
+    };
+    for outputs in [
+        &["scores"][..],
+        &["scores", "embedding"],
+        &["embedding", "scores"],
+        &["features", "embedding", "scores"],
+        &["scores", "probabilities"],
+        &["probabilities", "scores"],
+        &["best", "scores"],
+        &["scores", "best", "features"],
+        &["normalized", "scores"],
+    ] {
+        let model = read(outputs, None).unwrap();
+        assert_eq!(evaluate(&model.graph, &[1.0, 2.0, 3.0]), [1.0, 2.0], "{outputs:?}");
+        let said = model.notes.iter().any(|n| n.contains("of several outputs"));
+        assert_eq!(said, outputs.len() > 1, "{outputs:?}");
+    }
+    let error = read(&["other", "more"], None).unwrap_err();
+    assert!(error.contains("`other`") && error.contains("--output-node"), "{error}");
+    let other = read(&["other", "more"], Some("other")).unwrap();
+    assert_eq!(evaluate(&other.graph, &[1.0, 2.0, 3.0]), [6.0]);
+    let error = read(&["other", "scores"], Some("none")).unwrap_err();
+    assert!(error.contains("no output `none`; there are `other`, `scores`"), "{error}");
+}
+
+/// Where a condition is known, its branch is taken.
+#[test]
+fn branches_with_known_conditions() {
+    let branch = |op: proto::Node| {
+        let output = op.output[0].clone();
+        proto::Graph {
+            node: vec![op],
+            output: vec![proto::ValueInfo { name: output, r#type: None }],
+            ..Default::default()
+        }
+    };
+    let nodes = |condition: &str| {
+        let mut choice = node("If", &[condition], "row");
+        choice = with_graph(
+            choice,
+            "then_branch",
+            branch(with_ints(node("Squeeze", &["p"], "a"), "axes", &[2, 3])),
+        );
+        choice = with_graph(choice, "else_branch", branch(node("Relu", &["nowhere"], "b")));
+        vec![
+            node("GlobalMaxPool", &["x"], "p"),
+            node("Shape", &["p"], "s"),
+            with_int(node("Gather", &["s", "last"], "n"), "axis", 0),
+            node("Equal", &["n", "one"], "is"),
+            choice,
+            with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+        ]
+    };
+    let constants =
+        || vec![scalar("last", 3), scalar("one", 1), tensor("w", &[1, 3], &[1.0, 10.0, 100.0])];
+    assert_eq!(score(&file(&[1, 3, 1, 2], nodes("is"), constants())), 543.0);
+    let error = import(&file(&[1, 3, 1, 2], nodes("p"), constants())).unwrap_err();
+    assert!(error.contains("a condition that depends on the picture"), "{error}");
+}
+
+/// Pooled maps side by side before a dense layer, as fastai's heads have them.
+#[test]
+fn pooled_maps_side_by_side() {
+    let nodes = vec![
+        node("GlobalMaxPool", &["x"], "a"),
+        node("GlobalAveragePool", &["x"], "b"),
+        with_int(node("Concat", &["a", "b"], "c"), "axis", 1),
+        node("Flatten", &["c"], "row"),
+        with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+    ];
+    let w = tensor("w", &[1, 6], &[1.0, 0.0, 0.0, 0.0, 0.0, 10.0]);
+    // The largest number of channel 0, and the mean of channel 2.
+    assert_eq!(score(&file(&[1, 3, 1, 2], nodes, vec![w])), 3.0 + 35.0);
+    let nodes = vec![
+        node("Conv", &["x", "w"], "a"),
+        node("Relu", &["a"], "b"),
+        with_int(node("Concat", &["a", "b"], "c"), "axis", 1),
+        node("GlobalMaxPool", &["c"], "y"),
+    ];
+    let w = tensor("w", &[20, 3, 1, 1], &[1.0; 60]);
+    let error = import(&file(&[1, 3, 1, 2], nodes, vec![w])).unwrap_err();
+    assert!(error.contains("node `c` (Concat): joins maps side by side"), "{error}");
+}
+
+/// A small file makes no large numbers.
+#[test]
+fn far_more_numbers_than_the_file_has() {
+    let doubled = |times: usize| {
+        let mut nodes = vec![node("Concat", &["w", "w"], "c0")];
+        for i in 1..times {
+            let before = format!("c{}", i - 1);
+            nodes.push(node("Concat", &[&before, &before], &format!("c{i}")));
+        }
+        nodes.push(node("Add", &["x", &format!("c{}", times - 1)], "y"));
+        nodes
+    };
+    let w = || tensor("w", &[4], &[1.0; 4]);
+    let wide =
+        |op: &str, operands: &[&str]| vec![node(op, operands, "v"), node("Add", &["x", "v"], "y")];
+    let pool = |node: proto::Node| {
+        with_int(
+            with_ints(with_ints(node, "kernel_shape", &[200, 200]), "pads", &[100; 4]),
+            "count_include_pad",
+            1,
+        )
+    };
+    let many = tensor("many", &[20_000, 3, 1, 1], &[0.0; 60_000]);
+    for (nodes, constants, what) in [
+        (doubled(40), vec![w()], "numbers"),
+        (wide("Expand", &["w", "huge"]), vec![w(), shape("huge", &[1 << 40, 4])], "makes"),
+        (wide("ConstantOfShape", &["huge"]), vec![shape("huge", &[i64::MAX; 8])], "makes"),
+        (
+            wide("Range", &["low", "high", "step"]),
+            vec![scalar("low", 0), scalar("high", i64::MAX), scalar("step", 1)],
+            "a range",
+        ),
+        (
+            wide("Range", &["low", "high", "low"]),
+            vec![scalar("low", 0), scalar("high", 3)],
+            "a range",
+        ),
+        (
+            vec![node("Conv", &["x", "many"], "c"), pool(node("AveragePool", &["c"], "y"))],
+            vec![many.clone()],
+            "too many",
+        ),
+        (
+            vec![node("Conv", &["x", "many"], "c"), node("Pad", &["c", "pads"], "y")],
+            vec![many, shape("pads", &[0, 1 << 40, 0, 0, 0, 0, 0, 0])],
+            "too many",
+        ),
+    ] {
+        let error = import(&file(&[1, 3, 4, 4], nodes, constants)).unwrap_err();
+        assert!(error.contains(what), "{error}");
+    }
+    let mut nodes = vec![node("Unsqueeze", &["w", "at"], "u0")];
+    for i in 1..300 {
+        nodes.push(node("Unsqueeze", &[&format!("u{}", i - 1), "at"], &format!("u{i}")));
+    }
+    nodes.push(node("Add", &["x", "u299"], "y"));
+    let error = import(&file(&[1, 3, 4, 4], nodes, vec![w(), shape("at", &[0])])).unwrap_err();
+    assert!(error.contains("dimensions"), "{error}");
+}

@@ -1,0 +1,393 @@
+//! The ResNet in a graph, so that the training of a model that others saved can go on.
+//!
+//! What the graph looks like suggests a [`ResNetConfig`]; the graph that follows from it is then laid
+//! over the one that was found, node by node from the logits to the picture, which tells which
+//! weights are whose. Our convolutions have no bias and our batch-norms one ε; both are folded into
+//! the statistics: `mean − bias`, `variance + ε − ours`. Numbers per channel that the picture meets
+//! first become part of its preprocessing.
+
+use crate::ImportError;
+use crate::assemble::{assemble, checkpoint, identity_batch_norm};
+use artifact::text::AsPlain;
+use artifact::{PoolKind, Preprocess};
+use network::checkpoint::{Assumption, Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use network::graph::{Conv, Graph, Node, NodeOp, ValueId};
+use network::model::FloatModel;
+use network::padding::ConvPadding;
+use network::resnet::{BATCH_NORM_EPSILON, BlockType, BottleneckStride, Pooling, ResNetConfig};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The checkpoint of a model whose graph is a ResNet.
+///
+/// # Errors
+/// Graphs of other networks, with the first place that does not fit.
+pub(crate) fn recognize(path: &Path, model: &FloatModel) -> Result<Checkpoint, ImportError> {
+    let unsupported = |what: String| {
+        ImportError::unsupported(
+            path,
+            format!(
+                "a network that `convert` takes, but that cannot be trained further, since it is no \
+                 ResNet as `trainer` builds it ({what})"
+            ),
+        )
+    };
+    let graph = &model.graph;
+    if graph.nodes.iter().any(|node| node.quant.is_some()) {
+        return Err(unsupported("it is quantized".into()));
+    }
+    let (start, preprocess) = prepared(graph, model.preprocess).map_err(unsupported)?;
+    let config = architecture(graph, start).map_err(unsupported)?;
+    let mut misfit = String::new();
+    for padding in [ConvPadding::Same, ConvPadding::Symmetric] {
+        let config = ResNetConfig { padding, ..config.clone() };
+        let template = template(&config, preprocess).map_err(unsupported)?;
+        let mut pairs = Pairs { template: &template, graph, start, found: BTreeMap::new() };
+        match pairs.lay(template.output(), graph.output()) {
+            Ok(()) => {
+                let found = pairs.tensors(&config).map_err(unsupported)?;
+                let tensors = assemble(path, &config, found, Vec::new())?;
+                let checkpoint =
+                    checkpoint(path, config, model.labels.clone(), preprocess, tensors)?;
+                let assumed = model.notes.iter().map(|note| Assumption::new(note, None)).collect();
+                return Ok(Checkpoint { samples: model.samples.clone(), assumed, ..checkpoint });
+            }
+            Err(what) if misfit.is_empty() => misfit = what,
+            Err(_) => {}
+        }
+    }
+    Err(unsupported(misfit))
+}
+
+/// The value that the first convolution reads, and the preprocessing up to there.
+fn prepared(graph: &Graph, mut p: Preprocess) -> Result<(ValueId, Preprocess), String> {
+    let uses = graph.uses();
+    let mut at = 0;
+    while uses[at] == 1
+        && let Some(next) = graph.nodes.iter().position(|node| node.inputs == [at])
+    {
+        let (factor, addend) = match &graph.nodes[next].op {
+            NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon } => {
+                let last = gamma.len().saturating_sub(1);
+                let factor = |c: usize| {
+                    let c = c.min(last);
+                    f64::from(gamma[c]) / (f64::from(variance[c]) + f64::from(*epsilon)).sqrt()
+                };
+                let factor = core::array::from_fn::<f64, 3, _>(factor);
+                // A grey picture has one channel for all three.
+                let addend = |c: usize| {
+                    f64::from(beta[c.min(last)]) - f64::from(mean[c.min(last)]) * factor[c]
+                };
+                (factor, core::array::from_fn::<f64, 3, _>(addend))
+            }
+            NodeOp::Affine { factor, addend, relu: false } => {
+                let each = |v: &[f32]| {
+                    core::array::from_fn::<f64, 3, _>(|c| {
+                        v[c.min(v.len().saturating_sub(1))].into()
+                    })
+                };
+                (each(factor), each(addend))
+            }
+            _ => break,
+        };
+        let (scale, offset) = (p.scale.map(f64::from), p.offset.map(f64::from));
+        p.scale = core::array::from_fn(|c| (scale[c] * factor[c]) as f32);
+        p.offset = core::array::from_fn(|c| (offset[c] * factor[c] + addend[c]) as f32);
+        at = next;
+    }
+    match p.is_valid() {
+        true => Ok((at, p)),
+        false => Err("its pictures are multiplied by nothing, or by what is no number".into()),
+    }
+}
+
+/// The graph of an architecture, of zeros.
+fn template(config: &ResNetConfig, preprocess: Preprocess) -> Result<Graph, String> {
+    let zeros = |(name, shape): (String, Vec<usize>)| {
+        let zeros = Tensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
+        (name, zeros)
+    };
+    let checkpoint = Checkpoint {
+        format: FORMAT.into(),
+        version: VERSION,
+        config: config.clone(),
+        labels: vec!["class".into(); config.classes],
+        preprocess,
+        tensors: config.tensor_shapes().into_iter().map(zeros).collect(),
+        samples: Vec::new(),
+        training: TrainingRecord::default(),
+        assumed: Vec::new(),
+    };
+    Graph::from_checkpoint(&checkpoint).map_err(|e| e.to_string())
+}
+
+/// A way back through nodes of one reader each.
+struct Way<'a> {
+    convs: Vec<&'a Conv>,
+    pools: Vec<PoolKind>,
+    /// Where it ends: at the picture, a sum, or a value with several readers.
+    end: ValueId,
+}
+
+fn way<'a>(graph: &'a Graph, uses: &[usize], from: ValueId, start: ValueId) -> Way<'a> {
+    let mut way = Way { convs: Vec::new(), pools: Vec::new(), end: from };
+    while way.end != start && uses[way.end] == 1 {
+        let node = &graph.nodes[way.end];
+        let &[input] = &node.inputs[..] else { break };
+        match &node.op {
+            NodeOp::Conv2d(conv) => way.convs.insert(0, conv),
+            NodeOp::Pool2d { kind, .. } => way.pools.push(*kind),
+            _ => {}
+        }
+        way.end = input;
+    }
+    way
+}
+
+/// Channels of a value.
+fn channels(graph: &Graph, value: ValueId) -> Option<usize> {
+    graph.nodes.get(value).map(|node| node.shape.c.into())
+}
+
+/// The network that the graph looks like.
+fn architecture(graph: &Graph, start: ValueId) -> Result<ResNetConfig, String> {
+    let uses = graph.uses();
+    let output = &graph.nodes[graph.output()];
+    let (NodeOp::Conv2d(head), &[pooled]) = (&output.op, &output.inputs[..]) else {
+        return Err(format!("its last layer, {}, is not dense", title(output)));
+    };
+    let pool = &graph.nodes[pooled];
+    let pooling = match pool.op {
+        NodeOp::Pool2d { kind: PoolKind::Average, .. } => Pooling::Avg,
+        NodeOp::Pool2d { kind: PoolKind::Max, .. } => Pooling::Max,
+        _ => return Err(format!("{} comes before the last layer, no pooling", title(pool))),
+    };
+    let sums: Vec<&Node> =
+        graph.nodes.iter().filter(|node| matches!(node.op, NodeOp::Add)).collect();
+    let (mut widths, mut counts, mut strides) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut is_basic, mut is_vd) = (false, false);
+    let mut expansion = None;
+    let mut bottleneck_stride = BottleneckStride::default();
+    for sum in &sums {
+        let mut main = way(graph, &uses, sum.inputs[0], start);
+        let mut shortcut = way(graph, &uses, sum.inputs[1], start);
+        if main.convs.len() < shortcut.convs.len() {
+            core::mem::swap(&mut main, &mut shortcut);
+        }
+        let Some(first) = main.convs.first() else {
+            return Err(format!("{} adds no block's path to its shortcut", title(sum)));
+        };
+        let projects = !shortcut.convs.is_empty();
+        is_basic |= main.convs.len() == 2;
+        // Only of these, a stack's first block projects without need.
+        let keeps = main.convs.last().map(|last| last.bias.len()) == channels(graph, main.end)
+            && main.convs.iter().all(|conv| conv.stride == [1; 2]);
+        is_vd |= shortcut.pools.contains(&PoolKind::Average) || (is_basic && projects && keeps);
+        if let [first, _, last] = main.convs[..] {
+            expansion.get_or_insert(last.bias.len() / first.bias.len());
+            if first.stride != [1; 2] {
+                bottleneck_stride = BottleneckStride::First;
+            }
+        }
+        match counts.last_mut() {
+            Some(count) if !projects => *count += 1,
+            _ => {
+                widths.push(first.bias.len());
+                counts.push(1);
+                let stride = main.convs.iter().map(|conv| usize::from(conv.stride[0]));
+                strides.push(stride.max().unwrap_or(1));
+            }
+        }
+    }
+    let Some(first) = sums.first() else { return Err("it has no residual blocks".into()) };
+    // Back from where the first block starts.
+    let fork = way(graph, &uses, first.inputs[0], start).end;
+    let mut behind = fork;
+    let mut stem = Way { convs: Vec::new(), pools: Vec::new(), end: fork };
+    while behind != start {
+        let node = &graph.nodes[behind];
+        let &[input] = &node.inputs[..] else {
+            return Err(format!("{} comes before the first block", title(node)));
+        };
+        match &node.op {
+            NodeOp::Conv2d(conv) => stem.convs.insert(0, conv),
+            NodeOp::Pool2d { kind, .. } => stem.pools.push(*kind),
+            _ => {}
+        }
+        behind = input;
+    }
+    let Some(first_conv) = stem.convs.first() else {
+        return Err("no convolution before the first block".into());
+    };
+    // The last sum of a network with pre-activation is normalized before it is clamped.
+    let last = graph.nodes[pooled].inputs[0];
+    let clamped = graph.nodes[last].inputs.first().map(|&x| &graph.nodes[x].op);
+    let use_pre_activation = matches!(clamped, Some(NodeOp::BatchNorm { .. }));
+    let config = ResNetConfig {
+        name: graph.name.clone(),
+        channels: graph.input_shape().c.into(),
+        input_conv_filters: stem.convs.iter().map(|conv| conv.bias.len()).collect(),
+        input_conv_kernel_sizes: stem.convs.iter().map(|conv| conv.filter[0].into()).collect(),
+        stem_stride: first_conv.stride[0].into(),
+        stem_pool: !stem.pools.is_empty(),
+        stackwise_num_filters: widths,
+        stackwise_num_blocks: counts,
+        stackwise_num_strides: strides,
+        block_type: match (is_basic, is_vd) {
+            (true, false) => BlockType::BasicBlock,
+            (false, false) => BlockType::BottleneckBlock,
+            (true, true) => BlockType::BasicBlockVd,
+            (false, true) => BlockType::BottleneckBlockVd,
+        },
+        use_pre_activation,
+        pooling,
+        dropout: 0.0,
+        classes: head.bias.len(),
+        padding: ConvPadding::default(),
+        expansion: expansion.unwrap_or(4),
+        bottleneck_stride,
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// A node's name and what it computes, for people.
+fn title(node: &Node) -> String {
+    format!("`{}` ({})", node.name.plain(), node.op.name())
+}
+
+/// Which node of a graph is which one of a template.
+struct Pairs<'a> {
+    template: &'a Graph,
+    graph: &'a Graph,
+    /// What stands for the template's input.
+    start: ValueId,
+    /// By node of the template. A batch-norm that the graph lacks is paired with its convolution.
+    found: BTreeMap<ValueId, ValueId>,
+}
+
+impl Pairs<'_> {
+    /// Pairs two nodes and all before them.
+    fn lay(&mut self, t: ValueId, g: ValueId) -> Result<(), String> {
+        let (wanted, node) = (&self.template.nodes[t], &self.graph.nodes[g]);
+        let misfit = |what: &str| {
+            Err(format!("{} is {what}, where {} is expected", title(node), title(wanted)))
+        };
+        if let Some(&before) = self.found.get(&t) {
+            return if before == g { Ok(()) } else { misfit("another value") };
+        }
+        match (&wanted.op, &node.op) {
+            (NodeOp::Input, _) if g == self.start => {}
+            (NodeOp::Conv2d(a), NodeOp::Conv2d(b)) => {
+                let window =
+                    |conv: &Conv| (conv.filter, conv.stride, conv.padding, conv.bias.len());
+                if window(a) != window(b) || a.weights.len() != b.weights.len() {
+                    return misfit("one of another filter, stride, padding or width");
+                }
+                if b.relu || b.residual {
+                    return misfit("more than a convolution");
+                }
+            }
+            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. }) | (NodeOp::Relu, NodeOp::Relu) => {
+            }
+            (NodeOp::BatchNorm { .. }, NodeOp::Conv2d(_)) => {
+                self.found.insert(t, g);
+                return self.lay(wanted.inputs[0], g);
+            }
+            (NodeOp::Pool2d { .. }, NodeOp::Pool2d { .. }) if wanted.op == node.op => {}
+            // One window needs no stride.
+            (
+                NodeOp::Pool2d { kind: a, filter: from, padding: before, .. },
+                NodeOp::Pool2d { kind: b, filter: to, padding: after, .. },
+            ) if node.shape.pixels() == 1 && (a, from, before) == (b, to, after) => {}
+            (NodeOp::Pool2d { .. }, NodeOp::Pool2d { .. }) => {
+                return misfit("one of another window or padding");
+            }
+            (NodeOp::Add, NodeOp::Add) => {
+                let (&[a, b], &[c, d]) = (&wanted.inputs[..], &node.inputs[..]) else {
+                    return misfit("no sum of two");
+                };
+                self.found.insert(t, g);
+                let before = self.found.clone();
+                let Err(first) = self.lay(a, c).and_then(|()| self.lay(b, d)) else {
+                    return Ok(());
+                };
+                let reached = core::mem::replace(&mut self.found, before).len();
+                let second = self.lay(a, d).and_then(|()| self.lay(b, c));
+                // Whichever way leads further is the one that was meant.
+                return second.map_err(
+                    |second| {
+                        if reached > self.found.len() { first } else { second }
+                    },
+                );
+            }
+            _ => return misfit("something else"),
+        }
+        self.found.insert(t, g);
+        match (wanted.inputs.first(), node.inputs.first()) {
+            (Some(&t), Some(&g)) => self.lay(t, g),
+            _ => Ok(()),
+        }
+    }
+
+    /// The weights under canonical names.
+    fn tensors(&self, config: &ResNetConfig) -> Result<BTreeMap<String, Tensor>, String> {
+        let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();
+        let mut found = BTreeMap::new();
+        for (&t, &g) in &self.found {
+            let (name, node) = (&self.template.nodes[t].name, &self.graph.nodes[g]);
+            match (&self.template.nodes[t].op, &node.op) {
+                (NodeOp::Conv2d(_), NodeOp::Conv2d(conv)) => {
+                    let weight = format!("{name}.weight");
+                    let shape = shapes.get(&weight).map_or(&[][..], Vec::as_slice);
+                    found.insert(weight, Tensor::from_f32(shape, &conv.weights));
+                    let bias = format!("{name}.bias");
+                    if let Some(shape) = shapes.get(&bias) {
+                        found.insert(bias, Tensor::from_f32(shape, &conv.bias));
+                    } else if conv.bias.iter().any(|b| *b != 0.0) && !self.is_normalized(t) {
+                        return Err(format!(
+                            "{} has a bias, and no batch-norm after it",
+                            title(node)
+                        ));
+                    }
+                }
+                (NodeOp::BatchNorm { .. }, NodeOp::Conv2d(conv)) => {
+                    identity_batch_norm(&mut found, name, &conv.bias);
+                }
+                (
+                    NodeOp::BatchNorm { .. },
+                    NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon },
+                ) => {
+                    let mut mean = mean.clone();
+                    // A bias of the convolution before it.
+                    let before = self.found.get(&self.template.nodes[t].inputs[0]);
+                    if let Some(NodeOp::Conv2d(conv)) = before.map(|&g| &self.graph.nodes[g].op) {
+                        mean.iter_mut().zip(&conv.bias).for_each(|(mean, bias)| *mean -= bias);
+                    }
+                    let ours = f64::from(BATCH_NORM_EPSILON as f32);
+                    let shifted = |v: &f32| {
+                        let sum = f64::from(*v) + f64::from(*epsilon) - ours;
+                        // NaN stays, and is found by the checkpoint's check.
+                        if sum < 0.0 { 0.0 } else { sum as f32 }
+                    };
+                    let variance: Vec<f32> = variance.iter().map(shifted).collect();
+                    for (part, values) in
+                        [("gamma", gamma), ("beta", beta), ("mean", &mean), ("variance", &variance)]
+                    {
+                        let tensor = Tensor::from_f32(&[values.len()], values);
+                        found.insert(format!("{name}.{part}"), tensor);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a batch-norm alone reads a convolution of the template.
+    fn is_normalized(&self, t: ValueId) -> bool {
+        let mut readers = self.template.nodes.iter().filter(|node| node.inputs.contains(&t));
+        readers.next().is_some_and(|node| matches!(node.op, NodeOp::BatchNorm { .. }))
+            && readers.next().is_none()
+    }
+}

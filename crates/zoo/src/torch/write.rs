@@ -1,0 +1,101 @@
+//! Writes PyTorch state dicts as safetensors: timm's names, which for version 1 are torchvision's,
+//! and those of the CIFAR ResNets for networks of small pictures.
+
+use super::names::torch_name;
+use super::travelling::{METADATA, Travelling};
+use artifact::text::AsPlain;
+use network::checkpoint::{Checkpoint, Tensor};
+use network::padding::ConvPadding;
+use network::resnet::{BottleneckStride, Pooling, ResNetConfig};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError};
+
+/// Why a checkpoint cannot be written as a state dict.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateDictError {
+    /// PyTorch's packages have no such network.
+    #[error("{name}: {what}, which no ResNet of torchvision or timm has")]
+    Architecture {
+        /// Architecture.
+        name: String,
+        /// What is different.
+        what: String,
+    },
+    /// The file cannot be built.
+    #[error("safetensors: {0}")]
+    Safetensors(#[from] SafeTensorError),
+}
+
+/// The state dict as a safetensors file.
+///
+/// # Errors
+/// Networks that have no counterpart in PyTorch's packages.
+pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError> {
+    let config = &checkpoint.config;
+    let architecture =
+        |what: String| StateDictError::Architecture { name: config.name.clone(), what };
+    check(config).map_err(|what| architecture(what.into()))?;
+    let mut tensors = Vec::new();
+    for (name, tensor) in &checkpoint.tensors {
+        let theirs = torch_name(name, config)
+            .ok_or_else(|| architecture(format!("a tensor `{}`", name.plain())))?;
+        let (mut shape, values) = oihw(tensor);
+        if name == "predictions.weight" && config.use_pre_activation {
+            // timm's v2 head is a 1×1 convolution.
+            shape.extend([1, 1]);
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        tensors.push((theirs, shape, bytes));
+    }
+    let views: Result<Vec<_>, SafeTensorError> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect();
+    let travelling =
+        Travelling { labels: checkpoint.labels.clone(), preprocess: checkpoint.preprocess };
+    let metadata = [(METADATA.to_owned(), serde_json::json!(travelling).to_string())].into();
+    Ok(safetensors::serialize(views?, Some(metadata))?)
+}
+
+/// What a state dict does not say, readers take for granted.
+fn check(config: &ResNetConfig) -> Result<(), &'static str> {
+    let strides = config.stackwise_num_strides.iter();
+    if strides.enumerate().any(|(stack, stride)| *stride != if stack == 0 { 1 } else { 2 }) {
+        return Err("other strides than 1, 2, 2, …");
+    }
+    let small = config.input_conv_kernel_sizes == [3];
+    if (config.stem_stride, config.stem_pool) != if small { (1, false) } else { (2, true) } {
+        return Err("a stem of another stride, or a pool that does not go with it");
+    }
+    match config.input_conv_filters.len() {
+        1 => {}
+        3 if !config.use_pre_activation => {}
+        _ => return Err("a stem of other than 1 convolution (3, but not in version 2)"),
+    }
+    if config.bottleneck_stride != BottleneckStride::Second {
+        return Err("bottlenecks that stride in their first convolution");
+    }
+    if config.pooling != Pooling::Avg {
+        return Err("max pooling before the head");
+    }
+    match config.padding {
+        ConvPadding::Symmetric => Ok(()),
+        ConvPadding::Same => Err("TensorFlow's padding"),
+    }
+}
+
+/// OHWI to OIHW; matrices and vectors stay.
+fn oihw(tensor: &Tensor) -> (Vec<usize>, Vec<f32>) {
+    let values = tensor.to_f32();
+    let [outputs, height, width, inputs] = tensor.shape[..] else {
+        return (tensor.shape.clone(), values);
+    };
+    let mut out = Vec::with_capacity(values.len());
+    for filter in values.chunks_exact((height * width * inputs).max(1)) {
+        for channel in 0..inputs {
+            out.extend(filter.iter().skip(channel).step_by(inputs));
+        }
+    }
+    (vec![outputs, inputs, height, width], out)
+}

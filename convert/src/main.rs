@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     picture::silence_decoder_panics();
-    ExitCode::from(convert::cli::run(std::env::args_os(), &mut convert::terminal::stdout()))
+    ExitCode::from(convert::cli::run(std::env::args_os(), &mut page::terminal::stdout()))
 }

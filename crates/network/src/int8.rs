@@ -51,15 +51,19 @@ pub fn quantize_at_scale(weights: &[f32], scale: f32) -> Vec<i8> {
     weights.iter().map(quantize).collect()
 }
 
-struct Channel {
-    values: Vec<i8>,
+/// Int8 weights of an output channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Weights.
+    pub values: Vec<i8>,
     /// Sum of squares.
-    error: f64,
+    pub error: f64,
     /// Whether some pair was too large.
-    clips: bool,
+    pub clips: bool,
 }
 
-fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Channel {
+/// Int8 weights of a channel at `scale`, whose pairs are kept small.
+pub fn quantize_at(weights: &[f32], run: usize, scale: f32) -> Channel {
     let mut values = quantize_at_scale(weights, scale);
     let mut clips = false;
     for pair in values.chunks_mut(run.max(1)).flat_map(|run| run.as_chunks_mut().0) {

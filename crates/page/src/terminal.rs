@@ -153,6 +153,7 @@ pub fn describe(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::{Context, anyhow};
 
     fn written(width: Option<usize>, parts: &[&str]) -> String {
         let mut out = Vec::new();

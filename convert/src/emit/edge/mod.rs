@@ -377,8 +377,10 @@ struct ConvQuants {
 /// A convolution's weights as int8, OHWI, and the size of a step for each output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Int8Weights {
-    pub(crate) values: Vec<i8>,
-    pub(crate) scales: Vec<f32>,
+    /// Weights, channel by channel.
+    pub values: Vec<i8>,
+    /// Step of each channel.
+    pub scales: Vec<f32>,
 }
 
 /// Quantizes weights, `run` of which lie side by side once packed.

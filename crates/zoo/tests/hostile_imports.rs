@@ -2,6 +2,7 @@
 //! more memory than the file's own size calls for.
 #![expect(unsafe_code, reason = "measuring allocations needs a global allocator")]
 
+#[path = "../../network/tests/counting/mod.rs"]
 mod counting;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const FILES: [&str; 7] = [
 ];
 
 fn fixture(file: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(file);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 

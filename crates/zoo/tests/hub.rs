@@ -23,7 +23,7 @@ const NAME: &str = "hf://keras/resnet_tiny";
 const KAGGLE: &str = "kaggle://keras/resnet/keras/resnet_tiny";
 
 fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/keras").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/keras").join(path)
 }
 
 /// The golden preset.

@@ -6,15 +6,15 @@ use super::validation::{Measured, Validation};
 use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
 use crate::data::{DataError, Dataset, batch_count};
 use crate::distributed;
-use crate::resnet::{self, Init, ResNet};
+use crate::net::{self, Init, Network};
 use accel::Precision;
 use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
 use burn::tensor::Device;
 use core::sync::atomic::AtomicBool;
-use network::checkpoint::{Checkpoint, EpochRecord, FORMAT, Sample, TrainingRecord, VERSION};
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
+use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const MAX_SAMPLE_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Run<'a> {
     /// Architecture with as many classes as the data.
-    pub config: ResNetConfig,
+    pub config: Architecture,
     /// From picture to input.
     pub preprocess: Preprocess,
     /// How to train.
@@ -79,7 +79,7 @@ impl Run<'_> {
         let recipe = &self.recipe;
         let training = self.device.clone().autodiff();
         let init = Init { rule: recipe.init, seed: recipe.seed };
-        let mut net = ResNet::new(&self.config, init, &training)
+        let mut net = Network::new(&self.config, init, &training)
             .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
         crate::options::check_precision(recipe.precision, &self.device)?;
         if !accel::is_fast(recipe.precision) {
@@ -100,10 +100,10 @@ impl Run<'_> {
             if let Some(base) = self.base {
                 // What is to become int8 is to stay what it is.
                 let keeps_head = recipe.qat && base.labels == data.labels;
-                resnet::load_tensors(&mut net, &base.tensors, !keeps_head)?;
+                net::load_tensors(&mut net, &base.tensors, !keeps_head)?;
             }
-            let tensors = resnet::save_tensors(&net);
-            let state = State::new(Checkpoint { tensors, ..self.checkpoint(&data)? });
+            let tensors = net::save_tensors(&net);
+            let state = State::new(Draft { tensors, ..self.draft(&data)? });
             // So that a run that is stopped before its first whole epoch can be resumed, too.
             let folder = self.folder()?;
             folder.clear()?;
@@ -111,7 +111,7 @@ impl Run<'_> {
             Ok(state)
         })?;
         self.check_agreement(&state, &data)?;
-        resnet::load_tensors(&mut net, &state.last.tensors, false)?;
+        net::load_tensors(&mut net, &state.last.tensors, false)?;
         optimizer.restore(core::mem::take(&mut state.memory), &self.device);
         if recipe.qat {
             net.set_rounding(Some(core::mem::take(&mut state.ranges)));
@@ -158,8 +158,8 @@ impl Run<'_> {
             progress
                 .line(&self.epoch_line(&record, train.len(), began.elapsed().as_secs_f64()), out)?;
             state.last.training.epochs.push(record);
-            state.last.tensors = resnet::save_tensors(&plain);
-            state.last.check().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
+            state.last.tensors = net::save_tensors(&plain);
+            state.last.fits().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
             let accuracy = measured.map(|m| m.accuracy);
             let better = state.best.is_none() || accuracy.is_none() || accuracy > state.best;
             if better {
@@ -168,8 +168,8 @@ impl Run<'_> {
             if world.rank() > 0 {
                 continue;
             }
-            let finished =
-                Checkpoint { tensors: resnet::save_tensors(&used), ..state.last.clone() };
+            let finished = Draft { tensors: net::save_tensors(&used), ..state.last.clone() };
+            let finished = finished.check().map_err(anyhow::Error::msg)?;
             let folder = self.folder()?;
             if better {
                 finished.save(&folder.file("best.mpk")?)?;
@@ -211,7 +211,7 @@ impl Run<'_> {
         Ok(best)
     }
 
-    fn measure(&self, net: &ResNet, val: &Validation) -> Result<Option<Measured>, DataError> {
+    fn measure(&self, net: &Network, val: &Validation) -> Result<Option<Measured>, DataError> {
         let options = (self.recipe.batch.max(64), self.top_k);
         val.measure(net, &self.preprocess, self.config.classes, options, &self.device)
     }
@@ -255,16 +255,9 @@ impl Run<'_> {
     }
 
     /// A checkpoint of this run without tensors.
-    fn checkpoint(&self, data: &Dataset) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint {
-            format: FORMAT.into(),
-            version: VERSION,
-            config: self.config.clone(),
-            labels: data.labels.clone(),
-            preprocess: self.preprocess,
-            tensors: BTreeMap::new(),
+    fn draft(&self, data: &Dataset) -> anyhow::Result<Draft> {
+        Ok(Draft {
             samples: samples(data, &self.preprocess, self.recipe.seed)?,
-            assumed: Vec::new(),
             training: TrainingRecord {
                 dataset: data.name.clone(),
                 fingerprint: data.fingerprint.clone(),
@@ -272,8 +265,9 @@ impl Run<'_> {
                 options: self.recipe.options(&self.config),
                 epochs: Vec::new(),
                 validation: data.validation.clone(),
-                base: self.base.map_or(String::new(), Checkpoint::origin),
+                base: self.base.map_or(String::new(), |base| base.origin()),
             },
+            ..Draft::new(self.config.clone(), data.labels.clone(), self.preprocess, BTreeMap::new())
         })
     }
 
@@ -330,7 +324,7 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
 }
 
 /// A copy to measure with, whose running statistics are its own: a clone would share them.
-fn measurable(net: &ResNet) -> ResNet {
+fn measurable(net: &Network) -> Network {
     let mut copy = net.valid();
     copy.set_precision(Precision::F32);
     copy
@@ -340,7 +334,7 @@ fn measurable(net: &ResNet) -> ResNet {
 mod tests {
     use super::*;
     use crate::data::{CacheSize, ReadOptions};
-    use crate::resnet::InitRule;
+    use crate::net::InitRule;
     use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
     use core::sync::atomic::Ordering;
     use network::random::Rng;
@@ -348,12 +342,13 @@ mod tests {
 
     const SIDE: u16 = 16;
 
-    fn config() -> ResNetConfig {
-        let mut config = ResNetConfig::by_name("resnet_8_cifar", 2).unwrap();
-        config.input_conv_filters = vec![8];
-        config.stackwise_num_filters = vec![8, 8];
-        config.stackwise_num_blocks = vec![1, 1];
-        config.stackwise_num_strides = vec![1, 2];
+    fn config() -> Architecture {
+        let mut config = Architecture::by_name("resnet_8_cifar", 2).unwrap();
+        let resnet = config.family.resnet_mut().unwrap();
+        resnet.input_conv_filters = vec![8];
+        resnet.stackwise_num_filters = vec![8, 8];
+        resnet.stackwise_num_blocks = vec![1, 1];
+        resnet.stackwise_num_strides = vec![1, 2];
         config.dropout = 0.2;
         config
     }
@@ -446,7 +441,8 @@ mod tests {
         }
     }
 
-    fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
+    fn without_times(checkpoint: Checkpoint) -> Draft {
+        let mut checkpoint = checkpoint.into_draft();
         checkpoint
             .training
             .epochs
@@ -526,7 +522,7 @@ mod tests {
         let tuned = second.train(data, &mut Vec::new()).unwrap();
         for (name, tensor) in &base.tensors {
             let same = tuned.tensors[name] == *tensor;
-            assert_eq!(same, !resnet::is_head(name), "{name}");
+            assert_eq!(same, !net::is_head(name), "{name}");
         }
     }
 

@@ -1,10 +1,10 @@
 use super::*;
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
+use network::architecture::Architecture;
 use network::evaluate::evaluate;
 use network::graph::NodeOp;
 use network::init::random_checkpoint;
-use network::resnet::ResNetConfig;
 
 mod forms;
 
@@ -106,7 +106,7 @@ fn what_is_exported_is_read_again() {
         ("resnet_v2_50", 3),
         ("resnet_vd_18", 3),
     ] {
-        let mut config = ResNetConfig::named(name, 1).unwrap();
+        let mut config = Architecture::named(name, 1).unwrap();
         config.channels = channels;
         config.classes = 5;
         let checkpoint = random_checkpoint(config, 33, 7).unwrap();
@@ -531,7 +531,7 @@ fn numbers_of_other_files() {
 /// Damaged files are errors, never panics.
 #[test]
 fn damaged_files() {
-    let mut config = ResNetConfig::named("resnet_8_cifar", 1).unwrap();
+    let mut config = Architecture::named("resnet_8_cifar", 1).unwrap();
     config.classes = 2;
     let checkpoint = random_checkpoint(config, 8, 1).unwrap();
     let model = FloatModel::from_checkpoint(&checkpoint).unwrap();

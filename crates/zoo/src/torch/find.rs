@@ -1,35 +1,17 @@
 //! The names that PyTorch's ResNets give their tensors, and the architecture that follows from
 //! names and shapes.
 //!
-//! | ours | torchvision, timm | timm's v2 | CIFAR ResNets |
-//! |---|---|---|---|
-//! | `conv1_conv`, `conv1_bn` | `conv1`, `bn1` | `stem.conv` | `conv1`, `bn1` |
-//! | `conv2_conv` of a deep stem | `conv1.3` | | |
-//! | `stack0_block1_2_conv` | `layer1.1.conv2` | `stages.0.blocks.1.conv2` | `layer1.1.conv2` |
-//! | `stack0_block0_0_conv` | `layer1.0.downsample.0` (vd: `.1`) | `….downsample.conv` | `layer1.0.shortcut.0` or none |
-//! | `…_pre_activation_bn`, `…_1_bn` | | `….norm1`, `….norm2` | |
-//! | `post_bn` | | `norm` | |
-//! | `predictions` | `fc` | `head.fc` | `linear` |
-//!
 //! Those of transformers and others become torchvision's first ([`plain`], [`as_torchvision`]). The head
 //! may have any other name.
 
-use crate::assemble::identity_batch_norm;
+use super::names::Names;
 use crate::{Head, Hints};
 use artifact::text::AsPlain;
-use network::checkpoint::{Assumption, Tensor};
+use network::architecture::resnet::{BlockType, ResNetConfig};
+use network::architecture::{Architecture, Family};
+use network::checkpoint::Assumption;
 use network::padding::ConvPadding;
-use network::resnet::{BlockType, Pooling, ResNetConfig};
 use std::collections::BTreeMap;
-
-/// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
-const DEEP_STEM: [(&str, &str); 5] = [
-    ("conv1.0", "conv1_conv"),
-    ("conv1.1", "conv1_bn"),
-    ("conv1.3", "conv2_conv"),
-    ("conv1.4", "conv2_bn"),
-    ("conv1.6", "conv3_conv"),
-];
 
 /// A tensor of a file.
 #[derive(Debug)]
@@ -51,8 +33,8 @@ impl Entry {
 /// A ResNet that was found among the tensors of a file.
 #[derive(Debug)]
 pub(super) struct Network {
-    pub(super) config: ResNetConfig,
-    /// Names that [`canonical`] knows, and those in the file.
+    pub(super) config: Architecture,
+    /// Names that [`Names`] know, and those in the file.
     pub(super) tensors: BTreeMap<String, String>,
     /// What belongs to no layer.
     pub(super) extra: Vec<String>,
@@ -287,6 +269,8 @@ impl Network {
             .collect();
         refuse_strange(shapes.keys().copied().filter(|name| is_backbone(name)))?;
         let mut config = architecture(name, &shapes, hints, &mut assumed)?;
+        config.check()?;
+        let (names, features) = (Names::of(&config), config.blueprint().features());
         // What stands beside the network may be its head.
         let parent = &prefix[..prefix.trim_end_matches('.').rfind('.').map_or(0, |dot| dot + 1)];
         let beside = entries.iter().filter(|(name, _)| {
@@ -308,12 +292,12 @@ impl Network {
         let mut tensors: BTreeMap<String, String> = BTreeMap::new();
         let mut extra = Vec::new();
         for (name, shape) in shapes.iter().filter(|(name, _)| is_backbone(name)) {
-            match canonical(name, &config) {
+            match names.canonical(name) {
                 Some(_) => tensors.extend(path(name).map(|theirs| ((*name).to_owned(), theirs))),
                 None => extra.push(format!("`{}` {shape:?}", name.plain())),
             }
         }
-        match (head_of(&rest, config.features()), head) {
+        match (head_of(&rest, features), head) {
             (Some((layer, classes)), _) => {
                 config.classes = classes;
                 if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
@@ -335,7 +319,7 @@ impl Network {
                 return Err(format!(
                     "a head that is more, or other, than one dense layer of {} features (`{}`): \
                      fine-tuning makes a new one, and as ONNX (torch.onnx.export) it is read as it is",
-                    config.features(),
+                    features,
                     names.join("`, `").plain()
                 ));
             }
@@ -387,7 +371,7 @@ fn architecture(
     shapes: &BTreeMap<&str, &[usize]>,
     hints: &Hints,
     assumed: &mut Vec<Assumption>,
-) -> Result<ResNetConfig, String> {
+) -> Result<Architecture, String> {
     let shape = |tensor: &str| shapes.get(tensor).copied();
     let unknown = || unknown(shapes.keys().map(|n| (*n).to_owned()).collect::<Vec<_>>().iter());
     let v2 = shapes.contains_key("stem.conv.weight");
@@ -463,9 +447,7 @@ fn architecture(
         }
     };
     assumed.push(Assumption::new("ReLUs, neither blur nor dilation", None));
-    Ok(ResNetConfig {
-        name: name.into(),
-        channels: channels.unwrap_or(3),
+    let config = ResNetConfig {
         input_conv_filters: filters,
         input_conv_kernel_sizes: kernels,
         stem_stride,
@@ -480,192 +462,41 @@ fn architecture(
             (true, true) => BlockType::BottleneckBlockVd,
         },
         use_pre_activation: v2,
-        pooling: Pooling::Avg,
-        dropout: 0.0,
-        classes: 1,
         padding: ConvPadding::Symmetric,
         expansion,
         bottleneck_stride: hints.bottleneck_stride.unwrap_or_default(),
+    };
+    Ok(Architecture {
+        channels: channels.unwrap_or(3),
+        ..Architecture::new(name, 1, Family::ResNet(config))
     })
-}
-
-/// Our name of a tensor; `None` where there is none.
-pub(super) fn canonical(name: &str, config: &ResNetConfig) -> Option<String> {
-    let (layer, part) = name.rsplit_once('.')?;
-    let layer = layer_name(layer, config)?;
-    let part = match part {
-        "weight" if layer.ends_with("_bn") => "gamma",
-        "bias" if layer.ends_with("_bn") => "beta",
-        "running_mean" => "mean",
-        "running_var" => "variance",
-        other => other,
-    };
-    Some(format!("{layer}.{part}"))
-}
-
-/// The name in PyTorch's packages of one of our tensors; `None` where there is none.
-pub(super) fn torch_name(name: &str, config: &ResNetConfig) -> Option<String> {
-    let (layer, part) = name.rsplit_once('.')?;
-    let part = match part {
-        "gamma" => "weight",
-        "beta" => "bias",
-        "mean" => "running_mean",
-        "variance" => "running_var",
-        other => other,
-    };
-    Some(format!("{}.{part}", torch_layer(layer, config)?))
-}
-
-fn torch_layer(layer: &str, config: &ResNetConfig) -> Option<String> {
-    let stem = config.input_conv_filters.len();
-    let (v2, small) = (config.use_pre_activation, config.input_conv_kernel_sizes == [3]);
-    if let Some((theirs, _)) = DEEP_STEM.iter().find(|(_, ours)| *ours == layer && stem > 1) {
-        return Some((*theirs).into());
-    }
-    if layer == format!("conv{stem}_bn") {
-        return Some("bn1".into());
-    }
-    match layer {
-        "conv1_conv" => return Some(if v2 { "stem.conv" } else { "conv1" }.into()),
-        "post_bn" => return Some("norm".into()),
-        "predictions" if v2 => return Some("head.fc".into()),
-        "predictions" => return Some(if small { "linear" } else { "fc" }.into()),
-        _ => {}
-    }
-    let (stack, rest) = layer.strip_prefix("stack")?.split_once("_block")?;
-    let (block, rest) = rest.split_once('_')?;
-    let (place, kind) = rest.rsplit_once('_')?;
-    if v2 {
-        let inner = match (place, kind) {
-            ("pre_activation", "bn") => "norm1".into(),
-            ("0", "conv") => "downsample.conv".into(),
-            (_, "bn") => format!("norm{}", place.parse::<usize>().ok()? + 1),
-            _ => format!("{kind}{place}"),
-        };
-        return Some(format!("stages.{stack}.blocks.{block}.{inner}"));
-    }
-    let inner = match place {
-        "0" => {
-            let vd =
-                matches!(config.block_type, BlockType::BasicBlockVd | BlockType::BottleneckBlockVd);
-            let place = usize::from(vd) + usize::from(kind == "bn");
-            format!("{}.{place}", if small { "shortcut" } else { "downsample" })
-        }
-        _ => format!("{kind}{place}"),
-    };
-    Some(format!("layer{}.{block}.{inner}", stack.parse::<usize>().ok()? + 1))
-}
-
-fn layer_name(layer: &str, config: &ResNetConfig) -> Option<String> {
-    let stem = config.input_conv_filters.len();
-    if let Some((_, ours)) = DEEP_STEM.iter().find(|(theirs, _)| *theirs == layer && stem > 1) {
-        return Some((*ours).into());
-    }
-    match layer {
-        "conv1" | "stem.conv" => return Some("conv1_conv".into()),
-        "bn1" => return Some(format!("conv{stem}_bn")),
-        "norm" => return Some("post_bn".into()),
-        "fc" | "head.fc" | "linear" => return Some("predictions".into()),
-        _ => {}
-    }
-    let mut parts = layer.split('.');
-    let stack: usize = match parts.next()? {
-        "stages" => parts.next()?.parse().ok()?,
-        first => first.strip_prefix("layer")?.parse::<usize>().ok()?.checked_sub(1)?,
-    };
-    if config.use_pre_activation && parts.next()? != "blocks" {
-        return None;
-    }
-    let block: usize = parts.next()?.parse().ok()?;
-    let prefix = format!("stack{stack}_block{block}");
-    let rest: Vec<&str> = parts.collect();
-    let vd = matches!(config.block_type, BlockType::BasicBlockVd | BlockType::BottleneckBlockVd);
-    match rest[..] {
-        ["downsample", "conv"] => Some(format!("{prefix}_0_conv")),
-        // A vd sequence starts with its pool (or, unstrided, with nothing in its place).
-        ["downsample" | "shortcut", place] => {
-            match place.parse::<usize>().ok()?.checked_sub(vd.into())? {
-                0 => Some(format!("{prefix}_0_conv")),
-                1 => Some(format!("{prefix}_0_bn")),
-                _ => None,
-            }
-        }
-        [last] => {
-            if let Some(n) = last.strip_prefix("conv") {
-                return Some(format!("{prefix}_{n}_conv"));
-            }
-            if let Some(n) = last.strip_prefix("bn") {
-                return Some(format!("{prefix}_{n}_bn"));
-            }
-            match last.strip_prefix("norm")?.parse::<usize>().ok()? {
-                1 => Some(format!("{prefix}_pre_activation_bn")),
-                n => Some(format!("{prefix}_{}_bn", n.checked_sub(1)?)),
-            }
-        }
-        _ => None,
-    }
-}
-
-/// Puts a projection where the source has a shortcut without parameters and we have one with:
-///
-/// - CIFAR ResNets ("option A" of He et al. 2015) take every second pixel and add zero channels,
-///   as many before as after: a strided 1×1 convolution with ones;
-/// - timm's vd basic blocks leave the first stack's shortcut alone: the identity.
-pub(super) fn add_parameterless_shortcuts(
-    config: &ResNetConfig,
-    found: &mut BTreeMap<String, Tensor>,
-) {
-    for block in config.blocks() {
-        let Some(p) = &block.projection else { continue };
-        let name = format!("{}.weight", p.name);
-        let bn = format!("{}_0_bn", block.name);
-        if found.contains_key(&name) || found.contains_key(&format!("{bn}.gamma")) {
-            continue;
-        }
-        if config.use_pre_activation || p.c_out < p.c_in {
-            continue;
-        }
-        let before = (p.c_out - p.c_in) / 2;
-        let mut weight = vec![0.0; p.c_out * p.c_in];
-        for c in 0..p.c_in {
-            weight[(before + c) * p.c_in + c] = 1.0;
-        }
-        found.insert(name, Tensor::from_f32(&[p.c_out, 1, 1, p.c_in], &weight));
-        identity_batch_norm(found, &bn, &vec![0.0; p.c_out]);
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use network::resnet::BottleneckStride;
-
-    #[test]
-    fn names_lead_there_and_back() {
-        for architecture in ResNetConfig::NAMES {
-            let config = ResNetConfig::by_name(architecture, 10).unwrap();
-            for (name, _) in config.tensor_shapes() {
-                let theirs = torch_name(&name, &config).unwrap();
-                assert_eq!(canonical(&theirs, &config), Some(name), "{theirs}");
-            }
-        }
-    }
+    use network::architecture::resnet::BottleneckStride;
 
     /// The tensors of an architecture under a prefix, in PyTorch's layout.
-    fn entries(config: &ResNetConfig, prefix: &str) -> Vec<Entry> {
+    fn entries(config: &Architecture, prefix: &str) -> Vec<Entry> {
+        let names = Names::of(config);
         let entry = |(name, shape): (String, Vec<usize>)| {
             let shape = match shape[..] {
                 [o, h, w, i] => vec![o, i, h, w],
                 _ => shape,
             };
-            let theirs = torch_name(&name, config).unwrap();
+            let theirs = names.torch(&name).unwrap();
             Entry::new(&format!("{prefix}{theirs}"), Some(shape))
         };
-        config.tensor_shapes().into_iter().map(entry).collect()
+        config.blueprint().tensors().map(entry).collect()
     }
 
-    fn resnet(architecture: &str) -> ResNetConfig {
-        ResNetConfig::by_name(architecture, 10).unwrap()
+    fn resnet(architecture: &str) -> Architecture {
+        Architecture::by_name(architecture, 10).unwrap()
+    }
+
+    fn config_of(network: &Network) -> &ResNetConfig {
+        network.config.family.resnet().unwrap()
     }
 
     fn find(entries: Vec<Entry>) -> Result<Network, String> {
@@ -706,8 +537,8 @@ mod tests {
             let counter = format!("{prefix}bn1.num_batches_tracked");
             all.push(Entry::new(&counter, None));
             let network = find(all).unwrap();
-            assert_eq!(network.config, ResNetConfig { name: "n".into(), ..config.clone() });
-            assert_eq!(network.tensors.len(), config.tensor_shapes().len(), "{prefix}");
+            assert_eq!(network.config, Architecture { name: "n".into(), ..config.clone() });
+            assert_eq!(network.tensors.len(), config.blueprint().tensors().count(), "{prefix}");
             assert!(network.extra.is_empty());
         }
     }
@@ -791,14 +622,14 @@ mod tests {
     fn what_tensors_do_not_tell_is_assumed_and_hints_say_otherwise() {
         let line = |network: &Network| Assumption::line(&network.assumed).unwrap();
         let small = find(entries(&resnet("resnet_18_cifar"), "")).unwrap();
-        assert_eq!((small.config.stem_stride, small.config.stem_pool), (1, false));
+        assert_eq!((config_of(&small).stem_stride, config_of(&small).stem_pool), (1, false));
         assert_eq!(
             line(&small),
             "assumed: no pool after the stem, a stem of stride 1, stacks of strides [1, 2, 2, 2], \
              ReLUs, neither blur nor dilation; --stem-pool, --stem-stride, --stack-strides say otherwise"
         );
         let usual = find(entries(&resnet("resnet_50"), "")).unwrap();
-        assert_eq!(usual.config, ResNetConfig { name: "n".into(), ..resnet("resnet_50") });
+        assert_eq!(usual.config, Architecture { name: "n".into(), ..resnet("resnet_50") });
         assert!(line(&usual).contains("a max-pool after the stem, a stem of stride 2"));
         assert!(line(&usual).contains("strides in 3×3 convolutions"));
         let hints = Hints {
@@ -810,9 +641,9 @@ mod tests {
         };
         let all = entries(&resnet("resnet_50"), "");
         let told = Network::find("n", all, Head::Required, &hints).unwrap();
-        assert_eq!((told.config.stem_stride, told.config.stem_pool), (2, true));
-        assert_eq!(told.config.stackwise_num_strides, [1, 2, 2, 1]);
-        assert_eq!(told.config.bottleneck_stride, BottleneckStride::First);
+        assert_eq!((config_of(&told).stem_stride, config_of(&told).stem_pool), (2, true));
+        assert_eq!(config_of(&told).stackwise_num_strides, [1, 2, 2, 1]);
+        assert_eq!(config_of(&told).bottleneck_stride, BottleneckStride::First);
         assert_eq!(line(&told), "assumed: ReLUs, neither blur nor dilation");
     }
 
@@ -863,13 +694,12 @@ mod tests {
 
     #[test]
     fn wide_bottlenecks_follow_from_shapes() {
-        let wide = ResNetConfig {
-            stackwise_num_filters: vec![128, 256, 512, 1024],
-            expansion: 2,
-            ..resnet("resnet_50")
-        };
+        let mut wide = resnet("resnet_50");
+        let family = wide.family.resnet_mut().unwrap();
+        family.stackwise_num_filters = vec![128, 256, 512, 1024];
+        family.expansion = 2;
         let network = find(entries(&wide, "")).unwrap();
-        assert_eq!(network.config, ResNetConfig { name: "n".into(), ..wide });
+        assert_eq!(network.config, Architecture { name: "n".into(), ..wide });
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use super::arrays::Arrays;
 use super::config::Object;
 use super::layers::{Layer, Network};
+use super::passed_over::is_passed_over;
 use artifact::Preprocess;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ impl Family {
             layer = &network.layers[input];
             let prepares = ["InputLayer", "ZeroPadding2D", "Resizing", "CenterCrop", "RandomCrop"];
             let class = layer.class.as_str();
-            if !prepares.contains(&class) && !super::rewrite::is_passed_over(class) {
+            if !prepares.contains(&class) && !is_passed_over(class) {
                 return None;
             }
         }

@@ -2,9 +2,12 @@
 //! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets.
 //!
 //! The weights may lie anywhere in a training checkpoint, and below any prefix: a path of names leads
-//! to each tensor, and [`names::Network`] finds the ones that are a ResNet.
+//! to each tensor, and [`find::Network`] finds the ones that are a ResNet.
 
+mod architecture;
 pub(crate) mod burnpack;
+mod find;
+mod foreign_names;
 mod names;
 pub(crate) mod timm;
 pub(crate) mod transformers;
@@ -17,10 +20,11 @@ use crate::assemble::{assemble, checkpoint};
 use crate::{Head, Hints, ImportError, foreign, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
+use find::{Entry, Network};
 use formats::Array;
 use formats::archive::{self, Archive};
 use formats::pickle::{Id, Object, Pickle, Storage, TensorView};
-use names::{Entry, Network, add_parameterless_shortcuts, canonical};
+use names::{add_parameterless_shortcuts, canonical};
 use network::checkpoint::{Assumption, Checkpoint, Tensor};
 use network::imagenet;
 use network::resnet::{IMAGENET_STATISTICS, ResNetConfig};
@@ -61,7 +65,7 @@ pub(crate) fn state_dict(
     let file = format!("{:?}", path.display().to_string());
     let unsupported = |what: String| ImportError::unsupported(path, what.replace("FILE", &file));
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    if let Some(what) = names::told_by(&name, hints) {
+    if let Some(what) = find::told_by(&name, hints) {
         return Err(unsupported(what));
     }
     let wanted = Wanted { name: &name, head, hints };

@@ -1,0 +1,524 @@
+//! The ResNet among the tensors of a file, whatever leads to it.
+
+use super::architecture::{architecture, unknown};
+use super::foreign_names::{as_torchvision, plain};
+use super::names::canonical;
+use crate::{Head, Hints};
+use artifact::text::AsPlain;
+use network::checkpoint::Assumption;
+use network::resnet::ResNetConfig;
+use std::collections::BTreeMap;
+
+/// A tensor of a file.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its whole name, with all that leads to it.
+    pub(super) name: String,
+    /// `None` where it has no floats.
+    pub(super) shape: Option<Vec<usize>>,
+    /// What it is then.
+    pub(super) of: String,
+}
+
+impl Entry {
+    pub(super) fn new(name: &str, shape: Option<Vec<usize>>) -> Self {
+        Self { name: name.into(), shape, of: String::new() }
+    }
+}
+
+/// A ResNet that was found among the tensors of a file.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) config: ResNetConfig,
+    /// Names that [`canonical`] knows, and those in the file.
+    pub(super) tensors: BTreeMap<String, String>,
+    /// What belongs to no layer.
+    pub(super) extra: Vec<String>,
+    /// What tensors do not tell.
+    pub(super) assumed: Vec<Assumption>,
+}
+
+/// What `name` has, whose tensors do not show it: an error's text.
+pub(super) fn told_by(name: &str, hints: &Hints) -> Option<String> {
+    let name = name.to_lowercase();
+    if ["blur", "netaa", "antialias", "anti_alias", "anti-alias"].iter().any(|w| name.contains(w)) {
+        return Some(
+            "anti-aliased, as its name says: its tensors do not show how it blurs; take another \
+             variant, or rename the file where it is a plain ResNet"
+                .into(),
+        );
+    }
+    if name.contains("caffe") && hints.bottleneck_stride.is_none() {
+        return Some(
+            "from Caffe, as its name says, whose bottlenecks stride in their 1×1 convolutions: say \
+             --bottleneck-stride 1x1, or 3x3 where this one does not"
+                .into(),
+        );
+    }
+    None
+}
+
+/// Words in the names of copies: averages of the weights, networks that follow another.
+const COPIES: [&str; 9] =
+    ["ema", "swa", "averaged", "shadow", "momentum", "teacher", "target", "k", "best"];
+
+/// Parts of other networks, by a word in the names of their tensors.
+const STRANGE: [(&str, &str); 6] = [
+    ("filt", "blurring (anti-aliased) pools"),
+    ("se", "squeeze-and-excitation"),
+    ("attn", "attention"),
+    ("attnpool", "attention"),
+    ("cbam", "attention"),
+    ("bn0", "split attention"),
+];
+
+/// Whether a name is one of the network's layers before the head.
+fn is_backbone(name: &str) -> bool {
+    ["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"]
+        .iter()
+        .any(|p| name.starts_with(p))
+}
+
+/// The path of each ResNet that is among these tensors.
+fn prefixes(entries: &BTreeMap<String, Entry>) -> Vec<&str> {
+    let stems = [
+        ("conv1.weight", "layer1.0.conv1.weight"),
+        ("conv1.0.weight", "layer1.0.conv1.weight"),
+        ("stem.conv.weight", "stages.0.blocks.0.conv1.weight"),
+    ];
+    let prefix = |name: &'_ String| {
+        stems.iter().find_map(|(stem, block)| {
+            let prefix = name.strip_suffix(stem)?;
+            let whole = prefix.is_empty() || prefix.ends_with('.');
+            (whole && entries.contains_key(&format!("{prefix}{block}"))).then_some(prefix.len())
+        })
+    };
+    entries.keys().filter_map(|name| Some(&name[..prefix(name)?])).collect()
+}
+
+/// The prefix to take, and those of others.
+fn choose<'a>(
+    prefixes: &[&'a str],
+    wanted: Option<&str>,
+) -> Result<(&'a str, Vec<&'a str>), String> {
+    let is_copy = |prefix: &str| {
+        let words = prefix.split(|c: char| !c.is_alphanumeric());
+        words.into_iter().any(|word| COPIES.contains(&word.to_lowercase().as_str()))
+    };
+    let is_wanted = |prefix: &str, name: &str| {
+        prefix.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let chosen: Vec<&str> = match wanted {
+        Some(name) => prefixes.iter().copied().filter(|p| is_wanted(p, name)).collect(),
+        None if prefixes.len() == 1 => prefixes.to_vec(),
+        None => prefixes.iter().copied().filter(|p| !is_copy(p)).collect(),
+    };
+    let [one] = chosen[..] else {
+        let names: Vec<&str> = prefixes.iter().map(|p| p.trim_end_matches('.')).collect();
+        return Err(format!(
+            "{} networks, under `{}`; choose one by --state-dict",
+            prefixes.len(),
+            names.join("`, `").plain()
+        ));
+    };
+    Ok((one, prefixes.iter().copied().filter(|p| *p != one).collect()))
+}
+
+impl Network {
+    /// The ResNet among `entries`; its architecture follows from names and shapes, and where those do
+    /// not say, from `hints`.
+    ///
+    /// # Errors
+    /// No ResNet, or several; networks with other layers; no head where one is needed.
+    pub(super) fn find(
+        name: &str,
+        entries: Vec<Entry>,
+        head: Head,
+        hints: &Hints,
+    ) -> Result<Self, String> {
+        let entries = entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
+        let entries = as_torchvision(entries);
+        let prefixes = prefixes(&entries);
+        if prefixes.is_empty() {
+            return Err(unknown(entries.keys().map(String::as_str)));
+        }
+        let (prefix, others) = choose(&prefixes, hints.state_dict.as_deref())?;
+        let mut assumed = Vec::new();
+        if let [other, ..] = others[..]
+            && hints.state_dict.is_none()
+        {
+            let name = |prefix: &str| prefix.trim_end_matches('.').plain().to_string();
+            let what = format!("the weights under `{}`, not `{}`", name(prefix), name(other));
+            assumed.push(Assumption::new(what, Hints::STATE_DICT));
+        }
+        let place = Place::new(&entries, prefix)?;
+        let config = architecture(name, &place.shapes, hints, &mut assumed)?;
+        let mut tensors: BTreeMap<String, String> = BTreeMap::new();
+        let mut extra = Vec::new();
+        for (name, shape) in place.shapes.iter().filter(|(name, _)| is_backbone(name)) {
+            match canonical(name, &config) {
+                Some(_) => {
+                    tensors.extend(place.path(name).map(|theirs| ((*name).to_owned(), theirs)));
+                }
+                None => extra.push(format!("`{}` {shape:?}", name.plain())),
+            }
+        }
+        let mut network = Self { config, tensors, extra, assumed };
+        network.add_head(&place, &place.rest(&prefixes), head)?;
+        Ok(network)
+    }
+
+    /// Adds the dense layer that `rest` is, where it is one.
+    fn add_head(
+        &mut self,
+        place: &Place<'_>,
+        rest: &[(&str, &[usize])],
+        head: Head,
+    ) -> Result<(), String> {
+        let features = self.config.features();
+        let Some((layer, classes)) = head_of(rest, features) else {
+            return match head {
+                // Fine-tuning makes a new one.
+                Head::Optional => Ok(()),
+                Head::Required if rest.is_empty() => {
+                    Err("a backbone without a head; fine-tune it to some classes first".into())
+                }
+                Head::Required => {
+                    let names: Vec<&str> = rest.iter().map(|(name, _)| *name).take(5).collect();
+                    Err(format!(
+                        "a head that is more, or other, than one dense layer of {features} features \
+                         (`{}`): fine-tuning makes a new one, and as ONNX (torch.onnx.export) it is \
+                         read as it is",
+                        names.join("`, `").plain()
+                    ))
+                }
+            };
+        };
+        self.config.classes = classes;
+        if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
+            let what = format!("`{}` as the head, alone", layer.plain());
+            self.assumed.push(Assumption::new(what, None));
+        }
+        for part in ["weight", "bias"] {
+            let theirs = place.path(&format!("{layer}.{part}"));
+            self.tensors.extend(theirs.map(|theirs| (format!("fc.{part}"), theirs)));
+        }
+        Ok(())
+    }
+}
+
+/// Where a network lies.
+struct Place<'e> {
+    entries: &'e BTreeMap<String, Entry>,
+    prefix: &'e str,
+    /// What it is a part of: what stands beside the network may be its head.
+    parent: &'e str,
+    /// Of its tensors, without the prefix.
+    shapes: BTreeMap<&'e str, &'e [usize]>,
+}
+
+impl<'e> Place<'e> {
+    fn new(entries: &'e BTreeMap<String, Entry>, prefix: &'e str) -> Result<Self, String> {
+        // A counter, which `.half()` turns into a number like all others.
+        let counts = |name: &str| name.ends_with(".num_batches_tracked");
+        let inside: Vec<(&str, &Entry)> = (entries.iter())
+            .filter_map(|(name, entry)| Some((name.strip_prefix(prefix)?, entry)))
+            .filter(|(name, _)| !counts(name))
+            .collect();
+        let strange =
+            inside.iter().find(|(n, e)| is_backbone(n) && is_part(n) && e.shape.is_none());
+        if let Some((_, entry)) = strange {
+            return Err(format!(
+                "`{}` is {}, but tensors of floats are read; save the float model's state_dict()",
+                entry.name.plain(),
+                entry.of
+            ));
+        }
+        let shapes: BTreeMap<&str, &[usize]> = (inside.iter())
+            .filter_map(|(name, entry)| Some((*name, entry.shape.as_deref()?)))
+            .collect();
+        refuse_strange(shapes.keys().copied().filter(|name| is_backbone(name)))?;
+        let parent = &prefix[..prefix.trim_end_matches('.').rfind('.').map_or(0, |dot| dot + 1)];
+        Ok(Self { entries, prefix, parent, shapes })
+    }
+
+    /// What is no backbone: the network's own, else what stands beside all `prefixes`.
+    fn rest(&self, prefixes: &[&str]) -> Vec<(&'e str, &'e [usize])> {
+        let own: Vec<(&str, &[usize])> =
+            self.shapes.iter().map(|(n, s)| (*n, *s)).filter(|(n, _)| !is_backbone(n)).collect();
+        if !own.is_empty() || self.prefix.is_empty() {
+            return own;
+        }
+        let beside = self.entries.iter().filter(|(name, _)| {
+            let is_of = |p: &&str| !p.is_empty() && name.starts_with(*p);
+            let trains = name.contains("optim") || name.contains("scheduler");
+            name.starts_with(self.parent) && !prefixes.iter().any(is_of) && is_part(name) && !trains
+        });
+        beside.filter_map(|(n, e)| Some((&n[self.parent.len()..], e.shape.as_deref()?))).collect()
+    }
+
+    /// The file's name of a tensor.
+    fn path(&self, name: &str) -> Option<String> {
+        let of = |path: &str| self.entries.get(&format!("{path}{name}"));
+        of(self.prefix).or_else(|| of(self.parent)).map(|entry| entry.name.clone())
+    }
+}
+
+/// Whether a name is one of a layer's weights or statistics.
+fn is_part(name: &str) -> bool {
+    let part = name.rsplit('.').next();
+    matches!(part, Some("weight" | "bias" | "running_mean" | "running_var"))
+}
+
+/// Name and classes of the dense layer of `features` that `rest` is.
+fn head_of<'a>(rest: &[(&'a str, &[usize])], features: usize) -> Option<(&'a str, usize)> {
+    let layers =
+        rest.iter().filter_map(|(name, shape)| Some((name.strip_suffix(".weight")?, *shape)));
+    let (layer, shape) = layers.into_iter().next()?;
+    let (&[classes, inputs] | &[classes, inputs, 1, 1]) = shape else { return None };
+    let is_bias = |(name, _): &&(&str, &[usize])| name.strip_suffix(".bias") == Some(layer);
+    let biases = rest.iter().filter(is_bias).count();
+    (inputs == features && rest.len() == 1 + biases).then_some((layer, classes))
+}
+
+/// Names the parts of other networks, instead of all their tensors.
+fn refuse_strange<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    for name in names {
+        let what = name.split('.').find_map(|word| STRANGE.iter().find(|(w, _)| *w == word));
+        if let Some((_, what)) = what {
+            return Err(format!(
+                "a ResNet with {what} (`{}`), which is not read; choose a plain one",
+                name.plain()
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::torch_name;
+    use super::*;
+    use network::resnet::BottleneckStride;
+
+    /// The tensors of an architecture under a prefix, in PyTorch's layout.
+    fn entries(config: &ResNetConfig, prefix: &str) -> Vec<Entry> {
+        let entry = |(name, shape): (String, Vec<usize>)| {
+            let shape = match shape[..] {
+                [o, h, w, i] => vec![o, i, h, w],
+                _ => shape,
+            };
+            let theirs = torch_name(&name, config).unwrap();
+            Entry::new(&format!("{prefix}{theirs}"), Some(shape))
+        };
+        config.tensor_shapes().into_iter().map(entry).collect()
+    }
+
+    fn resnet(architecture: &str) -> ResNetConfig {
+        ResNetConfig::by_name(architecture, 10).unwrap()
+    }
+
+    fn find(entries: Vec<Entry>) -> Result<Network, String> {
+        Network::find("n", entries, Head::Required, &Hints::default())
+    }
+
+    /// Without the head.
+    fn backbone(architecture: &str, prefix: &str) -> Vec<Entry> {
+        let mut entries = entries(&resnet(architecture), prefix);
+        entries.retain(|e| !["fc", "linear"].iter().any(|head| e.name.contains(head)));
+        entries
+    }
+
+    fn add(entries: &mut Vec<Entry>, tensors: &[(&str, &[usize])]) {
+        entries.extend(tensors.iter().map(|(name, shape)| Entry::new(name, Some(shape.to_vec()))));
+    }
+
+    #[test]
+    fn wrappers_and_prefixes_in_any_order_lead_to_the_network() {
+        let config = resnet("resnet_18");
+        for prefix in [
+            "",
+            "net.",
+            "weights.",
+            "params.",
+            "model_ema.",
+            "state_dict_ema.module.",
+            "state_dict.state_dict.model.",
+            "_orig_mod.module.backbone.",
+            "checkpoint.network.encoder.module._orig_mod.",
+            "backbone.body.",
+        ] {
+            let mut all = entries(&config, prefix);
+            // An optimizer's, and a counter.
+            if !prefix.is_empty() {
+                add(&mut all, &[("optimizer.state.0.exp_avg", &[64, 3, 7, 7]), ("epoch", &[])]);
+            }
+            let counter = format!("{prefix}bn1.num_batches_tracked");
+            all.push(Entry::new(&counter, None));
+            let network = find(all).unwrap();
+            assert_eq!(network.config, ResNetConfig { name: "n".into(), ..config.clone() });
+            assert_eq!(network.tensors.len(), config.tensor_shapes().len(), "{prefix}");
+            assert!(network.extra.is_empty());
+        }
+    }
+
+    #[test]
+    fn copies_are_passed_over_and_others_are_asked_for() {
+        let config = resnet("resnet_18");
+        let two = |a: &str, b: &str| {
+            let mut all = entries(&config, a);
+            all.extend(entries(&config, b));
+            all
+        };
+        for (one, copy) in [
+            ("state_dict.module.encoder_q.", "state_dict.module.encoder_k."),
+            ("model.", "model_ema."),
+            ("student.backbone.", "teacher.backbone."),
+        ] {
+            let network = find(two(copy, one)).unwrap();
+            assert_eq!(network.tensors["conv1.weight"], format!("{one}conv1.weight"));
+            let [kept, left] = [one, copy].map(|p| p.trim_end_matches('.'));
+            assert_eq!(
+                network.assumed[0].what,
+                format!("the weights under `{kept}`, not `{left}`")
+            );
+            assert_eq!(network.assumed[0].option, Some("--state-dict"));
+        }
+        let error = find(two("net_a.", "net_b.")).unwrap_err();
+        assert_eq!(error, "2 networks, under `net_a`, `net_b`; choose one by --state-dict");
+        let hints = Hints { state_dict: Some("net_b".into()), ..Hints::default() };
+        let chosen = Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap();
+        assert_eq!(chosen.tensors["conv1.weight"], "net_b.conv1.weight");
+        let hints = Hints { state_dict: Some("net".into()), ..Hints::default() };
+        Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap_err();
+    }
+
+    #[test]
+    fn a_head_may_have_any_name_and_place_but_is_one_dense_layer() {
+        for (prefix, head) in [
+            ("", "fc.1"),
+            ("", "classifier.2.0"),
+            ("model.", "model.head"),
+            ("state_dict.net.backbone.", "state_dict.net.classifier"),
+            ("resnet.", "classifier.1"),
+        ] {
+            let mut all = backbone("resnet_18", prefix);
+            add(
+                &mut all,
+                &[(&format!("{head}.weight"), &[7, 512]), (&format!("{head}.bias"), &[7])],
+            );
+            let network = find(all).unwrap();
+            assert_eq!(network.config.classes, 7, "{head}");
+            assert_eq!(network.tensors["fc.bias"], format!("{head}.bias"));
+        }
+        // One without a bias.
+        let mut all = backbone("resnet_18", "");
+        add(&mut all, &[("fc.weight", &[7, 512])]);
+        assert!(!find(all).unwrap().tensors.contains_key("fc.bias"));
+        // What fine-tuning throws away does not matter to it.
+        let none: &[(&str, &[usize])] = &[];
+        let several: &[(&str, &[usize])] =
+            &[("fc.0.weight", &[128, 512]), ("fc.0.bias", &[128]), ("fc.3.weight", &[7, 128])];
+        let normed: &[(&str, &[usize])] = &[("fc.0.weight", &[512]), ("fc.1.weight", &[7, 512])];
+        for (head, said) in [
+            (none, "a backbone without a head; fine-tune it"),
+            (several, "(`fc.0.bias`, `fc.0.weight`, `fc.3.weight`): fine-tuning makes a new one"),
+            (normed, "one dense layer of 512 features"),
+        ] {
+            let all = || {
+                let mut all = backbone("resnet_18", "");
+                add(&mut all, head);
+                all
+            };
+            let error = find(all()).unwrap_err();
+            assert!(error.contains(said), "{error}");
+            let network = Network::find("n", all(), Head::Optional, &Hints::default()).unwrap();
+            assert_eq!((network.config.classes, network.extra.len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn what_tensors_do_not_tell_is_assumed_and_hints_say_otherwise() {
+        let line = |network: &Network| Assumption::line(&network.assumed).unwrap();
+        let small = find(entries(&resnet("resnet_18_cifar"), "")).unwrap();
+        assert_eq!((small.config.stem_stride, small.config.stem_pool), (1, false));
+        assert_eq!(
+            line(&small),
+            "assumed: no pool after the stem, a stem of stride 1, stacks of strides [1, 2, 2, 2], \
+             ReLUs, neither blur nor dilation; --stem-pool, --stem-stride, --stack-strides say otherwise"
+        );
+        let usual = find(entries(&resnet("resnet_50"), "")).unwrap();
+        assert_eq!(usual.config, ResNetConfig { name: "n".into(), ..resnet("resnet_50") });
+        assert!(line(&usual).contains("a max-pool after the stem, a stem of stride 2"));
+        assert!(line(&usual).contains("strides in 3×3 convolutions"));
+        let hints = Hints {
+            stem_pool: Some(true),
+            stem_stride: Some(2),
+            stack_strides: Some(vec![1, 2, 2, 1]),
+            bottleneck_stride: Some(BottleneckStride::First),
+            ..Hints::default()
+        };
+        let all = entries(&resnet("resnet_50"), "");
+        let told = Network::find("n", all, Head::Required, &hints).unwrap();
+        assert_eq!((told.config.stem_stride, told.config.stem_pool), (2, true));
+        assert_eq!(told.config.stackwise_num_strides, [1, 2, 2, 1]);
+        assert_eq!(told.config.bottleneck_stride, BottleneckStride::First);
+        assert_eq!(line(&told), "assumed: ReLUs, neither blur nor dilation");
+    }
+
+    #[test]
+    fn names_tell_what_tensors_do_not() {
+        let hints = Hints::default();
+        for name in ["resnetblur50.bt_in1k", "timm_resnetaa50d", "seresnetaa50d", "antialiased_r18"]
+        {
+            assert!(told_by(name, &hints).unwrap().contains("anti-aliased"), "{name}");
+        }
+        assert!(told_by("resnet50_caffe", &hints).unwrap().contains("--bottleneck-stride 1x1"));
+        let told = Hints { bottleneck_stride: Some(BottleneckStride::First), ..hints.clone() };
+        assert_eq!(told_by("resnet50_caffe", &told), None);
+        assert_eq!(told_by("resnet50-0676ba61", &hints), None);
+    }
+
+    #[test]
+    fn other_networks_are_refused_by_name() {
+        let with = |name: &str, shape: &[usize]| {
+            let mut all = entries(&resnet("resnet_50"), "");
+            add(&mut all, &[(name, shape)]);
+            find(all).unwrap_err()
+        };
+        assert!(with("layer1.0.se.fc1.weight", &[16, 64, 1, 1]).contains("squeeze-and-excitation"));
+        assert!(with("layer2.0.downsample.0.filt", &[64, 1, 3, 3]).contains("blurring"));
+        // ResNeXt, GroupNorm, no floats, another network.
+        let changed = |change: &dyn Fn(&mut Entry)| {
+            let mut all = entries(&resnet("resnet_50"), "");
+            all.iter_mut().for_each(change);
+            find(all).unwrap_err()
+        };
+        let grouped = changed(&|e| {
+            if e.name.ends_with("conv2.weight") {
+                e.shape.as_mut().unwrap()[1] /= 32;
+            }
+        });
+        assert!(grouped.contains("ResNeXt"), "{grouped}");
+        let other = changed(&|e| e.name = e.name.replace("running_", "of_"));
+        assert!(other.contains("no running statistics"), "{other}");
+        let arrays = changed(&|e| {
+            e.shape = None;
+            e.of = "a `numpy._reconstruct`".into();
+        });
+        assert!(arrays.contains("is a `numpy._reconstruct`, but tensors of floats"), "{arrays}");
+        let vgg = find(vec![Entry::new("features.0.weight", Some(vec![64, 3, 3, 3]))]).unwrap_err();
+        assert!(vgg.contains("features.0.weight") && vgg.contains("torch.onnx.export"), "{vgg}");
+    }
+
+    #[test]
+    fn wide_bottlenecks_follow_from_shapes() {
+        let wide = ResNetConfig {
+            stackwise_num_filters: vec![128, 256, 512, 1024],
+            expansion: 2,
+            ..resnet("resnet_50")
+        };
+        let network = find(entries(&wide, "")).unwrap();
+        assert_eq!(network.config, ResNetConfig { name: "n".into(), ..wide });
+    }
+}

@@ -7,6 +7,7 @@
 use super::arrays::Arrays;
 use super::config::Object;
 use super::layers::{Layer, Network};
+use super::passed_over::is_passed_over;
 use artifact::Preprocess;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ impl Family {
             layer = &network.layers[input];
             let prepares = ["InputLayer", "ZeroPadding2D", "Resizing", "CenterCrop", "RandomCrop"];
             let class = layer.class.as_str();
-            if !prepares.contains(&class) && !super::rewrite::is_passed_over(class) {
+            if !prepares.contains(&class) && !is_passed_over(class) {
                 return None;
             }
         }
@@ -129,7 +130,6 @@ pub(super) fn network(arrays: &Arrays) -> Result<Option<Network>, String> {
     for stack in 2..=5 {
         let (filters, blocks) = (32 << (stack - 1), blocks(stack));
         for block in 1..=blocks {
-            let name = format!("conv{stack}_block{block}");
             let projects = block == 1;
             // v1 strides where a stack starts, v2 where it ends.
             let stride = match (v2, stack) {
@@ -137,11 +137,9 @@ pub(super) fn network(arrays: &Arrays) -> Result<Option<Network>, String> {
                 (true, ..=4) if block == blocks => 2,
                 _ => 1,
             };
-            x = if v2 {
-                layers.block_v2(&name, filters, stride, projects, &x)
-            } else {
-                layers.block(&name, filters, stride, projects, &x)
-            };
+            let name = format!("conv{stack}_block{block}");
+            let block = Block { name, filters, stride, projects };
+            x = if v2 { layers.block_v2(&block, &x) } else { layers.block(&block, &x) };
         }
     }
     if v2 {
@@ -152,6 +150,20 @@ pub(super) fn network(arrays: &Arrays) -> Result<Option<Network>, String> {
     layers.push("Dense", "predictions", head, &[&x]);
     let config = json!({ "layers": layers.0, "output_layers": ["predictions", 0, 0] });
     Network::new(&Object { class_name: "Functional".into(), config }).map(Some)
+}
+
+/// A residual block.
+struct Block {
+    name: String,
+    filters: usize,
+    stride: usize,
+    projects: bool,
+}
+
+impl Block {
+    fn layer(&self, name: &str) -> String {
+        format!("{}_{name}", self.name)
+    }
 }
 
 /// Writes layers down as Keras does.
@@ -210,53 +222,40 @@ impl Layers {
         self.push("ReLU", &format!("{name}_relu"), json!({}), &[&x])
     }
 
-    fn block(
-        &mut self,
-        name: &str,
-        filters: usize,
-        stride: usize,
-        projects: bool,
-        x: &str,
-    ) -> String {
+    fn block(&mut self, block: &Block, x: &str) -> String {
+        let &Block { filters, stride, projects, .. } = block;
         let mut shortcut = x.to_owned();
         if projects {
-            let conv = [1, stride, 4 * filters];
-            shortcut = self.conv(&format!("{name}_0_conv"), conv, true, x);
-            shortcut = self.only_norm(&format!("{name}_0"), &shortcut);
+            shortcut = self.conv(&block.layer("0_conv"), [1, stride, 4 * filters], true, x);
+            shortcut = self.only_norm(&block.layer("0"), &shortcut);
         }
-        let mut x = self.conv(&format!("{name}_1_conv"), [1, stride, filters], true, x);
-        x = self.norm(&format!("{name}_1"), &x);
-        x = self.pad(&format!("{name}_2_pad"), 1, &x);
-        x = self.conv(&format!("{name}_2_conv"), [3, 1, filters], true, &x);
-        x = self.norm(&format!("{name}_2"), &x);
-        x = self.conv(&format!("{name}_3_conv"), [1, 1, 4 * filters], true, &x);
-        x = self.only_norm(&format!("{name}_3"), &x);
-        x = self.push("Add", &format!("{name}_add"), json!({}), &[&shortcut, &x]);
-        self.push("ReLU", &format!("{name}_out"), json!({}), &[&x])
+        let mut x = self.conv(&block.layer("1_conv"), [1, stride, filters], true, x);
+        x = self.norm(&block.layer("1"), &x);
+        x = self.pad(&block.layer("2_pad"), 1, &x);
+        x = self.conv(&block.layer("2_conv"), [3, 1, filters], true, &x);
+        x = self.norm(&block.layer("2"), &x);
+        x = self.conv(&block.layer("3_conv"), [1, 1, 4 * filters], true, &x);
+        x = self.only_norm(&block.layer("3"), &x);
+        x = self.push("Add", &block.layer("add"), json!({}), &[&shortcut, &x]);
+        self.push("ReLU", &block.layer("out"), json!({}), &[&x])
     }
 
-    fn block_v2(
-        &mut self,
-        name: &str,
-        filters: usize,
-        stride: usize,
-        projects: bool,
-        x: &str,
-    ) -> String {
-        let activated = self.norm(&format!("{name}_preact"), x);
+    fn block_v2(&mut self, block: &Block, x: &str) -> String {
+        let &Block { filters, stride, projects, .. } = block;
+        let activated = self.norm(&block.layer("preact"), x);
         let shortcut = if projects {
-            self.conv(&format!("{name}_0_conv"), [1, stride, 4 * filters], true, &activated)
+            self.conv(&block.layer("0_conv"), [1, stride, 4 * filters], true, &activated)
         } else if stride > 1 {
-            self.pool(&format!("{name}_0_pool"), [1, stride], x)
+            self.pool(&block.layer("0_pool"), [1, stride], x)
         } else {
             x.to_owned()
         };
-        let mut x = self.conv(&format!("{name}_1_conv"), [1, 1, filters], false, &activated);
-        x = self.norm(&format!("{name}_1"), &x);
-        x = self.pad(&format!("{name}_2_pad"), 1, &x);
-        x = self.conv(&format!("{name}_2_conv"), [3, stride, filters], false, &x);
-        x = self.norm(&format!("{name}_2"), &x);
-        x = self.conv(&format!("{name}_3_conv"), [1, 1, 4 * filters], true, &x);
-        self.push("Add", &format!("{name}_out"), json!({}), &[&shortcut, &x])
+        let mut x = self.conv(&block.layer("1_conv"), [1, 1, filters], false, &activated);
+        x = self.norm(&block.layer("1"), &x);
+        x = self.pad(&block.layer("2_pad"), 1, &x);
+        x = self.conv(&block.layer("2_conv"), [3, stride, filters], false, &x);
+        x = self.norm(&block.layer("2"), &x);
+        x = self.conv(&block.layer("3_conv"), [1, 1, 4 * filters], true, &x);
+        self.push("Add", &block.layer("out"), json!({}), &[&shortcut, &x])
     }
 }

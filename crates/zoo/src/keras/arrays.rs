@@ -56,66 +56,41 @@ impl Arrays {
         layer: &Layer,
         variables: [&str; N],
     ) -> Result<[&Array; N], String> {
-        let (found, prefix): ([Option<&Array>; N], String) = match self {
+        let all = self.all(layer, &variables)?;
+        Ok(core::array::from_fn(|i| all[i]))
+    }
+
+    /// The same of any number of variables.
+    pub(super) fn all(&self, layer: &Layer, variables: &[&str]) -> Result<Vec<&Array>, String> {
+        let (found, prefix) = match self {
             Self::Numbered { arrays, groups } => {
-                let mut path = String::new();
-                for segment in &layer.place {
-                    let parent = if path.is_empty() { "layers".into() } else { path + "/layers" };
-                    let key = (parent, segment.name.clone());
-                    path = match groups.get(&key) {
-                        Some(group) => group.clone(),
-                        None => format!("{}/{}", key.0, segment.group),
-                    };
-                }
+                let path = group(groups, layer);
                 let all = arrays.keys().filter(|p| {
                     p.strip_prefix(&path).is_some_and(|rest| rest.starts_with("/vars/"))
                 });
-                let all = all.count();
-                if all > N && N > 0 {
+                let (all, wanted) = (all.count(), variables.len());
+                if all > wanted && wanted > 0 {
                     return Err(layer.misfit(&format!(
-                        "{all} arrays, but {N} are wanted ({}); save it without quantization or LoRA",
+                        "{all} arrays, but {wanted} are wanted ({}); save it without quantization or \
+                         LoRA",
                         variables.join(", ")
                     )));
                 }
                 let find = |i: usize| arrays.get(&format!("{path}/vars/{i}"));
-                (core::array::from_fn(find), path)
+                ((0..wanted).map(find).collect::<Vec<_>>(), path)
             }
             Self::Named(arrays) => {
                 let outer = layer.place.first().map_or("", |s| &s.name);
-                let find = |i: usize| -> Option<&Array> {
-                    let variable = variables[i];
-                    let in_layer = |path: &str| {
-                        let rest = path.strip_prefix(outer)?.strip_prefix('/')?;
-                        let rest = rest.strip_suffix(variable)?;
-                        let rest = if rest.is_empty() { rest } else { rest.strip_suffix('/')? };
-                        // What a layer that was renamed calls its arrays does not matter.
-                        (layer.place.len() == 1
-                            || rest == layer.name
-                            || rest.strip_suffix(&layer.name)?.ends_with('/'))
-                        .then_some(())
-                    };
-                    let range = arrays.range(outer.to_owned()..);
-                    let range = range.take_while(|(path, _)| path.starts_with(outer));
-                    let mut all = range.filter(|(path, _)| in_layer(path).is_some());
-                    let first = all.next()?;
-                    // Layers of the same name in two models of the same model.
-                    all.next().is_none().then_some(first.1)
-                };
-                (core::array::from_fn(find), outer.to_owned())
+                let find = |variable: &&str| named(arrays, outer, layer, variable);
+                (variables.iter().map(find).collect(), outer.to_owned())
             }
         };
-        let missing = |i: usize| {
-            layer.misfit(&format!(
-                "no array `{}` of it in the file (below `{}`)",
-                variables[i],
-                prefix.plain()
-            ))
+        let missing = |variable: &str| {
+            let below = prefix.plain();
+            layer.misfit(&format!("no array `{variable}` of it in the file (below `{below}`)"))
         };
-        let mut out = Vec::with_capacity(N);
-        for (i, array) in found.into_iter().enumerate() {
-            out.push(array.ok_or_else(|| missing(i))?);
-        }
-        out.try_into().map_err(|_| missing(0))
+        let each = found.into_iter().zip(variables);
+        each.map(|(array, variable)| array.ok_or_else(|| missing(variable))).collect()
     }
 
     /// The names of all layers of a file that names them.
@@ -127,4 +102,43 @@ impl Arrays {
             }
         }
     }
+}
+
+/// The group of a layer in a file that numbers arrays.
+fn group(groups: &HashMap<(String, String), String>, layer: &Layer) -> String {
+    let mut path = String::new();
+    for segment in &layer.place {
+        let parent = if path.is_empty() { "layers".into() } else { path + "/layers" };
+        let key = (parent, segment.name.clone());
+        path = match groups.get(&key) {
+            Some(group) => group.clone(),
+            None => format!("{}/{}", key.0, segment.group),
+        };
+    }
+    path
+}
+
+/// A layer's array in a file that names arrays; `None` where several have that name.
+fn named<'a>(
+    arrays: &'a BTreeMap<String, Array>,
+    outer: &str,
+    layer: &Layer,
+    variable: &str,
+) -> Option<&'a Array> {
+    let in_layer = |path: &str| {
+        let rest = path.strip_prefix(outer)?.strip_prefix('/')?;
+        let rest = rest.strip_suffix(variable)?;
+        let rest = if rest.is_empty() { rest } else { rest.strip_suffix('/')? };
+        // What a layer that was renamed calls its arrays does not matter.
+        (layer.place.len() == 1
+            || rest == layer.name
+            || rest.strip_suffix(&layer.name)?.ends_with('/'))
+        .then_some(())
+    };
+    let range = arrays.range(outer.to_owned()..);
+    let range = range.take_while(|(path, _)| path.starts_with(outer));
+    let mut all = range.filter(|(path, _)| in_layer(path).is_some());
+    let first = all.next()?;
+    // Layers of the same name in two models of the same model.
+    all.next().is_none().then_some(first.1)
 }

@@ -6,15 +6,20 @@
 //! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
 
 mod applications;
+mod arithmetic;
 mod arrays;
 mod config;
 mod layers;
+mod passed_over;
+mod pictures;
 mod rewrite;
 mod saved;
 #[cfg(test)]
 mod tests;
 pub mod weights;
+mod windows;
 mod write;
+mod writer;
 
 pub(crate) use saved::{is_saved, saved};
 use weights::layer_order;

@@ -6,6 +6,7 @@
 //! since only the name of the layout changes. Names in messages are those of the file's tensors.
 
 mod file;
+mod layers;
 mod rewrite;
 #[cfg(test)]
 mod tests;

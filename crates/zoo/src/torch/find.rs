@@ -1,16 +1,12 @@
-//! The names that PyTorch's ResNets give their tensors, and the architecture that follows from
-//! names and shapes.
-//!
-//! Those of transformers and others become torchvision's first ([`plain`], [`as_torchvision`]). The head
-//! may have any other name.
+//! The ResNet among the tensors of a file, whatever leads to it.
 
+use super::architecture::{architecture, unknown};
+use super::foreign_names::{as_torchvision, plain};
 use super::names::Names;
 use crate::{Head, Hints};
 use artifact::text::AsPlain;
-use network::architecture::resnet::{BlockType, ResNetConfig};
-use network::architecture::{Architecture, Family};
+use network::architecture::Architecture;
 use network::checkpoint::Assumption;
-use network::padding::ConvPadding;
 use std::collections::BTreeMap;
 
 /// A tensor of a file.
@@ -76,95 +72,6 @@ const STRANGE: [(&str, &str); 6] = [
     ("bn0", "split attention"),
 ];
 
-/// A name as torchvision has it, without what compilers and wrappers of modules put in.
-fn plain(name: &str) -> String {
-    let wrapped = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-    let parts: Vec<&str> = name.split('.').filter(|part| !wrapped.contains(part)).collect();
-    let next = |n: &str| n.parse::<usize>().map_or(n.to_owned(), |n| (n + 1).to_string());
-    let mut out: Vec<String> = Vec::new();
-    let mut rest = parts.as_slice();
-    while let Some((first, after)) = rest.split_first() {
-        let (ours, taken) = match *rest {
-            ["embedder", "embedder", "convolution", ..] => (vec!["conv1".into()], 3),
-            ["embedder", "embedder", "normalization", ..] => (vec!["bn1".into()], 3),
-            ["encoder", "stages", s, "layers", b, "layer", n, "convolution", ..] => {
-                (vec![format!("layer{}", next(s)), b.into(), format!("conv{}", next(n))], 8)
-            }
-            ["encoder", "stages", s, "layers", b, "layer", n, "normalization", ..] => {
-                (vec![format!("layer{}", next(s)), b.into(), format!("bn{}", next(n))], 8)
-            }
-            ["encoder", "stages", s, "layers", b, "shortcut", "convolution", ..] => {
-                (vec![format!("layer{}", next(s)), b.into(), "downsample.0".into()], 7)
-            }
-            ["encoder", "stages", s, "layers", b, "shortcut", "normalization", ..] => {
-                (vec![format!("layer{}", next(s)), b.into(), "downsample.1".into()], 7)
-            }
-            _ => {
-                out.push((*first).into());
-                rest = after;
-                continue;
-            }
-        };
-        out.extend(ours);
-        rest = &rest[taken..];
-    }
-    out.join(".")
-}
-
-/// Entries with torchvision's names where others are known by what stands beside them: a `Sequential`
-/// of the network's children (`0`, `1`, `4.0.conv1`), `MMPretrain`'s deep stem (`stem.0`), and blocks
-/// with a `residual_function` (`conv2_x.0.residual_function.0`).
-fn as_torchvision(entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
-    let forms = ["4.0.conv1.weight", "stem.6.weight", "conv2_x.0.residual_function.0.weight"];
-    let known = |form: &str| -> Vec<String> {
-        let prefixes = entries.keys().filter_map(|name| name.strip_suffix(form));
-        prefixes.filter(|p| p.is_empty() || p.ends_with('.')).map(Into::into).collect()
-    };
-    let [children, stems, functions] = forms.map(known);
-    let renamed = |name: &str| -> Option<String> {
-        let of = |prefixes: &[String]| {
-            let prefix = prefixes.iter().find(|p| name.starts_with(p.as_str()))?;
-            Some((prefix.clone(), &name[prefix.len()..]))
-        };
-        let numbered = |n: &str, first: usize| n.parse::<usize>().ok()?.checked_sub(first);
-        if let Some((prefix, rest)) = of(&children) {
-            let (n, rest) = rest.split_once('.')?;
-            let ours = match numbered(n, 0)? {
-                0 => "conv1".into(),
-                1 => "bn1".into(),
-                n @ 4..=7 => format!("layer{}", n - 3),
-                _ => return None,
-            };
-            return Some(format!("{prefix}{ours}.{rest}"));
-        }
-        if let Some((prefix, rest)) = of(&stems)
-            && let Some((n, rest)) = rest.strip_prefix("stem.")?.split_once('.')
-        {
-            let ours = if n == "7" { "bn1".into() } else { format!("conv1.{}", numbered(n, 0)?) };
-            return Some(format!("{prefix}{ours}.{rest}"));
-        }
-        let (prefix, rest) = of(&functions)?;
-        let ours = match *rest.split('.').collect::<Vec<_>>() {
-            ["conv1", "0", part] => format!("conv1.{part}"),
-            ["conv1", "1", part] => format!("bn1.{part}"),
-            [stack, block, "residual_function", n, part] => {
-                let stack = numbered(stack.strip_prefix("conv")?.strip_suffix("_x")?, 1)?;
-                let n = numbered(n, 0)?;
-                let layer = ["conv", "bn"].get(n % 3)?;
-                format!("layer{stack}.{block}.{layer}{}.{part}", n / 3 + 1)
-            }
-            [stack, block, "shortcut", n, part] => {
-                let stack = numbered(stack.strip_prefix("conv")?.strip_suffix("_x")?, 1)?;
-                format!("layer{stack}.{block}.shortcut.{n}.{part}")
-            }
-            _ => return None,
-        };
-        Some(format!("{prefix}{ours}"))
-    };
-    let named = |(name, entry): (String, Entry)| (renamed(&name).unwrap_or(name), entry);
-    entries.into_iter().map(named).collect()
-}
-
 /// Whether a name is one of the network's layers before the head.
 fn is_backbone(name: &str) -> bool {
     ["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"]
@@ -229,12 +136,11 @@ impl Network {
         head: Head,
         hints: &Hints,
     ) -> Result<Self, String> {
-        let entries: BTreeMap<String, Entry> =
-            entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
+        let entries = entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
         let entries = as_torchvision(entries);
         let prefixes = prefixes(&entries);
         if prefixes.is_empty() {
-            return Err(unknown(entries.keys()));
+            return Err(unknown(entries.keys().map(String::as_str)));
         }
         let (prefix, others) = choose(&prefixes, hints.state_dict.as_deref())?;
         let mut assumed = Vec::new();
@@ -245,16 +151,82 @@ impl Network {
             let what = format!("the weights under `{}`, not `{}`", name(prefix), name(other));
             assumed.push(Assumption::new(what, Hints::STATE_DICT));
         }
+        let place = Place::new(&entries, prefix)?;
+        let config = architecture(name, &place.shapes, hints, &mut assumed)?;
+        config.check()?;
+        let names = Names::of(&config);
+        let mut tensors: BTreeMap<String, String> = BTreeMap::new();
+        let mut extra = Vec::new();
+        for (name, shape) in place.shapes.iter().filter(|(name, _)| is_backbone(name)) {
+            match names.canonical(name) {
+                Some(_) => {
+                    tensors.extend(place.path(name).map(|theirs| ((*name).to_owned(), theirs)));
+                }
+                None => extra.push(format!("`{}` {shape:?}", name.plain())),
+            }
+        }
+        let mut network = Self { config, tensors, extra, assumed };
+        network.add_head(&place, &place.rest(&prefixes), head)?;
+        Ok(network)
+    }
+
+    /// Adds the dense layer that `rest` is, where it is one.
+    fn add_head(
+        &mut self,
+        place: &Place<'_>,
+        rest: &[(&str, &[usize])],
+        head: Head,
+    ) -> Result<(), String> {
+        let features = self.config.blueprint().features();
+        let Some((layer, classes)) = head_of(rest, features) else {
+            return match head {
+                // Fine-tuning makes a new one.
+                Head::Optional => Ok(()),
+                Head::Required if rest.is_empty() => {
+                    Err("a backbone without a head; fine-tune it to some classes first".into())
+                }
+                Head::Required => {
+                    let names: Vec<&str> = rest.iter().map(|(name, _)| *name).take(5).collect();
+                    Err(format!(
+                        "a head that is more, or other, than one dense layer of {features} features \
+                         (`{}`): fine-tuning makes a new one, and as ONNX (torch.onnx.export) it is \
+                         read as it is",
+                        names.join("`, `").plain()
+                    ))
+                }
+            };
+        };
+        self.config.classes = classes;
+        if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
+            let what = format!("`{}` as the head, alone", layer.plain());
+            self.assumed.push(Assumption::new(what, None));
+        }
+        for part in ["weight", "bias"] {
+            let theirs = place.path(&format!("{layer}.{part}"));
+            self.tensors.extend(theirs.map(|theirs| (format!("fc.{part}"), theirs)));
+        }
+        Ok(())
+    }
+}
+
+/// Where a network lies.
+struct Place<'e> {
+    entries: &'e BTreeMap<String, Entry>,
+    prefix: &'e str,
+    /// What it is a part of: what stands beside the network may be its head.
+    parent: &'e str,
+    /// Of its tensors, without the prefix.
+    shapes: BTreeMap<&'e str, &'e [usize]>,
+}
+
+impl<'e> Place<'e> {
+    fn new(entries: &'e BTreeMap<String, Entry>, prefix: &'e str) -> Result<Self, String> {
         // A counter, which `.half()` turns into a number like all others.
         let counts = |name: &str| name.ends_with(".num_batches_tracked");
-        let inside: BTreeMap<&str, &Entry> = (entries.iter())
+        let inside: Vec<(&str, &Entry)> = (entries.iter())
             .filter_map(|(name, entry)| Some((name.strip_prefix(prefix)?, entry)))
             .filter(|(name, _)| !counts(name))
             .collect();
-        let is_part = |name: &str| {
-            let part = name.rsplit('.').next();
-            matches!(part, Some("weight" | "bias" | "running_mean" | "running_var"))
-        };
         let strange =
             inside.iter().find(|(n, e)| is_backbone(n) && is_part(n) && e.shape.is_none());
         if let Some((_, entry)) = strange {
@@ -268,64 +240,36 @@ impl Network {
             .filter_map(|(name, entry)| Some((*name, entry.shape.as_deref()?)))
             .collect();
         refuse_strange(shapes.keys().copied().filter(|name| is_backbone(name)))?;
-        let mut config = architecture(name, &shapes, hints, &mut assumed)?;
-        config.check()?;
-        let (names, features) = (Names::of(&config), config.blueprint().features());
-        // What stands beside the network may be its head.
         let parent = &prefix[..prefix.trim_end_matches('.').rfind('.').map_or(0, |dot| dot + 1)];
-        let beside = entries.iter().filter(|(name, _)| {
+        Ok(Self { entries, prefix, parent, shapes })
+    }
+
+    /// What is no backbone: the network's own, else what stands beside all `prefixes`.
+    fn rest(&self, prefixes: &[&str]) -> Vec<(&'e str, &'e [usize])> {
+        let own: Vec<(&str, &[usize])> =
+            self.shapes.iter().map(|(n, s)| (*n, *s)).filter(|(n, _)| !is_backbone(n)).collect();
+        if !own.is_empty() || self.prefix.is_empty() {
+            return own;
+        }
+        let beside = self.entries.iter().filter(|(name, _)| {
             let is_of = |p: &&str| !p.is_empty() && name.starts_with(*p);
             let trains = name.contains("optim") || name.contains("scheduler");
-            name.starts_with(parent) && !prefixes.iter().any(is_of) && is_part(name) && !trains
+            name.starts_with(self.parent) && !prefixes.iter().any(is_of) && is_part(name) && !trains
         });
-        let mut rest: Vec<(&str, &[usize])> =
-            shapes.iter().map(|(n, s)| (*n, *s)).filter(|(n, _)| !is_backbone(n)).collect();
-        if rest.is_empty() && !prefix.is_empty() {
-            rest.extend(
-                beside.filter_map(|(n, e)| Some((&n[parent.len()..], e.shape.as_deref()?))),
-            );
-        }
-        let path = |name: &str| {
-            let inner = entries.get(&format!("{prefix}{name}"));
-            inner.or_else(|| entries.get(&format!("{parent}{name}"))).map(|e| e.name.clone())
-        };
-        let mut tensors: BTreeMap<String, String> = BTreeMap::new();
-        let mut extra = Vec::new();
-        for (name, shape) in shapes.iter().filter(|(name, _)| is_backbone(name)) {
-            match names.canonical(name) {
-                Some(_) => tensors.extend(path(name).map(|theirs| ((*name).to_owned(), theirs))),
-                None => extra.push(format!("`{}` {shape:?}", name.plain())),
-            }
-        }
-        match (head_of(&rest, features), head) {
-            (Some((layer, classes)), _) => {
-                config.classes = classes;
-                if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
-                    let what = format!("`{}` as the head, alone", layer.plain());
-                    assumed.push(Assumption::new(what, None));
-                }
-                for part in ["weight", "bias"] {
-                    let theirs = path(&format!("{layer}.{part}"));
-                    tensors.extend(theirs.map(|theirs| (format!("fc.{part}"), theirs)));
-                }
-            }
-            // Fine-tuning makes a new one.
-            (None, Head::Optional) => {}
-            (None, Head::Required) if rest.is_empty() => {
-                return Err("a backbone without a head; fine-tune it to some classes first".into());
-            }
-            (None, Head::Required) => {
-                let names: Vec<&str> = rest.iter().map(|(name, _)| *name).take(5).collect();
-                return Err(format!(
-                    "a head that is more, or other, than one dense layer of {} features (`{}`): \
-                     fine-tuning makes a new one, and as ONNX (torch.onnx.export) it is read as it is",
-                    features,
-                    names.join("`, `").plain()
-                ));
-            }
-        }
-        Ok(Self { config, tensors, extra, assumed })
+        beside.filter_map(|(n, e)| Some((&n[self.parent.len()..], e.shape.as_deref()?))).collect()
     }
+
+    /// The file's name of a tensor.
+    fn path(&self, name: &str) -> Option<String> {
+        let of = |path: &str| self.entries.get(&format!("{path}{name}"));
+        of(self.prefix).or_else(|| of(self.parent)).map(|entry| entry.name.clone())
+    }
+}
+
+/// Whether a name is one of a layer's weights or statistics.
+fn is_part(name: &str) -> bool {
+    let part = name.rsplit('.').next();
+    matches!(part, Some("weight" | "bias" | "running_mean" | "running_var"))
 }
 
 /// Name and classes of the dense layer of `features` that `rest` is.
@@ -337,18 +281,6 @@ fn head_of<'a>(rest: &[(&'a str, &[usize])], features: usize) -> Option<(&'a str
     let is_bias = |(name, _): &&(&str, &[usize])| name.strip_suffix(".bias") == Some(layer);
     let biases = rest.iter().filter(is_bias).count();
     (inputs == features && rest.len() == 1 + biases).then_some((layer, classes))
-}
-
-fn unknown<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    let mut names = names.take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if names.is_empty() {
-        names = "none".into();
-    }
-    format!(
-        "not a ResNet of torchvision, timm, transformers or the CIFAR kind; its tensors are {}, …; as \
-         ONNX (torch.onnx.export) other networks are read, too",
-        names.plain()
-    )
 }
 
 /// Names the parts of other networks, instead of all their tensors.
@@ -365,117 +297,10 @@ fn refuse_strange<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String
     Ok(())
 }
 
-/// The architecture of a state dict; a head adds its classes.
-fn architecture(
-    name: &str,
-    shapes: &BTreeMap<&str, &[usize]>,
-    hints: &Hints,
-    assumed: &mut Vec<Assumption>,
-) -> Result<Architecture, String> {
-    let shape = |tensor: &str| shapes.get(tensor).copied();
-    let unknown = || unknown(shapes.keys().map(|n| (*n).to_owned()).collect::<Vec<_>>().iter());
-    let v2 = shapes.contains_key("stem.conv.weight");
-    let deep = shapes.contains_key("conv1.0.weight");
-    let stem: Vec<&str> = match (v2, deep) {
-        (true, _) => vec!["stem.conv.weight"],
-        (false, true) => vec!["conv1.0.weight", "conv1.3.weight", "conv1.6.weight"],
-        (false, false) => vec!["conv1.weight"],
-    };
-    let (mut channels, mut filters, mut kernels) = (None, Vec::new(), Vec::new());
-    for conv in stem {
-        let [out, input, k, _] = shape(conv).ok_or_else(unknown)? else { return Err(unknown()) };
-        channels.get_or_insert(*input);
-        filters.push(*out);
-        kernels.push(*k);
-    }
-    let block = |stack: usize, block: usize| match v2 {
-        true => format!("stages.{stack}.blocks.{block}"),
-        false => format!("layer{}.{block}", stack + 1),
-    };
-    let conv = |s: usize, b: usize, n: usize| shape(&format!("{}.conv{n}.weight", block(s, b)));
-    let (mut widths, mut blocks) = (Vec::new(), Vec::new());
-    while let Some([width, ..]) = conv(widths.len(), 0, 1) {
-        let stack = widths.len();
-        let Some([_, inputs, ..]) = conv(stack, 0, 2) else { return Err(unknown()) };
-        if inputs != width {
-            return Err(
-                "grouped convolutions (ResNeXt), which are not read; choose a ResNet".into()
-            );
-        }
-        widths.push(*width);
-        blocks.push((0..).take_while(|b| conv(stack, *b, 1).is_some()).count());
-    }
-    if !shapes.keys().any(|name| name.ends_with(".running_mean")) {
-        return Err("no running statistics, so that its norms are no batch-norms: not read".into());
-    }
-    let bottleneck = conv(0, 0, 3);
-    let expansion = match (bottleneck, widths.first()) {
-        (Some([out, ..]), Some(width)) if *width > 0 => out / width,
-        _ => 4,
-    };
-    // Convolution after a pool: place 1 of the shortcut's sequence.
-    let projects = |stack: usize, name: &str| {
-        shape(&format!("{}.{name}.1.weight", block(stack, 0))).is_some_and(|s| s.len() == 4)
-    };
-    let vd = (0..widths.len()).any(|s| projects(s, "downsample") || projects(s, "shortcut"));
-    // A 3×3 stem is a small picture's: it keeps the size and has no pool.
-    let small = kernels == [3];
-    let stem_stride = hints.stem_stride.map_or(if small { 1 } else { 2 }, usize::from);
-    let stem_pool = hints.stem_pool.unwrap_or(!small);
-    if hints.stem_pool.is_none() {
-        let pool = if stem_pool { "a max-pool" } else { "no pool" };
-        assumed.push(Assumption::new(format!("{pool} after the stem"), Hints::STEM_POOL));
-    }
-    if hints.stem_stride.is_none() {
-        let what = format!("a stem of stride {stem_stride}");
-        assumed.push(Assumption::new(what, Hints::STEM_STRIDE));
-    }
-    if bottleneck.is_some() && hints.bottleneck_stride.is_none() {
-        let what = "strides in 3×3 convolutions";
-        assumed.push(Assumption::new(what, Hints::BOTTLENECK_STRIDE));
-    }
-    let strides: Vec<usize> =
-        (0..widths.len()).map(|stack| if stack == 0 { 1 } else { 2 }).collect();
-    let strides = match &hints.stack_strides {
-        Some(given) => given.iter().map(|s| usize::from(*s)).collect(),
-        None => {
-            assumed.push(Assumption::new(
-                format!("stacks of strides {strides:?}"),
-                Hints::STACK_STRIDES,
-            ));
-            strides
-        }
-    };
-    assumed.push(Assumption::new("ReLUs, neither blur nor dilation", None));
-    let config = ResNetConfig {
-        input_conv_filters: filters,
-        input_conv_kernel_sizes: kernels,
-        stem_stride,
-        stem_pool,
-        stackwise_num_strides: strides,
-        stackwise_num_filters: widths,
-        stackwise_num_blocks: blocks,
-        block_type: match (bottleneck.is_some(), vd) {
-            (false, false) => BlockType::BasicBlock,
-            (true, false) => BlockType::BottleneckBlock,
-            (false, true) => BlockType::BasicBlockVd,
-            (true, true) => BlockType::BottleneckBlockVd,
-        },
-        use_pre_activation: v2,
-        padding: ConvPadding::Symmetric,
-        expansion,
-        bottleneck_stride: hints.bottleneck_stride.unwrap_or_default(),
-    };
-    Ok(Architecture {
-        channels: channels.unwrap_or(3),
-        ..Architecture::new(name, 1, Family::ResNet(config))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use network::architecture::resnet::BottleneckStride;
+    use network::architecture::resnet::{BottleneckStride, ResNetConfig};
 
     /// The tensors of an architecture under a prefix, in PyTorch's layout.
     fn entries(config: &Architecture, prefix: &str) -> Vec<Entry> {
@@ -700,76 +525,5 @@ mod tests {
         family.expansion = 2;
         let network = find(entries(&wide, "")).unwrap();
         assert_eq!(network.config, Architecture { name: "n".into(), ..wide });
-    }
-
-    #[test]
-    fn other_names_become_torchvisions_by_what_stands_beside_them() {
-        let renamed = |names: &[&str]| -> Vec<String> {
-            let entries = names.iter().map(|n| ((*n).to_owned(), Entry::new(n, None))).collect();
-            let named = as_torchvision(entries).into_iter();
-            let mut named: Vec<String> =
-                named.map(|(name, e)| format!("{} {name}", e.name)).collect();
-            named.sort();
-            named
-        };
-        assert_eq!(
-            renamed(&[
-                "b.0.weight",
-                "b.1.bias",
-                "b.4.0.conv1.weight",
-                "b.7.1.bn2.bias",
-                "fc.weight"
-            ]),
-            [
-                "b.0.weight b.conv1.weight",
-                "b.1.bias b.bn1.bias",
-                "b.4.0.conv1.weight b.layer1.0.conv1.weight",
-                "b.7.1.bn2.bias b.layer4.1.bn2.bias",
-                "fc.weight fc.weight",
-            ]
-        );
-        assert_eq!(
-            renamed(&["stem.0.weight", "stem.4.bias", "stem.6.weight", "stem.7.bias", "bn.bias"]),
-            [
-                "bn.bias bn.bias",
-                "stem.0.weight conv1.0.weight",
-                "stem.4.bias conv1.4.bias",
-                "stem.6.weight conv1.6.weight",
-                "stem.7.bias bn1.bias",
-            ]
-        );
-        let functions = [
-            ("conv1.0.weight", "conv1.weight"),
-            ("conv1.1.bias", "bn1.bias"),
-            ("conv2_x.0.residual_function.0.weight", "layer1.0.conv1.weight"),
-            ("conv3_x.0.shortcut.1.bias", "layer2.0.shortcut.1.bias"),
-            ("conv3_x.1.residual_function.4.bias", "layer2.1.bn2.bias"),
-            ("fc.bias", "fc.bias"),
-        ];
-        assert_eq!(
-            renamed(&functions.map(|(theirs, _)| theirs)),
-            functions.map(|(theirs, ours)| format!("{theirs} {ours}"))
-        );
-    }
-
-    #[test]
-    fn transformers_names_become_torchvisions() {
-        for (theirs, ours) in [
-            ("resnet.embedder.embedder.convolution.weight", "resnet.conv1.weight"),
-            ("embedder.embedder.normalization.bias", "bn1.bias"),
-            ("encoder.stages.0.layers.1.layer.2.convolution.weight", "layer1.1.conv3.weight"),
-            (
-                "encoder.stages.3.layers.0.layer.0.normalization.running_var",
-                "layer4.0.bn1.running_var",
-            ),
-            (
-                "encoder.stages.1.layers.0.shortcut.convolution.weight",
-                "layer2.0.downsample.0.weight",
-            ),
-            ("encoder.stages.1.layers.0.shortcut.normalization.bias", "layer2.0.downsample.1.bias"),
-            ("layer1._orig_mod.0.conv1.weight", "layer1.0.conv1.weight"),
-        ] {
-            assert_eq!(plain(theirs), ours);
-        }
     }
 }

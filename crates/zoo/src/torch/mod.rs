@@ -2,10 +2,12 @@
 //! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets.
 //!
 //! The weights may lie anywhere in a training checkpoint, and below any prefix: a path of names leads
-//! to each tensor, and [`names::Network`] finds the ones that are a ResNet.
+//! to each tensor, and [`find::Network`] finds the ones that are a ResNet.
 
+mod architecture;
 pub(crate) mod burnpack;
 mod find;
+mod foreign_names;
 mod names;
 pub(crate) mod timm;
 pub(crate) mod transformers;

@@ -23,6 +23,7 @@ pub fn optimize(graph: &mut Graph) {
 mod tests {
     use super::*;
     use artifact::{Padding, PoolKind, Shape};
+    use network::activation::Activation;
     use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
     use network::architecture::{Architecture, Family};
     use network::blueprint::Pooling;
@@ -136,7 +137,8 @@ mod tests {
             filter: [1; 2],
             stride: [1; 2],
             padding: Padding::default(),
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             weight_scales: Vec::new(),
         })
@@ -162,15 +164,15 @@ mod tests {
         let norm2 = g.push("norm2", batch_norm(4, noise), &[norm]).unwrap();
         let b = g.push("b", conv(4, 4, noise), &[norm]).unwrap();
         // The clamp may not join `b`: the sum reads it unclamped.
-        let clamped = g.push("clamped", NodeOp::Relu, &[b]).unwrap();
+        let clamped = g.push("clamped", NodeOp::Activation(Activation::RELU), &[b]).unwrap();
         let sum = g.push("sum", NodeOp::Add, &[b, norm2]).unwrap();
         // Only the earlier operand is a convolution of its own.
         let c = g.push("c", conv(4, 4, noise), &[clamped]).unwrap();
-        let late = g.push("late", NodeOp::Relu, &[sum]).unwrap();
+        let late = g.push("late", NodeOp::Activation(Activation::RELU), &[sum]).unwrap();
         let twice = g.push("twice", NodeOp::Add, &[late, late]).unwrap();
         let join = g.push("join", NodeOp::Add, &[c, twice]).unwrap();
-        let end = g.push("end", NodeOp::Relu, &[join]).unwrap();
-        g.push("again", NodeOp::Relu, &[end]).unwrap();
+        let end = g.push("end", NodeOp::Activation(Activation::RELU), &[join]).unwrap();
+        g.push("again", NodeOp::Activation(Activation::RELU), &[end]).unwrap();
 
         let mut optimized = g.clone();
         optimize(&mut optimized);
@@ -197,15 +199,19 @@ mod tests {
         };
         let max = g.push("max", pool(PoolKind::Max), &[0]).unwrap();
         let mean = g.push("mean", pool(PoolKind::Average), &[0]).unwrap();
-        let clamped = g.push("clamped", NodeOp::Relu, &[mean]).unwrap();
+        let clamped = g.push("clamped", NodeOp::Activation(Activation::RELU), &[mean]).unwrap();
         let sum = g.push("sum", NodeOp::Add, &[max, clamped]).unwrap();
-        g.push("end", NodeOp::Relu, &[sum]).unwrap();
+        g.push("end", NodeOp::Activation(Activation::RELU), &[sum]).unwrap();
         let mut optimized = g.clone();
         optimize(&mut optimized);
         let picture = Noise(4).vec(48, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         for node in &optimized.nodes {
-            assert!(!matches!(node.op, NodeOp::Add | NodeOp::Relu), "{} is left", node.name);
+            assert!(
+                !matches!(node.op, NodeOp::Add | NodeOp::Activation(_)),
+                "{} is left",
+                node.name
+            );
         }
     }
 

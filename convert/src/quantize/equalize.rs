@@ -107,7 +107,7 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
                     conv.weight_scales.fill(0.0);
                 }
                 if writes {
-                    let row = conv.weights.len() / conv.bias.len();
+                    let row = conv.row_len();
                     for ((weights, bias), f) in
                         conv.weights.chunks_exact_mut(row).zip(&mut conv.bias).zip(factors)
                     {

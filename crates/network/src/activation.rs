@@ -29,6 +29,33 @@ impl Activation {
         }
     }
 
+    /// Whether it leaves every number as it is.
+    pub fn is_none(self) -> bool {
+        self == Self::None
+    }
+
+    /// What both are, one after the other.
+    #[must_use]
+    pub fn then(self, next: Self) -> Self {
+        match next {
+            Self::None => self,
+            Self::Clamp { low, high } => {
+                let [least, most] = self.bounds().map(|bound| bound.max(low).min(high));
+                Self::Clamp { low: least, high: most }
+            }
+        }
+    }
+
+    /// Name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "identity",
+            _ if self == Self::RELU => "relu",
+            _ if self == Self::RELU6 => "relu6",
+            Self::Clamp { .. } => "clamp",
+        }
+    }
+
     /// The result for one number.
     pub fn apply(self, x: f64) -> f64 {
         let [low, high] = self.bounds().map(f64::from);
@@ -37,5 +64,28 @@ impl Activation {
             Self::None => x,
             Self::Clamp { .. } => x.max(low).min(high),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clamps_join() {
+        let clamp = |low, high| Activation::Clamp { low, high };
+        for (first, next) in [
+            (Activation::None, Activation::RELU6),
+            (Activation::RELU6, Activation::RELU),
+            (Activation::RELU, Activation::RELU6),
+            (Activation::RELU6, Activation::None),
+            (clamp(-1.0, 1.0), clamp(2.0, 3.0)),
+            (clamp(-3.0, -2.0), Activation::RELU),
+        ] {
+            for x in [-4.0, -2.5, -0.5, 0.0, 0.5, 2.5, 7.0] {
+                assert_eq!(first.then(next).apply(x), next.apply(first.apply(x)), "{first:?} {x}");
+            }
+        }
+        assert_eq!(Activation::RELU.then(Activation::RELU), Activation::RELU);
     }
 }

@@ -268,18 +268,10 @@ impl Blueprint {
             let map = graph.nodes[layer.inputs[0]].shape;
             let op = match layer.op {
                 LayerOp::Input => continue,
-                LayerOp::Conv(ConvSpec { c_out, window, .. }) => {
+                LayerOp::Conv(ConvSpec { c_out, window, groups, .. }) => {
                     let (filter, stride, padding) = window.over(map);
-                    NodeOp::Conv2d(Conv {
-                        weights: part("weight")?,
-                        bias: vec![0.0; c_out],
-                        filter,
-                        stride,
-                        padding,
-                        relu: false,
-                        residual: false,
-                        weight_scales: Vec::new(),
-                    })
+                    let plain = Conv::new(part("weight")?, c_out, filter);
+                    NodeOp::Conv2d(Conv { stride, padding, groups: groups as u16, ..plain })
                 }
                 LayerOp::BatchNorm => NodeOp::BatchNorm {
                     gamma: part("gamma")?,
@@ -288,7 +280,7 @@ impl Blueprint {
                     variance: part("variance")?,
                     epsilon: BATCH_NORM_EPSILON as f32,
                 },
-                LayerOp::Activation(_) => NodeOp::Relu,
+                LayerOp::Activation(activation) => NodeOp::Activation(activation),
                 LayerOp::Add => NodeOp::Add,
                 LayerOp::Pool { kind, window } => {
                     let (filter, stride, padding) = window.over(map);
@@ -303,16 +295,10 @@ impl Blueprint {
                     stride: [1; 2],
                     padding: Padding::default(),
                 },
-                LayerOp::Dense { .. } => NodeOp::Conv2d(Conv {
-                    weights: part("weight")?,
-                    bias: part("bias")?,
-                    filter: [1; 2],
-                    stride: [1; 2],
-                    padding: Padding::default(),
-                    relu: false,
-                    residual: false,
-                    weight_scales: Vec::new(),
-                }),
+                LayerOp::Dense { outputs, .. } => {
+                    let plain = Conv::new(part("weight")?, outputs, [1; 2]);
+                    NodeOp::Conv2d(Conv { bias: part("bias")?, ..plain })
+                }
             };
             graph.push(&layer.name, op, &layer.inputs)?;
         }

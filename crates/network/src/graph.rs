@@ -4,8 +4,10 @@
 //! [`Graph`], which is optimized, measured by quantization and lowered by the planner.
 //! [`evaluate`](crate::evaluate) says what a graph means; every faster implementation is tested against it.
 
+use crate::activation::Activation;
 use artifact::layout::padding_fits;
 use artifact::{Padding, PoolKind, Quant, Shape, output_len};
+use core::ops::Range;
 
 /// Index of the node that produces a value; node 0 is the input.
 pub type ValueId = usize;
@@ -60,11 +62,11 @@ pub enum NodeOp {
         factor: Vec<f32>,
         /// Addend per channel.
         addend: Vec<f32>,
-        /// Clamp at zero afterwards.
-        relu: bool,
+        /// Of each number, afterwards.
+        activation: Activation,
     },
-    /// Clamp at zero.
-    Relu,
+    /// A function of each number.
+    Activation(Activation),
     /// Sum of two values of the same shape.
     Add,
     /// The same value; its reader has another number format than what computes it.
@@ -83,11 +85,11 @@ pub enum NodeOp {
     },
 }
 
-/// A convolution, `relu(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
+/// A convolution, `activation(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
 /// 1×1 map. Its output channels are as many as its biases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conv {
-    /// Weights, OHWI.
+    /// Weights, OHWI, where I counts the channels of a group.
     pub weights: Vec<f32>,
     /// Bias per output channel, zeros where the layer has none.
     pub bias: Vec<f32>,
@@ -97,13 +99,51 @@ pub struct Conv {
     pub stride: [u16; 2],
     /// Padding with zeros.
     pub padding: Padding,
-    /// Clamp at zero at the end.
-    pub relu: bool,
-    /// Add a second input before the clamp.
+    /// Parts of the channels that do not see each other: input and output channels of a part are those
+    /// of the same number, counted by parts.
+    pub groups: u16,
+    /// Of each sum, at the end.
+    pub activation: Activation,
+    /// Add a second input before the activation.
     pub residual: bool,
     /// Of each output channel, the size of a step of its weights, where a quantized source has
     /// decided that, and zero where int8 has no such steps here; else empty.
     pub weight_scales: Vec<f32>,
+}
+
+impl Conv {
+    /// Of one group, without bias, residual or activation.
+    pub fn new(weights: Vec<f32>, c_out: usize, filter: [u16; 2]) -> Self {
+        Self {
+            weights,
+            bias: vec![0.0; c_out],
+            filter,
+            stride: [1; 2],
+            padding: Padding::default(),
+            groups: 1,
+            activation: Activation::None,
+            residual: false,
+            weight_scales: Vec::new(),
+        }
+    }
+
+    /// Output channels.
+    pub fn c_out(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Weights of one output channel.
+    pub fn row_len(&self) -> usize {
+        self.weights.len() / self.c_out().max(1)
+    }
+
+    /// Channels of the input that an output channel sees.
+    pub fn inputs_of(&self, output: usize) -> Range<usize> {
+        let inputs = self.row_len() / taps(self.filter).max(1);
+        let outputs = (self.c_out() / usize::from(self.groups)).max(1);
+        let first = output / outputs * inputs;
+        first..first + inputs
+    }
 }
 
 /// Why nodes do not form a graph.
@@ -133,13 +173,14 @@ pub enum GraphError {
 
 impl NodeOp {
     /// Name of the operation.
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Input => "input",
+            Self::Conv2d(conv) if conv.groups > 1 => "grouped_conv2d",
             Self::Conv2d(_) => "conv2d",
             Self::BatchNorm { .. } => "batch_norm",
             Self::Affine { .. } => "affine",
-            Self::Relu => "relu",
+            Self::Activation(activation) => activation.name(),
             Self::Add => "add",
             Self::Cast => "cast",
             Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
@@ -154,7 +195,7 @@ impl NodeOp {
             Self::Add => 2,
             Self::BatchNorm { .. }
             | Self::Affine { .. }
-            | Self::Relu
+            | Self::Activation(_)
             | Self::Cast
             | Self::Pool2d { .. } => 1,
         }
@@ -179,7 +220,12 @@ impl NodeOp {
                 let c = c.ok_or_else(|| {
                     format!("{} output channels, expected 1..=65535", conv.bias.len())
                 })?;
-                let expected = conv.bias.len() * taps(conv.filter) * usize::from(x.c);
+                let groups = conv.groups;
+                if groups == 0 || x.c % groups != 0 || c % groups != 0 {
+                    return Err(format!("{groups} groups of {} and {c} channels", x.c));
+                }
+                let inputs = usize::from(x.c / groups);
+                let expected = conv.bias.len() * taps(conv.filter) * inputs;
                 if conv.weights.len() != expected {
                     return Err(format!("{} weights, expected {expected}", conv.weights.len()));
                 }
@@ -196,7 +242,7 @@ impl NodeOp {
                 per_channel(*x, &[gamma, beta, mean, variance])
             }
             (Self::Affine { factor, addend, .. }, [x]) => per_channel(*x, &[factor, addend]),
-            (Self::Relu | Self::Cast, [x]) => Ok(*x),
+            (Self::Activation(_) | Self::Cast, [x]) => Ok(*x),
             (Self::Add, [a, b]) if a == b => Ok(*a),
             (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
             (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
@@ -217,7 +263,7 @@ pub fn reverse_rgb(numbers: &mut [f32], colors: usize) -> Result<(), String> {
 }
 
 /// Pixels of a filter.
-pub(crate) fn taps(filter: [u16; 2]) -> usize {
+fn taps(filter: [u16; 2]) -> usize {
     usize::from(filter[0]) * usize::from(filter[1])
 }
 
@@ -312,7 +358,7 @@ impl Graph {
                 continue;
             }
             match &mut node.op {
-                NodeOp::Conv2d(conv) if reversed[1..] != [true] => {
+                NodeOp::Conv2d(conv) if reversed[1..] != [true] && conv.groups == 1 => {
                     reverse_rgb(&mut conv.weights, c)?;
                     continue;
                 }
@@ -325,7 +371,7 @@ impl Graph {
                     reverse_rgb(factor, c)?;
                     reverse_rgb(addend, c)?;
                 }
-                NodeOp::Relu | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
+                NodeOp::Activation(_) | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
                 NodeOp::Add if reversed == [true; 2] => {}
                 _ => return Err(format!("`{}` mixes colors with others", node.name)),
             }
@@ -350,7 +396,11 @@ impl Graph {
         let macs = |node: &Node| match &node.op {
             NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
             NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input
+            | NodeOp::Activation(_)
+            | NodeOp::Add
+            | NodeOp::Cast
+            | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(macs).sum()
     }
@@ -361,7 +411,11 @@ impl Graph {
             NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
             NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
             NodeOp::Affine { factor, .. } => 2 * factor.len(),
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input
+            | NodeOp::Activation(_)
+            | NodeOp::Add
+            | NodeOp::Cast
+            | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(|n| parameters(n) as u64).sum()
     }

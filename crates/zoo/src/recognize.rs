@@ -10,6 +10,7 @@ use crate::ImportError;
 use crate::assemble::{assemble, draft, identity_batch_norm};
 use artifact::text::AsPlain;
 use artifact::{PoolKind, Preprocess, Shape};
+use network::activation::Activation;
 use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
 use network::architecture::{Architecture, Family};
 use network::blueprint::{BATCH_NORM_EPSILON, Pooling};
@@ -87,7 +88,7 @@ fn prepared(graph: &Graph, mut p: Preprocess) -> Result<(ValueId, Preprocess), S
                 };
                 (factor, core::array::from_fn::<f64, 3, _>(addend))
             }
-            NodeOp::Affine { factor, addend, relu: false } => {
+            NodeOp::Affine { factor, addend, activation: Activation::None } => {
                 let each = |v: &[f32]| {
                     core::array::from_fn::<f64, 3, _>(|c| {
                         v[c.min(v.len().saturating_sub(1))].into()
@@ -277,12 +278,12 @@ impl Pairs<'_> {
                 if window(a) != window(b) || a.weights.len() != b.weights.len() {
                     return misfit("one of another filter, stride, padding or width");
                 }
-                if b.relu || b.residual {
+                if !b.activation.is_none() || b.residual {
                     return misfit("more than a convolution");
                 }
             }
-            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. }) | (NodeOp::Relu, NodeOp::Relu) => {
-            }
+            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. })
+            | (NodeOp::Activation(Activation::RELU), NodeOp::Activation(Activation::RELU)) => {}
             (NodeOp::BatchNorm { .. }, NodeOp::Conv2d(_)) => {
                 self.found.insert(t, g);
                 return self.lay(wanted.inputs[0], g);

@@ -1,4 +1,4 @@
-//! Runs `.edge` models: int8, f16-weight and f32 ResNets, without a heap.
+//! Runs `.edge` models: networks in int8, f16 weights or f32, without a heap.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn core::error::Error>> {

@@ -17,8 +17,8 @@ use crate::target::Target;
 #[cfg(feature = "verify")]
 use crate::verify::{Check, source, verify};
 use anyhow::{Context, Result, bail};
-use artifact::Artifact;
 use artifact::text::AsPlain;
+use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
 #[cfg(feature = "verify")]
 use dataset::samples::stored_samples;
@@ -154,6 +154,7 @@ pub(super) fn convert_file(
     let form = Form::of(&output, args.keras_preset)?;
     let options = args.options(form);
     form.check(given, options.quantize)?;
+    options.check()?;
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
@@ -413,7 +414,7 @@ impl Conversion<'_> {
         most: f64,
         out: &mut dyn Write,
     ) -> Result<Option<(Converted, Accuracy)>> {
-        let has_halves = self.options.target != Target::CortexM;
+        let has_halves = self.options.target.runs(Dtype::F16);
         if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
             let enough = if has_halves { 0.5 } else { 1.0 };
             let mixed = self.mix(&converted, int8, labelled, most, enough, out)?;

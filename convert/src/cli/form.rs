@@ -181,6 +181,10 @@ mod tests {
                 "-o m.onnx --calibration d",
                 "--calibration is for int8; leave it out, or pass --quantize int8",
             ),
+            (
+                "--target cortex-m --quantize fp16",
+                "microcontrollers have no kernels for files of F16; use --quantize int8, with --float-layers or --max-drop for layers that it hurts, or leave --target out",
+            ),
             ("-o m.onnx --quantize bf16", "ONNX has no weights in bf16; use --quantize fp16"),
         ] {
             assert_eq!(refusal(&args.split(' ').collect::<Vec<_>>()), want);

@@ -1,7 +1,7 @@
 //! Accuracy on pictures with labels, `--eval`.
 
 use crate::accuracy::{Predictions, predict};
-use crate::pipeline::Converted;
+use crate::pipeline::{Converted, Quantize};
 use anyhow::Result;
 use artifact::text::AsPlain;
 use core::cell::OnceCell;
@@ -31,15 +31,18 @@ impl Labelled {
     }
 
     pub(super) fn measure(&self, converted: &Converted) -> Result<Accuracy> {
-        let float = match self.float.get() {
-            Some(float) => float,
-            None => {
-                let float = predict(&converted.float.bytes, &self.data.pictures)?;
+        let pictures = &self.data.pictures;
+        let device = predict(&converted.emitted.bytes, pictures)?;
+        // Of a file in f32, there is nothing else to compare with.
+        let float = match (self.float.get(), converted.quantize) {
+            (Some(float), _) => float,
+            (None, Quantize::None) => &device,
+            (None, _) => {
+                let float = predict(&converted.float.bytes, pictures)?;
                 self.float.get_or_init(|| float)
             }
         };
-        let device = predict(&converted.emitted.bytes, &self.data.pictures)?;
-        let share = |p: &Predictions| p.accuracy(&self.data.pictures.labels);
+        let share = |p: &Predictions| p.accuracy(&pictures.labels);
         let agreement = device.agreement(float);
         Ok(Accuracy { float: share(float), device: share(&device), agreement })
     }

@@ -118,6 +118,12 @@ impl Arrays {
         out.try_into().map_err(|_| missing(0))
     }
 
+    /// How many numbers there are.
+    pub(super) fn numbers(&self) -> usize {
+        let (Self::Numbered { arrays, .. } | Self::Named(arrays)) = self;
+        arrays.values().map(|array| array.values.len()).sum()
+    }
+
     /// The names of all layers of a file that names them.
     pub(super) fn layer_names(&self) -> Vec<&str> {
         match self {

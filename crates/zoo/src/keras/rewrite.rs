@@ -15,6 +15,11 @@ use serde_json::{Value, json};
 /// The version of ONNX's operators that is written: reductions still name their axes as attributes.
 const OPSET: i64 = 13;
 
+/// How often the numbers of a file may be written: layers may share them.
+const COPIES: usize = 4;
+/// Numbers that may be written beside those.
+const ROOM: usize = 1 << 16;
+
 /// Layers that do nothing to a picture once a model is trained.
 const PASSED_OVER: [&str; 37] = [
     "ActivityRegularization",
@@ -123,9 +128,14 @@ pub(super) fn rewrite(
         values: Vec::new(),
         sides: [None; 2],
         resized: None,
+        written: 0,
     };
+    let most = arrays.numbers().saturating_mul(COPIES).saturating_add(ROOM);
     for layer in &network.layers {
         let value = writer.layer(layer, size)?;
+        if writer.written > most {
+            return Err(layer.misfit("weights that far too many layers share; the file is damaged"));
+        }
         writer.values.push(value);
     }
     let [height, width] = writer.sides.map(|side| side.unwrap_or(DEFAULT_SIDE));
@@ -230,6 +240,8 @@ struct Writer<'a> {
     sides: [Option<u16>; 2],
     /// How a layer makes pictures have the input's size.
     resized: Option<Preprocess>,
+    /// Numbers of constants.
+    written: usize,
 }
 
 #[derive(Deserialize)]
@@ -433,6 +445,7 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self, name: &str, dims: &[usize], numbers: Numbers<'_>) -> String {
+        self.written += dims.iter().product::<usize>();
         let (data_type, raw_data) = match numbers {
             Numbers::Floats(v) => (proto::FLOAT, v.iter().flat_map(|v| v.to_le_bytes()).collect()),
             Numbers::Ints(v) => (proto::INT64, v.iter().flat_map(|v| v.to_le_bytes()).collect()),

@@ -16,7 +16,17 @@ const OPSET: i64 = 13;
 /// The model as ONNX.
 pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
     let room = file.bytes * COPIES;
-    let mut writer = Writer { file, graph: proto::Graph::default(), written: HashSet::new(), room };
+    let mut writer = Writer {
+        file,
+        graph: proto::Graph::default(),
+        written: HashSet::new(),
+        computed: HashSet::new(),
+        room,
+    };
+    if file.inputs.len().max(file.outputs.len()) > MAX_ENDS {
+        let count = file.inputs.len().max(file.outputs.len());
+        return Err(Fault::Unsupported(format!("{count} inputs or outputs; the file is damaged")));
+    }
     for &index in &file.inputs {
         let tensor = file.tensor(index)?;
         let name = format!("input {index}");
@@ -48,6 +58,8 @@ pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
 
 /// How often the numbers of a file may be copied: tensors may share them.
 const COPIES: usize = 4;
+/// Most inputs, and most outputs.
+const MAX_ENDS: usize = 64;
 /// Most dimensions of a map, before and behind which borders may be.
 const MAX_OPTIONS: usize = 16;
 
@@ -62,6 +74,8 @@ struct Writer<'f, 'a> {
     graph: proto::Graph,
     /// Constants that are written already.
     written: HashSet<i32>,
+    /// Tensors that a layer has computed.
+    computed: HashSet<i32>,
     /// Bytes of constants that may still be written.
     room: usize,
 }
@@ -175,6 +189,10 @@ impl Writer<'_, '_> {
             return Err(Fault::Unsupported(format!("{operator} computes nothing")));
         };
         let result = self.file.tensor(output)?;
+        if !self.computed.insert(output) {
+            let what = format!("{operator}: computes tensor {output} a second time");
+            return Err(Fault::Unsupported(what));
+        }
         let mut operands = Vec::new();
         for &index in self.file.operands(layer) {
             operands.push(if index < 0 { String::new() } else { self.operand(index)? });
@@ -389,7 +407,7 @@ fn ends_at_six(tensor: &Tensor<'_>) -> bool {
     let zero = tensor.zero_points.first().copied().unwrap_or(0);
     match tensor.scales[..] {
         // Six may be between two steps, of which the lower one is stored.
-        [scale] => (largest - zero) as f32 * scale < 6.0 + 0.5 * scale,
+        [scale] => (largest as f32 - zero as f32) * scale < 6.0 + 0.5 * scale,
         _ => false,
     }
 }

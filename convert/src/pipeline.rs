@@ -1,15 +1,15 @@
 //! Model → optimized graph → calibration → device file.
 
-use crate::emit::edge::Attributes;
-use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
+use crate::emit::edge::{Attributes, EmitError, Emitted, Format, to_edge};
+use crate::int8::{inherit_quants, input_quant};
 use crate::optimize::optimize;
 use crate::quantize::{
     Method, PostTraining, QuantizeError, Quantized, insert_casts, left_in_floats, quantize,
     without_quants,
 };
 use crate::target::Target;
-use artifact::{Dtype, PoolKind};
-use network::graph::{Graph, GraphError, Node, NodeOp, ValueId};
+use artifact::Dtype;
+use network::graph::{Graph, GraphError, ValueId};
 use network::model::FloatModel;
 
 /// Number format of the device file.
@@ -124,24 +124,6 @@ pub enum ConvertError {
     /// The file cannot be written.
     #[error(transparent)]
     Emit(#[from] EmitError),
-}
-
-/// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized
-/// source says of them. Where it says nothing of these, and nothing else reads them, the other way round.
-fn inherit_quants(graph: &mut Graph) {
-    let is_max = |node: &Node| matches!(node.op, NodeOp::Pool2d { kind: PoolKind::Max, .. });
-    let uses = graph.uses();
-    let pools: Vec<ValueId> =
-        (0..graph.nodes.len()).filter(|&id| is_max(&graph.nodes[id])).collect();
-    for &id in pools.iter().rev() {
-        let (input, quant) = (graph.nodes[id].inputs[0], graph.nodes[id].quant);
-        if uses[input] == 1 {
-            graph.nodes[input].quant = graph.nodes[input].quant.or(quant);
-        }
-    }
-    for &id in &pools {
-        graph.nodes[id].quant = graph.nodes[graph.nodes[id].inputs[0]].quant;
-    }
 }
 
 /// Converts a model; `calibration` holds normalized inputs and is used for int8 only.

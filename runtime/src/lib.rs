@@ -56,7 +56,7 @@ pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, are
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 #[doc(hidden)]
-pub use model::assert_runs;
+pub use model::{assert_runs, refusal};
 pub use session::{InputMut, Logits, Observation, Session, SessionError};
 #[cfg(feature = "signature")]
 pub use signature::PublicKey;

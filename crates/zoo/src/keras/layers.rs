@@ -10,6 +10,13 @@ use std::collections::{HashMap, VecDeque};
 /// Most layers, those of models that are called several times counted each time.
 const MAX_LAYERS: usize = 20_000;
 
+/// How often a description may be copied: models may be called, and be in others.
+const COPIES: usize = 16;
+/// Bytes that may be copied beside it.
+const ROOM: usize = 1 << 16;
+/// Longest name of a layer.
+const MAX_NAME_BYTES: usize = 1024;
+
 /// One call of a layer.
 #[derive(Debug, Clone)]
 pub(super) struct Layer {
@@ -82,6 +89,8 @@ pub(super) struct Network {
     pub(super) layers: Vec<Layer>,
     /// What the model gives back.
     pub(super) outputs: Vec<usize>,
+    /// Bytes of descriptions that may still be copied.
+    room: usize,
 }
 
 impl Network {
@@ -90,7 +99,8 @@ impl Network {
     /// # Errors
     /// Models of other kinds, and layers that read what no layer before them computes.
     pub(super) fn new(model: &Object<Value>) -> Result<Self, String> {
-        let mut network = Self { layers: Vec::new(), outputs: Vec::new() };
+        let room = model.config.to_string().len().saturating_mul(COPIES).saturating_add(ROOM);
+        let mut network = Self { layers: Vec::new(), outputs: Vec::new(), room };
         network.outputs = network.append(&model.class_name, &model.config, &[], None)?;
         // What is left are the layers of a model that nobody calls.
         match network.layers.iter().filter(|layer| layer.class == "InputLayer").count() {
@@ -143,7 +153,14 @@ impl Network {
             let class = class.strip_prefix("keras_hub>").unwrap_or(class);
             let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
             let segment = Segment { group: group(class, &mut numbers), name: name.to_owned() };
+            if name.len() > MAX_NAME_BYTES {
+                return Err(format!("a layer with a name of {} bytes", name.len()));
+            }
             let place = [place, &[segment]].concat();
+            // The settings, and where the layer is, are copied for each call.
+            let cost = config.to_string().len();
+            let cost = cost + place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
+            self.spend(described.to_string().len() + cost)?;
             if class == "InputLayer" {
                 let id = match input.or(last.filter(|_| is_sequence)) {
                     Some(input) if !is_bound => input,
@@ -165,6 +182,7 @@ impl Network {
             let nodes = nodes.map_or(&[][..], Vec::as_slice);
             calls.insert(name, vec![None; nodes.len()]);
             for (number, node) in nodes.iter().enumerate() {
+                self.spend(cost)?;
                 waiting.push_back(Waiting {
                     class,
                     name,
@@ -203,6 +221,13 @@ impl Network {
             true => Err("a model without outputs".into()),
             false => Ok(found),
         }
+    }
+
+    /// Counts bytes that are copied.
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.ok_or("models that are called again and again; the file is damaged")?;
+        Ok(())
     }
 
     /// Appends a layer, or the layers of a model, and gives its results.

@@ -1,16 +1,11 @@
 //! Operators on constants alone: what exporters leave to be computed of shapes, and of weights.
 
 use super::call::{Call, place};
-use super::constant::{Constant, Values};
+use super::constant::{Constant, MAX_RANK, Outside, Values, count};
 use super::qdq::{dequantized, quantized};
 use super::shapes::{part_lens, ranges};
 
-/// Most dimensions of a constant.
-const MAX_RANK: usize = 8;
-/// Most numbers of a constant that is made of fewer.
-const MAX_NUMBERS: usize = 1 << 26;
-
-/// What a node computes of constants.
+/// What a node computes of constants; no more numbers than it has room for.
 pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
     let x = || call.constant(0);
     let operator = call.node.op_type.as_str();
@@ -18,17 +13,16 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
         "Constant" => constant(call)?,
         "ConstantOfShape" => {
             let value = match call.attribute("value").and_then(|a| a.t.as_ref()) {
-                Some(tensor) => Constant::read(tensor, "".as_ref())?,
+                Some(tensor) => Constant::read(tensor, &Outside::default())?,
                 None => Constant::new(vec![1], Values::Float(vec![0.0])),
             };
+            if value.len() != 1 {
+                return Err(format!("{} numbers for one value", value.len()));
+            }
             let value = Constant { dims: Vec::new(), ..value };
-            expanded(&value, &sizes(&ints(call, 0)?)?)?
+            expanded(&value, &sizes(&ints(call, 0)?, call.room)?, call.room)?
         }
-        "Expand" => {
-            let wanted = sizes(&ints(call, 1)?)?;
-            let dims = broadcast(&[&x()?.dims, &wanted])?;
-            expanded(x()?, &dims)?
-        }
+        "Expand" => expanded(x()?, &sizes(&ints(call, 1)?, call.room)?, call.room)?,
         "Identity" | "Dropout" => x()?.clone(),
         "Cast" => x()?.clone().cast(call.int("to", 0) as i32),
         "Transpose" => {
@@ -74,7 +68,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
             let len = x()?.dims[axis];
             let picked: Result<Vec<usize>, String> =
                 ints(call, 1)?.iter().map(|&i| place(i, len)).collect();
-            let mut picked = picked_along(x()?, axis, &picked?)?;
+            let mut picked = picked_along(x()?, axis, &picked?, call.room)?;
             picked.dims.splice(axis..=axis, indices.dims.iter().copied());
             picked
         }
@@ -83,7 +77,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
             for range in ranges(call, &x()?.dims)? {
                 let at = |i: i64| (range.start + range.step * i) as usize;
                 let picked: Vec<usize> = (0..range.count as i64).map(at).collect();
-                sliced = picked_along(&sliced, range.axis, &picked)?;
+                sliced = picked_along(&sliced, range.axis, &picked, call.room)?;
             }
             sliced
         }
@@ -93,20 +87,20 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
             let part = |len: usize| {
                 let picked: Vec<usize> = (start..start + len).collect();
                 start += len;
-                picked_along(x()?, axis, &picked)
+                picked_along(x()?, axis, &picked, call.room)
             };
             return part_lens(call, x()?.dims[axis])?.into_iter().map(part).collect();
         }
         "Concat" => {
             let parts: Result<Vec<&Constant>, String> =
                 (0..call.operands.len()).map(|i| call.constant(i)).collect();
-            concat(&parts?, call.axis("axis", 0, x()?.dims.len())?)?
+            concat(&parts?, call.axis("axis", 0, x()?.dims.len())?, call.room)?
         }
         "Range" => range(call)?,
         "Where" => {
             let condition = x()?.to_floats();
             let (a, b) = (call.constant(1)?, call.constant(2)?);
-            let dims = broadcast(&[&x()?.dims, &a.dims, &b.dims])?;
+            let dims = broadcast(&[&x()?.dims, &a.dims, &b.dims], call.room)?;
             let (at, of_a, of_b) =
                 (places(&x()?.dims, &dims), places(&a.dims, &dims), places(&b.dims, &dims));
             let len: usize = dims.iter().product();
@@ -129,10 +123,7 @@ pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
             reduced(call)?
         }
         _ => match (one_operand(operator), call.operands.len()) {
-            (Some(compute), 1) => {
-                let values: Vec<f64> = x()?.wide().into_iter().map(compute).collect();
-                x()?.like(x()?.dims.clone(), values)
-            }
+            (Some(compute), 1) => x()?.like(x()?.dims.clone(), x()?.numbers().map(compute)),
             _ => two_operands(call)?,
         },
     };
@@ -153,19 +144,20 @@ fn ints(call: &Call<'_>, i: usize) -> Result<Vec<i64>, String> {
 }
 
 /// Dimensions of something that is made.
-fn sizes(dims: &[i64]) -> Result<Vec<usize>, String> {
+fn sizes(dims: &[i64], most: usize) -> Result<Vec<usize>, String> {
     let wrong = || format!("makes {dims:?}, which is negative or too large");
     let sizes: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let sizes = sizes.filter(|sizes| sizes.len() <= MAX_RANK).ok_or_else(wrong)?;
-    let len = sizes.iter().try_fold(1usize, |len, &d| len.checked_mul(d));
-    len.filter(|&len| len <= MAX_NUMBERS).ok_or_else(wrong)?;
+    count(&sizes, most).ok_or_else(wrong)?;
     Ok(sizes)
 }
 
 fn constant(call: &Call<'_>) -> Result<Constant, String> {
     let attribute = call.node.attribute.first();
     Ok(match attribute.map(|a| (a.name.as_str(), a)) {
-        Some(("value", a)) => Constant::read(a.t.as_ref().ok_or("without a value")?, "".as_ref())?,
+        Some(("value", a)) => {
+            Constant::read(a.t.as_ref().ok_or("without a value")?, &Outside::default())?
+        }
         Some(("value_int", a)) => Constant::new(vec![], Values::Int(vec![a.i.unwrap_or_default()])),
         Some(("value_float", a)) => {
             Constant::new(vec![], Values::Float(vec![a.f.unwrap_or_default()]))
@@ -178,8 +170,8 @@ fn constant(call: &Call<'_>) -> Result<Constant, String> {
     })
 }
 
-/// The dimensions that all of these are broadcast to.
-fn broadcast(all: &[&[usize]]) -> Result<Vec<usize>, String> {
+/// The dimensions that all of these are broadcast to, of at most so many numbers.
+fn broadcast(all: &[&[usize]], most: usize) -> Result<Vec<usize>, String> {
     let rank = all.iter().map(|dims| dims.len()).max().unwrap_or(0);
     let mut result = vec![1; rank];
     for dims in all {
@@ -192,8 +184,8 @@ fn broadcast(all: &[&[usize]]) -> Result<Vec<usize>, String> {
             }
         }
     }
-    let len = result.iter().try_fold(1usize, |len, &d| len.checked_mul(d));
-    len.filter(|&len| len <= MAX_NUMBERS).ok_or_else(|| format!("makes {result:?}"))?;
+    count(&result, most)
+        .ok_or_else(|| format!("makes {result:?}, far more numbers than the file has"))?;
     Ok(result)
 }
 
@@ -217,8 +209,8 @@ fn places<'a>(dims: &'a [usize], wide: &'a [usize]) -> impl Fn(usize) -> usize +
 }
 
 /// As many numbers as `dims` has places.
-fn expanded(x: &Constant, dims: &[usize]) -> Result<Constant, String> {
-    let dims = broadcast(&[&x.dims, dims])?;
+fn expanded(x: &Constant, dims: &[usize], most: usize) -> Result<Constant, String> {
+    let dims = broadcast(&[&x.dims, dims], most)?;
     let (len, at) = (dims.iter().product(), places(&x.dims, &dims));
     let values = match &x.values {
         Values::Float(v) => Values::Float((0..len).map(|i| v[at(i)]).collect()),
@@ -229,13 +221,19 @@ fn expanded(x: &Constant, dims: &[usize]) -> Result<Constant, String> {
 }
 
 /// The places `picked` of a dimension.
-fn picked_along(x: &Constant, axis: usize, picked: &[usize]) -> Result<Constant, String> {
+fn picked_along(
+    x: &Constant,
+    axis: usize,
+    picked: &[usize],
+    most: usize,
+) -> Result<Constant, String> {
+    let mut dims = x.dims.clone();
+    dims[axis] = picked.len();
+    count(&dims, most).ok_or_else(|| {
+        format!("picks {} of {:?}, far more numbers than the file has", picked.len(), x.dims)
+    })?;
     let inner: usize = x.dims[axis + 1..].iter().product();
     let (outer, count) = (x.dims[..axis].iter().product::<usize>(), x.dims[axis]);
-    let len = outer.checked_mul(inner).and_then(|len| len.checked_mul(picked.len()));
-    if len.is_none_or(|len| len > MAX_NUMBERS) {
-        return Err(format!("picks {} of {:?}, which is too much", picked.len(), x.dims));
-    }
     fn copied<T: Copy>(
         from: &[T],
         (outer, count, inner): (usize, usize, usize),
@@ -252,12 +250,10 @@ fn picked_along(x: &Constant, axis: usize, picked: &[usize]) -> Result<Constant,
         Values::Float(v) => Values::Float(copied(v, sizes, picked)),
         Values::Int(v) => Values::Int(copied(v, sizes, picked)),
     };
-    let mut dims = x.dims.clone();
-    dims[axis] = picked.len();
     Ok(Constant::new(dims, values))
 }
 
-fn concat(parts: &[&Constant], axis: usize) -> Result<Constant, String> {
+fn concat(parts: &[&Constant], axis: usize, most: usize) -> Result<Constant, String> {
     let mut dims = parts[0].dims.clone();
     let fits = |part: &&Constant| {
         part.dims.len() == dims.len()
@@ -266,10 +262,9 @@ fn concat(parts: &[&Constant], axis: usize) -> Result<Constant, String> {
     if !parts.iter().all(fits) {
         return Err("joins shapes that do not fit".into());
     }
-    let len = parts.iter().map(|part| part.len()).sum::<usize>();
-    if len > MAX_NUMBERS {
-        return Err(format!("joins {len} numbers"));
-    }
+    dims[axis] = parts.iter().fold(0, |sum, part| part.dims[axis].saturating_add(sum));
+    count(&dims, most)
+        .ok_or_else(|| format!("makes {dims:?}, far more numbers than the file has"))?;
     let outer: usize = dims[..axis].iter().product();
     let chunk = |part: &Constant| part.dims[axis..].iter().product::<usize>();
     let values = if parts.iter().all(|part| part.to_ints().is_some()) {
@@ -288,21 +283,20 @@ fn concat(parts: &[&Constant], axis: usize) -> Result<Constant, String> {
         });
         Values::Float(rows.copied().collect())
     };
-    dims[axis] = parts.iter().map(|part| part.dims[axis]).sum();
     Ok(Constant::new(dims, values))
 }
 
 fn range(call: &Call<'_>) -> Result<Constant, String> {
     let number = |i: usize| -> Result<f64, String> {
-        call.constant(i)?.wide().first().copied().ok_or_else(|| "a range of nothing".into())
+        call.constant(i)?.numbers().next().ok_or_else(|| "a range of nothing".into())
     };
     let (start, limit, step) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / step).ceil().max(0.0);
-    if count.is_nan() || count > MAX_NUMBERS as f64 {
+    if count.is_nan() || count > call.room as f64 {
         return Err(format!("a range from {start} to {limit} by {step}"));
     }
     let count = count as usize;
-    let values = (0..count).map(|i| start + step * i as f64).collect();
+    let values = (0..count).map(|i| start + step * i as f64);
     Ok(call.constant(0)?.like(vec![count], values))
 }
 
@@ -316,7 +310,8 @@ fn reduced(call: &Call<'_>) -> Result<Constant, String> {
     };
     let kept: Vec<usize> =
         (x.dims.iter().enumerate()).map(|(i, &d)| if axes.contains(&i) { 1 } else { d }).collect();
-    let len: usize = kept.iter().product();
+    // Of nothing, too, there is a sum.
+    let len = count(&kept, call.room).ok_or_else(|| format!("makes {kept:?}"))?;
     let count = (x.len() / len.max(1)) as f64;
     let operator = call.node.op_type.as_str();
     let start = match operator {
@@ -327,7 +322,7 @@ fn reduced(call: &Call<'_>) -> Result<Constant, String> {
     };
     let mut result = vec![start; len];
     let at = places(&kept, &x.dims);
-    for (i, value) in x.wide().into_iter().enumerate() {
+    for (i, value) in x.numbers().enumerate() {
         let sum = &mut result[at(i)];
         *sum = match operator {
             "ReduceProd" => *sum * value,
@@ -349,7 +344,7 @@ fn reduced(call: &Call<'_>) -> Result<Constant, String> {
         0 => (0..kept.len()).filter(|i| !axes.contains(i)).map(|i| kept[i]).collect(),
         _ => kept,
     };
-    Ok(x.like(dims, result))
+    Ok(x.like(dims, result.into_iter()))
 }
 
 /// Operators on each number.
@@ -399,20 +394,19 @@ fn two_operands(call: &Call<'_>) -> Result<Constant, String> {
         return Err("computes with constants in a way that is not read".into());
     }
     let (a, b) = (a?, b?);
-    let dims = broadcast(&[&a.dims, &b.dims])?;
+    let dims = broadcast(&[&a.dims, &b.dims], call.room)?;
     let len: usize = dims.iter().product();
     let (of_a, of_b) = (places(&a.dims, &dims), places(&b.dims, &dims));
-    let (x, y) = (a.wide(), b.wide());
-    let values: Option<Vec<f64>> = (0..len).map(|i| compute(x[of_a(i)], y[of_b(i)])).collect();
-    drop((of_a, of_b));
-    let values = values.unwrap_or_default();
+    let value = |i| compute(a.number(of_a(i)), b.number(of_b(i))).unwrap_or(f64::NAN);
+    let values = (0..len).map(value);
     let truth = matches!(
         operator,
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or"
     );
     if truth {
-        return Ok(Constant::new(dims, Values::Int(values.iter().map(|&v| v as i64).collect())));
+        let values = Values::Int(values.map(|v| v as i64).collect());
+        return Ok(Constant::new(dims.clone(), values));
     }
     let like = if are_ints || a.to_ints().is_none() { a } else { b };
-    Ok(like.like(dims, values))
+    Ok(like.like(dims.clone(), values))
 }

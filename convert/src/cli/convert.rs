@@ -13,8 +13,7 @@ use crate::inspect::edge_table;
 use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
-#[cfg(feature = "verify")]
-use crate::verify::{Check, source, verify};
+use crate::verify::{self, Check, source, verify};
 use anyhow::{Context, Result, bail};
 use artifact::Artifact;
 use artifact::text::AsPlain;
@@ -301,7 +300,6 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
 
 /// Compares the layers of what was converted with others who compute the same, and says how far
 /// apart they are.
-#[cfg(feature = "verify")]
 fn is_verified(
     args: &ConvertArgs,
     model: &FloatModel,
@@ -328,8 +326,10 @@ fn is_verified(
         Some(Err(why)) => Some(why),
         None => None,
     };
-    let noise = if pictures.is_empty() { " of noise" } else { "" };
-    writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+    if !checks.is_empty() {
+        let noise = if pictures.is_empty() { " of noise" } else { "" };
+        writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+    }
     for check in &checks {
         let (layer, worst) = (check.layer.plain(), check.difference());
         match check.worst {
@@ -347,19 +347,14 @@ fn is_verified(
     if let Some(why) = unread {
         writeln!(out, "  the source file was not compared: tract {why}")?;
     }
+    if !verify::HAS_TRACT {
+        writeln!(
+            out,
+            "not compared with tract, a second engine, which is not in this build; `cargo build \
+             --release --features edge-convert/tract` adds it"
+        )?;
+    }
     Ok(checks.iter().all(Check::is_passed))
-}
-
-/// Without the feature `verify`, everything is.
-#[cfg(not(feature = "verify"))]
-fn is_verified(
-    _: &ConvertArgs,
-    _: &FloatModel,
-    _: &Converted,
-    _: &[Vec<f32>],
-    _: &mut dyn Write,
-) -> Result<bool> {
-    Ok(true)
 }
 
 fn write_onnx(

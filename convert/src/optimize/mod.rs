@@ -27,24 +27,11 @@ mod tests {
     use network::evaluate::{evaluate, evaluate_all};
     use network::graph::{Conv, NodeOp};
     use network::padding::ConvPadding;
+    use network::random::Rng;
     use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 
-    /// Deterministic numbers, uniform in −1..1.
-    struct Noise(u64);
-
-    impl Noise {
-        fn next(&mut self) -> f32 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-        }
-
-        fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
-            (0..len).map(|_| center + spread * self.next()).collect()
-        }
-    }
-
     fn checkpoint(config: ResNetConfig, height: u16, width: u16) -> Checkpoint {
-        let mut noise = Noise(config.classes as u64);
+        let mut noise = Rng::keyed(&[config.classes as u64]);
         let tensors = config
             .tensor_shapes()
             .into_iter()
@@ -52,9 +39,9 @@ mod tests {
                 let len = shape.iter().product();
                 let fan_in: usize = shape[1..].iter().product();
                 let values = match name.rsplit('.').next() {
-                    Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
-                    Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
-                    _ => noise.vec(len, 0.0, 0.3),
+                    Some("weight") => noise.around(len, 0.0, (6.0 / fan_in as f32).sqrt()),
+                    Some("gamma" | "variance") => noise.around(len, 1.0, 0.5),
+                    _ => noise.around(len, 0.0, 0.3),
                 };
                 let tensor = Tensor::from_f32(&shape, &values);
                 (name, tensor)
@@ -124,7 +111,7 @@ mod tests {
                     let mut after = before.clone();
                     optimize(&mut after);
 
-                    let picture = Noise(9).vec(before.input_shape().len(), 0.0, 1.0);
+                    let picture = Rng::keyed(&[9]).around(before.input_shape().len(), 0.0, 1.0);
                     assert_close(&evaluate(&after, &picture), &evaluate(&before, &picture));
                     assert!(after.nodes.len() < before.nodes.len());
                     for (id, node) in after.nodes.iter().enumerate() {
@@ -153,10 +140,10 @@ mod tests {
         assert_eq!(graph.parameters(), 77_706);
     }
 
-    fn conv(c_in: usize, c_out: usize, noise: &mut Noise) -> NodeOp {
+    fn conv(c_in: usize, c_out: usize, noise: &mut Rng) -> NodeOp {
         NodeOp::Conv2d(Conv {
-            weights: noise.vec(c_in * c_out, 0.0, 1.0),
-            bias: noise.vec(c_out, 0.0, 1.0),
+            weights: noise.around(c_in * c_out, 0.0, 1.0),
+            bias: noise.around(c_out, 0.0, 1.0),
             filter: [1; 2],
             stride: [1; 2],
             padding: Padding::default(),
@@ -166,19 +153,19 @@ mod tests {
         })
     }
 
-    fn batch_norm(c: usize, noise: &mut Noise) -> NodeOp {
+    fn batch_norm(c: usize, noise: &mut Rng) -> NodeOp {
         NodeOp::BatchNorm {
-            gamma: noise.vec(c, 1.0, 0.5),
-            beta: noise.vec(c, 0.0, 1.0),
-            mean: noise.vec(c, 0.0, 1.0),
-            variance: noise.vec(c, 1.0, 0.5),
+            gamma: noise.around(c, 1.0, 0.5),
+            beta: noise.around(c, 0.0, 1.0),
+            mean: noise.around(c, 0.0, 1.0),
+            variance: noise.around(c, 1.0, 0.5),
             epsilon: 1e-5,
         }
     }
 
     #[test]
     fn values_with_several_readers_are_kept() {
-        let noise = &mut Noise(1);
+        let noise = &mut Rng::keyed(&[1]);
         let mut g = Graph::new("branches", Shape::new(3, 2, 3));
         let a = g.push("a", conv(3, 4, noise), &[0]).unwrap();
         let norm = g.push("norm", batch_norm(4, noise), &[a]).unwrap();
@@ -198,7 +185,7 @@ mod tests {
 
         let mut optimized = g.clone();
         optimize(&mut optimized);
-        let picture = noise.vec(18, 0.0, 1.0);
+        let picture = noise.around(18, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         let names: Vec<_> = optimized.nodes.iter().map(|n| n.name.as_str()).collect();
         let expected = ["input", "a", "norm2", "b", "clamped", "sum", "twice", "c"];
@@ -226,7 +213,7 @@ mod tests {
         g.push("end", NodeOp::Relu, &[sum]).unwrap();
         let mut optimized = g.clone();
         optimize(&mut optimized);
-        let picture = Noise(4).vec(48, 0.0, 1.0);
+        let picture = Rng::keyed(&[4]).around(48, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         for node in &optimized.nodes {
             assert!(!matches!(node.op, NodeOp::Add | NodeOp::Relu), "{} is left", node.name);
@@ -235,7 +222,7 @@ mod tests {
 
     #[test]
     fn unread_nodes_disappear() {
-        let noise = &mut Noise(2);
+        let noise = &mut Rng::keyed(&[2]);
         let mut g = Graph::new("dead", Shape::new(1, 1, 2));
         let a = g.push("a", conv(2, 2, noise), &[0]).unwrap();
         g.push("unread", conv(2, 2, noise), &[a]).unwrap();
@@ -248,7 +235,7 @@ mod tests {
 
     #[test]
     fn nodes_that_do_not_fit_are_refused() {
-        let noise = &mut Noise(3);
+        let noise = &mut Rng::keyed(&[3]);
         let mut g = Graph::new("wrong", Shape::new(4, 4, 2));
         let too_large = NodeOp::Pool2d {
             kind: PoolKind::Max,

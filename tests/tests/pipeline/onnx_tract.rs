@@ -10,6 +10,7 @@ use network::evaluate::evaluate;
 use network::graph::Graph;
 use network::model::FloatModel;
 use network::padding::ConvPadding;
+use network::random::Rng;
 use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
@@ -19,19 +20,6 @@ use zoo::{Head, Hints, Imported, open_any};
 
 /// Absolute and relative.
 const TOLERANCE: f32 = 1e-4;
-
-/// Deterministic numbers, uniform around a center.
-struct Noise(u64);
-
-impl Noise {
-    fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
-        let mut next = || {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| center + spread * next()).collect()
-    }
-}
 
 fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
     let config = ResNetConfig {
@@ -53,7 +41,7 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         expansion: 4,
         bottleneck_stride: BottleneckStride::default(),
     };
-    let mut noise = Noise(3);
+    let mut noise = Rng::keyed(&[3]);
     let tensors = config
         .tensor_shapes()
         .into_iter()
@@ -61,9 +49,9 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
             let len = shape.iter().product();
             let fan_in: usize = shape[1..].iter().product();
             let values = match name.rsplit('.').next() {
-                Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
-                Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
-                _ => noise.vec(len, 0.0, 0.3),
+                Some("weight") => noise.around(len, 0.0, (6.0 / fan_in as f32).sqrt()),
+                Some("gamma" | "variance") => noise.around(len, 1.0, 0.5),
+                _ => noise.around(len, 0.0, 0.3),
             };
             let tensor = Tensor::from_f32(&shape, &values);
             (name, tensor)
@@ -99,7 +87,7 @@ fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
         .into_runnable()
         .unwrap();
     for seed in 0..3 {
-        let picture = Noise(seed).vec(graph.input_shape().len(), 0.0, 1.0);
+        let picture = Rng::keyed(&[seed]).around(graph.input_shape().len(), 0.0, 1.0);
         let outputs = model.run(tvec!(nchw(graph, &picture).into())).unwrap();
         assert_eq!(outputs[0].shape(), [1, checkpoint.labels.len()]);
         let logits = outputs[0].to_plain_array_view::<f32>().unwrap();
@@ -144,7 +132,8 @@ fn int8() {
         let checkpoint = checkpoint(BlockType::BottleneckBlock, v2);
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
         let len = model.graph.input_shape().len();
-        let pictures: Vec<Vec<f32>> = (0..6).map(|seed| Noise(seed).vec(len, 0.0, 1.0)).collect();
+        let pictures: Vec<Vec<f32>> =
+            (0..6).map(|seed| Rng::keyed(&[seed]).around(len, 0.0, 1.0)).collect();
         let converted = convert(&model, &pictures, Options::default(), |_, _| ()).unwrap();
         let int8 = converted.int8.as_ref().unwrap();
         let format = Format::I8(&int8.quants);

@@ -144,9 +144,9 @@ mod tests {
     use super::{Bytes, Firmware, check_flash, check_ram};
     use crate::pipeline::{Options, convert};
     use crate::target::Target;
+    use network::architecture::Architecture;
     use network::init::random_checkpoint;
     use network::model::FloatModel;
-    use network::resnet::ResNetConfig;
 
     #[test]
     fn sizes() {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
+        let config = Architecture::named("resnet_8_cifar", 10).unwrap();
         let checkpoint = random_checkpoint(config, 32, 3).unwrap();
         let options = Options { target: Target::CortexM, ..Options::default() };
         let picture = vec![0.5; 32 * 32 * 3];

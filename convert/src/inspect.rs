@@ -5,19 +5,14 @@ use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Op, Place, Shape};
 use core::fmt::Write;
-use network::checkpoint::{Assumption, Checkpoint, Tensor, Validation};
+use network::architecture::Architecture;
+use network::checkpoint::{Assumption, Checkpoint, Validation};
 use network::graph::Graph;
-use network::init::with_tensors;
 use network::model::FloatModel;
-use network::resnet::ResNetConfig;
 
 /// An architecture's optimized layers, of zeros.
-fn layers(config: ResNetConfig, side: u16) -> Option<Graph> {
-    let tensor = |(name, shape): (String, Vec<usize>)| {
-        let zeros = vec![0.0; shape.iter().product()];
-        (name, Tensor::from_f32(&shape, &zeros))
-    };
-    let mut graph = Graph::from_checkpoint(&with_tensors(config, side, tensor)).ok()?;
+fn layers(config: &Architecture, input: Shape) -> Option<Graph> {
+    let mut graph = config.blueprint().graph(input, |_, len| Ok(vec![0.0; len])).ok()?;
     optimize(&mut graph);
     Some(graph)
 }
@@ -30,8 +25,8 @@ fn shape(place: Place) -> String {
 /// The layers' names where the architecture is a known one, for [`edge_table`]; else none.
 pub fn layer_names(artifact: &Artifact<'_>) -> Vec<String> {
     let meta = artifact.meta();
-    let layers = ResNetConfig::by_name(meta.name, meta.label_count as usize)
-        .and_then(|config| layers(config, meta.input.shape.h));
+    let layers = Architecture::by_name(meta.name, meta.label_count as usize)
+        .and_then(|config| layers(&config, meta.input.shape));
     let mut nodes = layers.iter().flat_map(|graph| graph.nodes.iter().skip(1));
     let mut names = Vec::new();
     for op in artifact.ops() {

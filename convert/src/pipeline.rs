@@ -193,12 +193,12 @@ pub fn with_floats(
 mod tests {
     use super::*;
     use dataset::samples::stored_samples;
+    use network::architecture::Architecture;
     use network::init::random_checkpoint;
-    use network::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
 
     fn logits(name: &str, channels: usize, seed: u64, quantize: Quantize) -> Vec<f32> {
-        let config = ResNetConfig { channels, ..ResNetConfig::named(name, 5).unwrap() };
+        let config = Architecture { channels, ..Architecture::named(name, 5).unwrap() };
         let checkpoint = random_checkpoint(config, 32, seed).unwrap();
         let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
         let options = Options { quantize, method: Method::Mse, ..Options::default() };
@@ -242,9 +242,9 @@ mod tests {
 
     #[test]
     fn impossible_models_are_refused() {
-        let unknown = ResNetConfig::named("resnet_9000", 10).unwrap_err();
+        let unknown = Architecture::named("resnet_9000", 10).unwrap_err();
         assert!(unknown.contains("resnet_9000") && unknown.contains("resnet_50"), "{unknown}");
-        let none = random_checkpoint(ResNetConfig::named("resnet_18", 0).unwrap(), 224, 0);
+        let none = random_checkpoint(Architecture::named("resnet_18", 0).unwrap(), 224, 0);
         assert!(none.is_err());
     }
 }

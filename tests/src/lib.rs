@@ -1,5 +1,7 @@
 //! Reading of fixtures, for the tests of whole paths.
 
+use network::architecture::resnet::ResNetConfig;
+use network::checkpoint::{Checkpoint, Draft};
 use std::path::{Path, PathBuf};
 
 /// A file or folder in `tests/fixtures`.
@@ -30,4 +32,22 @@ pub fn npy(path: impl AsRef<Path>) -> (Vec<usize>, Vec<f32>) {
     let shape = shape.split(',').filter_map(|d| d.trim().parse().ok()).collect();
     let (values, _) = bytes[10 + header_len..].as_chunks();
     (shape, values.iter().map(|b| f32::from_le_bytes(*b)).collect())
+}
+
+/// A checkpoint after a change.
+///
+/// # Panics
+/// Where its parts do not fit any more.
+pub fn changed(checkpoint: Checkpoint, change: impl FnOnce(&mut Draft)) -> Checkpoint {
+    let mut draft = checkpoint.into_draft();
+    change(&mut draft);
+    draft.check().unwrap()
+}
+
+/// The config of a ResNet.
+///
+/// # Panics
+/// Where it is none.
+pub fn resnet(checkpoint: &Checkpoint) -> &ResNetConfig {
+    checkpoint.config.family.resnet().unwrap()
 }

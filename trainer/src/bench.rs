@@ -5,16 +5,16 @@
 //! so the loss must fall; where it does not, something is wrong and no time is reported.
 
 use crate::memory::peak_mb;
+use crate::net::{Init, Network};
 use crate::options::{Backend, Machine, architecture, check_size};
-use crate::resnet::{Init, ResNet};
 use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
 use accel::Precision;
 use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use core::fmt::{Display, Formatter};
+use network::architecture::Architecture;
 use network::random::{Rng, fnv1a};
-use network::resnet::ResNetConfig;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Instant;
@@ -157,13 +157,13 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
 
 /// Milliseconds of each step after the warm-up, checked to have learnt.
 fn measure(
-    config: &ResNetConfig,
+    config: &Architecture,
     args: &Bench,
     size: u16,
     device: &Device,
 ) -> anyhow::Result<Vec<f64>> {
     let device = device.clone().autodiff();
-    let mut net = ResNet::new(config, Init::he(SEED), &device).map_err(anyhow::Error::msg)?;
+    let mut net = Network::new(config, Init::he(SEED), &device).map_err(anyhow::Error::msg)?;
     net.set_precision(args.precision);
     let mut optimizer = Optimizer::new(OptimizerConfig::plain(RULE));
     // As normalized pictures: mean 0, variance 1.

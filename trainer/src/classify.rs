@@ -119,7 +119,7 @@ fn answers<'a>(
 
 fn scores(
     checkpoint: &Checkpoint,
-    net: &crate::resnet::ResNet,
+    net: &crate::net::Network,
     photo: &Path,
     top: usize,
     device: &Device,

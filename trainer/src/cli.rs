@@ -6,9 +6,9 @@ use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions
 use crate::distributed::{self, world};
 use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
+use crate::net;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
-use crate::resnet;
 use crate::train::{self, Claim, Evaluation, Existing, Folder, Recipe, Run, check_file, duration};
 use anyhow::{Context, bail};
 use artifact::Preprocess;
@@ -17,8 +17,8 @@ use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Measured, Watch};
+use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
-use network::resnet::{ResNetConfig, default_preprocess};
 use page::progress::Counter;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -294,7 +294,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
     if args.learning.grey {
-        resnet::make_grey(&mut base);
+        base = net::make_grey(base).map_err(anyhow::Error::msg)?;
     }
     let mut preprocess = base.preprocess;
     if let Some(side) = args.learning.size {
@@ -400,7 +400,7 @@ impl HeldOut {
 
 /// What `train` and `finetune` share.
 struct Job {
-    config: ResNetConfig,
+    config: Architecture,
     preprocess: Preprocess,
     recipe: Recipe,
     base: Option<Checkpoint>,

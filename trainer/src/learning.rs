@@ -1,7 +1,7 @@
 //! The options that `train` and `finetune` share, and the recipes behind their defaults.
 
 use crate::data::augment::Augment;
-use crate::resnet::InitRule;
+use crate::net::InitRule;
 use crate::train::{Average, Clip, OptimizerConfig, Recipe, Rule};
 use accel::Precision;
 use clap::{Args, ValueEnum};

@@ -1,4 +1,4 @@
-//! Trains and fine-tunes ResNets with Burn, and measures them.
+//! Trains and fine-tunes networks with Burn, and measures them.
 //!
 //! ```no_run
 //! let args = ["trainer", "train", "--arch", "resnet_8_cifar", "--data", "cifar"];
@@ -7,7 +7,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`resnet`] | the networks as Burn modules, to and from checkpoints |
+//! | [`net`] | networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
 //! | [`distributed`] | several processes that train together |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
@@ -26,9 +26,9 @@ pub mod data;
 pub mod distributed;
 mod learning;
 mod memory;
+pub mod net;
 mod options;
 mod report;
-pub mod resnet;
 pub mod train;
 
 pub use cli::run;

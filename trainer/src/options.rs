@@ -9,8 +9,8 @@ use burn::tensor::DeviceKind;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use core::fmt::{Display, Formatter};
+use network::architecture::Architecture;
 use network::checkpoint::{Assumption, Checkpoint};
-use network::resnet::ResNetConfig;
 use serde::Serialize;
 use std::path::Path;
 use zoo::Head;
@@ -103,8 +103,8 @@ impl Machine {
 ///
 /// # Errors
 /// An unknown name, with those that are known.
-pub(crate) fn architecture(name: &str) -> anyhow::Result<ResNetConfig> {
-    ResNetConfig::named(name, 1).map_err(|e| anyhow!("--arch {e}"))
+pub(crate) fn architecture(name: &str) -> anyhow::Result<Architecture> {
+    Architecture::named(name, 1).map_err(|e| anyhow!("--arch {e}"))
 }
 
 /// Checks the side of the input in pixels, which `--size` sets.

@@ -3,11 +3,11 @@
 use accel::Precision;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
 use std::path::Path;
 use std::sync::Arc;
 use trainer::data::{Batches, CacheSize, Dataset, Loading, Order, ReadOptions, Share};
-use trainer::resnet::{Init, ResNet};
+use trainer::net::{Init, Network};
 use trainer::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
 
 const STEPS: usize = 200;
@@ -21,8 +21,8 @@ fn losses(steps: usize, precision: Precision, checkpointing: bool) -> Vec<f64> {
         ReadOptions { preprocess, val_split: 0.0, seed: 0, classes: None, cache: CacheSize::Auto };
     let pictures = Arc::new(Dataset::read(&folder, &options).unwrap().train);
     let device = Device::flex().autodiff();
-    let config = ResNetConfig::by_name("resnet_8_cifar", CLASSES).unwrap();
-    let mut net = ResNet::new(&config, Init::he(1), &device).unwrap();
+    let config = Architecture::by_name("resnet_8_cifar", CLASSES).unwrap();
+    let mut net = Network::new(&config, Init::he(1), &device).unwrap();
     net.set_precision(precision);
     let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
     let mut optimizer = Optimizer::new(OptimizerConfig::plain(rule));

@@ -21,7 +21,7 @@ use artifact::text::AsPlain;
 use clap::{Args, ValueEnum};
 use core::cell::OnceCell;
 use dataset::CacheSize;
-use network::checkpoint::write_atomic;
+use network::file::write_atomic;
 use network::graph::NodeOp;
 use network::model::FloatModel;
 use page::progress::Counter;

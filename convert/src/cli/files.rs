@@ -2,16 +2,17 @@
 
 use super::check_ending;
 use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use artifact::Artifact;
 use artifact::header::VERSION;
 use artifact::writer::rewrite;
 use clap::Args;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
-use network::checkpoint::{self, Checkpoint, write_atomic};
+use network::architecture::Architecture;
+use network::checkpoint::{self, Checkpoint};
+use network::file::write_atomic;
 use network::init::random_checkpoint;
-use network::resnet::ResNetConfig;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use zoo::{Head, Hints, Imported};
@@ -110,7 +111,11 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
         let checkpoint = Checkpoint::load(&args.model)?;
         let old = checkpoint.version;
         if old < checkpoint::VERSION || args.output.is_some() {
-            Checkpoint { version: checkpoint::VERSION, ..checkpoint }.save(output)?;
+            let newest = checkpoint.edit(|draft| {
+                draft.version = checkpoint::VERSION;
+                Ok(())
+            });
+            newest.map_err(|what| anyhow!("{name}: {what}"))?.save(output)?;
         }
         (old, checkpoint::VERSION)
     };
@@ -140,7 +145,7 @@ pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result
 pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
     let output = args.output.clone().unwrap_or_else(|| format!("{}.mpk", args.architecture).into());
     check_ending(&output, &["mpk"])?;
-    let mut config = ResNetConfig::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
+    let mut config = Architecture::named(&args.architecture, 1).map_err(anyhow::Error::msg)?;
     let side = config.native_size();
     config.classes = args.classes.unwrap_or(config.native_classes());
     config.channels = if args.grey { 1 } else { config.channels };

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use artifact::text::AsPlain;
 use clap::Args;
 use dataset::samples::denormalize;
-use network::checkpoint::write_atomic;
+use network::file::write_atomic;
 use page::{self, check_extension};
 use std::io::Write;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use crate::pipeline::{Converted, Options, with_floats};
 use crate::quantize::Method;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use artifact::Preprocess;
 use artifact::meta::MAX_LABEL_BYTES;
 use artifact::text::AsPlain;
@@ -126,33 +126,44 @@ impl Calibration {
 
 /// Opens a model; what `source` says goes before what the file does. What neither says is named.
 pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> Result<Imported> {
-    let mut imported = zoo::open_any(path, Head::Required, &source.hints)?;
-    let (labels, preprocess) = match &mut imported {
-        Imported::Checkpoint(c) => (&mut c.labels, &mut c.preprocess),
-        Imported::Graph(m) => (&mut m.labels, &mut m.preprocess),
-    };
-    if let Some(file) = &source.labels {
-        *labels = read_labels(file, labels.len())?;
-    }
-    if source.mean.is_some() || source.std.is_some() {
-        let [zeros, ones] = [[0.0; 3], [1.0; 3]];
-        let (mean, std) = (rgb(&source.mean, zeros)?, rgb(&source.std, ones)?);
-        let Preprocess { scale, offset, .. } =
-            Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
-        *preprocess = Preprocess { scale, offset, ..*preprocess };
-        if !preprocess.is_valid() {
-            bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+    Ok(match zoo::open_any(path, Head::Required, &source.hints)? {
+        Imported::Checkpoint(found) => {
+            let mut draft = found.into_draft();
+            source.tell(&mut draft.labels, &mut draft.preprocess)?;
+            if source.mean.is_some() || source.std.is_some() {
+                draft.assumed.retain(|a| a.option != Assumption::STATISTICS);
+            }
+            if let Some(line) = Assumption::line(&draft.assumed) {
+                writeln!(out, "{}: {line}", path.display())?;
+            }
+            let checkpoint = draft.check().map_err(|e| anyhow!("{}: {e}", path.display()))?;
+            Imported::Checkpoint(Box::new(checkpoint))
         }
-    }
-    if let Imported::Checkpoint(checkpoint) = &mut imported {
-        if source.mean.is_some() || source.std.is_some() {
-            checkpoint.assumed.retain(|a| a.option != Assumption::STATISTICS);
+        Imported::Graph(mut model) => {
+            source.tell(&mut model.labels, &mut model.preprocess)?;
+            Imported::Graph(model)
         }
-        if let Some(line) = Assumption::line(&checkpoint.assumed) {
-            writeln!(out, "{}: {line}", path.display())?;
+    })
+}
+
+impl Source {
+    /// Replaces what the user says.
+    fn tell(&self, labels: &mut Vec<String>, preprocess: &mut Preprocess) -> Result<()> {
+        if let Some(file) = &self.labels {
+            *labels = read_labels(file, labels.len())?;
         }
+        if self.mean.is_some() || self.std.is_some() {
+            let [zeros, ones] = [[0.0; 3], [1.0; 3]];
+            let (mean, std) = (rgb(&self.mean, zeros)?, rgb(&self.std, ones)?);
+            let Preprocess { scale, offset, .. } =
+                Preprocess::normalized(preprocess.height, preprocess.width, mean, std);
+            *preprocess = Preprocess { scale, offset, ..*preprocess };
+            if !preprocess.is_valid() {
+                bail!("--mean {mean:?} and --std {std:?} give no finite numbers");
+            }
+        }
+        Ok(())
     }
-    Ok(imported)
 }
 
 /// The float model of either kind; says where its preprocessing is a guess.

@@ -1,6 +1,7 @@
 //! Batch-norm into the convolution, or the batch-norm, before it.
 
 use super::dead::{redirect, remove_dead};
+use network::activation::Activation;
 use network::graph::{Graph, NodeOp};
 
 /// Folds each batch-norm into the convolution or the batch-norm before it, where nothing else reads
@@ -22,9 +23,11 @@ pub fn fold_batch_norm(graph: &mut Graph) {
 
         let input = replacement[graph.nodes[id].inputs[0]];
         match &mut graph.nodes[input].op {
-            NodeOp::Conv2d(conv) if uses[input] == 1 && !conv.relu && !conv.residual => {
+            NodeOp::Conv2d(conv)
+                if uses[input] == 1 && conv.activation.is_none() && !conv.residual =>
+            {
                 // One row of the OHWI weights belongs to one output channel.
-                let row = conv.weights.len() / conv.bias.len();
+                let row = conv.row_len();
                 for (c, weights) in conv.weights.chunks_exact_mut(row).enumerate() {
                     for w in weights {
                         *w = (f64::from(*w) * scale[c]) as f32;
@@ -42,7 +45,7 @@ pub fn fold_batch_norm(graph: &mut Graph) {
                 uses[input] = uses[id];
             }
             // As files write one that has no place in a convolution: a product, then a sum.
-            NodeOp::Affine { factor, addend, relu: false } if uses[input] == 1 => {
+            NodeOp::Affine { factor, addend, activation: Activation::None } if uses[input] == 1 => {
                 for c in 0..scale.len() {
                     factor[c] = (f64::from(factor[c]) * scale[c]) as f32;
                     let centered = f64::from(addend[c]) - f64::from(mean[c]);
@@ -57,7 +60,8 @@ pub fn fold_batch_norm(graph: &mut Graph) {
                     .map(|c| (f64::from(beta[c]) - f64::from(mean[c]) * scale[c]) as f32)
                     .collect();
                 let factor = scale.iter().map(|&s| s as f32).collect();
-                graph.nodes[id].op = NodeOp::Affine { factor, addend, relu: false };
+                graph.nodes[id].op =
+                    NodeOp::Affine { factor, addend, activation: Activation::None };
             }
         }
     }

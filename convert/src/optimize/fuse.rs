@@ -1,7 +1,6 @@
 //! Clamps and sums into the operation before them.
 
 use super::dead::{redirect, remove_dead};
-use artifact::Padding;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
 
 /// Most channels of a sum that is computed by a convolution of its own.
@@ -19,14 +18,14 @@ pub fn fuse(graph: &mut Graph) {
             graph.nodes[id].inputs[i] = replacement[input];
         }
         match graph.nodes[id].op {
-            NodeOp::Relu => {
+            NodeOp::Activation(next) => {
                 let input = graph.nodes[id].inputs[0];
                 let quant = graph.nodes[id].quant.or(graph.nodes[input].quant);
                 match &mut graph.nodes[input].op {
-                    NodeOp::Conv2d(Conv { relu, .. }) | NodeOp::Affine { relu, .. }
-                        if *relu || uses[input] == 1 =>
+                    NodeOp::Conv2d(Conv { activation, .. }) | NodeOp::Affine { activation, .. }
+                        if activation.then(next) == *activation || uses[input] == 1 =>
                     {
-                        *relu = true;
+                        *activation = activation.then(next);
                         graph.nodes[input].quant = quant;
                         replacement[id] = input;
                         uses[input] += uses[id] - 1;
@@ -34,7 +33,8 @@ pub fn fuse(graph: &mut Graph) {
                     _ => {
                         let c = usize::from(graph.nodes[id].shape.c);
                         let (factor, addend) = (vec![1.0; c], vec![0.0; c]);
-                        graph.nodes[id].op = NodeOp::Affine { factor, addend, relu: true };
+                        let op = NodeOp::Affine { factor, addend, activation: next };
+                        graph.nodes[id].op = op;
                     }
                 }
             }
@@ -50,7 +50,7 @@ pub fn fuse(graph: &mut Graph) {
 /// qualify: its inputs are the more recent ones, and the sum then needs no memory of its own.
 fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
     let fusible = |value: ValueId| {
-        matches!(&graph.nodes[value].op, NodeOp::Conv2d(c) if !c.relu && !c.residual)
+        matches!(&graph.nodes[value].op, NodeOp::Conv2d(c) if c.activation.is_none() && !c.residual)
             && uses[value] == 1
     };
     let [a, b] = graph.nodes[id].inputs[..] else { return };
@@ -80,15 +80,8 @@ fn copy_sum(graph: &mut Graph, id: ValueId) {
     }
     let mut weights = vec![0.0; c * c];
     weights.iter_mut().step_by(c + 1).for_each(|w| *w = 1.0);
-    graph.nodes[id].op = NodeOp::Conv2d(Conv {
-        weights,
-        bias: vec![0.0; c],
-        filter: [1; 2],
-        stride: [1; 2],
-        padding: Padding::default(),
-        relu: false,
-        residual: true,
-        // Ones are of any steps.
-        weight_scales: vec![0.0; c],
-    });
+    // Ones are of any steps.
+    let weight_scales = vec![0.0; c];
+    let copy = Conv { residual: true, weight_scales, ..Conv::new(weights, c, [1; 2]) };
+    graph.nodes[id].op = NodeOp::Conv2d(copy);
 }

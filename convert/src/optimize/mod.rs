@@ -22,12 +22,15 @@ pub fn optimize(graph: &mut Graph) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use artifact::{Padding, PoolKind, Preprocess, Shape};
-    use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+    use artifact::{Padding, PoolKind, Shape};
+    use network::activation::Activation;
+    use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+    use network::architecture::{Architecture, Family};
+    use network::blueprint::Pooling;
     use network::evaluate::{evaluate, evaluate_all};
     use network::graph::{Conv, NodeOp};
+    use network::init::random_checkpoint;
     use network::padding::ConvPadding;
-    use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 
     /// Deterministic numbers, uniform in −1..1.
     struct Noise(u64);
@@ -43,41 +46,9 @@ mod tests {
         }
     }
 
-    fn checkpoint(config: ResNetConfig, height: u16, width: u16) -> Checkpoint {
-        let mut noise = Noise(config.classes as u64);
-        let tensors = config
-            .tensor_shapes()
-            .into_iter()
-            .map(|(name, shape)| {
-                let len = shape.iter().product();
-                let fan_in: usize = shape[1..].iter().product();
-                let values = match name.rsplit('.').next() {
-                    Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
-                    Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
-                    _ => noise.vec(len, 0.0, 0.3),
-                };
-                let tensor = Tensor::from_f32(&shape, &values);
-                (name, tensor)
-            })
-            .collect();
-        Checkpoint {
-            format: FORMAT.into(),
-            version: VERSION,
-            labels: (0..config.classes).map(|i| format!("class {i}")).collect(),
-            preprocess: config
-                .preprocess(Preprocess::normalized(height, width, [0.5; 3], [0.5; 3])),
-            config,
-            tensors,
-            samples: Vec::new(),
-            training: TrainingRecord::default(),
-            assumed: Vec::new(),
-        }
-    }
-
-    fn config(block_type: BlockType, use_pre_activation: bool) -> ResNetConfig {
-        ResNetConfig {
-            name: "tiny".into(),
-            channels: if use_pre_activation { 1 } else { 3 },
+    fn graph(block: BlockType, v2: bool, rest: (Pooling, ConvPadding, u16, u16)) -> Graph {
+        let (pooling, padding, height, width) = rest;
+        let resnet = ResNetConfig {
             input_conv_filters: vec![4, 6],
             input_conv_kernel_sizes: vec![5, 3],
             stem_stride: 2,
@@ -85,15 +56,22 @@ mod tests {
             stackwise_num_filters: vec![6, 5],
             stackwise_num_blocks: vec![2, 2],
             stackwise_num_strides: vec![1, 2],
-            block_type,
-            use_pre_activation,
-            pooling: Pooling::Avg,
-            dropout: 0.0,
-            classes: 7,
-            padding: ConvPadding::Symmetric,
+            block_type: block,
+            use_pre_activation: v2,
+            padding,
             expansion: 4,
             bottleneck_stride: BottleneckStride::default(),
-        }
+        };
+        let config = Architecture {
+            channels: if v2 { 1 } else { 3 },
+            pooling,
+            ..Architecture::new("tiny", 7, Family::ResNet(resnet))
+        };
+        let sized = random_checkpoint(config, 20, 7).unwrap().edit(|draft| {
+            (draft.preprocess.height, draft.preprocess.width) = (height, width);
+            Ok(())
+        });
+        sized.unwrap().graph().unwrap()
     }
 
     fn assert_close(a: &[f32], b: &[f32]) {
@@ -115,12 +93,11 @@ mod tests {
         ];
         for (block, forms) in blocks {
             for &v2 in forms {
-                for (pooling, padding, h, w) in [
+                for rest in [
                     (Pooling::Avg, ConvPadding::Symmetric, 20, 20),
                     (Pooling::Max, ConvPadding::Same, 19, 26),
                 ] {
-                    let config = ResNetConfig { pooling, padding, ..config(block, v2) };
-                    let before = Graph::from_checkpoint(&checkpoint(config, h, w)).unwrap();
+                    let before = graph(block, v2, rest);
                     let mut after = before.clone();
                     optimize(&mut after);
 
@@ -145,8 +122,8 @@ mod tests {
 
     #[test]
     fn sizes_are_counted() {
-        let config = ResNetConfig::by_name("resnet_8_cifar", 10).unwrap();
-        let mut graph = Graph::from_checkpoint(&checkpoint(config, 32, 32)).unwrap();
+        let config = Architecture::by_name("resnet_8_cifar", 10).unwrap();
+        let mut graph = random_checkpoint(config, 32, 1).unwrap().graph().unwrap();
         optimize(&mut graph);
         // Stem 442,368; stacks 4,718,592, 3,670,016, 3,670,016; head 640.
         assert_eq!(graph.macs(), 12_501_632);
@@ -160,7 +137,8 @@ mod tests {
             filter: [1; 2],
             stride: [1; 2],
             padding: Padding::default(),
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             weight_scales: Vec::new(),
         })
@@ -186,15 +164,15 @@ mod tests {
         let norm2 = g.push("norm2", batch_norm(4, noise), &[norm]).unwrap();
         let b = g.push("b", conv(4, 4, noise), &[norm]).unwrap();
         // The clamp may not join `b`: the sum reads it unclamped.
-        let clamped = g.push("clamped", NodeOp::Relu, &[b]).unwrap();
+        let clamped = g.push("clamped", NodeOp::Activation(Activation::RELU), &[b]).unwrap();
         let sum = g.push("sum", NodeOp::Add, &[b, norm2]).unwrap();
         // Only the earlier operand is a convolution of its own.
         let c = g.push("c", conv(4, 4, noise), &[clamped]).unwrap();
-        let late = g.push("late", NodeOp::Relu, &[sum]).unwrap();
+        let late = g.push("late", NodeOp::Activation(Activation::RELU), &[sum]).unwrap();
         let twice = g.push("twice", NodeOp::Add, &[late, late]).unwrap();
         let join = g.push("join", NodeOp::Add, &[c, twice]).unwrap();
-        let end = g.push("end", NodeOp::Relu, &[join]).unwrap();
-        g.push("again", NodeOp::Relu, &[end]).unwrap();
+        let end = g.push("end", NodeOp::Activation(Activation::RELU), &[join]).unwrap();
+        g.push("again", NodeOp::Activation(Activation::RELU), &[end]).unwrap();
 
         let mut optimized = g.clone();
         optimize(&mut optimized);
@@ -221,15 +199,19 @@ mod tests {
         };
         let max = g.push("max", pool(PoolKind::Max), &[0]).unwrap();
         let mean = g.push("mean", pool(PoolKind::Average), &[0]).unwrap();
-        let clamped = g.push("clamped", NodeOp::Relu, &[mean]).unwrap();
+        let clamped = g.push("clamped", NodeOp::Activation(Activation::RELU), &[mean]).unwrap();
         let sum = g.push("sum", NodeOp::Add, &[max, clamped]).unwrap();
-        g.push("end", NodeOp::Relu, &[sum]).unwrap();
+        g.push("end", NodeOp::Activation(Activation::RELU), &[sum]).unwrap();
         let mut optimized = g.clone();
         optimize(&mut optimized);
         let picture = Noise(4).vec(48, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         for node in &optimized.nodes {
-            assert!(!matches!(node.op, NodeOp::Add | NodeOp::Relu), "{} is left", node.name);
+            assert!(
+                !matches!(node.op, NodeOp::Add | NodeOp::Activation(_)),
+                "{} is left",
+                node.name
+            );
         }
     }
 

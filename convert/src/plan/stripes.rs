@@ -156,14 +156,14 @@ mod tests {
     use crate::target::Target;
     use artifact::writer::{Blob, Contents, write};
     use artifact::{Artifact, Op};
+    use network::architecture::Architecture;
     use network::init::random_checkpoint;
     use network::model::FloatModel;
     use network::random::Rng;
-    use network::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
 
     fn file(name: &str, size: u16, target: Target) -> Vec<u8> {
-        let config = ResNetConfig::named(name, 5).unwrap();
+        let config = Architecture::named(name, 5).unwrap();
         let checkpoint = random_checkpoint(config, size, 3).unwrap();
         let pixels = usize::from(size) * usize::from(size) * 3;
         let picture = (0..pixels).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect();

@@ -107,7 +107,7 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
                     conv.weight_scales.fill(0.0);
                 }
                 if writes {
-                    let row = conv.weights.len() / conv.bias.len();
+                    let row = conv.row_len();
                     for ((weights, bias), f) in
                         conv.weights.chunks_exact_mut(row).zip(&mut conv.bias).zip(factors)
                     {
@@ -130,9 +130,9 @@ mod tests {
     use super::*;
     use crate::optimize::optimize;
     use crate::quantize::Histogram;
+    use network::architecture::Architecture;
     use network::evaluate::{evaluate, evaluate_all};
     use network::init::random_checkpoint;
-    use network::resnet::ResNetConfig;
 
     fn activations(graph: &Graph, picture: &[f32]) -> Vec<Activation> {
         let of = |(node, values): (&network::graph::Node, Vec<f32>)| {
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn results_stay_the_same() {
         for name in ["resnet_20_cifar", "resnet_50", "resnet_v2_50", "resnet_vd_18"] {
-            let config = ResNetConfig::named(name, 7).unwrap();
+            let config = Architecture::named(name, 7).unwrap();
             let checkpoint = random_checkpoint(config, 32, 1).unwrap();
-            let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+            let mut graph = checkpoint.graph().unwrap();
             optimize(&mut graph);
             let picture: Vec<f32> =
                 (0..graph.input_shape().len()).map(|i| (i as f32 * 0.37).sin()).collect();

@@ -263,7 +263,7 @@ fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activatio
         };
         let int8 = int8_weights_of(floats, id, conv, quants);
         let mean = &activations[node.inputs[0]].mean;
-        let row = conv.weights.len() / conv.bias.len();
+        let row = conv.row_len();
         for (o, bias) in conv.bias.iter_mut().enumerate() {
             let rows = float.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
             let lost: f64 = rows
@@ -337,7 +337,7 @@ mod tests {
             let channels = usize::from(graph.nodes[id].shape.c);
             let NodeOp::Conv2d(conv) = &mut graph.nodes[at].op else { continue };
             if at == id {
-                let row = conv.weights.len() / conv.bias.len();
+                let row = conv.row_len();
                 conv.weights[CHANNEL * row..][..row].iter_mut().for_each(|w| *w *= times);
                 conv.bias[CHANNEL] *= times;
             } else if reads {
@@ -356,7 +356,7 @@ mod tests {
         for (id, node) in int8.graph.nodes.iter().enumerate() {
             let NodeOp::Conv2d(conv) = &node.op else { continue };
             let stored = int8_weights_of(&int8.graph, id, conv, &int8.quants);
-            let row = conv.weights.len() / conv.bias.len();
+            let row = conv.row_len();
             for (i, (w, q)) in conv.weights.iter().zip(&stored.values).enumerate() {
                 assert_eq!(*w, f32::from(*q) * stored.scales[i / row], "{}", node.name);
             }

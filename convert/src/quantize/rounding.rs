@@ -103,7 +103,7 @@ fn windows(conv: &Conv, input: Shape, output: Shape, maps: &[Vec<f32>]) -> Vec<V
         let columns = usize::from(output.w);
         let top = window_start(pixel / columns, conv.stride[0], conv.padding.top);
         let left = window_start(pixel % columns, conv.stride[1], conv.padding.left);
-        let mut row = Vec::with_capacity(conv.weights.len() / conv.bias.len());
+        let mut row = Vec::with_capacity(conv.row_len());
         for y in 0..usize::from(conv.filter[0]) {
             for x in 0..usize::from(conv.filter[1]) {
                 let inside = |start: isize, step: usize, len: usize| {

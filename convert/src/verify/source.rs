@@ -138,14 +138,14 @@ mod tests {
     use crate::emit::edge::Format;
     use crate::emit::onnx::{Form, to_onnx};
     use crate::pipeline::{Options, Quantize, convert};
+    use network::architecture::Architecture;
     use network::graph::NodeOp;
     use network::init::random_checkpoint;
-    use network::resnet::ResNetConfig;
     use std::path::Path;
     use zoo::{Channels, Head, Hints, open_any};
 
     fn model(path: &Path, hints: &Hints) -> FloatModel {
-        let mut config = ResNetConfig::named("resnet_8_cifar", 4).unwrap();
+        let mut config = Architecture::named("resnet_8_cifar", 4).unwrap();
         config.classes = 5;
         let checkpoint = random_checkpoint(config, 16, 7).unwrap();
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();

@@ -16,7 +16,7 @@ use crate::reference::HuggingFaceModel;
 use crate::{Hub, HubError};
 use crate::{Kind, shards};
 use artifact::text::AsPlain;
-use network::checkpoint::write_atomic;
+use network::file::write_atomic;
 use page::progress::Progress;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};

@@ -2,7 +2,7 @@
 
 use crate::HubError;
 use core::fmt;
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
 use std::path::Path;
 
 /// Forms of names.
@@ -57,7 +57,7 @@ impl Reference {
         if !matches!(name.try_exists(), Ok(false)) {
             return Ok(None);
         }
-        if text.ends_with("_imagenet") && ResNetConfig::by_name(text, 1).is_some() {
+        if text.ends_with("_imagenet") && Architecture::by_name(text, 1).is_some() {
             return Ok(huggingface(&format!("keras/{text}")).map(Self::HuggingFace));
         }
         Err(HubError::Unknown { name: name.display().to_string() })

@@ -1,16 +1,18 @@
 //! The `.mpk` checkpoint: MessagePack, self-describing, versioned.
 //!
-//! Tensors carry the canonical names of [`crate::resnet`]: `<layer>.<part>` with layers named
+//! Tensors carry the canonical names of [`crate::blueprint`]: `<layer>.<part>` with layers named
 //! as in KerasHub (`conv1_conv`, `stack0_block0_1_bn`, `predictions`) and parts `weight`,
 //! `bias`, `gamma`, `beta`, `mean`, `variance`. Filters are OHWI, dense weights (out, in).
 
-use crate::resnet::ResNetConfig;
-use artifact::Preprocess;
+use crate::architecture::Architecture;
+use crate::file::write_atomic;
+use crate::graph::{Graph, GraphError};
+use artifact::{Preprocess, Shape};
 use core::fmt;
+use core::ops::Deref;
 use image::ImageEncoder as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 /// Value of [`Checkpoint::format`].
@@ -58,6 +60,18 @@ impl Tensor {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "tensor length");
         let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self { shape: shape.to_vec(), dtype: TensorDtype::F32, data }
+    }
+
+    /// Whether no value is NaN or infinite.
+    fn is_finite(&self) -> bool {
+        // Of these, all bits of the exponent are set: those of the upper half of a value.
+        let exponent: u16 = match self.dtype {
+            TensorDtype::F32 | TensorDtype::Bf16 => 0x7f80,
+            TensorDtype::F16 => 0x7c00,
+        };
+        let bytes = self.dtype.bytes();
+        let mut upper = self.data.chunks_exact(bytes).map(|b| [b[bytes - 2], b[bytes - 1]]);
+        upper.all(|half| u16::from_le_bytes(half) & exponent != exponent)
     }
 
     /// The values as f32.
@@ -227,15 +241,15 @@ impl Assumption {
     }
 }
 
-/// A model with everything needed to go on training or to deploy it.
+/// What a checkpoint is made of, before it is known to fit together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub struct Draft {
     /// [`FORMAT`].
     pub format: String,
     /// [`VERSION`] of the writer.
     pub version: u32,
     /// Architecture.
-    pub config: ResNetConfig,
+    pub config: Architecture,
     /// Class names in index order; as many as `config.classes`.
     pub labels: Vec<String>,
     /// From picture to input.
@@ -250,6 +264,13 @@ pub struct Checkpoint {
     #[serde(skip)]
     pub assumed: Vec<Assumption>,
 }
+
+/// A model with everything needed to go on training or to deploy it: a [`Draft`] whose parts fit.
+///
+/// Nothing of it can be changed. [`Self::edit`] makes another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Draft")]
+pub struct Checkpoint(Draft);
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -282,7 +303,27 @@ pub enum CheckpointError {
     },
 }
 
-impl Checkpoint {
+impl Draft {
+    /// Of tensors that come from nowhere in particular.
+    pub fn new(
+        config: Architecture,
+        labels: Vec<String>,
+        preprocess: Preprocess,
+        tensors: BTreeMap<String, Tensor>,
+    ) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            config,
+            labels,
+            preprocess,
+            tensors,
+            samples: Vec::new(),
+            training: TrainingRecord::default(),
+            assumed: Vec::new(),
+        }
+    }
+
     /// Numbers in all tensors.
     pub fn numbers(&self) -> usize {
         self.tensors.values().map(|t| t.shape.iter().product::<usize>()).sum()
@@ -300,7 +341,15 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The first thing that does not fit, as text.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(self) -> Result<Checkpoint, String> {
+        self.fits().map(|()| Checkpoint(self))
+    }
+
+    /// Whether the parts fit.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn fits(&self) -> Result<(), String> {
         if self.format != FORMAT {
             return Err(format!("format `{}`, expected `{FORMAT}`", self.format));
         }
@@ -336,7 +385,7 @@ impl Checkpoint {
                 ));
             }
         }
-        for (name, shape) in self.config.tensor_shapes() {
+        for (name, shape) in self.config.blueprint().tensors() {
             let Some(t) = self.tensors.get(&name) else {
                 return Err(format!("tensor `{name}` is missing"));
             };
@@ -349,22 +398,70 @@ impl Checkpoint {
                     t.data.len()
                 ));
             }
-            if t.to_f32().iter().any(|v| !v.is_finite()) {
+            if !t.is_finite() {
                 return Err(format!("tensor `{name}` contains NaN or infinity"));
             }
         }
         Ok(())
     }
+}
+
+impl TryFrom<Draft> for Checkpoint {
+    type Error = String;
+
+    fn try_from(draft: Draft) -> Result<Self, String> {
+        draft.check()
+    }
+}
+
+impl Deref for Checkpoint {
+    type Target = Draft;
+
+    fn deref(&self) -> &Draft {
+        &self.0
+    }
+}
+
+impl Checkpoint {
+    /// Its parts, to make another one of.
+    pub fn into_draft(self) -> Draft {
+        self.0
+    }
+
+    /// The checkpoint after a change.
+    ///
+    /// # Errors
+    /// Those of `change`, and parts that do not fit after it, as [`Draft::check`].
+    pub fn edit(
+        self,
+        change: impl FnOnce(&mut Draft) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let mut draft = self.0;
+        change(&mut draft)?;
+        draft.check()
+    }
+
+    /// The network, layer by layer as it was trained (nothing folded or fused).
+    ///
+    /// # Errors
+    /// An input too small for the network.
+    pub fn graph(&self) -> Result<Graph, GraphError> {
+        let Preprocess { height, width, .. } = self.preprocess;
+        let input = Shape::new(height, width, self.preprocess.channels() as u16);
+        self.config.blueprint().graph(input, |name, _| match self.tensors.get(&name) {
+            Some(tensor) => Ok(tensor.to_f32()),
+            None => Err(GraphError::Checkpoint(format!("tensor `{name}` is missing"))),
+        })
+    }
 
     /// Reads and checks a checkpoint from bytes; `path` names it in errors.
     ///
     /// # Errors
-    /// Bytes that are no checkpoint, or one that [`Self::check`] refuses.
+    /// Bytes that are no checkpoint, or one that [`Draft::check`] refuses.
     pub fn from_bytes(bytes: &[u8], path: &str) -> Result<Self, CheckpointError> {
-        let ckpt: Self = rmp_serde::from_slice(bytes)
+        let draft: Draft = rmp_serde::from_slice(bytes)
             .map_err(|source| CheckpointError::Decode { path: path.into(), source })?;
-        ckpt.check().map_err(|what| CheckpointError::Invalid { path: path.into(), what })?;
-        Ok(ckpt)
+        draft.check().map_err(|what| CheckpointError::Invalid { path: path.into(), what })
     }
 
     /// Reads and checks a file.
@@ -383,30 +480,11 @@ impl Checkpoint {
     /// # Errors
     /// Unwritable folder or full disk.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
-        let bytes = rmp_serde::to_vec_named(self).map_err(|e| CheckpointError::Invalid {
+        let bytes = rmp_serde::to_vec_named(&self.0).map_err(|e| CheckpointError::Invalid {
             path: path.display().to_string(),
             what: e.to_string(),
         })?;
         write_atomic(path, &bytes)
             .map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })
     }
-}
-
-/// Writes a temporary file in the same folder, syncs it and renames it over `path`.
-///
-/// # Errors
-/// Whatever the file system says.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").suffix(".tmp").tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // tempfile creates private files; a model is as readable as any other output.
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }

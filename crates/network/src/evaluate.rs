@@ -1,6 +1,6 @@
 //! What a graph means: every faster implementation is tested against this one.
 
-use crate::graph::{Conv, Graph, NodeOp, taps};
+use crate::graph::{Conv, Graph, NodeOp};
 use artifact::layout::window_start;
 use artifact::{Padding, PoolKind, Shape};
 
@@ -35,13 +35,15 @@ pub fn evaluate_all(graph: &Graph, input: &[f32]) -> Vec<Vec<f32>> {
                     (x - f64::from(mean[c])) / deviation * f64::from(gamma[c]) + f64::from(beta[c])
                 })
             }
-            NodeOp::Affine { factor, addend, relu } => {
+            NodeOp::Affine { factor, addend, activation } => {
                 map_channels(operand(0), factor.len(), |x, c| {
                     let y = x * f64::from(factor[c]) + f64::from(addend[c]);
-                    if *relu { y.max(0.0) } else { y }
+                    activation.apply(y)
                 })
             }
-            NodeOp::Relu => operand(0).iter().map(|x| x.max(0.0)).collect(),
+            NodeOp::Activation(activation) => {
+                operand(0).iter().map(|&x| activation.apply(x.into()) as f32).collect()
+            }
             NodeOp::Cast => operand(0).to_vec(),
             NodeOp::Add => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
             NodeOp::Pool2d { kind, filter, stride, padding } => {
@@ -90,20 +92,21 @@ fn convolve(
     residual: Option<&[f32]>,
     out_shape: Shape,
 ) -> Vec<f32> {
-    let (c_in, c_out) = (usize::from(x_shape.c), conv.bias.len());
+    let c_in = usize::from(x_shape.c);
     let window = Window { filter: conv.filter, stride: conv.stride, padding: conv.padding };
-    let filter_len = taps(conv.filter) * c_in;
     let mut out = Vec::with_capacity(out_shape.len());
     for oy in 0..usize::from(out_shape.h) {
         for ox in 0..usize::from(out_shape.w) {
-            for o in 0..c_out {
-                let filter = &conv.weights[o * filter_len..][..filter_len];
+            for o in 0..conv.c_out() {
+                let filter = &conv.weights[o * conv.row_len()..][..conv.row_len()];
+                let inputs = conv.inputs_of(o);
                 let mut sum = f64::from(conv.bias[o]);
                 for (tap, pixel) in window.pixels(oy, ox, x_shape) {
-                    sum += dot(&x[pixel * c_in..][..c_in], &filter[tap * c_in..][..c_in]);
+                    let tap = &filter[tap * inputs.len()..][..inputs.len()];
+                    sum += dot(&x[pixel * c_in..][inputs.clone()], tap);
                 }
                 sum += residual.map_or(0.0, |r| f64::from(r[out.len()]));
-                out.push(if conv.relu { sum.max(0.0) } else { sum } as f32);
+                out.push(conv.activation.apply(sum) as f32);
             }
         }
     }

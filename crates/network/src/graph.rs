@@ -4,11 +4,10 @@
 //! [`Graph`], which is optimized, measured by quantization and lowered by the planner.
 //! [`evaluate`](crate::evaluate) says what a graph means; every faster implementation is tested against it.
 
-use crate::checkpoint::Checkpoint;
-use crate::padding::ConvPadding;
-use crate::resnet::{BATCH_NORM_EPSILON, BlockSpec, ConvSpec, Pooling, SHORTCUT_POOL};
+use crate::activation::Activation;
 use artifact::layout::padding_fits;
-use artifact::{Padding, PoolKind, Preprocess, Quant, Shape, output_len};
+use artifact::{Padding, PoolKind, Quant, Shape, output_len};
+use core::ops::Range;
 
 /// Index of the node that produces a value; node 0 is the input.
 pub type ValueId = usize;
@@ -63,11 +62,11 @@ pub enum NodeOp {
         factor: Vec<f32>,
         /// Addend per channel.
         addend: Vec<f32>,
-        /// Clamp at zero afterwards.
-        relu: bool,
+        /// Of each number, afterwards.
+        activation: Activation,
     },
-    /// Clamp at zero.
-    Relu,
+    /// A function of each number.
+    Activation(Activation),
     /// Sum of two values of the same shape.
     Add,
     /// The same value; its reader has another number format than what computes it.
@@ -86,11 +85,11 @@ pub enum NodeOp {
     },
 }
 
-/// A convolution, `relu(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
+/// A convolution, `activation(x ∗ weights + bias + residual)`; a dense layer is a 1×1 convolution of a
 /// 1×1 map. Its output channels are as many as its biases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conv {
-    /// Weights, OHWI.
+    /// Weights, OHWI, where I counts the channels of a group.
     pub weights: Vec<f32>,
     /// Bias per output channel, zeros where the layer has none.
     pub bias: Vec<f32>,
@@ -100,13 +99,51 @@ pub struct Conv {
     pub stride: [u16; 2],
     /// Padding with zeros.
     pub padding: Padding,
-    /// Clamp at zero at the end.
-    pub relu: bool,
-    /// Add a second input before the clamp.
+    /// Parts of the channels that do not see each other: input and output channels of a part are those
+    /// of the same number, counted by parts.
+    pub groups: u16,
+    /// Of each sum, at the end.
+    pub activation: Activation,
+    /// Add a second input before the activation.
     pub residual: bool,
     /// Of each output channel, the size of a step of its weights, where a quantized source has
     /// decided that, and zero where int8 has no such steps here; else empty.
     pub weight_scales: Vec<f32>,
+}
+
+impl Conv {
+    /// Of one group, without bias, residual or activation.
+    pub fn new(weights: Vec<f32>, c_out: usize, filter: [u16; 2]) -> Self {
+        Self {
+            weights,
+            bias: vec![0.0; c_out],
+            filter,
+            stride: [1; 2],
+            padding: Padding::default(),
+            groups: 1,
+            activation: Activation::None,
+            residual: false,
+            weight_scales: Vec::new(),
+        }
+    }
+
+    /// Output channels.
+    pub fn c_out(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Weights of one output channel.
+    pub fn row_len(&self) -> usize {
+        self.weights.len() / self.c_out().max(1)
+    }
+
+    /// Channels of the input that an output channel sees.
+    pub fn inputs_of(&self, output: usize) -> Range<usize> {
+        let inputs = self.row_len() / taps(self.filter).max(1);
+        let outputs = (self.c_out() / usize::from(self.groups)).max(1);
+        let first = output / outputs * inputs;
+        first..first + inputs
+    }
 }
 
 /// Why nodes do not form a graph.
@@ -136,13 +173,14 @@ pub enum GraphError {
 
 impl NodeOp {
     /// Name of the operation.
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Input => "input",
+            Self::Conv2d(conv) if conv.groups > 1 => "grouped_conv2d",
             Self::Conv2d(_) => "conv2d",
             Self::BatchNorm { .. } => "batch_norm",
             Self::Affine { .. } => "affine",
-            Self::Relu => "relu",
+            Self::Activation(activation) => activation.name(),
             Self::Add => "add",
             Self::Cast => "cast",
             Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
@@ -157,7 +195,7 @@ impl NodeOp {
             Self::Add => 2,
             Self::BatchNorm { .. }
             | Self::Affine { .. }
-            | Self::Relu
+            | Self::Activation(_)
             | Self::Cast
             | Self::Pool2d { .. } => 1,
         }
@@ -182,7 +220,12 @@ impl NodeOp {
                 let c = c.ok_or_else(|| {
                     format!("{} output channels, expected 1..=65535", conv.bias.len())
                 })?;
-                let expected = conv.bias.len() * taps(conv.filter) * usize::from(x.c);
+                let groups = conv.groups;
+                if groups == 0 || x.c % groups != 0 || c % groups != 0 {
+                    return Err(format!("{groups} groups of {} and {c} channels", x.c));
+                }
+                let inputs = usize::from(x.c / groups);
+                let expected = conv.bias.len() * taps(conv.filter) * inputs;
                 if conv.weights.len() != expected {
                     return Err(format!("{} weights, expected {expected}", conv.weights.len()));
                 }
@@ -199,7 +242,7 @@ impl NodeOp {
                 per_channel(*x, &[gamma, beta, mean, variance])
             }
             (Self::Affine { factor, addend, .. }, [x]) => per_channel(*x, &[factor, addend]),
-            (Self::Relu | Self::Cast, [x]) => Ok(*x),
+            (Self::Activation(_) | Self::Cast, [x]) => Ok(*x),
             (Self::Add, [a, b]) if a == b => Ok(*a),
             (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
             (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
@@ -220,7 +263,7 @@ pub fn reverse_rgb(numbers: &mut [f32], colors: usize) -> Result<(), String> {
 }
 
 /// Pixels of a filter.
-pub(crate) fn taps(filter: [u16; 2]) -> usize {
+fn taps(filter: [u16; 2]) -> usize {
     usize::from(filter[0]) * usize::from(filter[1])
 }
 
@@ -315,7 +358,7 @@ impl Graph {
                 continue;
             }
             match &mut node.op {
-                NodeOp::Conv2d(conv) if reversed[1..] != [true] => {
+                NodeOp::Conv2d(conv) if reversed[1..] != [true] && conv.groups == 1 => {
                     reverse_rgb(&mut conv.weights, c)?;
                     continue;
                 }
@@ -328,7 +371,7 @@ impl Graph {
                     reverse_rgb(factor, c)?;
                     reverse_rgb(addend, c)?;
                 }
-                NodeOp::Relu | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
+                NodeOp::Activation(_) | NodeOp::Cast | NodeOp::Pool2d { .. } => {}
                 NodeOp::Add if reversed == [true; 2] => {}
                 _ => return Err(format!("`{}` mixes colors with others", node.name)),
             }
@@ -353,7 +396,11 @@ impl Graph {
         let macs = |node: &Node| match &node.op {
             NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
             NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input
+            | NodeOp::Activation(_)
+            | NodeOp::Add
+            | NodeOp::Cast
+            | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(macs).sum()
     }
@@ -364,190 +411,12 @@ impl Graph {
             NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
             NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
             NodeOp::Affine { factor, .. } => 2 * factor.len(),
-            NodeOp::Input | NodeOp::Relu | NodeOp::Add | NodeOp::Cast | NodeOp::Pool2d { .. } => 0,
+            NodeOp::Input
+            | NodeOp::Activation(_)
+            | NodeOp::Add
+            | NodeOp::Cast
+            | NodeOp::Pool2d { .. } => 0,
         };
         self.nodes.iter().map(|n| parameters(n) as u64).sum()
-    }
-
-    /// The network of a checkpoint, layer by layer as it was trained (nothing folded or fused).
-    ///
-    /// # Errors
-    /// A checkpoint that [`Checkpoint::check`] refuses, or an input too small for the network.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
-        checkpoint.check().map_err(GraphError::Checkpoint)?;
-        let Preprocess { height, width, .. } = checkpoint.preprocess;
-        let input = Shape::new(height, width, checkpoint.preprocess.channels() as u16);
-        let mut builder = Builder { graph: Self::new(&checkpoint.config.name, input), checkpoint };
-        builder.network()?;
-        Ok(builder.graph)
-    }
-}
-
-/// Appends the layers of a ResNet to a graph.
-struct Builder<'a> {
-    graph: Graph,
-    checkpoint: &'a Checkpoint,
-}
-
-impl Builder<'_> {
-    fn tensor(&self, name: String) -> Result<Vec<f32>, GraphError> {
-        match self.checkpoint.tensors.get(&name) {
-            Some(tensor) => Ok(tensor.to_f32()),
-            None => Err(GraphError::Checkpoint(format!("tensor `{name}` is missing"))),
-        }
-    }
-
-    /// The padding of a window over value `x`.
-    fn padding(&self, padding: ConvPadding, x: ValueId, filter: usize, stride: usize) -> Padding {
-        let map = self.graph.nodes[x].shape;
-        // Filters have at most 31 rows.
-        let sides = |size: u16| padding.sides(size.into(), filter, stride);
-        let ((top, bottom), (left, right)) = (sides(map.h), sides(map.w));
-        Padding { top: top as u8, left: left as u8, bottom: bottom as u8, right: right as u8 }
-    }
-
-    /// A convolution without bias.
-    fn conv(&mut self, spec: &ConvSpec, x: ValueId) -> Result<ValueId, GraphError> {
-        let mismatch = || GraphError::Mismatch {
-            node: spec.name.clone(),
-            what: format!("filter {} or stride {} is out of range", spec.filter, spec.stride),
-        };
-        let filter = u16::try_from(spec.filter).map_err(|_| mismatch())?;
-        let stride = u16::try_from(spec.stride).map_err(|_| mismatch())?;
-        let conv = Conv {
-            weights: self.tensor(format!("{}.weight", spec.name))?,
-            bias: vec![0.0; spec.c_out],
-            filter: [filter; 2],
-            stride: [stride; 2],
-            padding: self.padding(spec.padding, x, spec.filter, spec.stride),
-            relu: false,
-            residual: false,
-            weight_scales: Vec::new(),
-        };
-        self.graph.push(&spec.name, NodeOp::Conv2d(conv), &[x])
-    }
-
-    fn batch_norm(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
-        let op = NodeOp::BatchNorm {
-            gamma: self.tensor(format!("{name}.gamma"))?,
-            beta: self.tensor(format!("{name}.beta"))?,
-            mean: self.tensor(format!("{name}.mean"))?,
-            variance: self.tensor(format!("{name}.variance"))?,
-            epsilon: BATCH_NORM_EPSILON as f32,
-        };
-        self.graph.push(name, op, &[x])
-    }
-
-    fn relu(&mut self, name: String, x: ValueId) -> Result<ValueId, GraphError> {
-        self.graph.push(name, NodeOp::Relu, &[x])
-    }
-
-    fn network(&mut self) -> Result<(), GraphError> {
-        let config = &self.checkpoint.config;
-        let v2 = config.use_pre_activation;
-        let mut x = 0;
-        let stem = config.stem();
-        for (i, spec) in stem.iter().enumerate() {
-            x = self.conv(spec, x)?;
-            // The first block of a pre-activation net brings its own batch-norm.
-            if !v2 || i + 1 < stem.len() {
-                x = self.batch_norm(format!("conv{}_bn", i + 1), x)?;
-                x = self.relu(format!("conv{}_relu", i + 1), x)?;
-            }
-        }
-        if config.stem_pool {
-            // Skipping outside taps is KerasHub's −∞ padding of v2, and its zero padding of v1,
-            // where no input is negative.
-            let pool = NodeOp::Pool2d {
-                kind: PoolKind::Max,
-                filter: [3; 2],
-                stride: [2; 2],
-                padding: self.padding(config.padding, x, 3, 2),
-            };
-            x = self.graph.push("pool1_pool", pool, &[x])?;
-        }
-        for block in config.blocks() {
-            x = if v2 { self.block_v2(&block, x)? } else { self.block_v1(&block, x)? };
-        }
-        if v2 {
-            x = self.batch_norm("post_bn".into(), x)?;
-            x = self.relu("post_relu".into(), x)?;
-        }
-        let map = self.graph.nodes[x].shape;
-        let pool = NodeOp::Pool2d {
-            kind: match config.pooling {
-                Pooling::Avg => PoolKind::Average,
-                Pooling::Max => PoolKind::Max,
-            },
-            filter: [map.h, map.w],
-            stride: [1; 2],
-            padding: Padding::default(),
-        };
-        x = self.graph.push("pooler", pool, &[x])?;
-        let head = Conv {
-            weights: self.tensor("predictions.weight".into())?,
-            bias: self.tensor("predictions.bias".into())?,
-            filter: [1; 2],
-            stride: [1; 2],
-            padding: Padding::default(),
-            relu: false,
-            residual: false,
-            weight_scales: Vec::new(),
-        };
-        self.graph.push("predictions", NodeOp::Conv2d(head), &[x])?;
-        Ok(())
-    }
-
-    // In both blocks the projection comes just before the last convolution: until then only
-    // the block's input is kept, which a strided bottleneck needs less memory for.
-
-    fn block_v1(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
-        let (mut x, mut shortcut) = (input, input);
-        for (i, spec) in block.convs.iter().enumerate() {
-            let last = i + 1 == block.convs.len();
-            if let (true, Some(projection)) = (last, &block.projection) {
-                shortcut = self.shortcut_pool(block, input)?;
-                shortcut = self.conv(projection, shortcut)?;
-                shortcut = self.batch_norm(format!("{}_0_bn", block.name), shortcut)?;
-            }
-            x = self.conv(spec, x)?;
-            x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
-            if !last {
-                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
-            }
-        }
-        x = self.graph.push(format!("{}_add", block.name), NodeOp::Add, &[shortcut, x])?;
-        self.relu(format!("{}_out", block.name), x)
-    }
-
-    /// The average pool of a vd shortcut, where the block has one.
-    fn shortcut_pool(&mut self, block: &BlockSpec, x: ValueId) -> Result<ValueId, GraphError> {
-        let Some(stride) = block.shortcut_pool else { return Ok(x) };
-        let pool = NodeOp::Pool2d {
-            kind: PoolKind::Average,
-            filter: [SHORTCUT_POOL as u16; 2],
-            stride: [stride as u16; 2],
-            padding: self.padding(ConvPadding::Same, x, SHORTCUT_POOL, stride),
-        };
-        self.graph.push(format!("{}_0_pool", block.name), pool, &[x])
-    }
-
-    fn block_v2(&mut self, block: &BlockSpec, input: ValueId) -> Result<ValueId, GraphError> {
-        let normalized = self.batch_norm(format!("{}_pre_activation_bn", block.name), input)?;
-        let activated = self.relu(format!("{}_pre_activation_relu", block.name), normalized)?;
-        // An identity shortcut carries the raw input, a projection the activated one.
-        let (mut x, mut shortcut) = (activated, input);
-        for (i, spec) in block.convs.iter().enumerate() {
-            let last = i + 1 == block.convs.len();
-            if let (true, Some(projection)) = (last, &block.projection) {
-                shortcut = self.conv(projection, activated)?;
-            }
-            x = self.conv(spec, x)?;
-            if !last {
-                x = self.batch_norm(format!("{}_{}_bn", block.name, i + 1), x)?;
-                x = self.relu(format!("{}_{}_relu", block.name, i + 1), x)?;
-            }
-        }
-        self.graph.push(format!("{}_out", block.name), NodeOp::Add, &[shortcut, x])
     }
 }

@@ -1,8 +1,9 @@
 //! Models with random weights: what an architecture costs, known before anyone trains it.
 
-use crate::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
+use crate::architecture::{Architecture, default_preprocess};
+use crate::blueprint::{Blueprint, LayerOp};
+use crate::checkpoint::{Checkpoint, Draft, Sample, Tensor, TrainingRecord};
 use crate::random::{Rng, fnv1a};
-use crate::resnet::{ResNetConfig, default_preprocess};
 use std::collections::BTreeSet;
 
 /// Pictures stored for calibration, and the squares along each side of one.
@@ -20,13 +21,9 @@ const BRANCH: f64 = 0.25;
 ///
 /// # Errors
 /// An architecture or a size that cannot be, as text.
-pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<Checkpoint, String> {
+pub fn random_checkpoint(config: Architecture, side: u16, seed: u64) -> Result<Checkpoint, String> {
     config.check()?;
-    let last: BTreeSet<String> = config
-        .blocks()
-        .iter()
-        .filter_map(|b| Some(format!("{}.weight", b.convs.last()?.name)))
-        .collect();
+    let last = branch_ends(&config.blueprint());
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let mut rng = Rng::keyed(&[seed, fnv1a(name.as_bytes())]);
         let inputs: usize = shape.iter().skip(1).product();
@@ -40,32 +37,37 @@ pub fn random_checkpoint(config: ResNetConfig, side: u16, seed: u64) -> Result<C
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| draw() as f32).collect();
         (name, Tensor::from_f32(&shape, &values))
     };
-    let checkpoint = Checkpoint {
+    let draft = Draft {
         samples: (0..SAMPLES).map(|i| sample(i, side, seed)).collect::<Result<_, _>>()?,
         training: TrainingRecord { dataset: "none".into(), seed, ..TrainingRecord::default() },
         ..with_tensors(config, side, tensor)
     };
-    checkpoint.check()?;
-    Ok(checkpoint)
+    draft.check()
+}
+
+/// Weights of the convolutions whose results are added to a shortcut.
+fn branch_ends(net: &Blueprint) -> BTreeSet<String> {
+    let sums = net.layers.iter().filter(|layer| matches!(layer.op, LayerOp::Add));
+    let ends = sums.filter_map(|sum| {
+        let mut end = &net.layers[*sum.inputs.last()?];
+        while !matches!(end.op, LayerOp::Conv(_)) {
+            end = &net.layers[*end.inputs.first()?];
+        }
+        Some(format!("{}.weight", end.name))
+    });
+    ends.collect()
 }
 
 /// A checkpoint of `tensor`s, without pictures.
-pub fn with_tensors(
-    config: ResNetConfig,
+fn with_tensors(
+    config: Architecture,
     side: u16,
     tensor: impl Fn((String, Vec<usize>)) -> (String, Tensor),
-) -> Checkpoint {
-    Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        labels: (0..config.classes).map(|class| format!("class {class}")).collect(),
-        preprocess: config.preprocess(default_preprocess(side)),
-        tensors: config.tensor_shapes().into_iter().map(tensor).collect(),
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-        assumed: Vec::new(),
-        config,
-    }
+) -> Draft {
+    let labels = (0..config.classes).map(|class| format!("class {class}")).collect();
+    let preprocess = config.preprocess(default_preprocess(side));
+    let tensors = config.blueprint().tensors().map(tensor).collect();
+    Draft::new(config, labels, preprocess, tensors)
 }
 
 /// A picture of squares of random colours.

@@ -82,7 +82,7 @@ impl FloatModel {
     /// The model of a checkpoint.
     ///
     /// # Errors
-    /// Those of [`Graph::from_checkpoint`].
+    /// Those of [`Checkpoint::graph`].
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self, GraphError> {
         // The last epoch recorded is the one whose weights these are.
         let accuracy = checkpoint.training.epochs.last().and_then(|e| e.val_accuracy);
@@ -96,7 +96,7 @@ impl FloatModel {
             training: checkpoint.training.clone(),
             metrics: accuracy
                 .map_or(String::new(), |a| format!("float validation top-1 {:.2} %", a * 100.0)),
-            graph: Graph::from_checkpoint(checkpoint)?,
+            graph: checkpoint.graph()?,
         })
     }
 }

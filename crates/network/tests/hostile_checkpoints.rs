@@ -5,41 +5,36 @@
 mod counting;
 
 use artifact::Preprocess;
-use network::checkpoint::{Checkpoint, FORMAT, Sample, Tensor, TrainingRecord, VERSION};
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
+use network::architecture::resnet::ResNetConfig;
+use network::checkpoint::{Checkpoint, Draft, Sample, Tensor, VERSION};
 
 const PATH: &str = "models/forged.mpk";
 
-/// The smallest network that has every kind of tensor.
-fn sound() -> Checkpoint {
-    let mut config = ResNetConfig::by_name("resnet_8_cifar", 2).unwrap();
-    config.input_conv_filters = vec![2];
-    config.stackwise_num_filters = vec![2, 3];
-    config.stackwise_num_blocks = vec![1, 1];
-    config.stackwise_num_strides = vec![1, 2];
-    let tensors = config
-        .tensor_shapes()
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = vec![0.5; shape.iter().product()];
-            (name, Tensor::from_f32(&shape, &values))
-        })
-        .collect();
-    Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        config,
-        labels: vec!["cat".into(), "dog".into()],
-        preprocess: Preprocess::normalized(8, 8, [0.5; 3], [0.25; 3]),
-        tensors,
-        samples: vec![Sample { label: 1, png: vec![1, 2, 3] }],
-        training: TrainingRecord::default(),
-        assumed: Vec::new(),
-    }
+fn resnet(draft: &mut Draft) -> &mut ResNetConfig {
+    draft.config.family.resnet_mut().unwrap()
 }
 
-fn bytes(checkpoint: &Checkpoint) -> Vec<u8> {
-    rmp_serde::to_vec_named(checkpoint).unwrap()
+/// The smallest network that has every kind of tensor.
+fn sound() -> Draft {
+    let mut config = Architecture::by_name("resnet_8_cifar", 2).unwrap();
+    let family = config.family.resnet_mut().unwrap();
+    family.input_conv_filters = vec![2];
+    family.stackwise_num_filters = vec![2, 3];
+    family.stackwise_num_blocks = vec![1, 1];
+    family.stackwise_num_strides = vec![1, 2];
+    let half = |(name, shape): (String, Vec<usize>)| {
+        let values = vec![0.5; shape.iter().product()];
+        (name, Tensor::from_f32(&shape, &values))
+    };
+    let tensors = config.blueprint().tensors().map(half).collect();
+    let preprocess = Preprocess::normalized(8, 8, [0.5; 3], [0.25; 3]);
+    let samples = vec![Sample { label: 1, png: vec![1, 2, 3] }];
+    Draft { samples, ..Draft::new(config, vec!["cat".into(), "dog".into()], preprocess, tensors) }
+}
+
+fn bytes(draft: &Draft) -> Vec<u8> {
+    rmp_serde::to_vec_named(draft).unwrap()
 }
 
 /// The error's text, which must name the file.
@@ -50,13 +45,13 @@ fn error_of(bytes: &[u8]) -> String {
 }
 
 /// The error of a checkpoint after `spoil`.
-fn refused(spoil: impl FnOnce(&mut Checkpoint)) -> String {
+fn refused(spoil: impl FnOnce(&mut Draft)) -> String {
     let mut checkpoint = sound();
     spoil(&mut checkpoint);
     error_of(&bytes(&checkpoint))
 }
 
-fn tensor<'a>(checkpoint: &'a mut Checkpoint, name: &str) -> &'a mut Tensor {
+fn tensor<'a>(checkpoint: &'a mut Draft, name: &str) -> &'a mut Tensor {
     checkpoint.tensors.get_mut(name).unwrap()
 }
 
@@ -68,7 +63,10 @@ fn allocated(bytes: &[u8]) -> usize {
 #[test]
 fn sound_checkpoint_is_accepted() {
     let checkpoint = sound();
-    assert_eq!(Checkpoint::from_bytes(&bytes(&checkpoint), PATH).unwrap(), checkpoint);
+    assert_eq!(
+        Checkpoint::from_bytes(&bytes(&checkpoint), PATH).unwrap(),
+        checkpoint.check().unwrap()
+    );
 }
 
 #[test]
@@ -174,22 +172,37 @@ fn preprocessing_that_is_no_number_or_empty() {
 
 #[test]
 fn architectures_out_of_range() {
-    refused(|c| c.config.input_conv_filters = vec![usize::MAX]);
-    refused(|c| c.config.input_conv_kernel_sizes = vec![2]);
-    refused(|c| c.config.stackwise_num_filters = vec![0, 3]);
-    refused(|c| c.config.stackwise_num_blocks = vec![1, usize::MAX]);
-    refused(|c| c.config.stackwise_num_strides = vec![1, 0]);
-    refused(|c| c.config.stackwise_num_strides.clear());
-    refused(|c| c.config.stem_stride = 0);
+    refused(|c| resnet(c).input_conv_filters = vec![usize::MAX]);
+    refused(|c| resnet(c).input_conv_kernel_sizes = vec![2]);
+    refused(|c| resnet(c).stackwise_num_filters = vec![0, 3]);
+    refused(|c| resnet(c).stackwise_num_blocks = vec![1, usize::MAX]);
+    refused(|c| resnet(c).stackwise_num_strides = vec![1, 0]);
+    refused(|c| resnet(c).stackwise_num_strides.clear());
+    refused(|c| resnet(c).stem_stride = 0);
+}
+
+#[test]
+fn families_are_told_apart() {
+    let mut written = serde_json::to_value(sound().config).unwrap();
+    // As all files were before there were others.
+    assert_eq!(written.get("family"), None);
+    let read = |value| serde_json::from_value::<Architecture>(value).map_err(|e| e.to_string());
+    assert_eq!(read(written.clone()), Ok(sound().config));
+    written["family"] = "resnext".into();
+    assert!(read(written.clone()).unwrap_err().contains("family `resnext`"));
+    written.as_object_mut().unwrap().remove("family");
+    written["stem_stride"] = "two".into();
+    assert!(read(written).unwrap_err().contains("expected usize"));
 }
 
 #[test]
 fn architecture_of_very_many_stacks() {
     // A few bytes per stack announce hundreds of layers each, which nobody must expand.
     let mut checkpoint = sound();
-    checkpoint.config.stackwise_num_filters = vec![2; 2000];
-    checkpoint.config.stackwise_num_blocks = vec![256; 2000];
-    checkpoint.config.stackwise_num_strides = vec![1; 2000];
+    let family = resnet(&mut checkpoint);
+    family.stackwise_num_filters = vec![2; 2000];
+    family.stackwise_num_blocks = vec![256; 2000];
+    family.stackwise_num_strides = vec![1; 2000];
     let file = bytes(&checkpoint);
     error_of(&file);
     let asked = allocated(&file);

@@ -13,7 +13,7 @@ use anyhow::Context;
 use artifact::text::is_obeyed;
 use askama::Template;
 use core::fmt::Write;
-use network::checkpoint::write_atomic;
+use network::file::write_atomic;
 use std::ffi::OsString;
 use std::path::Path;
 

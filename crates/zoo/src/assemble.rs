@@ -2,8 +2,9 @@
 
 use crate::ImportError;
 use artifact::Preprocess;
-use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
-use network::resnet::{BATCH_NORM_EPSILON, ResNetConfig};
+use network::architecture::Architecture;
+use network::blueprint::{BATCH_NORM_EPSILON, HEAD, Layer};
+use network::checkpoint::{Draft, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -20,27 +21,23 @@ pub(crate) fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &s
     }
 }
 
-/// The checkpoint of a model that was trained elsewhere.
-pub(crate) fn checkpoint(
-    path: &Path,
-    config: ResNetConfig,
+/// A head of zeros where there is none, and its bias where it has none.
+pub(crate) fn add_head(config: &Architecture, found: &mut BTreeMap<String, Tensor>) {
+    for (part, shape) in config.blueprint().layers.last().map_or(Vec::new(), Layer::parts) {
+        let zeros = || Tensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
+        found.entry(format!("{HEAD}.{part}")).or_insert_with(zeros);
+    }
+}
+
+/// What is known of a model that was trained elsewhere.
+pub(crate) fn draft(
+    config: Architecture,
     labels: Vec<String>,
     preprocess: Preprocess,
     tensors: BTreeMap<String, Tensor>,
-) -> Result<Checkpoint, ImportError> {
-    let checkpoint = Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        preprocess: Preprocess { grey: config.channels == 1, ..preprocess },
-        config,
-        labels,
-        tensors,
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-        assumed: Vec::new(),
-    };
-    checkpoint.check().map_err(|what| ImportError::unsupported(path, what))?;
-    Ok(checkpoint)
+) -> Draft {
+    let preprocess = Preprocess { grey: config.channels == 1, ..preprocess };
+    Draft::new(config, labels, preprocess, tensors)
 }
 
 /// Most differences named one by one.
@@ -50,13 +47,13 @@ pub(crate) const MAX_LISTED: usize = 20;
 /// what has no canonical name.
 pub(crate) fn assemble(
     path: &Path,
-    config: &ResNetConfig,
+    config: &Architecture,
     mut found: BTreeMap<String, Tensor>,
     extra: Vec<String>,
 ) -> Result<BTreeMap<String, Tensor>, ImportError> {
     let mut differences = Vec::new();
     let mut tensors = BTreeMap::new();
-    for (name, shape) in config.tensor_shapes() {
+    for (name, shape) in config.blueprint().tensors() {
         match found.remove(&name) {
             Some(tensor) if tensor.shape == shape => {
                 tensors.insert(name, tensor);

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use network::resnet::BottleneckStride;
+use network::architecture::resnet::BottleneckStride;
 
 /// Whether a model without a classification head will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

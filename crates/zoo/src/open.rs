@@ -9,7 +9,7 @@ use artifact::Shape;
 use artifact::text::AsPlain;
 use formats::hdf5;
 use hub::{Hub, Kind, Reference};
-use network::checkpoint::{Checkpoint, Tensor};
+use network::checkpoint::{Checkpoint, Draft, Tensor};
 use network::graph::{GraphError, reverse_rgb};
 use network::model::{FloatModel, Source};
 use page::progress::Progress;
@@ -57,42 +57,58 @@ impl Imported {
         }
     }
 
+    /// The model after a change of whichever it is.
+    fn edit(
+        self,
+        checkpoint: impl FnOnce(&mut Draft) -> Result<(), String>,
+        graph: impl FnOnce(&mut FloatModel) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        Ok(match self {
+            Self::Checkpoint(found) => Self::Checkpoint(Box::new(found.edit(checkpoint)?)),
+            Self::Graph(mut model) => {
+                graph(&mut model)?;
+                Self::Graph(model)
+            }
+        })
+    }
+
     /// Makes a network that takes colors in the opposite order one that takes them as they come.
-    fn reverse_channels(&mut self) -> Result<(), String> {
-        match self {
-            Self::Checkpoint(checkpoint) => {
-                let stem = checkpoint.config.stem();
-                let name = stem.first().map_or(String::new(), |s| format!("{}.weight", s.name));
-                let first = checkpoint.tensors.get_mut(&name).ok_or("without a first layer")?;
+    fn reverse_channels(self) -> Result<Self, String> {
+        self.edit(
+            |draft| {
+                let blueprint = draft.config.blueprint();
+                let stem = blueprint.convs().next().map(|(layer, _)| layer.name.as_str());
+                let name = format!("{}.weight", stem.unwrap_or_default());
+                let first = draft.tensors.get_mut(&name).ok_or("without a first layer")?;
                 let mut weights = first.to_f32();
                 reverse_rgb(&mut weights, first.shape.last().copied().unwrap_or(0))?;
                 *first = Tensor::from_f32(&first.shape, &weights);
-                checkpoint.samples.clear();
+                draft.samples.clear();
                 Ok(())
-            }
-            Self::Graph(model) => {
+            },
+            |model| {
                 if let Source::Onnx(source) = &mut model.source {
                     source.is_reversed = true;
                 }
                 model.graph.reverse_channels()
-            }
-        }
+            },
+        )
     }
 
     /// Makes the input `side` pixels high and wide. A graph has the size that its file says.
-    fn resize(&mut self, side: u16) -> Result<(), String> {
-        match self {
-            Self::Checkpoint(checkpoint) => {
-                checkpoint.assumed.retain(|a| a.option != Hints::SIZE);
-                let p = &mut checkpoint.preprocess;
+    fn resize(self, side: u16) -> Result<Self, String> {
+        self.edit(
+            |draft| {
+                draft.assumed.retain(|a| a.option != Hints::SIZE);
+                let p = &mut draft.preprocess;
                 if (p.height, p.width) != (side, side) {
                     (p.height, p.width) = (side, side);
                     // They have the old size.
-                    checkpoint.samples.clear();
+                    draft.samples.clear();
                 }
                 Ok(())
-            }
-            Self::Graph(model) => {
+            },
+            |model| {
                 let Shape { h, w, .. } = model.graph.input_shape();
                 if h == side || w == side {
                     return Ok(());
@@ -101,8 +117,8 @@ impl Imported {
                     "its input has {h}×{w} pixels, which --input-size {side} cannot change; export it \
                      with open sides or with others"
                 ))
-            }
-        }
+            },
+        )
     }
 }
 
@@ -137,14 +153,15 @@ fn fetch(
     progress: &mut Progress<'_>,
 ) -> Result<Imported, ImportError> {
     let Some(reference) = Reference::of(name)? else { return import(name, head, hints) };
-    let mut imported = import(&hub.fetch(&reference, progress)?, head, hints)?;
+    let imported = import(&hub.fetch(&reference, progress)?, head, hints)?;
     // The cache's folder has the name of a commit or a version.
-    match &mut imported {
-        Imported::Checkpoint(c) => &mut c.config.name,
-        Imported::Graph(m) => &mut m.graph.name,
-    }
-    .replace_range(.., reference.model_name());
-    Ok(imported)
+    let named = |place: &mut String| {
+        reference.model_name().clone_into(place);
+        Ok(())
+    };
+    imported
+        .edit(|draft| named(&mut draft.config.name), |model| named(&mut model.graph.name))
+        .map_err(|what| ImportError::unsupported(name, what))
 }
 
 /// Loads a model: our `.mpk`, a KerasHub preset directory, a saved Keras model (`.keras`,
@@ -159,14 +176,14 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
 fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
     let mut imported = read_any(path, head, hints)?;
     if let Some(side) = hints.size {
-        imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
+        imported = imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
     }
     if let (Imported::Checkpoint(_), Some(name)) = (&imported, &hints.output_node) {
         let what = format!("--output-node {}: it has but one output", name.plain());
         return Err(ImportError::unsupported(path, what));
     }
     if hints.channels == Some(Channels::Bgr) {
-        imported
+        imported = imported
             .reverse_channels()
             .map_err(|what| ImportError::unsupported(path, format!("--channels bgr: {what}")))?;
     }

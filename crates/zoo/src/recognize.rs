@@ -1,20 +1,23 @@
 //! The ResNet in a graph, so that the training of a model that others saved can go on.
 //!
-//! What the graph looks like suggests a [`ResNetConfig`]; the graph that follows from it is then laid
+//! What the graph looks like suggests an [`Architecture`]; the graph that follows from it is then laid
 //! over the one that was found, node by node from the logits to the picture, which tells which
 //! weights are whose. Our convolutions have no bias and our batch-norms one ε; both are folded into
 //! the statistics: `mean − bias`, `variance + ε − ours`. Numbers per channel that the picture meets
 //! first become part of its preprocessing.
 
 use crate::ImportError;
-use crate::assemble::{assemble, checkpoint, identity_batch_norm};
+use crate::assemble::{assemble, draft, identity_batch_norm};
 use artifact::text::AsPlain;
-use artifact::{PoolKind, Preprocess};
-use network::checkpoint::{Assumption, Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use artifact::{PoolKind, Preprocess, Shape};
+use network::activation::Activation;
+use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+use network::architecture::{Architecture, Family};
+use network::blueprint::{BATCH_NORM_EPSILON, Pooling};
+use network::checkpoint::{Assumption, Checkpoint, Draft, Tensor};
 use network::graph::{Conv, Graph, Node, NodeOp, ValueId};
 use network::model::FloatModel;
 use network::padding::ConvPadding;
-use network::resnet::{BATCH_NORM_EPSILON, BlockType, BottleneckStride, Pooling, ResNetConfig};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -40,17 +43,22 @@ pub(crate) fn recognize(path: &Path, model: &FloatModel) -> Result<Checkpoint, I
     let config = architecture(graph, start).map_err(unsupported)?;
     let mut misfit = String::new();
     for padding in [ConvPadding::Same, ConvPadding::Symmetric] {
-        let config = ResNetConfig { padding, ..config.clone() };
+        let mut config = config.clone();
+        if let Some(resnet) = config.family.resnet_mut() {
+            resnet.padding = padding;
+        }
         let template = template(&config, preprocess).map_err(unsupported)?;
         let mut pairs = Pairs { template: &template, graph, start, found: BTreeMap::new() };
         match pairs.lay(template.output(), graph.output()) {
             Ok(()) => {
                 let found = pairs.tensors(&config).map_err(unsupported)?;
                 let tensors = assemble(path, &config, found, Vec::new())?;
-                let checkpoint =
-                    checkpoint(path, config, model.labels.clone(), preprocess, tensors)?;
-                let assumed = model.notes.iter().map(|note| Assumption::new(note, None)).collect();
-                return Ok(Checkpoint { samples: model.samples.clone(), assumed, ..checkpoint });
+                let found = Draft {
+                    samples: model.samples.clone(),
+                    assumed: model.notes.iter().map(|note| Assumption::new(note, None)).collect(),
+                    ..draft(config, model.labels.clone(), preprocess, tensors)
+                };
+                return found.check().map_err(|what| ImportError::unsupported(path, what));
             }
             Err(what) if misfit.is_empty() => misfit = what,
             Err(_) => {}
@@ -80,7 +88,7 @@ fn prepared(graph: &Graph, mut p: Preprocess) -> Result<(ValueId, Preprocess), S
                 };
                 (factor, core::array::from_fn::<f64, 3, _>(addend))
             }
-            NodeOp::Affine { factor, addend, relu: false } => {
+            NodeOp::Affine { factor, addend, activation: Activation::None } => {
                 let each = |v: &[f32]| {
                     core::array::from_fn::<f64, 3, _>(|c| {
                         v[c.min(v.len().saturating_sub(1))].into()
@@ -102,23 +110,9 @@ fn prepared(graph: &Graph, mut p: Preprocess) -> Result<(ValueId, Preprocess), S
 }
 
 /// The graph of an architecture, of zeros.
-fn template(config: &ResNetConfig, preprocess: Preprocess) -> Result<Graph, String> {
-    let zeros = |(name, shape): (String, Vec<usize>)| {
-        let zeros = Tensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
-        (name, zeros)
-    };
-    let checkpoint = Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        config: config.clone(),
-        labels: vec!["class".into(); config.classes],
-        preprocess,
-        tensors: config.tensor_shapes().into_iter().map(zeros).collect(),
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-        assumed: Vec::new(),
-    };
-    Graph::from_checkpoint(&checkpoint).map_err(|e| e.to_string())
+fn template(config: &Architecture, p: Preprocess) -> Result<Graph, String> {
+    let input = Shape::new(p.height, p.width, p.channels() as u16);
+    config.blueprint().graph(input, |_, len| Ok(vec![0.0; len])).map_err(|e| e.to_string())
 }
 
 /// A way back through nodes of one reader each.
@@ -156,7 +150,7 @@ fn channels(graph: &Graph, value: ValueId) -> Option<usize> {
 }
 
 /// The network that the graph looks like.
-fn architecture(graph: &Graph, start: ValueId) -> Result<ResNetConfig, String> {
+fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
     let uses = graph.uses();
     let output = &graph.nodes[graph.output()];
     let (NodeOp::Conv2d(head), &[pooled]) = (&output.op, &output.inputs[..]) else {
@@ -177,9 +171,7 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<ResNetConfig, String> {
     let last = graph.nodes[pooled].inputs[0];
     let clamped = graph.nodes[last].inputs.first().map(|&x| &graph.nodes[x].op);
     let use_pre_activation = matches!(clamped, Some(NodeOp::BatchNorm { .. }));
-    let config = ResNetConfig {
-        name: graph.name.clone(),
-        channels: graph.input_shape().c.into(),
+    let resnet = ResNetConfig {
         input_conv_filters: stem.convs.iter().map(|conv| conv.bias.len()).collect(),
         input_conv_kernel_sizes: stem.convs.iter().map(|conv| conv.filter[0].into()).collect(),
         stem_stride: first_conv.stride[0].into(),
@@ -194,12 +186,14 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<ResNetConfig, String> {
             (false, true) => BlockType::BottleneckBlockVd,
         },
         use_pre_activation,
-        pooling,
-        dropout: 0.0,
-        classes: head.bias.len(),
         padding: ConvPadding::default(),
         expansion: stacks.expansion.unwrap_or(4),
         bottleneck_stride: stacks.bottleneck_stride,
+    };
+    let config = Architecture {
+        channels: graph.input_shape().c.into(),
+        pooling,
+        ..Architecture::new(&graph.name, head.bias.len(), Family::ResNet(resnet))
     };
     config.check()?;
     Ok(config)
@@ -313,12 +307,12 @@ impl Pairs<'_> {
                 if window(a) != window(b) || a.weights.len() != b.weights.len() {
                     return misfit("one of another filter, stride, padding or width");
                 }
-                if b.relu || b.residual {
+                if !b.activation.is_none() || b.residual {
                     return misfit("more than a convolution");
                 }
             }
-            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. }) | (NodeOp::Relu, NodeOp::Relu) => {
-            }
+            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. })
+            | (NodeOp::Activation(Activation::RELU), NodeOp::Activation(Activation::RELU)) => {}
             (NodeOp::BatchNorm { .. }, NodeOp::Conv2d(_)) => {
                 self.found.insert(t, g);
                 return self.lay(wanted.inputs[0], g);
@@ -360,8 +354,8 @@ impl Pairs<'_> {
     }
 
     /// The weights under canonical names.
-    fn tensors(&self, config: &ResNetConfig) -> Result<BTreeMap<String, Tensor>, String> {
-        let shapes: BTreeMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();
+    fn tensors(&self, config: &Architecture) -> Result<BTreeMap<String, Tensor>, String> {
+        let shapes: BTreeMap<String, Vec<usize>> = config.blueprint().tensors().collect();
         let mut found = BTreeMap::new();
         for (&t, &g) in &self.found {
             let (name, node) = (&self.template.nodes[t].name, &self.graph.nodes[g]);

@@ -38,7 +38,7 @@ fn error_of(path: &Path, bytes: &[u8]) -> Option<String> {
     assert!(asked < 64 * bytes.len() + (8 << 20), "{asked} bytes for a file of {}", bytes.len());
     match result {
         Ok(Imported::Checkpoint(checkpoint)) => {
-            checkpoint.check().unwrap();
+            checkpoint.into_draft().check().unwrap();
             None
         }
         Ok(Imported::Graph(model)) => {

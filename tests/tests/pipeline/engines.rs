@@ -17,7 +17,7 @@ pub(crate) fn logits(
     let picture_len = shape[1..].iter().product();
     assert_eq!(pictures.len() / picture_len, shape[0]);
     let each = |f: &dyn Fn(&[f32]) -> Vec<f32>| pictures.chunks(picture_len).flat_map(f).collect();
-    let graph = Graph::from_checkpoint(checkpoint).unwrap();
+    let graph = checkpoint.graph().unwrap();
     let mut optimized = graph.clone();
     optimize(&mut optimized);
     let file = device_file(&optimized, checkpoint);

@@ -6,10 +6,10 @@ use burn::tensor::Device;
 use convert::optimize::optimize;
 use dataset::fit;
 use dataset::samples::normalize;
-use edge_tests::{fixture, npy, read};
+use edge_tests::{changed, fixture, npy, read, resnet};
+use network::architecture::Architecture;
+use network::blueprint::Pooling;
 use network::checkpoint::{self, Checkpoint};
-use network::graph::Graph;
-use network::resnet::{Pooling, ResNetConfig};
 use runtime::Isa;
 use runtime::preprocess::RgbView;
 use std::collections::BTreeMap;
@@ -33,11 +33,13 @@ fn golden(model: &str, file: &str) -> (Vec<usize>, Vec<f32>) {
 /// The preset, for inputs that are preprocessed already.
 fn checkpoint(model: &str, height: usize, width: usize) -> Checkpoint {
     let (height, width) = (height.try_into().unwrap(), width.try_into().unwrap());
-    let checkpoint = load(&preset(model), Head::Required).unwrap();
-    Checkpoint {
-        preprocess: Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]),
-        ..checkpoint
-    }
+    plain(load(&preset(model), Head::Required).unwrap(), height, width)
+}
+
+/// That takes tensors as they come.
+fn plain(checkpoint: Checkpoint, height: u16, width: u16) -> Checkpoint {
+    let preprocess = Preprocess::normalized(height, width, [0.0; 3], [1.0; 3]);
+    changed(checkpoint, |draft| draft.preprocess = preprocess)
 }
 
 fn assert_close(what: &str, logits: &[f32], expected: &[f32]) {
@@ -68,7 +70,7 @@ fn feature_maps_match_keras(model: &str) {
     let device = Device::flex();
     let net = trainer::train::network(&checkpoint, &device).unwrap();
     let maps = net.pyramid(engines::planes(&shape, &pictures));
-    assert_eq!(maps.len(), checkpoint.config.stackwise_num_blocks.len());
+    assert_eq!(maps.len(), resnet(&checkpoint).stackwise_num_blocks.len());
     for (i, map) in maps.into_iter().enumerate() {
         let (shape, want) = golden(model, &format!("pyramid_P{}_odd.npy", i + 2));
         let map = map.permute([0, 2, 3, 1]);
@@ -87,17 +89,18 @@ fn feature_maps_match_keras(model: &str) {
 fn max_pooling_matches_keras(model: &str) {
     let (shape, pictures) = golden(model, "input_odd.npy");
     let (_, pooled) = golden(model, "pooled_max_odd.npy");
-    let mut checkpoint = self::checkpoint(model, shape[1], shape[2]);
-    let features = checkpoint.config.features();
-    checkpoint.config.pooling = Pooling::Max;
-    checkpoint.config.classes = features;
-    checkpoint.labels = (0..features).map(|i| format!("feature {i}")).collect();
-    let mut identity = vec![0.0; features * features];
-    identity.iter_mut().step_by(features + 1).for_each(|v| *v = 1.0);
-    let weight = checkpoint::Tensor::from_f32(&[features, features], &identity);
-    let bias = checkpoint::Tensor::from_f32(&[features], &vec![0.0; features]);
-    checkpoint.tensors.insert("predictions.weight".into(), weight);
-    checkpoint.tensors.insert("predictions.bias".into(), bias);
+    let checkpoint = changed(self::checkpoint(model, shape[1], shape[2]), |draft| {
+        let features = draft.config.blueprint().features();
+        draft.config.pooling = Pooling::Max;
+        draft.config.classes = features;
+        draft.labels = (0..features).map(|i| format!("feature {i}")).collect();
+        let mut identity = vec![0.0; features * features];
+        identity.iter_mut().step_by(features + 1).for_each(|v| *v = 1.0);
+        let weight = checkpoint::Tensor::from_f32(&[features, features], &identity);
+        let bias = checkpoint::Tensor::from_f32(&[features], &vec![0.0; features]);
+        draft.tensors.insert("predictions.weight".into(), weight);
+        draft.tensors.insert("predictions.bias".into(), bias);
+    });
     for (engine, logits) in engines::logits(&checkpoint, &shape, &pictures) {
         assert_close(engine, &logits, &pooled);
     }
@@ -114,7 +117,7 @@ fn raw_pictures_match_keras(model: &str) {
     let (_, logits) = golden(model, "raw_predict_u8.npy");
     let checkpoint = load(&preset(model), Head::Required).unwrap();
     let p = checkpoint.preprocess;
-    let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+    let mut graph = checkpoint.graph().unwrap();
     optimize(&mut graph);
     let device_file = engines::device_file(&graph, &checkpoint);
     for (i, picture) in pixels.chunks_exact(height * width * 3).enumerate() {
@@ -152,10 +155,8 @@ fn vd_bottleneck() {
 /// bfloat16 weights are exact in f32; KerasHub computed with them in bfloat16, 3e-2 relative.
 #[test]
 fn bfloat16_weights() {
-    let checkpoint = Checkpoint {
-        preprocess: Preprocess::normalized(32, 32, [0.0; 3], [1.0; 3]),
-        ..load(&preset("v2_bottleneck_bfloat16"), Head::Required).unwrap()
-    };
+    let checkpoint =
+        plain(load(&preset("v2_bottleneck_bfloat16"), Head::Required).unwrap(), 32, 32);
     let (shape, pictures) = golden("v2_bottleneck", "input.npy");
     let (_, logits) = golden("v2_bottleneck_bfloat16", "logits.npy");
     let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -178,10 +179,7 @@ fn int8_heads() {
             std::fs::copy(from.join(file), dir.path().join(file)).unwrap();
         }
     }
-    let checkpoint = Checkpoint {
-        preprocess: Preprocess::normalized(32, 32, [0.0; 3], [1.0; 3]),
-        ..load(dir.path(), Head::Required).unwrap()
-    };
+    let checkpoint = plain(load(dir.path(), Head::Required).unwrap(), 32, 32);
     let (shape, pictures) = golden("v2_bottleneck", "input.npy");
     let (_, logits) = golden("v2_bottleneck_int8", "logits.npy");
     let largest = logits.iter().fold(0f32, |m, v| m.max(v.abs()));
@@ -196,7 +194,7 @@ fn layers_are_numbered_as_keras_does() {
     let orders: BTreeMap<String, BTreeMap<String, Vec<String>>> =
         serde_json::from_slice(&read("keras/h5_index_orders.json")).unwrap();
     for (name, classes) in orders {
-        let config = ResNetConfig::by_name(&name, 1000);
+        let config = Architecture::by_name(&name, 1000);
         let ours = layer_order(&config.unwrap_or_else(|| panic!("{name} is not known")));
         for (class, layers) in classes {
             assert_eq!(ours[class.as_str()], layers, "{name}: {class}");
@@ -299,8 +297,9 @@ fn presets_have_names() {
         serde_json::from_slice(&read("keras/presets.json")).unwrap();
     assert_eq!(presets.len(), 16);
     for (name, preset) in presets {
-        let ours = ResNetConfig::by_name(&name, 1000).unwrap_or_else(|| panic!("{name}"));
+        let ours = Architecture::by_name(&name, 1000).unwrap_or_else(|| panic!("{name}"));
         ours.check().unwrap();
+        let ours = ours.family.resnet().unwrap();
         let want = &preset["backbone"];
         assert_eq!(serde_json::to_value(ours.block_type).unwrap(), want["block_type"], "{name}");
         let same = |key: &str, list: &[usize]| {
@@ -312,7 +311,7 @@ fn presets_have_names() {
         same("stackwise_num_blocks", &ours.stackwise_num_blocks);
         same("stackwise_num_strides", &ours.stackwise_num_strides);
     }
-    assert_eq!(ResNetConfig::by_name("resnet_19_imagenet", 10), None);
+    assert_eq!(Architecture::by_name("resnet_19_imagenet", 10), None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::whole_path::cifar_test;
 use artifact::Preprocess;
 use convert::accuracy::predict;
 use convert::pipeline::{Options, Quantize, convert};
-use edge_tests::{fixture, npy};
+use edge_tests::{fixture, npy, resnet};
 use network::checkpoint::Checkpoint;
 use network::model::FloatModel;
 use network::padding::ConvPadding;
@@ -18,7 +18,7 @@ fn matches_keras(model: &str) -> Checkpoint {
     let (_, logits) = npy(format!("keras_legacy/{model}_logits.npy"));
     let p = checkpoint.preprocess;
     assert_eq!([2, p.height.into(), p.width.into(), 3], shape[..]);
-    assert_eq!(checkpoint.config.padding, ConvPadding::Same);
+    assert_eq!(resnet(&checkpoint).padding, ConvPadding::Same);
     let largest = logits.iter().fold(1f32, |m, v| m.max(v.abs()));
     for (engine, got) in engines::logits(&checkpoint, &shape, &pictures) {
         assert_eq!(got.len(), logits.len());
@@ -33,7 +33,7 @@ fn matches_keras(model: &str) -> Checkpoint {
 fn uneven_padding_and_folded_biases() {
     for model in ["even", "odd"] {
         let checkpoint = matches_keras(model);
-        assert_eq!(checkpoint.config.stackwise_num_filters, [4, 6, 8]);
+        assert_eq!(resnet(&checkpoint).stackwise_num_filters, [4, 6, 8]);
         assert_eq!(
             (checkpoint.preprocess.scale, checkpoint.preprocess.offset),
             ([1.0; 3], [0.0; 3])
@@ -45,7 +45,7 @@ fn uneven_padding_and_folded_biases() {
 #[test]
 fn bottlenecks_behind_a_pooled_stem() {
     let checkpoint = matches_keras("bottleneck");
-    assert_eq!(checkpoint.config.stackwise_num_blocks, [2, 1]);
+    assert_eq!(resnet(&checkpoint).stackwise_num_blocks, [2, 1]);
     let p: Preprocess = checkpoint.preprocess;
     assert!((p.scale[0] - 1.0 / 127.5).abs() < 1e-9 && p.offset == [-1.0; 3], "{p:?}");
 }

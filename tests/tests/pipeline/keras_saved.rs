@@ -2,9 +2,9 @@
 
 use crate::engines;
 use artifact::Preprocess;
-use edge_tests::{fixture, npy};
+use edge_tests::{changed, fixture, npy};
+use network::blueprint::Pooling;
 use network::checkpoint::Checkpoint;
-use network::resnet::Pooling;
 use zoo::{Head, load};
 
 fn import(file: &str) -> Checkpoint {
@@ -26,7 +26,7 @@ fn a_sequential_model_matches_keras() {
     let (shape, pictures) = npy("keras/sequential/input.npy");
     let (_, output) = npy("keras/sequential/output.npy");
     let preprocess = Preprocess { height: 32, width: 32, ..checkpoint.preprocess };
-    let checkpoint = Checkpoint { preprocess, ..checkpoint };
+    let checkpoint = changed(checkpoint, |draft| draft.preprocess = preprocess);
     for (engine, logits) in engines::logits(&checkpoint, &shape, &pictures) {
         let got: Vec<f32> = logits.chunks_exact(5).flat_map(softmax).collect();
         for (a, b) in got.iter().zip(&output) {
@@ -38,7 +38,7 @@ fn a_sequential_model_matches_keras() {
 #[test]
 fn a_saved_classifier_is_its_preset() {
     let saved = import("keras/v2_bottleneck/classifier.keras");
-    let mut preset = import("keras/v2_bottleneck/preset");
-    preset.config.name = "classifier".into();
+    let preset = import("keras/v2_bottleneck/preset");
+    let preset = changed(preset, |draft| draft.config.name = "classifier".into());
     assert!(saved == preset);
 }

@@ -5,13 +5,13 @@ use burn::module::{Module, Param, RunningState};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use edge_tests::{fixture, npy, read};
+use network::architecture::Architecture;
 use network::checkpoint;
-use network::resnet::ResNetConfig;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use trainer::resnet::{Init, ResNet, Role, Tensors, Visitor, load_tensors, save_tensors};
+use trainer::net::{Init, Network, Role, Tensors, Visitor, load_tensors, save_tensors};
 use trainer::train::{
     Average, Clip, Optimizer, OptimizerConfig, Rule, Schedule, argmax, cross_entropy,
     cross_entropy_of_probabilities, network, rank, targets,
@@ -64,7 +64,7 @@ impl Visitor for Collect<'_> {
     fn statistic(&mut self, _: &str, _: &RunningState<Tensor<1>>) {}
 }
 
-fn tensors(net: &ResNet) -> Bundle {
+fn tensors(net: &Network) -> Bundle {
     save_tensors(net).into_iter().map(|(name, tensor)| (name, tensor.to_f32())).collect()
 }
 
@@ -75,7 +75,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// A short training run of Keras'.
 struct Training {
     golden: &'static str,
-    net: ResNet,
+    net: Network,
     labels: Vec<u32>,
     classes: usize,
     /// Rate of each step, from 0.
@@ -167,9 +167,9 @@ fn trains_as_keras(golden: &'static str) {
 #[test]
 fn the_guides_network_trains_as_in_keras() {
     let device = Device::flex().autodiff();
-    let config = ResNetConfig::by_name("kerashub_guide", 101).unwrap();
-    let mut net = ResNet::new(&config, Init::he(0), &device).unwrap();
-    let shapes: BTreeMap<_, _> = config.tensor_shapes().into_iter().collect();
+    let config = Architecture::by_name("kerashub_guide", 101).unwrap();
+    let mut net = Network::new(&config, Init::he(0), &device).unwrap();
+    let shapes: BTreeMap<_, _> = config.blueprint().tensors().collect();
     let start = bundle("keras/train/guide_scratch/weights_step0.safetensors".into());
     let start: BTreeMap<_, _> = start
         .iter()

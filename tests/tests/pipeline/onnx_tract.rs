@@ -1,16 +1,19 @@
 //! Exported ONNX computes the same in another engine, tract.
 
-use artifact::Preprocess;
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
 use convert::optimize::optimize;
 use convert::pipeline::{Options, convert};
-use network::checkpoint::{Checkpoint, FORMAT, Tensor, TrainingRecord, VERSION};
+use edge_tests::changed;
+use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+use network::architecture::{Architecture, Family};
+use network::blueprint::Pooling;
+use network::checkpoint::Checkpoint;
 use network::evaluate::evaluate;
 use network::graph::Graph;
+use network::init::random_checkpoint;
 use network::model::FloatModel;
 use network::padding::ConvPadding;
-use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
@@ -33,10 +36,8 @@ impl Noise {
     }
 }
 
-fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
-    let config = ResNetConfig {
-        name: "tiny".into(),
-        channels: if use_pre_activation { 1 } else { 3 },
+fn checkpoint(block_type: BlockType, v2: bool, padding: ConvPadding) -> Checkpoint {
+    let resnet = ResNetConfig {
         input_conv_filters: vec![4],
         input_conv_kernel_sizes: vec![3],
         stem_stride: 1,
@@ -45,41 +46,20 @@ fn checkpoint(block_type: BlockType, use_pre_activation: bool) -> Checkpoint {
         stackwise_num_blocks: vec![1, 2],
         stackwise_num_strides: vec![1, 2],
         block_type,
-        use_pre_activation,
-        pooling: if use_pre_activation { Pooling::Max } else { Pooling::Avg },
-        dropout: 0.0,
-        classes: 5,
-        padding: ConvPadding::Symmetric,
+        use_pre_activation: v2,
+        padding,
         expansion: 4,
         bottleneck_stride: BottleneckStride::default(),
     };
-    let mut noise = Noise(3);
-    let tensors = config
-        .tensor_shapes()
-        .into_iter()
-        .map(|(name, shape)| {
-            let len = shape.iter().product();
-            let fan_in: usize = shape[1..].iter().product();
-            let values = match name.rsplit('.').next() {
-                Some("weight") => noise.vec(len, 0.0, (6.0 / fan_in as f32).sqrt()),
-                Some("gamma" | "variance") => noise.vec(len, 1.0, 0.5),
-                _ => noise.vec(len, 0.0, 0.3),
-            };
-            let tensor = Tensor::from_f32(&shape, &values);
-            (name, tensor)
-        })
-        .collect();
-    Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        labels: (0..config.classes).map(|i| format!("class \"{i}\"")).collect(),
-        preprocess: config.preprocess(Preprocess::normalized(16, 18, [0.5; 3], [0.25; 3])),
-        config,
-        tensors,
-        samples: Vec::new(),
-        training: TrainingRecord::default(),
-        assumed: Vec::new(),
-    }
+    let config = Architecture {
+        channels: if v2 { 1 } else { 3 },
+        pooling: if v2 { Pooling::Max } else { Pooling::Avg },
+        ..Architecture::new("tiny", 5, Family::ResNet(resnet))
+    };
+    changed(random_checkpoint(config, 18, 3).unwrap(), |draft| {
+        draft.preprocess.height = 16;
+        draft.labels = (0..5).map(|i| format!("class \"{i}\"")).collect();
+    })
 }
 
 fn nchw(graph: &Graph, nhwc: &[f32]) -> TractTensor {
@@ -110,10 +90,9 @@ fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
 }
 
 fn exports(block_type: BlockType, use_pre_activation: bool) {
-    let mut checkpoint = checkpoint(block_type, use_pre_activation);
     for padding in [ConvPadding::Symmetric, ConvPadding::Same] {
-        checkpoint.config.padding = padding;
-        let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+        let checkpoint = checkpoint(block_type, use_pre_activation, padding);
+        let mut graph = checkpoint.graph().unwrap();
         matches_tract(&graph, &checkpoint);
         optimize(&mut graph);
         matches_tract(&graph, &checkpoint);
@@ -141,7 +120,7 @@ fn vd() {
 #[test]
 fn int8() {
     for v2 in [false, true] {
-        let checkpoint = checkpoint(BlockType::BottleneckBlock, v2);
+        let checkpoint = checkpoint(BlockType::BottleneckBlock, v2, ConvPadding::Symmetric);
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
         let len = model.graph.input_shape().len();
         let pictures: Vec<Vec<f32>> = (0..6).map(|seed| Noise(seed).vec(len, 0.0, 1.0)).collect();

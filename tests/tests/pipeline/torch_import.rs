@@ -2,11 +2,10 @@
 
 use artifact::Preprocess;
 use convert::optimize::optimize;
-use edge_tests::{fixture, npy, read};
+use edge_tests::{changed, fixture, npy, read, resnet};
+use network::architecture::resnet::BlockType;
 use network::checkpoint::{Assumption, Checkpoint, TrainingRecord};
 use network::evaluate::evaluate;
-use network::graph::Graph;
-use network::resnet::BlockType;
 use zoo::torch::to_safetensors;
 use zoo::{Head, Hints, Imported, load, open_any};
 
@@ -26,12 +25,12 @@ fn both_formats_of_torch_save_match_pytorch() {
         ("training.pth.tar", 1e-5),
     ] {
         let checkpoint = import(&format!("torch/{file}")).unwrap();
-        assert_eq!(checkpoint.config.stackwise_num_blocks, [1, 2, 1]);
+        assert_eq!(resnet(&checkpoint).stackwise_num_blocks, [1, 2, 1]);
         let line = Assumption::line(&checkpoint.assumed).unwrap();
         let average = "the weights under `last.network.module`, not `state_dict_ema.module`";
         assert_eq!(line.contains(average), file.starts_with("training"), "{line}");
-        assert_eq!((checkpoint.preprocess.height, checkpoint.config.stem_pool), (32, false));
-        let mut graph = Graph::from_checkpoint(&checkpoint).unwrap();
+        assert_eq!((checkpoint.preprocess.height, resnet(&checkpoint).stem_pool), (32, false));
+        let mut graph = checkpoint.graph().unwrap();
         optimize(&mut graph);
         for (a, b) in evaluate(&graph, &picture).iter().zip(&logits) {
             assert!((a - b).abs() <= tolerance, "{file}: {a}, PyTorch has {b}");
@@ -46,7 +45,7 @@ fn timm_names_are_known() {
         let torch = import(&format!("keras/{model}/weights_timm_names.safetensors")).unwrap();
         let keras = import(&format!("keras/{model}/preset")).unwrap();
         assert!(torch.tensors == keras.tensors, "{model}: other tensors");
-        let (t, k) = (&torch.config, &keras.config);
+        let (t, k) = (resnet(&torch), resnet(&keras));
         assert_eq!((t.block_type, t.use_pre_activation), (k.block_type, k.use_pre_activation));
         assert_eq!(t.stackwise_num_strides, k.stackwise_num_strides);
         assert_eq!(
@@ -55,7 +54,7 @@ fn timm_names_are_known() {
         );
     }
     let vd = import("keras/vd_bottleneck/weights_timm_names.safetensors").unwrap();
-    assert_eq!(vd.config.block_type, BlockType::BottleneckBlockVd);
+    assert_eq!(resnet(&vd).block_type, BlockType::BottleneckBlockVd);
 }
 
 /// What is written as a state dict is read again, with labels and preprocessing.
@@ -67,12 +66,13 @@ fn state_dicts_come_back_as_they_were() {
     let presets = ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"];
     let presets = presets.map(|model| fixture(format!("keras/{model}/preset")));
     for path in presets.into_iter().chain([fixture("torch/tiny.pt"), ours]) {
-        let mut checkpoint = load(&path, Head::Required).unwrap();
         // The rest is what a state dict does not hold.
-        checkpoint.config.name = "back".into();
-        checkpoint.samples.clear();
-        checkpoint.assumed.clear();
-        checkpoint.training = TrainingRecord::default();
+        let checkpoint = changed(load(&path, Head::Required).unwrap(), |draft| {
+            draft.config.name = "back".into();
+            draft.samples.clear();
+            draft.assumed.clear();
+            draft.training = TrainingRecord::default();
+        });
         std::fs::write(&back, to_safetensors(&checkpoint).unwrap()).unwrap();
         assert!(load(&back, Head::Required).unwrap() == checkpoint, "{}", path.display());
     }
@@ -91,7 +91,7 @@ fn the_input_size_is_whatever_is_asked_for() {
             panic!("{file} is no checkpoint")
         };
         assert_eq!((c.preprocess.height, c.preprocess.width), (side, side), "{file}");
-        let graph = Graph::from_checkpoint(&c).unwrap();
+        let graph = c.graph().unwrap();
         assert_eq!((graph.input_shape().h, graph.input_shape().w), (side, side));
         assert!(!Assumption::line(&c.assumed).is_some_and(|line| line.contains("pixels")));
     }
@@ -141,7 +141,7 @@ fn what_is_no_state_dict_is_refused() {
             std::fs::write(&path, damaged).unwrap();
             // Weights may differ; what is accepted must be consistent.
             if let Ok(checkpoint) = load(&path, Head::Required) {
-                checkpoint.check().unwrap();
+                checkpoint.into_draft().check().unwrap();
             }
         }
     }

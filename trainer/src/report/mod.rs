@@ -20,7 +20,7 @@ pub(crate) use schedule::{ScheduleArgs, run as schedule};
 use crate::cli::extent;
 use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;
-use network::checkpoint::{Checkpoint, EpochRecord};
+use network::checkpoint::{Draft, EpochRecord};
 use std::path::{Path, PathBuf};
 
 /// What a report says of the data set, which is gone by the time it is written.
@@ -55,7 +55,7 @@ pub(crate) struct Report<'a> {
     /// The data that the command read.
     pub(crate) data: DataFacts,
     /// The model.
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) checkpoint: &'a Draft,
     /// The epochs to draw: all of the run, also those after the model's.
     pub(crate) epochs: &'a [EpochRecord],
     /// Figures, and the pictures that they come from; `None` without validation pictures.

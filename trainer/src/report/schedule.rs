@@ -5,7 +5,7 @@ use crate::data::batch_count;
 use crate::train::Schedule;
 use anyhow::{Context, ensure};
 use clap::Args;
-use network::checkpoint::write_atomic;
+use network::file::write_atomic;
 use page::check_extension;
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -4,15 +4,15 @@ use super::*;
 use crate::data::{CacheSize, Dataset, Pictures, ReadOptions};
 use crate::train::{Answer, calibration, ece};
 use artifact::Preprocess;
-use network::checkpoint::{FORMAT, TrainingRecord, VERSION};
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
+use network::checkpoint::TrainingRecord;
 use std::collections::BTreeMap;
 
 const HOSTILE: &str = "\"'><script>alert(1)</script>\u{202e}\nx";
 const SECTIONS: [&str; 7] =
     ["summary", "curves", "confusion", "classes", "mistakes", "calibration", "run"];
 
-fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
+fn checkpoint(classes: usize, epochs: u32) -> Draft {
     let mut labels: Vec<String> = (1..classes).map(|i| format!("class {i}")).collect();
     labels.push(HOSTILE.into());
     let epoch = |epoch| EpochRecord {
@@ -26,21 +26,16 @@ fn checkpoint(classes: usize, epochs: u32) -> Checkpoint {
         seconds: 1.0,
         wait_seconds: 0.25,
     };
-    Checkpoint {
-        format: FORMAT.into(),
-        version: VERSION,
-        config: ResNetConfig::by_name("resnet_8_cifar", classes).unwrap(),
-        labels,
-        preprocess: Preprocess::normalized(32, 32, [0.5; 3], [0.25; 3]),
-        tensors: BTreeMap::new(),
-        samples: Vec::new(),
-        assumed: Vec::new(),
+    let config = Architecture::by_name("resnet_8_cifar", classes).unwrap();
+    let preprocess = Preprocess::normalized(32, 32, [0.5; 3], [0.25; 3]);
+    Draft {
         training: TrainingRecord {
             dataset: HOSTILE.into(),
             options: [("lr".into(), HOSTILE.into())].into(),
             epochs: (1..=epochs).map(epoch).collect(),
             ..TrainingRecord::default()
         },
+        ..Draft::new(config, labels, preprocess, BTreeMap::new())
     }
 }
 
@@ -73,7 +68,7 @@ fn measured(classes: usize, n: usize) -> (Evaluation, Pictures) {
     (evaluation, pictures)
 }
 
-fn html(checkpoint: &Checkpoint, measured: Option<&(Evaluation, Pictures)>) -> String {
+fn html(checkpoint: &Draft, measured: Option<&(Evaluation, Pictures)>) -> String {
     let report = Report {
         model: Path::new("/somewhere/<b>.mpk"),
         command: HOSTILE,

@@ -2,7 +2,7 @@
 
 use super::{calibration, loss};
 use crate::data::{Batches, DataError, Loading, Order, Pictures};
-use crate::resnet::ResNet;
+use crate::net::Network;
 use artifact::Preprocess;
 use burn::tensor::{Device, Tensor, TensorData};
 use runtime::classify::top_k;
@@ -77,7 +77,7 @@ impl Evaluation {
 /// # Errors
 /// Pictures that cannot be read again.
 pub fn evaluate(
-    net: &ResNet,
+    net: &Network,
     pictures: &Arc<Pictures>,
     p: &Preprocess,
     classes: usize,

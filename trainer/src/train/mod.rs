@@ -32,7 +32,7 @@ pub use run::Run;
 pub use schedule::Schedule;
 pub use state::{State, StateError};
 
-use crate::resnet::{self, Init, ResNet};
+use crate::net::{self, Init, Network};
 use burn::tensor::Device;
 use network::checkpoint::Checkpoint;
 
@@ -42,9 +42,9 @@ const DIVERGED: &str = "training diverged; use a smaller --lr or a longer --warm
 ///
 /// # Errors
 /// Tensors that do not fit the architecture.
-pub fn network(checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<ResNet> {
+pub fn network(checkpoint: &Checkpoint, device: &Device) -> anyhow::Result<Network> {
     let mut net =
-        ResNet::new(&checkpoint.config, Init::he(0), device).map_err(anyhow::Error::msg)?;
-    resnet::load_tensors(&mut net, &checkpoint.tensors, false)?;
+        Network::new(&checkpoint.config, Init::he(0), device).map_err(anyhow::Error::msg)?;
+    net::load_tensors(&mut net, &checkpoint.tensors, false)?;
     Ok(net)
 }

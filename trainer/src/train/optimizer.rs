@@ -15,7 +15,7 @@
 //! The rate is inside SGD's velocity and the decay outside of it; both differ from PyTorch.
 
 use crate::distributed;
-use crate::resnet::{Role, Tensors, Visitor, is_head, replace};
+use crate::net::{Role, Tensors, Visitor, is_head, replace};
 use accel::{Adam, Sgd};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};

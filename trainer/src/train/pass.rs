@@ -4,7 +4,7 @@ use super::loss::{argmax, cross_entropy, target_rows};
 use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
 use crate::data::{Batch, Batches, Loading, Order, Pictures};
 use crate::distributed;
-use crate::resnet::ResNet;
+use crate::net::Network;
 use anyhow::{Context, bail, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use core::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ impl Pass<'_> {
     /// Trains; returns mean loss and accuracy, both before each step's update.
     pub(super) fn run(
         &self,
-        net: &mut ResNet,
+        net: &mut Network,
         optimizer: &mut Optimizer,
         train: &Arc<Pictures>,
         progress: &mut Progress,

@@ -3,10 +3,10 @@
 use super::{Clip, OptimizerConfig, Rule, Schedule};
 use crate::data::augment::Augment;
 use crate::distributed;
-use crate::resnet::InitRule;
+use crate::net::InitRule;
 use accel::Precision;
 use anyhow::ensure;
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
 use std::collections::BTreeMap;
 
 /// What shapes the result of a run, beside the data.
@@ -137,7 +137,7 @@ impl Recipe {
     }
 
     /// The recipe as text, for the training record.
-    pub(super) fn options(&self, config: &ResNetConfig) -> BTreeMap<String, String> {
+    pub(super) fn options(&self, config: &Architecture) -> BTreeMap<String, String> {
         let o = &self.optimizer;
         let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".into());
         let (optimizer, momentum) = match o.rule {

@@ -6,15 +6,15 @@ use super::validation::{Measured, Validation};
 use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
 use crate::data::{DataError, Dataset, batch_count};
 use crate::distributed;
-use crate::resnet::{self, Init, ResNet};
+use crate::net::{self, Init, Network};
 use accel::Precision;
 use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
 use burn::tensor::Device;
 use core::sync::atomic::AtomicBool;
-use network::checkpoint::{Checkpoint, EpochRecord, FORMAT, Sample, TrainingRecord, VERSION};
-use network::resnet::ResNetConfig;
+use network::architecture::Architecture;
+use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const MAX_SAMPLE_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Run<'a> {
     /// Architecture with as many classes as the data.
-    pub config: ResNetConfig,
+    pub config: Architecture,
     /// From picture to input.
     pub preprocess: Preprocess,
     /// How to train.
@@ -85,7 +85,7 @@ impl Run<'_> {
             None => self.start(&mut net, &data),
         })?;
         self.check_agreement(&state, &data)?;
-        resnet::load_tensors(&mut net, &state.last.tensors, false)?;
+        net::load_tensors(&mut net, &state.last.tensors, false)?;
         optimizer.restore(core::mem::take(&mut state.memory), &self.device);
         if recipe.qat {
             net.set_rounding(Some(core::mem::take(&mut state.ranges)));
@@ -129,8 +129,8 @@ impl Run<'_> {
             };
             let line = self.epoch_line(&record, train.len(), began.elapsed().as_secs_f64());
             progress.line(&line, out)?;
-            let is_better = state.add(record, resnet::save_tensors(&plain));
-            state.last.check().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
+            let is_better = state.add(record, net::save_tensors(&plain));
+            state.last.fits().map_err(|what| anyhow::anyhow!("{what}; {DIVERGED}"))?;
             if world.rank() == 0 {
                 (state.memory, state.ranges) = (optimizer.memory(), net.ranges());
                 self.save(&state, &used, is_better)?;
@@ -148,10 +148,10 @@ impl Run<'_> {
     }
 
     /// The network before anything is learned.
-    fn network(&self, out: &mut dyn Write) -> anyhow::Result<ResNet> {
+    fn network(&self, out: &mut dyn Write) -> anyhow::Result<Network> {
         let Recipe { init, seed, precision, .. } = self.recipe;
         let training = self.device.clone().autodiff();
-        let mut net = ResNet::new(&self.config, Init { rule: init, seed }, &training)
+        let mut net = Network::new(&self.config, Init { rule: init, seed }, &training)
             .map_err(|what| anyhow::anyhow!("{}: {what}", self.config.name))?;
         crate::options::check_precision(precision, &self.device)?;
         if !accel::is_fast(precision) {
@@ -164,14 +164,14 @@ impl Run<'_> {
 
     /// The state before the first step. It is saved, so that a run that is stopped before its first
     /// whole epoch can be resumed, too.
-    fn start(&self, net: &mut ResNet, data: &Dataset) -> anyhow::Result<State> {
+    fn start(&self, net: &mut Network, data: &Dataset) -> anyhow::Result<State> {
         if let Some(base) = self.base {
             // What is to become int8 is to stay what it is.
             let keeps_head = self.recipe.qat && base.labels == data.labels;
-            resnet::load_tensors(net, &base.tensors, !keeps_head)?;
+            net::load_tensors(net, &base.tensors, !keeps_head)?;
         }
-        let tensors = resnet::save_tensors(net);
-        let state = State::new(Checkpoint { tensors, ..self.checkpoint(data)? });
+        let tensors = net::save_tensors(net);
+        let state = State::new(Draft { tensors, ..self.draft(data)? });
         let folder = self.folder()?;
         folder.clear()?;
         state.save(&folder.file("state.mpk")?)?;
@@ -179,8 +179,9 @@ impl Run<'_> {
     }
 
     /// Saves what an epoch has made of the state, and the network that is `used`.
-    fn save(&self, state: &State, used: &ResNet, is_better: bool) -> anyhow::Result<()> {
-        let finished = Checkpoint { tensors: resnet::save_tensors(used), ..state.last.clone() };
+    fn save(&self, state: &State, used: &Network, is_better: bool) -> anyhow::Result<()> {
+        let finished = Draft { tensors: net::save_tensors(used), ..state.last.clone() };
+        let finished = finished.check().map_err(anyhow::Error::msg)?;
         let folder = self.folder()?;
         if is_better {
             finished.save(&folder.file("best.mpk")?)?;
@@ -211,7 +212,7 @@ impl Run<'_> {
         Ok(best)
     }
 
-    fn measure(&self, net: &ResNet, val: &Validation) -> Result<Option<Measured>, DataError> {
+    fn measure(&self, net: &Network, val: &Validation) -> Result<Option<Measured>, DataError> {
         let options = (self.recipe.batch.max(64), self.top_k);
         val.measure(net, &self.preprocess, self.config.classes, options, &self.device)
     }
@@ -255,16 +256,9 @@ impl Run<'_> {
     }
 
     /// A checkpoint of this run without tensors.
-    fn checkpoint(&self, data: &Dataset) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint {
-            format: FORMAT.into(),
-            version: VERSION,
-            config: self.config.clone(),
-            labels: data.labels.clone(),
-            preprocess: self.preprocess,
-            tensors: BTreeMap::new(),
+    fn draft(&self, data: &Dataset) -> anyhow::Result<Draft> {
+        Ok(Draft {
             samples: samples(data, &self.preprocess, self.recipe.seed)?,
-            assumed: Vec::new(),
             training: TrainingRecord {
                 dataset: data.name.clone(),
                 fingerprint: data.fingerprint.clone(),
@@ -272,8 +266,9 @@ impl Run<'_> {
                 options: self.recipe.options(&self.config),
                 epochs: Vec::new(),
                 validation: data.validation.clone(),
-                base: self.base.map_or(String::new(), Checkpoint::origin),
+                base: self.base.map_or(String::new(), |base| base.origin()),
             },
+            ..Draft::new(self.config.clone(), data.labels.clone(), self.preprocess, BTreeMap::new())
         })
     }
 
@@ -330,7 +325,7 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
 }
 
 /// A copy to measure with, whose running statistics are its own: a clone would share them.
-fn measurable(net: &ResNet) -> ResNet {
+fn measurable(net: &Network) -> Network {
     let mut copy = net.valid();
     copy.set_precision(Precision::F32);
     copy

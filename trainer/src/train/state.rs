@@ -1,7 +1,8 @@
 //! What `--resume` needs beside the checkpoint.
 
 use super::optimizer::Memory;
-use network::checkpoint::{Checkpoint, EpochRecord, Tensor, write_atomic};
+use network::checkpoint::{Draft, EpochRecord, Tensor};
+use network::file::write_atomic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +33,7 @@ pub struct State {
     #[serde(default)]
     pub ranges: BTreeMap<String, [f32; 2]>,
     /// Network and figures after the epoch, the weights as they learn: not averaged.
-    pub last: Checkpoint,
+    pub last: Draft,
 }
 
 /// Why a run cannot be resumed.
@@ -59,7 +60,7 @@ pub enum StateError {
 
 impl State {
     /// The state before the first epoch.
-    pub fn new(last: Checkpoint) -> Self {
+    pub fn new(last: Draft) -> Self {
         Self {
             version: VERSION,
             epoch: 0,
@@ -123,7 +124,7 @@ impl State {
         if state.version != VERSION {
             return Err(format(format!("version {}, this build reads {VERSION}", state.version)));
         }
-        state.last.check().map_err(format)?;
+        state.last.fits().map_err(format)?;
         for (name, values) in state.memory.slots.values().flatten() {
             let tensor = state.last.tensors.get(name);
             if !values.fits(tensor.map(|t| t.shape.iter().product())) {

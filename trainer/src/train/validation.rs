@@ -3,7 +3,7 @@
 use super::evaluate;
 use crate::data::{DataError, Pictures};
 use crate::distributed;
-use crate::resnet::ResNet;
+use crate::net::Network;
 use artifact::Preprocess;
 use burn::tensor::Device;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Validation {
     /// Pictures that cannot be read again.
     pub(super) fn measure(
         &self,
-        net: &ResNet,
+        net: &Network,
         p: &Preprocess,
         classes: usize,
         options: (usize, usize),

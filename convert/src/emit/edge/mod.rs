@@ -14,6 +14,7 @@ use artifact::{
     Affine, ArtifactError, Cast, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d,
     PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span,
 };
+use network::activation::Activation;
 use network::graph::{Conv, Graph, GraphError, NodeOp};
 use network::int8::{quantize_at_scale, quantize_channel};
 use network::model::FloatModel;
@@ -88,8 +89,8 @@ impl Format<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmitError {
-    /// An operation that only exists before optimization.
-    #[error("node `{node}`: {op} remains after optimization and has no device form")]
+    /// An operation that device files do not have.
+    #[error("node `{node}`: {op}, which has no device form; write .onnx for other programs")]
     NotLowered {
         /// Node name.
         node: String,
@@ -125,6 +126,17 @@ pub enum EmitError {
     /// The reader refuses the result.
     #[error("the written model is refused by its own reader: {0}")]
     Artifact(#[from] ArtifactError),
+}
+
+/// Whether a node clamps at zero, which is all that device files have kernels for.
+fn relu(node: &network::graph::Node, activation: Activation) -> Result<bool, EmitError> {
+    match activation {
+        Activation::None => Ok(false),
+        Activation::RELU => Ok(true),
+        Activation::Clamp { .. } => {
+            Err(EmitError::NotLowered { node: node.name.clone(), op: activation.name() })
+        }
+    }
 }
 
 /// A file and how its memory was planned.
@@ -188,7 +200,7 @@ pub fn to_edge(
         let too_large = || EmitError::TooLarge { node: node.name.clone() };
         match &node.op {
             NodeOp::Input => {}
-            NodeOp::Conv2d(conv) => {
+            NodeOp::Conv2d(conv) if conv.groups == 1 => {
                 let input = place(node.inputs[0]);
                 let residual = conv.residual.then(|| place(node.inputs[1]));
                 let fast = plan.scratch[id]
@@ -237,10 +249,10 @@ pub fn to_edge(
                     weights: blob.push(&weights).ok_or_else(too_large)?,
                     params: blob.push(&params).ok_or_else(too_large)?,
                     residual: residual.map(|input| Residual { input, shift }),
-                    relu: conv.relu,
+                    relu: relu(node, conv.activation)?,
                 }));
             }
-            NodeOp::Affine { factor, addend, relu } => {
+            NodeOp::Affine { factor, addend, activation } => {
                 let input = place(node.inputs[0]);
                 let (params, shift) = match dtype {
                     Dtype::I8 => {
@@ -252,7 +264,13 @@ pub fn to_edge(
                     }
                 };
                 let params = blob.push(&params).ok_or_else(too_large)?;
-                ops.push(Op::Affine(Affine { input, output, params, shift, relu: *relu }));
+                ops.push(Op::Affine(Affine {
+                    input,
+                    output,
+                    params,
+                    shift,
+                    relu: relu(node, *activation)?,
+                }));
             }
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let input = place(node.inputs[0]);
@@ -275,7 +293,7 @@ pub fn to_edge(
                 }));
             }
             NodeOp::Cast => ops.push(Op::Cast(Cast { input: place(node.inputs[0]), output })),
-            NodeOp::BatchNorm { .. } | NodeOp::Relu | NodeOp::Add => {
+            NodeOp::Conv2d(_) | NodeOp::BatchNorm { .. } | NodeOp::Activation(_) | NodeOp::Add => {
                 return Err(EmitError::NotLowered { node: node.name.clone(), op: node.op.name() });
             }
         }
@@ -391,7 +409,7 @@ fn int8_weights(
     output: Quant,
     residual: Option<Quant>,
 ) -> Int8Weights {
-    let per_output = conv.weights.len() / conv.bias.len().max(1);
+    let per_output = conv.row_len();
     let in_scale = f64::from(input.scale);
     let residual_scale = residual.map_or(0.0, |r| f64::from(r.scale));
     let channels = conv.weights.par_chunks_exact(per_output).zip(&conv.bias).enumerate();

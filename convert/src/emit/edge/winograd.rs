@@ -105,9 +105,9 @@ mod tests {
     use crate::pipeline::{Options, Quantize, convert};
     use artifact::writer::{Blob, Contents, write};
     use artifact::{Artifact, ArtifactError, Span};
+    use network::architecture::Architecture;
     use network::init::random_checkpoint;
     use network::model::FloatModel;
-    use network::resnet::ResNetConfig;
     use runtime::workers::{Inline, Threads, Workers};
     use runtime::{AlignedBuf, Isa, Model, Op, Session};
 
@@ -132,7 +132,7 @@ mod tests {
         let threads = Threads::new(2).unwrap().with_grain(0);
         // Whole and partial tiles: maps of 32, 16 and 8 pixels, and of 45, 23 and 12.
         for size in [32, 45] {
-            let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
+            let config = Architecture::named("resnet_8_cifar", 10).unwrap();
             let checkpoint = random_checkpoint(config, size, 3).unwrap();
             let file = |direct| {
                 let options = Options { quantize: Quantize::None, direct, ..Options::default() };
@@ -164,7 +164,7 @@ mod tests {
     fn int8_answers_are_the_same_bytes() {
         let threads = Threads::new(2).unwrap().with_grain(0);
         for size in [32, 45] {
-            let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
+            let config = Architecture::named("resnet_8_cifar", 10).unwrap();
             let checkpoint = random_checkpoint(config, size, 3).unwrap();
             let pixels = usize::from(size) * usize::from(size) * 3;
             let picture = (0..pixels).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect();
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn scratch_that_overlaps_or_has_another_size_is_refused() {
-        let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
+        let config = Architecture::named("resnet_8_cifar", 10).unwrap();
         let checkpoint = random_checkpoint(config, 32, 3).unwrap();
         let options = Options { quantize: Quantize::None, ..Options::default() };
         let file =

@@ -90,7 +90,7 @@ impl Emitter<'_> {
             self.raw(&biases, &[c_out], proto::INT32, bytes);
             let [y_scale, y_zero] = self.quantization(quants, id);
             // A clamp at zero is one at the zero point, where that is not the least number anyway.
-            let clamps = conv.relu && quants[id].zero_point > -128;
+            let clamps = !conv.activation.is_none() && quants[id].zero_point > -128;
             let sum =
                 if clamps { self.names.unique(&format!("{target}_sum")) } else { target.into() };
             let operands =
@@ -118,7 +118,7 @@ impl Emitter<'_> {
         self.push("Add", &[&scaled, &biases], &real, Vec::new());
         let residual = self.dequantize(quants, operands[1], residual);
         let rounded = self.names.unique(&format!("{target}_rounded"));
-        self.with_relu(conv.relu, &rounded, |emitter, output| {
+        self.clamped(conv.activation, &rounded, |emitter, output| {
             emitter.push("Add", &[&residual, &real], output, Vec::new());
         });
         self.quantize(quants, id, &rounded, target);

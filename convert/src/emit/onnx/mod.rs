@@ -10,6 +10,7 @@
 use super::edge::{Format, int8_weights_of};
 use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
 use formats::onnx as proto;
+use network::activation::Activation;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -391,18 +392,18 @@ impl<'a> Emitter<'a> {
                     vec![proto::Attribute::float("epsilon", *epsilon)],
                 );
             }
-            NodeOp::Affine { factor, addend, relu } => {
+            NodeOp::Affine { factor, addend, activation } => {
                 let dims = [factor.len(), 1, 1];
                 let factor = self.constant(&target, "factor", &dims, factor.iter().copied());
                 let addend = self.constant(&target, "addend", &dims, addend.iter().copied());
                 let product = self.names.unique(&format!("{target}_product"));
                 self.push("Mul", &[inputs[0], &factor], &product, Vec::new());
-                self.with_relu(*relu, &target, |emitter, output| {
+                self.clamped(*activation, &target, |emitter, output| {
                     emitter.push("Add", &[&product, &addend], output, Vec::new());
                 });
             }
             NodeOp::Cast => self.push("Identity", inputs, &target, Vec::new()),
-            NodeOp::Relu => self.push("Relu", inputs, &target, Vec::new()),
+            NodeOp::Activation(activation) => self.activation(*activation, inputs[0], &target),
             NodeOp::Add => self.push("Add", inputs, &target, Vec::new()),
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let global = *filter == [x_shape.h, x_shape.w] && *padding == Padding::default();
@@ -428,8 +429,11 @@ impl<'a> Emitter<'a> {
     fn conv(&mut self, graph: &Graph, id: usize, conv: &Conv, inputs: &[&str], target: &str) {
         let (dims, order) = oihw(conv);
         let [weights, bias] = self.weights(graph, id, conv, &dims, &order, target);
-        self.with_relu(conv.relu, target, |emitter, output| {
-            let attributes = window(conv.filter, conv.stride, conv.padding);
+        self.clamped(conv.activation, target, |emitter, output| {
+            let mut attributes = window(conv.filter, conv.stride, conv.padding);
+            if conv.groups > 1 {
+                attributes.push(proto::Attribute::int("group", conv.groups.into()));
+            }
             match inputs.get(1) {
                 Some(residual) => {
                     let product = emitter.names.unique(&format!("{target}_conv"));
@@ -442,12 +446,12 @@ impl<'a> Emitter<'a> {
     }
 
     fn dense(&mut self, graph: &Graph, id: usize, conv: &Conv, x: &str, target: &str) {
-        let (c_in, c_out) = (conv.weights.len() / conv.bias.len(), conv.bias.len());
+        let (c_in, c_out) = (conv.row_len(), conv.bias.len());
         let order: Vec<usize> = (0..conv.weights.len()).collect();
         let [weights, bias] = self.weights(graph, id, conv, &[c_out, c_in], &order, target);
         let flat = self.names.unique(&format!("{target}_flat"));
         self.push("Flatten", &[x], &flat, vec![proto::Attribute::int("axis", 1)]);
-        self.with_relu(conv.relu, target, |emitter, output| {
+        self.clamped(conv.activation, target, |emitter, output| {
             // Weights are (out, in).
             emitter.push(
                 "Gemm",
@@ -458,22 +462,37 @@ impl<'a> Emitter<'a> {
         });
     }
 
-    /// Lets `emit` produce the value that, clamped if `relu`, becomes `target`.
-    fn with_relu(&mut self, relu: bool, target: &str, emit: impl FnOnce(&mut Self, &str)) {
-        if relu {
-            let unclamped = self.names.unique(&format!("{target}_unclamped"));
-            emit(self, &unclamped);
-            // The layer is what is clamped.
-            if let Some(layer) = self.nodes.last_mut() {
-                layer.name = target.into();
-            }
-            self.push("Relu", &[&unclamped], target, Vec::new());
-            if let Some(clamp) = self.nodes.last_mut() {
-                clamp.name.push_str("_relu");
-            }
-        } else {
-            emit(self, target);
+    /// Lets `emit` produce the value that, after `activation`, becomes `target`.
+    fn clamped(
+        &mut self,
+        activation: Activation,
+        target: &str,
+        emit: impl FnOnce(&mut Self, &str),
+    ) {
+        if activation.is_none() {
+            return emit(self, target);
         }
+        let unclamped = self.names.unique(&format!("{target}_unclamped"));
+        emit(self, &unclamped);
+        // The layer is what is clamped.
+        if let Some(layer) = self.nodes.last_mut() {
+            layer.name = target.into();
+        }
+        self.activation(activation, &unclamped, target);
+        if let Some(clamp) = self.nodes.last_mut() {
+            clamp.name.push('_');
+            clamp.name.push_str(activation.name());
+        }
+    }
+
+    fn activation(&mut self, activation: Activation, x: &str, target: &str) {
+        if activation == Activation::RELU {
+            return self.push("Relu", &[x], target, Vec::new());
+        }
+        let [low, high] = activation.bounds();
+        let low = self.constant(target, "low", &[], [low]);
+        let high = self.constant(target, "high", &[], [high]);
+        self.push("Clip", &[x, &low, &high], target, Vec::new());
     }
 }
 

@@ -1,8 +1,10 @@
 //! The JSON in which Keras writes networks down.
 
 use artifact::{Fit, Interpolation, Preprocess};
+use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+use network::architecture::{Architecture, Family};
+use network::blueprint::Pooling;
 use network::padding::ConvPadding;
-use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -43,13 +45,11 @@ impl Backbone {
     ///
     /// # Errors
     /// Numbers out of range, and activations that are no softmax.
-    pub(super) fn network(self, name: String, task: Option<&Task>) -> Result<ResNetConfig, String> {
+    pub(super) fn network(self, name: String, task: Option<&Task>) -> Result<Architecture, String> {
         if let Some(task) = task {
             task.check()?;
         }
-        let config = ResNetConfig {
-            name,
-            channels: self.image_shape[2].unwrap_or(3).into(),
+        let resnet = ResNetConfig {
             input_conv_filters: self.input_conv_filters,
             input_conv_kernel_sizes: self.input_conv_kernel_sizes,
             stem_stride: 2,
@@ -59,12 +59,17 @@ impl Backbone {
             stackwise_num_strides: self.stackwise_num_strides,
             block_type: self.block_type,
             use_pre_activation: self.use_pre_activation,
-            pooling: task.map_or(Pooling::Avg, |t| t.pooling),
-            dropout: task.map_or(0.0, |t| t.dropout),
-            classes: task.map_or(1, |t| t.num_classes),
             padding: ConvPadding::Symmetric,
             expansion: 4,
             bottleneck_stride: BottleneckStride::default(),
+        };
+        let config = Architecture {
+            name,
+            channels: self.image_shape[2].unwrap_or(3).into(),
+            pooling: task.map_or(Pooling::Avg, |t| t.pooling),
+            dropout: task.map_or(0.0, |t| t.dropout),
+            classes: task.map_or(1, |t| t.num_classes),
+            family: Family::ResNet(resnet),
         };
         config.check()?;
         Ok(config)

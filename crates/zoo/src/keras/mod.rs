@@ -25,14 +25,14 @@ pub(crate) use saved::{is_saved, saved};
 use weights::layer_order;
 pub use write::{PresetError, to_preset};
 
-use crate::assemble::{assemble, checkpoint};
+use crate::assemble::{add_head, assemble, draft};
 use crate::{Head, Hints, ImportError, Imported, json, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
 use config::{Backbone, Converter, DEFAULT_SIDE, Object, Task};
 use formats::hdf5::{self, Contents};
 use hub::shards;
-use network::checkpoint::{Checkpoint, Tensor};
+use network::checkpoint::Checkpoint;
 use network::imagenet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -136,14 +136,11 @@ impl Classifier {
         }
         weights::dequantize_head(&mut found);
         if self.task.is_none() {
-            for (name, shape) in [("weight", vec![1, config.features()]), ("bias", vec![1])] {
-                let zeros = vec![0.0; shape.iter().product()];
-                found.insert(format!("predictions.{name}"), Tensor::from_f32(&shape, &zeros));
-            }
+            add_head(&config, &mut found);
         }
         let tensors = assemble(path, &config, found, extra)?;
         let labels = imagenet::labels_of(config.classes);
-        checkpoint(path, config, labels, self.preprocess, tensors)
+        draft(config, labels, self.preprocess, tensors).check().map_err(unsupported)
     }
 }
 

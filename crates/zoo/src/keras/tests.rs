@@ -11,11 +11,11 @@ use crate::{Head, Hints, Imported, load, open_any, read};
 use artifact::Preprocess;
 use dataset::samples::normalize;
 use formats::hdf5;
+use network::architecture::Architecture;
 use network::evaluate::evaluate;
-use network::graph::{Graph, NodeOp};
+use network::graph::NodeOp;
 use network::init::random_checkpoint;
 use network::model::FloatModel;
-use network::resnet::ResNetConfig;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,13 +114,20 @@ fn nested_and_rescaled_resnets_can_be_trained_further() {
             assert!(error.contains("cannot be trained further"), "{file}: {error}");
             continue;
         }
-        let mut checkpoint = loaded.unwrap();
+        // Only weights do not say the size.
+        let sized = loaded.unwrap().edit(|draft| {
+            draft.preprocess.height = wanted.shape[0] as u16;
+            draft.preprocess.width = wanted.shape[1] as u16;
+            Ok(())
+        });
+        let checkpoint = sized.unwrap();
         let filters = if wanted.caffe { [4, 5] } else { [4, 6] };
-        assert_eq!(checkpoint.config.stackwise_num_filters, filters, "{file}");
-        // Only weights do not say it.
-        checkpoint.preprocess.height = wanted.shape[0] as u16;
-        checkpoint.preprocess.width = wanted.shape[1] as u16;
-        let graph = Graph::from_checkpoint(&checkpoint).unwrap();
+        assert_eq!(
+            checkpoint.config.family.resnet().unwrap().stackwise_num_filters,
+            filters,
+            "{file}"
+        );
+        let graph = checkpoint.graph().unwrap();
         let p = checkpoint.preprocess;
         let offset = if wanted.caffe || file == "caffe.keras" {
             [-123.68, -116.779, -103.939]
@@ -173,9 +180,12 @@ fn networks_of_keras_applications_are_prepared_for() {
 /// As Keras itself, which has it in the network.
 #[test]
 fn preprocessing_moves_inside() {
-    let config = ResNetConfig::named("resnet_8_cifar", 4).unwrap();
-    let mut checkpoint = random_checkpoint(config, 32, 5).unwrap();
-    checkpoint.preprocess = Preprocess::normalized(32, 32, [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]);
+    let config = Architecture::named("resnet_8_cifar", 4).unwrap();
+    let checkpoint = random_checkpoint(config, 32, 5).unwrap().edit(|draft| {
+        draft.preprocess = Preprocess::normalized(32, 32, [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]);
+        Ok(())
+    });
+    let checkpoint = checkpoint.unwrap();
     let outside = FloatModel::from_checkpoint(&checkpoint).unwrap();
     let mut inside = outside.clone();
     scale_inside(&mut inside);

@@ -2,38 +2,27 @@
 
 use formats::Array;
 use formats::hdf5::Contents;
+use network::architecture::Architecture;
+use network::blueprint::LayerOp;
 use network::checkpoint::Tensor;
-use network::resnet::ResNetConfig;
 use std::collections::BTreeMap;
 
 /// Layer names of each Keras class in the order of its numbering.
 ///
-/// Keras sorts layers by their distance from the output: a projection stands just before the
-/// last convolution of its block, and its batch-norm before the last batch-norm.
-pub fn layer_order(config: &ResNetConfig) -> BTreeMap<&'static str, Vec<String>> {
-    let v2 = config.use_pre_activation;
-    let stem = config.stem().len();
-    let mut convs: Vec<String> = (1..=stem).map(|i| format!("conv{i}_conv")).collect();
-    let norms = if v2 { stem - 1 } else { stem };
-    let mut norms: Vec<String> = (1..=norms).map(|i| format!("conv{i}_bn")).collect();
-    for block in config.blocks() {
-        let mut parts: Vec<usize> = (1..=block.convs.len()).collect();
-        if block.projection.is_some() {
-            parts.insert(parts.len() - 1, 0);
-        }
-        convs.extend(parts.iter().map(|n| format!("{}_{n}_conv", block.name)));
-        if v2 {
-            norms.push(format!("{}_pre_activation_bn", block.name));
-            norms.extend((1..block.convs.len()).map(|n| format!("{}_{n}_bn", block.name)));
-        } else {
-            norms.extend(parts.iter().map(|n| format!("{}_{n}_bn", block.name)));
-        }
+/// Keras sorts layers by their distance from the output, which is our order of execution: a
+/// projection stands just before the last convolution of its block.
+pub fn layer_order(config: &Architecture) -> BTreeMap<&'static str, Vec<String>> {
+    let mut order = LAYER_CLASSES.map(|(class, _)| (class, Vec::new()));
+    for layer in config.blueprint().layers {
+        let class = match layer.op {
+            LayerOp::Conv(_) => 0,
+            LayerOp::BatchNorm => 1,
+            LayerOp::Dense { .. } => 2,
+            _ => continue,
+        };
+        order[class].1.push(layer.name);
     }
-    if v2 {
-        norms.push("post_bn".into());
-    }
-    [("conv2d", convs), ("batch_normalization", norms), ("dense", vec!["predictions".into()])]
-        .into()
+    order.into()
 }
 
 /// Keras' classes of layers with weights, each with its parts in the order of its variables.

@@ -4,9 +4,11 @@
 use super::weights::{LAYER_CLASSES, layer_order};
 use artifact::{Fit, Interpolation, Preprocess};
 use hdf5_pure::{AttrValue, FileBuilder};
+use network::architecture::Architecture;
+use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+use network::blueprint::Pooling;
 use network::checkpoint::{Checkpoint, Tensor};
 use network::padding::ConvPadding;
-use network::resnet::{BlockType, BottleneckStride, Pooling, ResNetConfig};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -52,19 +54,23 @@ pub enum PresetError {
 pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError> {
     let config = &checkpoint.config;
     let architecture = |what| PresetError::Architecture { name: config.name.clone(), what };
-    if config.stem_stride != 2 || !config.stem_pool {
+    let resnet =
+        config.family.resnet().ok_or_else(|| architecture("a network of another family"))?;
+    if resnet.stem_stride != 2 || !resnet.stem_pool {
         return Err(architecture("the stem keeps the picture's size"));
     }
-    if config.padding != ConvPadding::Symmetric {
+    if resnet.padding != ConvPadding::Symmetric {
         return Err(architecture("strided convolutions are padded as TensorFlow pads"));
     }
-    if config.stackwise_num_filters[0] != 64 {
+    if resnet.stackwise_num_filters[0] != 64 {
         return Err(architecture("the first stack is not 64 wide"));
     }
-    if config.expansion != 4 || config.bottleneck_stride != BottleneckStride::Second {
+    if resnet.expansion != 4 || resnet.bottleneck_stride != BottleneckStride::Second {
         return Err(architecture("bottlenecks of another width, or with another stride"));
     }
-    if config.block_type == BlockType::BasicBlock && config.blocks()[0].projection.is_some() {
+    if resnet.block_type == BlockType::BasicBlock
+        && config.blueprint().layer("stack0_block0_0_conv").is_some()
+    {
         return Err(architecture("the first basic block projects"));
     }
     let path = dir.display().to_string();
@@ -74,7 +80,7 @@ pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError>
     let io = |source| PresetError::Io { path: path.clone(), source };
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(io)?;
-    let backbone = backbone(config);
+    let backbone = backbone(resnet, config.channels);
     let converter = converter(&checkpoint.preprocess);
     let preprocessor = preprocessor(&converter);
     let task = task(config, &backbone, &preprocessor);
@@ -132,7 +138,7 @@ fn dtype() -> Value {
     })
 }
 
-fn backbone(c: &ResNetConfig) -> Value {
+fn backbone(c: &ResNetConfig, channels: usize) -> Value {
     let config = json!({
         "name": "res_net_backbone",
         "trainable": true,
@@ -144,7 +150,7 @@ fn backbone(c: &ResNetConfig) -> Value {
         "stackwise_num_strides": c.stackwise_num_strides,
         "block_type": c.block_type,
         "use_pre_activation": c.use_pre_activation,
-        "image_shape": [null, null, c.channels],
+        "image_shape": [null, null, channels],
     });
     object("resnet_backbone", "ResNetBackbone", config)
 }
@@ -184,7 +190,7 @@ fn preprocessor(converter: &Value) -> Value {
     object(module, "ResNetImageClassifierPreprocessor", config)
 }
 
-fn task(c: &ResNetConfig, backbone: &Value, preprocessor: &Value) -> Value {
+fn task(c: &Architecture, backbone: &Value, preprocessor: &Value) -> Value {
     let config = json!({
         "backbone": backbone,
         "preprocessor": preprocessor,

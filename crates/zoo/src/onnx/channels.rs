@@ -6,6 +6,7 @@ use super::shapes::{one_pixel_stride, part_lens, unbordered};
 use super::view::{Side, View};
 use super::{Importer, Map, Value};
 use artifact::Padding;
+use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 
 /// Most channels of a map that is made of maps side by side, where they are more than a pixel: each
@@ -193,7 +194,8 @@ impl Importer<'_> {
             filter: [1; 2],
             stride,
             padding: Padding::default(),
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             weight_scales: vec![0.0; outputs],
         };

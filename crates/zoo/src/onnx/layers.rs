@@ -9,6 +9,7 @@ use super::{Importer, Map, Value};
 use artifact::text::AsPlain;
 use artifact::{Padding, PoolKind, Shape};
 use formats::onnx as proto;
+use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 use std::rc::Rc;
 
@@ -138,7 +139,12 @@ impl Importer<'_> {
             "BatchNormalization" => self.batch_norm(call),
             "Relu" => {
                 let x = call.map(0)?;
-                Ok(Value::Map(self.push(call, NodeOp::Relu, &[&x], x.view.clone())?))
+                Ok(Value::Map(self.push(
+                    call,
+                    NodeOp::Activation(Activation::RELU),
+                    &[&x],
+                    x.view.clone(),
+                )?))
             }
             "Clip" => self.clip(call),
             "Add" | "Sub" | "Mul" | "Div" | "Sum" => self.arithmetic(call),
@@ -212,7 +218,8 @@ impl Importer<'_> {
             filter: window.filter,
             stride: window.stride,
             padding: window.padding,
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             weight_scales: weights.steps(),
         };
@@ -306,7 +313,8 @@ impl Importer<'_> {
             filter,
             stride: [1, 1],
             padding: Padding::default(),
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             weight_scales: weights.steps(),
         };
@@ -365,7 +373,12 @@ impl Importer<'_> {
                  as a ResNet"
             ));
         }
-        Ok(Value::Map(self.push(call, NodeOp::Relu, &[&x], x.view.clone())?))
+        Ok(Value::Map(self.push(
+            call,
+            NodeOp::Activation(Activation::RELU),
+            &[&x],
+            x.view.clone(),
+        )?))
     }
 
     fn shape_of(&mut self, call: &Call<'_>) -> Result<Value, String> {

@@ -5,6 +5,7 @@ use super::constant::{Constant, Values, type_name};
 use super::{Importer, Map, Value};
 use artifact::Quant;
 use formats::onnx as proto;
+use network::activation::Activation;
 use network::graph::NodeOp;
 
 /// What to do about a file with other integers than those of 8 bits.
@@ -34,7 +35,12 @@ impl Importer<'_> {
             let id = match self.clamped.get(&x.id) {
                 Some(id) => *id,
                 None => {
-                    let relu = self.push(call, NodeOp::Relu, &[&x], x.view.clone())?;
+                    let relu = self.push(
+                        call,
+                        NodeOp::Activation(Activation::RELU),
+                        &[&x],
+                        x.view.clone(),
+                    )?;
                     *self.clamped.entry(x.id).or_insert(relu.id)
                 }
             };

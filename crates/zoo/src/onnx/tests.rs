@@ -1,10 +1,11 @@
 use super::*;
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
+use network::activation::Activation;
+use network::architecture::Architecture;
 use network::evaluate::evaluate;
 use network::graph::NodeOp;
 use network::init::random_checkpoint;
-use network::resnet::ResNetConfig;
 
 mod forms;
 
@@ -106,7 +107,7 @@ fn what_is_exported_is_read_again() {
         ("resnet_v2_50", 3),
         ("resnet_vd_18", 3),
     ] {
-        let mut config = ResNetConfig::named(name, 1).unwrap();
+        let mut config = Architecture::named(name, 1).unwrap();
         config.channels = channels;
         config.classes = 5;
         let checkpoint = random_checkpoint(config, 33, 7).unwrap();
@@ -481,7 +482,7 @@ fn quantized_models_keep_their_numbers() {
     let quant = |scale| artifact::Quant { scale, zero_point: -128 };
     assert_eq!(converted.int8.unwrap().quants, [quant(0.5), quant(2.0), quant(2.0)]);
     let NodeOp::Conv2d(conv) = &converted.graph.nodes[1].op else { panic!("a convolution") };
-    assert!(conv.relu);
+    assert_eq!(conv.activation, Activation::RELU);
     assert_eq!(conv.weight_scales, [0.25, 1.0, 0.125]);
     assert_eq!(conv.weights[..3], [25.0, -12.5, 1.75]);
 
@@ -531,7 +532,7 @@ fn numbers_of_other_files() {
 /// Damaged files are errors, never panics.
 #[test]
 fn damaged_files() {
-    let mut config = ResNetConfig::named("resnet_8_cifar", 1).unwrap();
+    let mut config = Architecture::named("resnet_8_cifar", 1).unwrap();
     config.classes = 2;
     let checkpoint = random_checkpoint(config, 8, 1).unwrap();
     let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
@@ -913,7 +914,7 @@ fn readers_with_pairs_of_their_own_share_a_value() {
     let mut graph = model.graph.clone();
     convert::optimize::optimize(&mut graph);
     // Nothing below zero is stored, so that there were ReLUs.
-    assert!(graph.nodes.iter().all(|n| !matches!(n.op, NodeOp::Relu | NodeOp::Add)));
+    assert!(graph.nodes.iter().all(|n| !matches!(n.op, NodeOp::Activation(_) | NodeOp::Add)));
     assert_eq!(evaluate(&graph, &[3.0, 5.0, -7.0]), [6.0, 0.0, 0.0]);
 }
 

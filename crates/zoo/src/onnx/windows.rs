@@ -6,6 +6,7 @@ use super::{Border, Importer, Map, Value};
 use artifact::layout::padding_fits;
 use artifact::text::AsPlain;
 use artifact::{Padding, PoolKind};
+use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 use network::padding::same_padding;
 
@@ -140,7 +141,7 @@ impl Importer<'_> {
         while let NodeOp::Pool2d { .. } = op.op {
             op = &self.graph.nodes[op.inputs[0]];
         }
-        kind == PoolKind::Max && matches!(op.op, NodeOp::Relu)
+        kind == PoolKind::Max && matches!(op.op, NodeOp::Activation(Activation::RELU))
     }
 
     /// `x` with zeros around it: a convolution with one tap for each channel, since only convolutions
@@ -173,7 +174,8 @@ impl Importer<'_> {
                 bottom: side(bottom + top)?,
                 right: side(right + left)?,
             },
-            relu: false,
+            groups: 1,
+            activation: Activation::None,
             residual: false,
             // Ones are of any steps.
             weight_scales: vec![0.0; c],

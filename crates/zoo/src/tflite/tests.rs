@@ -1,6 +1,7 @@
 use super::*;
 use artifact::Preprocess;
 use flatbuffers::{FlatBufferBuilder, TableFinishedWIPOffset, WIPOffset};
+use network::activation::Activation;
 use network::evaluate::evaluate;
 
 type Offset = WIPOffset<TableFinishedWIPOffset>;
@@ -192,7 +193,10 @@ fn a_clamp_at_six_is_a_relu_where_int8_ends_there() {
         ];
         import(&file(&values, &[(RELU6, &[0], &[1]), (MEAN, &[1, 2], &[3])]))
     };
-    assert_eq!(model(6.0 / 255.0).unwrap().graph.nodes[1].op, network::graph::NodeOp::Relu);
+    assert_eq!(
+        model(6.0 / 255.0).unwrap().graph.nodes[1].op,
+        network::graph::NodeOp::Activation(Activation::RELU)
+    );
     let error = model(7.0 / 255.0).unwrap_err();
     assert!(error.contains("`value` (RELU6)"), "{error}");
 }

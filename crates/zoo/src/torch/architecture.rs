@@ -2,9 +2,10 @@
 
 use crate::Hints;
 use artifact::text::AsPlain;
+use network::architecture::resnet::{BlockType, ResNetConfig};
+use network::architecture::{Architecture, Family};
 use network::checkpoint::Assumption;
 use network::padding::ConvPadding;
-use network::resnet::{BlockType, Pooling, ResNetConfig};
 use std::collections::BTreeMap;
 
 /// Shapes under torchvision's names, or those of timm's v2.
@@ -91,7 +92,7 @@ pub(super) fn architecture(
     shapes: &BTreeMap<&str, &[usize]>,
     hints: &Hints,
     assumed: &mut Vec<Assumption>,
-) -> Result<ResNetConfig, String> {
+) -> Result<Architecture, String> {
     let shapes = Shapes { all: shapes, v2: shapes.contains_key("stem.conv.weight") };
     let stem = shapes.stem()?;
     let kernels: Vec<usize> = stem.iter().map(|[_, _, size]| *size).collect();
@@ -130,9 +131,7 @@ pub(super) fn architecture(
         }
     };
     assume("ReLUs, neither blur nor dilation".into(), None);
-    Ok(ResNetConfig {
-        name: name.into(),
-        channels: stem.first().map_or(3, |[_, inputs, _]| *inputs),
+    let resnet = ResNetConfig {
         input_conv_filters: stem.iter().map(|[outputs, ..]| *outputs).collect(),
         input_conv_kernel_sizes: kernels,
         stem_stride,
@@ -142,12 +141,13 @@ pub(super) fn architecture(
         stackwise_num_filters: widths,
         stackwise_num_blocks: blocks,
         use_pre_activation: shapes.v2,
-        pooling: Pooling::Avg,
-        dropout: 0.0,
-        classes: 1,
         padding: ConvPadding::Symmetric,
         expansion,
         bottleneck_stride: hints.bottleneck_stride.unwrap_or_default(),
+    };
+    Ok(Architecture {
+        channels: stem.first().map_or(3, |[_, inputs, _]| *inputs),
+        ..Architecture::new(name, 1, Family::ResNet(resnet))
     })
 }
 

@@ -2,11 +2,11 @@
 
 use super::architecture::{architecture, unknown};
 use super::foreign_names::{as_torchvision, plain};
-use super::names::canonical;
+use super::names::Names;
 use crate::{Head, Hints};
 use artifact::text::AsPlain;
+use network::architecture::Architecture;
 use network::checkpoint::Assumption;
-use network::resnet::ResNetConfig;
 use std::collections::BTreeMap;
 
 /// A tensor of a file.
@@ -29,8 +29,8 @@ impl Entry {
 /// A ResNet that was found among the tensors of a file.
 #[derive(Debug)]
 pub(super) struct Network {
-    pub(super) config: ResNetConfig,
-    /// Names that [`canonical`] knows, and those in the file.
+    pub(super) config: Architecture,
+    /// Names that [`Names`] know, and those in the file.
     pub(super) tensors: BTreeMap<String, String>,
     /// What belongs to no layer.
     pub(super) extra: Vec<String>,
@@ -153,10 +153,12 @@ impl Network {
         }
         let place = Place::new(&entries, prefix)?;
         let config = architecture(name, &place.shapes, hints, &mut assumed)?;
+        config.check()?;
+        let names = Names::of(&config);
         let mut tensors: BTreeMap<String, String> = BTreeMap::new();
         let mut extra = Vec::new();
         for (name, shape) in place.shapes.iter().filter(|(name, _)| is_backbone(name)) {
-            match canonical(name, &config) {
+            match names.canonical(name) {
                 Some(_) => {
                     tensors.extend(place.path(name).map(|theirs| ((*name).to_owned(), theirs)));
                 }
@@ -175,7 +177,7 @@ impl Network {
         rest: &[(&str, &[usize])],
         head: Head,
     ) -> Result<(), String> {
-        let features = self.config.features();
+        let features = self.config.blueprint().features();
         let Some((layer, classes)) = head_of(rest, features) else {
             return match head {
                 // Fine-tuning makes a new one.
@@ -297,25 +299,29 @@ fn refuse_strange<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::torch_name;
     use super::*;
-    use network::resnet::BottleneckStride;
+    use network::architecture::resnet::{BottleneckStride, ResNetConfig};
 
     /// The tensors of an architecture under a prefix, in PyTorch's layout.
-    fn entries(config: &ResNetConfig, prefix: &str) -> Vec<Entry> {
+    fn entries(config: &Architecture, prefix: &str) -> Vec<Entry> {
+        let names = Names::of(config);
         let entry = |(name, shape): (String, Vec<usize>)| {
             let shape = match shape[..] {
                 [o, h, w, i] => vec![o, i, h, w],
                 _ => shape,
             };
-            let theirs = torch_name(&name, config).unwrap();
+            let theirs = names.torch(&name).unwrap();
             Entry::new(&format!("{prefix}{theirs}"), Some(shape))
         };
-        config.tensor_shapes().into_iter().map(entry).collect()
+        config.blueprint().tensors().map(entry).collect()
     }
 
-    fn resnet(architecture: &str) -> ResNetConfig {
-        ResNetConfig::by_name(architecture, 10).unwrap()
+    fn resnet(architecture: &str) -> Architecture {
+        Architecture::by_name(architecture, 10).unwrap()
+    }
+
+    fn config_of(network: &Network) -> &ResNetConfig {
+        network.config.family.resnet().unwrap()
     }
 
     fn find(entries: Vec<Entry>) -> Result<Network, String> {
@@ -356,8 +362,8 @@ mod tests {
             let counter = format!("{prefix}bn1.num_batches_tracked");
             all.push(Entry::new(&counter, None));
             let network = find(all).unwrap();
-            assert_eq!(network.config, ResNetConfig { name: "n".into(), ..config.clone() });
-            assert_eq!(network.tensors.len(), config.tensor_shapes().len(), "{prefix}");
+            assert_eq!(network.config, Architecture { name: "n".into(), ..config.clone() });
+            assert_eq!(network.tensors.len(), config.blueprint().tensors().count(), "{prefix}");
             assert!(network.extra.is_empty());
         }
     }
@@ -441,14 +447,14 @@ mod tests {
     fn what_tensors_do_not_tell_is_assumed_and_hints_say_otherwise() {
         let line = |network: &Network| Assumption::line(&network.assumed).unwrap();
         let small = find(entries(&resnet("resnet_18_cifar"), "")).unwrap();
-        assert_eq!((small.config.stem_stride, small.config.stem_pool), (1, false));
+        assert_eq!((config_of(&small).stem_stride, config_of(&small).stem_pool), (1, false));
         assert_eq!(
             line(&small),
             "assumed: no pool after the stem, a stem of stride 1, stacks of strides [1, 2, 2, 2], \
              ReLUs, neither blur nor dilation; --stem-pool, --stem-stride, --stack-strides say otherwise"
         );
         let usual = find(entries(&resnet("resnet_50"), "")).unwrap();
-        assert_eq!(usual.config, ResNetConfig { name: "n".into(), ..resnet("resnet_50") });
+        assert_eq!(usual.config, Architecture { name: "n".into(), ..resnet("resnet_50") });
         assert!(line(&usual).contains("a max-pool after the stem, a stem of stride 2"));
         assert!(line(&usual).contains("strides in 3×3 convolutions"));
         let hints = Hints {
@@ -460,9 +466,9 @@ mod tests {
         };
         let all = entries(&resnet("resnet_50"), "");
         let told = Network::find("n", all, Head::Required, &hints).unwrap();
-        assert_eq!((told.config.stem_stride, told.config.stem_pool), (2, true));
-        assert_eq!(told.config.stackwise_num_strides, [1, 2, 2, 1]);
-        assert_eq!(told.config.bottleneck_stride, BottleneckStride::First);
+        assert_eq!((config_of(&told).stem_stride, config_of(&told).stem_pool), (2, true));
+        assert_eq!(config_of(&told).stackwise_num_strides, [1, 2, 2, 1]);
+        assert_eq!(config_of(&told).bottleneck_stride, BottleneckStride::First);
         assert_eq!(line(&told), "assumed: ReLUs, neither blur nor dilation");
     }
 
@@ -513,12 +519,11 @@ mod tests {
 
     #[test]
     fn wide_bottlenecks_follow_from_shapes() {
-        let wide = ResNetConfig {
-            stackwise_num_filters: vec![128, 256, 512, 1024],
-            expansion: 2,
-            ..resnet("resnet_50")
-        };
+        let mut wide = resnet("resnet_50");
+        let family = wide.family.resnet_mut().unwrap();
+        family.stackwise_num_filters = vec![128, 256, 512, 1024];
+        family.expansion = 2;
         let network = find(entries(&wide, "")).unwrap();
-        assert_eq!(network.config, ResNetConfig { name: "n".into(), ..wide });
+        assert_eq!(network.config, Architecture { name: "n".into(), ..wide });
     }
 }

@@ -16,7 +16,7 @@ mod write;
 
 pub use write::{StateDictError, to_safetensors};
 
-use crate::assemble::{assemble, checkpoint};
+use crate::assemble::{add_head, assemble, draft};
 use crate::{Head, Hints, ImportError, foreign, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
@@ -24,10 +24,11 @@ use find::{Entry, Network};
 use formats::Array;
 use formats::archive::{self, Archive};
 use formats::pickle::{Id, Object, Pickle, Storage, TensorView};
-use names::{add_parameterless_shortcuts, canonical};
-use network::checkpoint::{Assumption, Checkpoint, Tensor};
+use names::{Names, add_parameterless_shortcuts};
+use network::architecture::IMAGENET_STATISTICS;
+use network::blueprint::HEAD;
+use network::checkpoint::{Assumption, Checkpoint, Draft, Tensor};
 use network::imagenet;
-use network::resnet::{IMAGENET_STATISTICS, ResNetConfig};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -77,13 +78,14 @@ pub(crate) fn state_dict(
         from_zip(bytes, &wanted)
     };
     let (network, arrays) = network.map_err(unsupported)?;
-    let mut checkpoint = assembled(path, network, arrays)?;
-    if let Some(Travelling { labels, preprocess }) = travelling(bytes) {
-        (checkpoint.labels, checkpoint.preprocess) = (labels, preprocess);
-        checkpoint.assumed.clear();
-        checkpoint.check().map_err(unsupported)?;
-    }
-    Ok(checkpoint)
+    let checkpoint = assembled(path, network, arrays)?;
+    let Some(Travelling { labels, preprocess }) = travelling(bytes) else { return Ok(checkpoint) };
+    let travelled = checkpoint.edit(|draft| {
+        (draft.labels, draft.preprocess) = (labels, preprocess);
+        draft.assumed.clear();
+        Ok(())
+    });
+    travelled.map_err(unsupported)
 }
 
 /// What is looked for in a file.
@@ -126,7 +128,7 @@ pub(crate) fn from_arrays(
     assembled(path, network, arrays)
 }
 
-/// The checkpoint of a network whose `arrays` have the names that [`canonical`] knows.
+/// The checkpoint of a network whose `arrays` have the names that [`Names`] know.
 fn assembled(
     path: &Path,
     network: Network,
@@ -135,11 +137,11 @@ fn assembled(
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let Network { config, extra, mut assumed, .. } = network;
     config.check().map_err(unsupported)?;
-    let mut found = BTreeMap::new();
+    let (mut found, names) = (BTreeMap::new(), Names::of(&config));
     for (name, array) in arrays {
-        if let Some(name) = canonical(&name, &config) {
+        if let Some(name) = names.canonical(&name) {
             let mut tensor = tensor(array);
-            if name == "predictions.weight" && tensor.shape.len() == 4 {
+            if name == format!("{HEAD}.weight") && tensor.shape.len() == 4 {
                 // timm's v2 head is a 1×1 convolution.
                 tensor.shape.drain(1..3);
             }
@@ -158,8 +160,8 @@ fn assembled(
     assumed.push(Assumption::new("ImageNet's mean and deviation", Assumption::STATISTICS));
     let labels = imagenet::labels_of(config.classes);
     let preprocess = config.preprocess(Preprocess::normalized(side, side, mean, std));
-    let checkpoint = checkpoint(path, config, labels, preprocess, tensors)?;
-    Ok(Checkpoint { assumed, ..checkpoint })
+    let draft = Draft { assumed, ..draft(config, labels, preprocess, tensors) };
+    draft.check().map_err(unsupported)
 }
 
 /// PyTorch's weights in a model's folder: their path and bytes.
@@ -175,16 +177,6 @@ fn folder_name(dir: &Path) -> String {
     let canonical = dir.canonicalize().ok();
     let name = canonical.as_deref().and_then(Path::file_name).unwrap_or_default();
     name.to_string_lossy().into_owned()
-}
-
-/// A head of zeros where there is none, and its bias where it has none.
-fn add_head(config: &ResNetConfig, found: &mut BTreeMap<String, Tensor>) {
-    for (part, shape) in
-        [("weight", vec![config.classes, config.features()]), ("bias", vec![config.classes])]
-    {
-        let zeros = || Tensor::from_f32(&shape, &vec![0.0; shape.iter().product()]);
-        found.entry(format!("predictions.{part}")).or_insert_with(zeros);
-    }
 }
 
 /// Labels and preprocessing of a state dict that was written here.

@@ -6,9 +6,9 @@ use crate::json;
 use crate::{Head, Hints, ImportError, torch};
 use artifact::text::AsPlain;
 use artifact::{Interpolation, Preprocess};
+use network::blueprint::Pooling;
 use network::checkpoint::Checkpoint;
 use network::imagenet;
-use network::resnet::Pooling;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -70,33 +70,32 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         }
     };
     let (weights, bytes) = torch_weights(dir)?;
-    let mut checkpoint = torch::state_dict(&weights, &bytes, head, hints)?;
+    let mut draft = torch::state_dict(&weights, &bytes, head, hints)?.into_draft();
     // The architecture says it.
-    checkpoint.assumed.clear();
-    checkpoint.config.pooling = pooling;
-    checkpoint.config.name = folder_name(dir);
+    draft.assumed.clear();
+    draft.config.pooling = pooling;
+    draft.config.name = folder_name(dir);
     let p = config.pretrained_cfg;
     let [_, height, width] = p.input_size;
     let normalized = Preprocess::normalized(height, width, p.mean, p.std);
-    checkpoint.preprocess = Preprocess {
+    draft.preprocess = Preprocess {
         interpolation: match p.interpolation.as_str() {
             "nearest" => Interpolation::Nearest,
             "bicubic" => Interpolation::Bicubic,
             _ => Interpolation::Bilinear,
         },
         antialias: false,
-        ..checkpoint.config.preprocess(normalized)
+        ..draft.config.preprocess(normalized)
     };
-    if !checkpoint.preprocess.is_valid() {
+    if !draft.preprocess.is_valid() {
         let what = "an empty input_size, or a mean or std that is no number or zero";
         return Err(ImportError::unsupported(&config_path, what));
     }
-    let classes = checkpoint.config.classes;
+    let classes = draft.config.classes;
     // Without a head, there is nothing to name.
     let names = config.label_names.filter(|_| classes > 1);
-    checkpoint.labels = names.unwrap_or_else(|| imagenet::labels_of(classes));
-    checkpoint.check().map_err(|what| ImportError::unsupported(dir, what))?;
-    Ok(checkpoint)
+    draft.labels = names.unwrap_or_else(|| imagenet::labels_of(classes));
+    draft.check().map_err(|what| ImportError::unsupported(dir, what))
 }
 
 /// Whether the tensors of an architecture say all about it: variants with other poolings,

@@ -6,9 +6,9 @@ use crate::json;
 use crate::{Head, Hints, ImportError, torch};
 use artifact::text::AsPlain;
 use artifact::{Interpolation, Preprocess};
+use network::architecture::resnet::BottleneckStride;
 use network::checkpoint::{Assumption, Checkpoint};
 use network::imagenet;
-use network::resnet::BottleneckStride;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -80,27 +80,26 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         ..hints.clone()
     };
     let (weights, bytes) = torch_weights(dir)?;
-    let mut checkpoint = torch::state_dict(&weights, &bytes, head, &told)?;
-    checkpoint.config.name = folder_name(dir);
-    checkpoint.assumed.retain(|a| a.option == Assumption::STATISTICS || a.option == Hints::SIZE);
+    let mut draft = torch::state_dict(&weights, &bytes, head, &told)?.into_draft();
+    draft.config.name = folder_name(dir);
+    draft.assumed.retain(|a| a.option == Assumption::STATISTICS || a.option == Hints::SIZE);
     let processor = dir.join("preprocessor_config.json");
     if processor.is_file() {
-        checkpoint.preprocess =
+        draft.preprocess =
             preprocess(json(&processor)?).filter(Preprocess::is_valid).ok_or_else(|| {
                 ImportError::unsupported(&processor, "no size, or a mean or std of zero")
             })?;
-        checkpoint.assumed.clear();
+        draft.assumed.clear();
     }
-    let classes = checkpoint.config.classes;
+    let classes = draft.config.classes;
     // Names that nobody gave are numbered.
     let is_named = |label: &String| !label.starts_with("LABEL_");
     if config.id2label.len() == classes && config.id2label.values().any(is_named) {
-        checkpoint.labels = config.id2label.into_values().collect();
+        draft.labels = config.id2label.into_values().collect();
     } else {
-        checkpoint.labels = imagenet::labels_of(classes);
+        draft.labels = imagenet::labels_of(classes);
     }
-    checkpoint.check().map_err(|what| ImportError::unsupported(dir, what))?;
-    Ok(checkpoint)
+    draft.check().map_err(|what| ImportError::unsupported(dir, what))
 }
 
 fn preprocess(processor: Processor) -> Option<Preprocess> {

@@ -1,12 +1,13 @@
 //! Writes PyTorch state dicts as safetensors: timm's names, which for version 1 are torchvision's,
 //! and those of the CIFAR ResNets for networks of small pictures.
 
-use super::names::torch_name;
+use super::names::Names;
 use super::travelling::{METADATA, Travelling};
 use artifact::text::AsPlain;
+use network::architecture::resnet::{BottleneckStride, ResNetConfig};
+use network::blueprint::Pooling;
 use network::checkpoint::{Checkpoint, Tensor};
 use network::padding::ConvPadding;
-use network::resnet::{BottleneckStride, Pooling, ResNetConfig};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 
@@ -35,13 +36,17 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
     let config = &checkpoint.config;
     let architecture =
         |what: String| StateDictError::Architecture { name: config.name.clone(), what };
-    check(config).map_err(|what| architecture(what.into()))?;
+    let resnet = config.family.resnet();
+    let resnet = resnet.ok_or_else(|| architecture("a network of another family".into()))?;
+    check(resnet, config.pooling).map_err(|what| architecture(what.into()))?;
+    let names = Names::of(config);
     let mut tensors = Vec::new();
     for (name, tensor) in &checkpoint.tensors {
-        let theirs = torch_name(name, config)
+        let theirs = names
+            .torch(name)
             .ok_or_else(|| architecture(format!("a tensor `{}`", name.plain())))?;
         let (mut shape, values) = oihw(tensor);
-        if name == "predictions.weight" && config.use_pre_activation {
+        if name == "predictions.weight" && resnet.use_pre_activation {
             // timm's v2 head is a 1×1 convolution.
             shape.extend([1, 1]);
         }
@@ -59,7 +64,7 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
 }
 
 /// What a state dict does not say, readers take for granted.
-fn check(config: &ResNetConfig) -> Result<(), &'static str> {
+fn check(config: &ResNetConfig, pooling: Pooling) -> Result<(), &'static str> {
     let strides = config.stackwise_num_strides.iter();
     if strides.enumerate().any(|(stack, stride)| *stride != if stack == 0 { 1 } else { 2 }) {
         return Err("other strides than 1, 2, 2, …");
@@ -76,7 +81,7 @@ fn check(config: &ResNetConfig) -> Result<(), &'static str> {
     if config.bottleneck_stride != BottleneckStride::Second {
         return Err("bottlenecks that stride in their first convolution");
     }
-    if config.pooling != Pooling::Avg {
+    if pooling != Pooling::Avg {
         return Err("max pooling before the head");
     }
     match config.padding {

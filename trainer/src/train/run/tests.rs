@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::{CacheSize, ReadOptions};
-use crate::resnet::InitRule;
+use crate::net::InitRule;
 use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
 use core::sync::atomic::Ordering;
 use network::random::Rng;
@@ -8,12 +8,13 @@ use std::path::Path;
 
 const SIDE: u16 = 16;
 
-fn config() -> ResNetConfig {
-    let mut config = ResNetConfig::by_name("resnet_8_cifar", 2).unwrap();
-    config.input_conv_filters = vec![8];
-    config.stackwise_num_filters = vec![8, 8];
-    config.stackwise_num_blocks = vec![1, 1];
-    config.stackwise_num_strides = vec![1, 2];
+fn config() -> Architecture {
+    let mut config = Architecture::by_name("resnet_8_cifar", 2).unwrap();
+    let resnet = config.family.resnet_mut().unwrap();
+    resnet.input_conv_filters = vec![8];
+    resnet.stackwise_num_filters = vec![8, 8];
+    resnet.stackwise_num_blocks = vec![1, 1];
+    resnet.stackwise_num_strides = vec![1, 2];
     config.dropout = 0.2;
     config
 }
@@ -106,7 +107,8 @@ impl Write for StopAfter<'_> {
     }
 }
 
-fn without_times(mut checkpoint: Checkpoint) -> Checkpoint {
+fn without_times(checkpoint: Checkpoint) -> Draft {
+    let mut checkpoint = checkpoint.into_draft();
     checkpoint.training.epochs.iter_mut().for_each(|e| (e.seconds, e.wait_seconds) = (0.0, 0.0));
     checkpoint
 }
@@ -182,7 +184,7 @@ fn a_frozen_backbone_stays() {
     let tuned = second.train(data, &mut Vec::new()).unwrap();
     for (name, tensor) in &base.tensors {
         let same = tuned.tensors[name] == *tensor;
-        assert_eq!(same, !resnet::is_head(name), "{name}");
+        assert_eq!(same, !net::is_head(name), "{name}");
     }
 }
 

@@ -3,7 +3,7 @@
 //! The checkpoint stores filters OHWI, Burn computes with OIHW; dense weights are
 //! (out, in) in both.
 
-use super::{ResNet, Role, Tensors, Visitor, is_head, replace};
+use super::{Network, Role, Tensors, Visitor, is_head, replace};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Tensor, TensorData};
 use network::checkpoint;
@@ -34,7 +34,7 @@ pub enum LoadError {
 /// # Errors
 /// Tensors that are missing or of another shape; the network is then partly overwritten.
 pub fn load_tensors(
-    net: &mut ResNet,
+    net: &mut Network,
     tensors: &BTreeMap<String, checkpoint::Tensor>,
     skip_head: bool,
 ) -> Result<(), LoadError> {
@@ -88,7 +88,7 @@ pub fn load_tensors(
 }
 
 /// Every tensor of the network in the checkpoint's layout.
-pub fn save_tensors(net: &ResNet) -> BTreeMap<String, checkpoint::Tensor> {
+pub fn save_tensors(net: &Network) -> BTreeMap<String, checkpoint::Tensor> {
     struct Save(BTreeMap<String, checkpoint::Tensor>);
     impl Visitor for Save {
         fn parameter<const D: usize>(&mut self, name: &str, _: Role, value: &mut Param<Tensor<D>>) {
@@ -124,17 +124,19 @@ fn stored_shape(dims: &[usize]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resnet::Init;
+    use crate::net::Init;
     use burn::module::Module;
     use burn::tensor::Device;
-    use network::resnet::{BlockType, ResNetConfig};
+    use network::architecture::Architecture;
+    use network::architecture::resnet::BlockType;
 
-    fn small(block_type: BlockType, use_pre_activation: bool) -> ResNetConfig {
-        let mut config = ResNetConfig::by_name("resnet_8_cifar", 3).unwrap();
-        config.input_conv_filters = vec![8];
-        config.stackwise_num_filters = vec![8, 8, 16];
-        config.block_type = block_type;
-        config.use_pre_activation = use_pre_activation;
+    fn small(block_type: BlockType, use_pre_activation: bool) -> Architecture {
+        let mut config = Architecture::by_name("resnet_8_cifar", 3).unwrap();
+        let resnet = config.family.resnet_mut().unwrap();
+        resnet.input_conv_filters = vec![8];
+        resnet.stackwise_num_filters = vec![8, 8, 16];
+        resnet.block_type = block_type;
+        resnet.use_pre_activation = use_pre_activation;
         config
     }
 
@@ -150,12 +152,12 @@ mod tests {
                     continue;
                 }
                 let device = Device::flex();
-                let net = ResNet::new(&config, Init::he(1), &device).unwrap();
+                let net = Network::new(&config, Init::he(1), &device).unwrap();
                 let saved = save_tensors(&net);
                 let shapes: BTreeMap<_, _> =
                     saved.iter().map(|(n, t)| (n.clone(), t.shape.clone())).collect();
-                assert_eq!(shapes, config.tensor_shapes().into_iter().collect());
-                let mut other = ResNet::new(&config, Init::he(2), &device).unwrap();
+                assert_eq!(shapes, config.blueprint().tensors().collect());
+                let mut other = Network::new(&config, Init::he(2), &device).unwrap();
                 load_tensors(&mut other, &saved, false).unwrap();
                 assert_eq!(save_tensors(&other), saved);
                 let x = Tensor::<4>::ones([2, 3, 16, 16], &device);
@@ -169,7 +171,7 @@ mod tests {
     fn wrong_tensors_are_named() {
         let config = small(BlockType::BasicBlock, false);
         let device = Device::flex();
-        let mut net = ResNet::new(&config, Init::he(1), &device).unwrap();
+        let mut net = Network::new(&config, Init::he(1), &device).unwrap();
         let mut saved = save_tensors(&net);
         saved.remove("conv1_bn.mean");
         let missing = Err(LoadError::Missing("conv1_bn.mean".into()));

@@ -2,7 +2,7 @@
 //! steps that the device has, and gradients pass through the rounding as if it were not there, but
 //! not where a value is clipped (Jacob et al. 2018).
 //!
-//! Weights are rounded as [`convert`] rounds them; a batch-norm that is folded later multiplies a
+//! Weights are rounded as the converter rounds them; a batch-norm that is folded later multiplies a
 //! row and its step alike. A map's range is a running mean of the extremes of batches.
 
 use burn::tensor::Tensor;
@@ -83,16 +83,16 @@ pub(super) fn rounded_weights<const D: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resnet::{Init, ResNet, save_tensors};
+    use crate::net::{Init, Network, save_tensors};
     use artifact::Preprocess;
     use burn::module::Module;
     use burn::tensor::{Device, TensorData};
     use convert::pipeline::{Options, convert};
     use convert::quantize::Method;
-    use network::checkpoint::{Checkpoint, FORMAT, TrainingRecord, VERSION};
+    use network::architecture::Architecture;
+    use network::checkpoint::Draft;
     use network::model::FloatModel;
     use network::random::Rng;
-    use network::resnet::ResNetConfig;
     use runtime::{AlignedBuf, Model, Session};
 
     fn device() -> Device {
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn networks_compute_as_the_device_will() {
         const PICTURES: usize = 12;
-        let config = ResNetConfig::named("resnet_8_cifar", 10).unwrap();
-        let mut net = ResNet::new(&config, Init::he(4), &device()).unwrap();
+        let config = Architecture::named("resnet_8_cifar", 10).unwrap();
+        let mut net = Network::new(&config, Init::he(4), &device()).unwrap();
         net.set_rounding(Some(BTreeMap::new()));
         // Bytes, as the input of the device has them.
         let mut rng = Rng::keyed(&[4]);
@@ -177,17 +177,9 @@ mod tests {
         let plain = numbers(plain.forward(planar(&Device::flex())));
 
         let preprocess = Preprocess::normalized(32, 32, [0.5; 3], [0.5; 3]);
-        let checkpoint = Checkpoint {
-            format: FORMAT.into(),
-            version: VERSION,
-            labels: (0..10).map(|i| i.to_string()).collect(),
-            config,
-            preprocess,
-            tensors: save_tensors(&net),
-            samples: Vec::new(),
-            training: TrainingRecord::default(),
-            assumed: Vec::new(),
-        };
+        let labels = (0..10).map(|i| i.to_string()).collect();
+        let checkpoint =
+            Draft::new(config, labels, preprocess, save_tensors(&net)).check().unwrap();
         let pictures: Vec<Vec<f32>> = values
             .chunks_exact(3 * 1024)
             .map(|p| (0..p.len()).map(|i| p[i % 3 * 1024 + i / 3]).collect())

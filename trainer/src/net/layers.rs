@@ -1,14 +1,14 @@
 //! Convolution, batch-norm and dense head, each with its canonical tensor name.
 
-use super::ops::Map;
+use super::map::Map;
 use super::{Mode, rounded_weights};
 use accel::Window;
 use artifact::layout::{Dtype, FilterLayout};
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
+use network::blueprint::{BATCH_NORM_EPSILON, ConvSpec, WindowSpec};
 use network::padding::ConvPadding;
 use network::random::{Rng, fnv1a};
-use network::resnet::{BATCH_NORM_EPSILON, ConvSpec};
 
 /// Share of the old running statistic that survives a step: `m ← 0.9·m + 0.1·batch`.
 const MOMENTUM: f64 = 0.9;
@@ -85,11 +85,6 @@ fn constant(value: f32, len: usize, device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(vec![value; len], [len]), device)
 }
 
-/// The padding that a module remembers as a flag.
-pub(super) fn padding(same: bool) -> ConvPadding {
-    if same { ConvPadding::Same } else { ConvPadding::Symmetric }
-}
-
 /// Convolution without bias.
 #[derive(Module, Debug)]
 pub struct Conv {
@@ -103,10 +98,11 @@ pub struct Conv {
 
 impl Conv {
     /// Fresh weights.
-    pub fn new(spec: &ConvSpec, init: Init, device: &Device) -> Self {
-        let name = format!("{}.weight", spec.name);
-        let area = (spec.filter * spec.filter) as f64;
-        let shape = [spec.c_out, spec.c_in, spec.filter, spec.filter];
+    pub fn new(layer: &str, spec: &ConvSpec, init: Init, device: &Device) -> Self {
+        let name = format!("{layer}.weight");
+        let WindowSpec { filter, stride, padding } = spec.window;
+        let area = (filter * filter) as f64;
+        let shape = [spec.c_out, spec.c_in, filter, filter];
         let weight = match init.rule {
             InitRule::He => {
                 let sigma = (2.0 / (area * spec.c_out as f64)).sqrt();
@@ -117,7 +113,7 @@ impl Conv {
                 random(&name, init.seed, shape, device, |rng| limit * (2.0 * rng.unit() - 1.0))
             }
         };
-        Self { weight, name, stride: spec.stride, same: spec.padding == ConvPadding::Same }
+        Self { weight, name, stride, same: padding == ConvPadding::Same }
     }
 
     /// Maps of `I` channels to `O`; `moments`: those of the result will be needed.
@@ -136,12 +132,18 @@ impl Conv {
                 rounded_weights(weight, &order, layout.taps().1)
             }
         };
-        let sides = |size| padding(self.same).sides(size, filter, self.stride);
+        let padding = if self.same { ConvPadding::Same } else { ConvPadding::Symmetric };
+        let sides = |size| padding.sides(size, filter, self.stride);
         let window = Window { filter, stride: self.stride, padding: x.size().map(sides) };
         x.convolve(weight, &window, moments, mode.precision)
     }
 
-    fn show<V: Visitor>(&mut self, visitor: &mut V) {
+    /// The weights' name, which that of the stored map is, too.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
         visitor.parameter(&self.name, Role::Weight, &mut self.weight);
     }
 }
@@ -163,14 +165,14 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// γ = 1, β = 0, mean 0, variance 1.
-    pub fn new(name: String, channels: usize, device: &Device) -> Self {
+    pub fn new(name: &str, channels: usize, device: &Device) -> Self {
         let plain = device.clone().inner();
         Self {
             gamma: Param::from_tensor(constant(1.0, channels, device)),
             beta: Param::from_tensor(constant(0.0, channels, device)),
             mean: RunningState::new(constant(0.0, channels, &plain)),
             variance: RunningState::new(constant(1.0, channels, &plain)),
-            name,
+            name: name.into(),
             frozen: false,
         }
     }
@@ -192,13 +194,12 @@ impl BatchNorm {
         x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, relu)
     }
 
-    /// `relu(bn(x))` of a layer by itself, as the device stores it.
-    pub(super) fn stored(&self, x: Map, mode: Mode<'_>) -> Map {
-        mode.stored(self.forward(x, None, true, mode), &self.name)
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Whether the map's own statistics are used.
-    fn uses_batch(&self, x: &Map) -> bool {
+    pub(super) fn uses_batch(&self, x: &Map) -> bool {
         x.is_autodiff() && !self.frozen
     }
 
@@ -217,49 +218,6 @@ impl BatchNorm {
 fn blend(running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
     let old = running.value_sync().inner();
     running.update(old.mul_scalar(MOMENTUM) + batch.inner().mul_scalar(1.0 - MOMENTUM));
-}
-
-/// A convolution and the batch-norm that follows it, if any.
-#[derive(Module, Debug)]
-pub struct ConvBn {
-    conv: Conv,
-    bn: Option<BatchNorm>,
-}
-
-impl ConvBn {
-    /// `bn` names the batch-norm layer.
-    pub fn new(spec: &ConvSpec, bn: Option<String>, init: Init, device: &Device) -> Self {
-        Self {
-            conv: Conv::new(spec, init, device),
-            bn: bn.map(|name| BatchNorm::new(name, spec.c_out, device)),
-        }
-    }
-
-    /// `act(bn(conv(x)) [+ residual])`; `act` is ReLU where `relu`. Without a batch-norm nothing
-    /// is rectified.
-    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode<'_>) -> Map {
-        let moments = self.bn.as_ref().is_some_and(|bn| bn.uses_batch(&x));
-        let y = self.conv.forward(x, moments, mode);
-        let y = match (&self.bn, residual) {
-            (Some(bn), residual) => bn.forward(y, residual, relu, mode),
-            (None, Some(residual)) => y.plus(residual),
-            (None, None) => y,
-        };
-        mode.stored(y, &self.conv.name)
-    }
-
-    pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
-        self.conv.show(visitor);
-        if let Some(bn) = &mut self.bn {
-            bn.show(visitor);
-        }
-    }
-
-    pub(super) fn set_frozen(&mut self, frozen: bool) {
-        if let Some(bn) = &mut self.bn {
-            bn.set_frozen(frozen);
-        }
-    }
 }
 
 /// The classification head `y = x·Wᵀ + b`.

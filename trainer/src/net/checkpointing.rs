@@ -1,9 +1,9 @@
-//! Gradient checkpointing (Chen et al. 2016): of the maps of a step, only those between blocks
-//! stay in memory; the backward pass computes each block's own maps once more. It takes about a
+//! Gradient checkpointing (Chen et al. 2016): of the maps of a step, only those at cuts
+//! stay in memory; the backward pass computes those between them once more. It takes about a
 //! third more time and gives the same bits.
 
-use super::ops::Map;
-use super::{Mode, ResNet};
+use super::map::Map;
+use super::{Mode, Network};
 use burn::module::Module;
 use burn::tensor::{Gradients, Tensor};
 
@@ -19,13 +19,13 @@ pub struct ForwardPass {
 #[derive(Debug)]
 struct Checkpoints {
     pictures: Tensor<4>,
-    /// The input of each block.
+    /// The map at each cut but the last.
     maps: Vec<Map>,
     /// The input of the pooling.
     last: Map,
 }
 
-impl ResNet {
+impl Network {
     /// The forward pass of [`features`](Self::features), for pictures `[N, 3, H, W]` on an
     /// autodiff device, with or without checkpointing.
     pub fn forward_pass(&self, pictures: Tensor<4>, checkpointing: bool) -> ForwardPass {
@@ -35,10 +35,10 @@ impl ResNet {
         let mode = self.mode();
         // Where no parameter wants a gradient, nothing is kept for it. Statistics are shared.
         let net = self.clone().no_grad();
-        let mut last = net.stem(pictures.clone(), mode);
-        let mut maps = Vec::with_capacity(net.blocks.len());
-        for block in &net.blocks {
-            let y = block.forward(last.clone(), mode);
+        let mut last = net.segment(0, Map::Stock(pictures.clone()), mode);
+        let mut maps = Vec::new();
+        for n in 1..net.plan.segments.len() - 1 {
+            let y = net.segment(n, last.clone(), mode);
             maps.push(core::mem::replace(&mut last, y));
         }
         let features = net.pool(last.clone(), mode).require_grad();
@@ -55,7 +55,7 @@ impl ForwardPass {
     /// The gradients that `gradients`, of what was computed with the features, lacks: with
     /// checkpointing those of all parameters of `net` before the features, each in one of the
     /// results. None where the features had no part in it.
-    pub fn backward(self, net: &ResNet, gradients: &mut Gradients) -> Vec<Gradients> {
+    pub fn backward(self, net: &Network, gradients: &mut Gradients) -> Vec<Gradients> {
         let Some(Checkpoints { pictures, maps, last }) = self.checkpoints else {
             return Vec::new();
         };
@@ -65,12 +65,12 @@ impl ForwardPass {
         let pooled = |x| (net.pool(x, mode) * Tensor::from_inner(gradient)).sum();
         let (mut dy, found) = differentiate(last, pooled);
         let mut all = vec![found];
-        for (block, x) in net.blocks.iter().zip(maps).rev() {
-            let (dx, found) = differentiate(x, |x| block.forward(x, mode).weighted_sum(dy));
+        for (n, x) in (1..).zip(maps).collect::<Vec<_>>().into_iter().rev() {
+            let (dx, found) = differentiate(x, |x| net.segment(n, x, mode).weighted_sum(dy));
             dy = dx;
             all.push(found);
         }
-        all.push(net.stem(pictures, mode).weighted_sum(dy).backward());
+        all.push(net.segment(0, Map::Stock(pictures), mode).weighted_sum(dy).backward());
         all
     }
 }

@@ -5,6 +5,7 @@
 use crate::EXIT_ANSWER;
 use crate::cli::Bench;
 use crate::model::ModelFile;
+use crate::times::{median, time_runs, to_ms};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
 use runtime::{AlignedBuf, Dtype, Isa, Model, Op, Session, Shape};
@@ -16,7 +17,6 @@ use std::time::Instant;
 const INPUT_VARIABLE: &str = "BENCH_INPUT";
 /// Outputs printed, so that the answer can be checked along with the time.
 const OUTPUTS: usize = 10;
-const WARM_UP: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct Report {
@@ -164,36 +164,12 @@ fn run_onnx(options: &Bench, _: &mut dyn Write) -> Result<u8> {
     )
 }
 
-/// Warms up, then times runs; the fastest, the median and what 99 of 100 do not exceed.
-fn time_runs(runs: usize, mut run: impl FnMut() -> Result<Duration>) -> Result<[f64; 3]> {
-    let start = Instant::now();
-    for i in 0.. {
-        if i >= 3 && start.elapsed() >= WARM_UP {
-            break;
-        }
-        run()?;
-    }
-    let ms: Result<Vec<f64>> = (0..runs).map(|_| Ok(to_ms(run()?))).collect();
-    let ms = sorted(ms?);
-    Ok([0.0, 0.5, 0.99].map(|share| quantile(&ms, share)))
-}
-
 /// Writes the input, which a run overwrites: the arena's memory is reused.
 fn give(session: &mut Session<'_>, input: &[f32]) {
     let mut to = session.input_mut();
     for (index, &value) in input.iter().enumerate() {
         to.set(index, value);
     }
-}
-
-pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The value that a share of the sorted ones do not exceed.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)]
 }
 
 /// 10⁹ multiply-accumulates a second of the inner loop alone: the best of many short trials.
@@ -247,7 +223,7 @@ fn time_layers(
             output: extent(op.output().shape),
             filter: op.filter(),
             macs,
-            median_ms: quantile(&sorted(times), 0.5),
+            median_ms: median(times)?,
         })
     };
     model.ops().zip(times).filter_map(layer).collect()
@@ -276,10 +252,6 @@ fn write_layers(report: &Report, out: &mut dyn Write) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn to_ms(d: Duration) -> f64 {
-    d.as_secs_f64() * 1e3
 }
 
 /// The raw file's values in the model's order.

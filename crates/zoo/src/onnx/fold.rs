@@ -10,11 +10,6 @@ use super::qdq::{dequantized, quantized};
 use arrange::{concat, expand, filled, flatten, gather, slice, split, squeeze, unsqueeze};
 use compute::{choice, computed, range, reduced};
 
-/// Most dimensions of a constant.
-const MAX_RANK: usize = 8;
-/// Most numbers of a constant that is made of fewer.
-const MAX_NUMBERS: usize = 1 << 26;
-
 /// What a node computes of constants.
 pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
     let x = || call.constant(0);

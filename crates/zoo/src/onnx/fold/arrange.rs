@@ -1,7 +1,6 @@
 //! What only gives numbers other dimensions, repeats them, or picks some of them.
 
-use super::broadcast::{broadcast, places};
-use super::{MAX_NUMBERS, MAX_RANK};
+use super::broadcast::{MAX_NUMBERS, MAX_RANK, broadcast, places};
 use crate::onnx::call::{Call, place};
 use crate::onnx::constant::{Constant, Values};
 use crate::onnx::shapes::{part_lens, ranges};

@@ -1,6 +1,9 @@
-//! Shapes that are stretched to fit others.
+//! Shapes that are made: how large they may be, and how they are stretched to fit others.
 
-use super::MAX_NUMBERS;
+/// Most dimensions of a pub(super) constant.
+pub(super) const MAX_RANK: usize = 8;
+/// Most numbers of a pub(super) constant that is made of fewer.
+pub(super) const MAX_NUMBERS: usize = 1 << 26;
 
 /// The dimensions that all of these are broadcast to.
 pub(super) fn broadcast(all: &[&[usize]]) -> Result<Vec<usize>, String> {

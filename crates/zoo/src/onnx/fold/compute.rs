@@ -1,7 +1,6 @@
 //! What computes other numbers.
 
-use super::MAX_NUMBERS;
-use super::broadcast::{broadcast, places};
+use super::broadcast::{MAX_NUMBERS, broadcast, places};
 use crate::onnx::call::Call;
 use crate::onnx::constant::{Constant, Values};
 

@@ -39,6 +39,14 @@ struct Report {
     layers: Vec<Layer>,
 }
 
+impl Report {
+    fn new(ms: [f64; 3], load_ms: f64, isa: &'static str, threads: usize) -> Self {
+        let [min_ms, median_ms, p99_ms] = ms;
+        let (rss_mb, peak_gmacs, y, layers) = (peak_mb(), None, None, Vec::new());
+        Self { median_ms, min_ms, p99_ms, load_ms, rss_mb, isa, threads, peak_gmacs, y, layers }
+    }
+}
+
 /// One operator.
 #[derive(Serialize)]
 struct Layer {
@@ -86,7 +94,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let (_, y) = infer();
     let load_ms = to_ms(start.elapsed());
 
-    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || Ok(infer().0))?;
+    let ms = time_runs(options.runs.get(), || Ok(infer().0))?;
     let threads = workers.threads();
     let (layers, peak_gmacs) = match options.layers {
         true => (
@@ -95,23 +103,13 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         ),
         false => (Vec::new(), None),
     };
-    let report = Report {
-        median_ms,
-        min_ms,
-        p99_ms,
-        load_ms,
-        rss_mb: peak_mb(),
-        isa: isa.name(),
-        threads,
-        peak_gmacs,
-        y: given.map(|_| y),
-        layers,
-    };
+    let y = given.map(|_| y);
+    let report = Report { peak_gmacs, y, layers, ..Report::new(ms, load_ms, isa.name(), threads) };
     if options.json {
         crate::print::json(out, &report)?;
         writeln!(out)?;
     } else {
-        let (runs, isa) = (options.runs, report.isa);
+        let ([min_ms, median_ms, p99_ms], runs, isa) = (ms, options.runs, report.isa);
         write!(
             out,
             "median {median_ms:.3} ms, fastest {min_ms:.3} ms, 99 % within {p99_ms:.3} ms of {runs} \
@@ -133,24 +131,12 @@ fn run_onnx(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let mut infer = crate::tract::load(&options.model)?;
     infer()?;
     let load_ms = to_ms(start.elapsed());
-    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || {
+    let ms = time_runs(options.runs.get(), || {
         let start = Instant::now();
         infer()?;
         Ok(start.elapsed())
     })?;
-    let report = Report {
-        median_ms,
-        min_ms,
-        p99_ms,
-        load_ms,
-        rss_mb: peak_mb(),
-        isa: "tract",
-        threads: 1,
-        peak_gmacs: None,
-        y: None,
-        layers: Vec::new(),
-    };
-    crate::print::json(out, &report)?;
+    crate::print::json(out, &Report::new(ms, load_ms, "tract", 1))?;
     writeln!(out)?;
     Ok(EXIT_ANSWER)
 }

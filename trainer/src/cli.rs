@@ -98,6 +98,17 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "not in 0..1; pass a share such as 0.2".into())
 }
 
+/// What is learned, and how.
+#[derive(Debug, Args)]
+struct Task {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    chance: Chance,
+    #[command(flatten)]
+    learning: Learning,
+}
+
 #[derive(Debug, Args)]
 struct Train {
     /// Architecture, such as resnet_8_cifar or resnet_18 [default: resnet_8_cifar; the guide's
@@ -105,11 +116,7 @@ struct Train {
     #[arg(long)]
     arch: Option<String>,
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    chance: Chance,
-    #[command(flatten)]
-    learning: Learning,
+    task: Task,
 }
 
 #[derive(Debug, Args)]
@@ -133,11 +140,7 @@ struct Finetune {
     #[arg(long, value_name = "FACTOR")]
     backbone_rate: Option<f64>,
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    chance: Chance,
-    #[command(flatten)]
-    learning: Learning,
+    task: Task,
 }
 
 #[derive(Debug, Args)]
@@ -265,7 +268,7 @@ pub(crate) fn counted<T>(
 }
 
 fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (arch, defaults) = match args.learning.recipe {
+    let (arch, defaults) = match args.task.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
         RecipeName::FastCifar => ("resnet_20_cifar", Defaults::FAST_CIFAR),
@@ -273,19 +276,20 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
     let mut config = architecture(arch)?;
-    if args.learning.grey {
+    if args.task.learning.grey {
         config.channels = 1;
     }
-    let side = args.learning.size.unwrap_or(config.native_size());
+    let side = args.task.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
-    let preprocess = match args.learning.recipe {
+    let preprocess = match args.task.learning.recipe {
         RecipeName::KerashubGuide => Preprocess::raw(side, side),
         _ => default_preprocess(side),
     };
     let preprocess = config.preprocess(preprocess);
-    let recipe = args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
+    let recipe =
+        args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None, command };
-    job.run(&args.common, &args.chance, &args.learning, out)
+    job.run(&args.task, out)
 }
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -293,15 +297,15 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         Some(path) => distributed::from_first(|| open_model(path, Head::Optional))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
-    if args.learning.grey {
+    if args.task.learning.grey {
         base = net::make_grey(base).map_err(anyhow::Error::msg)?;
     }
     let mut preprocess = base.preprocess;
-    if let Some(side) = args.learning.size {
+    if let Some(side) = args.task.learning.size {
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let mut defaults = match args.learning.recipe {
+    let mut defaults = match args.task.learning.recipe {
         RecipeName::Default if args.qat => Defaults::QAT,
         RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
@@ -316,13 +320,13 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
-        args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
+        args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     recipe.qat = args.qat;
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
-    job.run(&args.common, &args.chance, &args.learning, out)
+    job.run(&args.task, out)
 }
 
 /// How large a data set is, and which of its pictures are for what.
@@ -463,13 +467,8 @@ impl Job {
         Ok(())
     }
 
-    fn run(
-        mut self,
-        common: &Common,
-        chance: &Chance,
-        learning: &Learning,
-        out: &mut dyn Write,
-    ) -> anyhow::Result<()> {
+    fn run(mut self, task: &Task, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Task { common, chance, learning } = task;
         self.recipe.check()?;
         for photo in &learning.predict {
             // Now, not after hours of training.

@@ -71,6 +71,31 @@ fn recipe(epochs: u32) -> Recipe {
     }
 }
 
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Where tests run: pictures, and folders for runs.
+struct Place {
+    dir: tempfile::TempDir,
+    data: Dataset,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        Self { dir, data }
+    }
+
+    /// A run that nobody stops.
+    fn run(&self, name: &str, epochs: u32) -> Run<'static> {
+        run(&self.dir.path().join(name), epochs, false, &NEVER)
+    }
+
+    fn train(&self, run: &mut Run<'_>) -> Checkpoint {
+        run.train(self.data.clone(), &mut Vec::new()).unwrap()
+    }
+}
+
 /// In a folder that may hold another run already.
 fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'a> {
     let existing = if resume { Existing::Resume } else { Existing::Overwrite };
@@ -91,6 +116,14 @@ fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'
 /// A file in its folder.
 fn file(run: &Run<'_>, name: &str) -> std::path::PathBuf {
     run.folder().unwrap().path().join(name)
+}
+
+fn state(run: &Run<'_>) -> State {
+    State::load(&file(run, "state.mpk")).unwrap()
+}
+
+fn last(run: &Run<'_>) -> Checkpoint {
+    Checkpoint::load(&file(run, "last.mpk")).unwrap()
 }
 
 /// Stops the run when it reports an epoch.
@@ -139,16 +172,13 @@ fn resumed_equals_unbroken(qat: bool, stop_after: &'static str) {
         run.recipe.qat = qat;
         run
     };
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let whole = dir.path().join("whole");
-    run(&whole, 3, false, &never).train(data.clone(), &mut Vec::new()).unwrap();
+    let place = Place::new();
+    let [whole, broken] = ["whole", "broken"].map(|name| place.dir.path().join(name));
+    place.train(&mut run(&whole, 3, false, &NEVER));
 
-    let broken = dir.path().join("broken");
     let stop = AtomicBool::new(stop_after == NOW);
     let error = run(&broken, 3, false, &stop)
-        .train(data.clone(), &mut StopAfter(stop_after, &stop))
+        .train(place.data.clone(), &mut StopAfter(stop_after, &stop))
         .unwrap_err();
     assert!(error.to_string().contains("--resume"), "{error}");
     let again = Folder::open(&broken, Existing::Keep, "again");
@@ -156,9 +186,9 @@ fn resumed_equals_unbroken(qat: bool, stop_after: &'static str) {
         NOW => drop(again.expect("nothing would be lost")),
         _ => assert!(again.unwrap_err().to_string().contains("--resume")),
     }
-    let other = run(&broken, 4, true, &never).train(data.clone(), &mut Vec::new());
+    let other = run(&broken, 4, true, &NEVER).train(place.data.clone(), &mut Vec::new());
     assert!(other.unwrap_err().to_string().contains("epochs 3, not 4"));
-    run(&broken, 3, true, &never).train(data.clone(), &mut Vec::new()).unwrap();
+    place.train(&mut run(&broken, 3, true, &NEVER));
 
     for file in ["last.mpk", "best.mpk"] {
         let load = |dir: &Path| without_times(Checkpoint::load(&dir.join(file)).unwrap());
@@ -172,16 +202,12 @@ fn resumed_equals_unbroken(qat: bool, stop_after: &'static str) {
 
 #[test]
 fn a_frozen_backbone_stays() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let base = run(&dir.path().join("base"), 1, false, &never)
-        .train(data.clone(), &mut Vec::new())
-        .unwrap();
-    let mut second = run(&dir.path().join("head"), 1, false, &never);
+    let place = Place::new();
+    let base = place.train(&mut place.run("base", 1));
+    let mut second = place.run("head", 1);
     second.base = Some(&base);
     second.recipe.freeze_epochs = 1;
-    let tuned = second.train(data, &mut Vec::new()).unwrap();
+    let tuned = place.train(&mut second);
     for (name, tensor) in &base.tensors {
         let same = tuned.tensors[name] == *tensor;
         assert_eq!(same, !net::is_head(name), "{name}");
@@ -190,21 +216,14 @@ fn a_frozen_backbone_stays() {
 
 #[test]
 fn a_thawed_backbone_learns() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut first = run(&dir.path().join("thawed"), 2, false, &never);
-    first.recipe.freeze_epochs = 1;
-    first.recipe.augment = "none".parse().unwrap();
-    let path = file(&first, "last.mpk");
-    first.train(data.clone(), &mut Vec::new()).unwrap();
-    let thawed = Checkpoint::load(&path).unwrap();
-    first = run(&dir.path().join("frozen"), 2, false, &never);
-    first.recipe.freeze_epochs = 2;
-    first.recipe.augment = "none".parse().unwrap();
-    let path = file(&first, "last.mpk");
-    first.train(data, &mut Vec::new()).unwrap();
-    let frozen = Checkpoint::load(&path).unwrap();
+    let place = Place::new();
+    let [thawed, frozen] = [1, 2].map(|freeze_epochs| {
+        let mut run = place.run(&freeze_epochs.to_string(), 2);
+        run.recipe.freeze_epochs = freeze_epochs;
+        run.recipe.augment = "none".parse().unwrap();
+        place.train(&mut run);
+        last(&run)
+    });
     for (name, tensor) in &frozen.tensors {
         assert_ne!(&thawed.tensors[name], tensor, "{name}");
     }
@@ -214,53 +233,46 @@ fn a_thawed_backbone_learns() {
 /// of work.
 #[test]
 fn threads_change_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
+    let place = Place::new();
     let train = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let folder = dir.path().join(threads.to_string());
-        let checkpoint = pool
-            .install(|| run(&folder, 2, false, &never).train(data.clone(), &mut Vec::new()))
-            .unwrap();
-        without_times(checkpoint)
+        without_times(pool.install(|| place.train(&mut place.run(&threads.to_string(), 2))))
     };
     assert!(train(1) == train(3));
 }
 
 #[test]
 fn checkpointing_changes_nothing_but_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut thrifty = run(&dir.path().join("thrifty"), 2, false, &never);
+    let place = Place::new();
+    let mut thrifty = place.run("thrifty", 2);
     thrifty.checkpointing = true;
-    let mut lavish = run(&dir.path().join("lavish"), 2, false, &never);
-    let thrifty = thrifty.train(data.clone(), &mut Vec::new()).unwrap();
-    assert!(without_times(thrifty) == without_times(lavish.train(data, &mut Vec::new()).unwrap()));
+    let [thrifty, lavish] = [thrifty, place.run("lavish", 2)].map(|mut run| place.train(&mut run));
+    assert!(without_times(thrifty) == without_times(lavish));
+}
+
+/// A run in which nothing changes, so that the first epoch stays the best.
+fn impatient(place: &Place, epochs: u32) -> Run<'static> {
+    let mut run = place.run("run", epochs);
+    run.recipe.rate = 1e-12;
+    run.recipe.patience = Some(2);
+    run.recipe.optimizer.average = None;
+    run.recipe.augment = "none".parse().unwrap();
+    run
 }
 
 #[test]
 fn patience_ends_a_run_that_does_not_get_better() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut patient = run(&dir.path().join("run"), 50, false, &never);
-    // Nothing changes at this rate, so the first epoch stays the best.
-    patient.recipe.rate = 1e-12;
-    patient.recipe.patience = Some(2);
-    patient.recipe.optimizer.average = None;
-    patient.recipe.augment = "none".parse().unwrap();
+    let place = Place::new();
+    let mut run = impatient(&place, 50);
     let mut log = Vec::new();
-    patient.train(data, &mut log).unwrap();
-    let state = State::load(&file(&patient, "state.mpk")).unwrap();
+    run.train(place.data.clone(), &mut log).unwrap();
+    let state = state(&run);
     assert_eq!(state.epoch, state.best_epoch + 2);
     assert!(state.done());
-    assert!(
-        String::from_utf8(log).unwrap().contains("stopped: none of 2 epochs was better than epoch")
-    );
-    drop(patient);
-    let error = Folder::open(&dir.path().join("run"), Existing::Keep, "again").unwrap_err();
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("stopped: none of 2 epochs was better than epoch"));
+    drop(run);
+    let error = Folder::open(&place.dir.path().join("run"), Existing::Keep, "again").unwrap_err();
     assert!(error.to_string().contains("holds a finished run of"), "{error}");
     assert!(error.to_string().contains("--overwrite"), "{error}");
 }
@@ -268,49 +280,35 @@ fn patience_ends_a_run_that_does_not_get_better() {
 /// Nobody is impatient before the backbone has begun to learn.
 #[test]
 fn patience_waits_for_the_thaw() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut patient = run(&dir.path().join("run"), 20, false, &never);
-    patient.recipe.rate = 1e-12;
-    patient.recipe.patience = Some(2);
-    patient.recipe.freeze_epochs = 4;
-    patient.recipe.optimizer.average = None;
-    patient.recipe.augment = "none".parse().unwrap();
-    patient.train(data, &mut Vec::new()).unwrap();
-    let state = State::load(&file(&patient, "state.mpk")).unwrap();
+    let place = Place::new();
+    let mut run = impatient(&place, 20);
+    run.recipe.freeze_epochs = 4;
+    place.train(&mut run);
+    let state = state(&run);
     assert_eq!(state.epoch, state.best_epoch.max(4) + 2);
 }
 
 /// Another run's model is never taken for this one's.
 #[test]
 fn a_replaced_model_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut other = run(&dir.path().join("other"), 1, false, &never);
-    other.train(data.clone(), &mut Vec::new()).unwrap();
-    let mut own = run(&dir.path().join("own"), 1, false, &never);
-    own.train(data.clone(), &mut Vec::new()).unwrap();
+    let place = Place::new();
+    let [mut other, mut own] = ["other", "own"].map(|name| place.run(name, 1));
+    place.train(&mut other);
+    place.train(&mut own);
     std::fs::copy(file(&other, "best.mpk"), file(&own, "best.mpk")).unwrap();
     drop(own);
-    let resumed = run(&dir.path().join("own"), 1, true, &never).train(data, &mut Vec::new());
-    let error = resumed.unwrap_err().to_string();
+    let mut resumed = run(&place.dir.path().join("own"), 1, true, &NEVER);
+    let error = resumed.train(place.data, &mut Vec::new()).unwrap_err().to_string();
     assert!(error.contains("best.mpk is not the model of this run's epoch 1"), "{error}");
 }
 
 #[test]
 fn averages_leave_the_network_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = pictures(&dir.path().join("data"));
-    let never = AtomicBool::new(false);
-    let mut averaged = run(&dir.path().join("averaged"), 2, false, &never);
-    let mut plain = run(&dir.path().join("plain"), 2, false, &never);
+    let place = Place::new();
+    let [mut averaged, mut plain] = ["averaged", "plain"].map(|name| place.run(name, 2));
     plain.recipe.optimizer.average = None;
-    averaged.train(data.clone(), &mut Vec::new()).unwrap();
-    plain.train(data, &mut Vec::new()).unwrap();
-    let state = |run: &Run<'_>| State::load(&file(run, "state.mpk")).unwrap();
-    let last = |run: &Run<'_>| Checkpoint::load(&file(run, "last.mpk")).unwrap();
+    place.train(&mut averaged);
+    place.train(&mut plain);
     assert!(state(&averaged).last.tensors == state(&plain).last.tensors);
     assert!(last(&averaged).tensors != last(&plain).tensors);
     assert!(last(&plain).tensors == state(&plain).last.tensors);

@@ -5,6 +5,7 @@
 use crate::EXIT_ANSWER;
 use crate::cli::Bench;
 use crate::model::ModelFile;
+use crate::times::{median, time_runs, to_ms};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
 use runtime::{AlignedBuf, Dtype, Isa, Model, Op, Session, Shape};
@@ -16,7 +17,6 @@ use std::time::Instant;
 const INPUT_VARIABLE: &str = "BENCH_INPUT";
 /// Outputs printed, so that the answer can be checked along with the time.
 const OUTPUTS: usize = 10;
-const WARM_UP: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct Report {
@@ -37,6 +37,14 @@ struct Report {
     y: Option<Vec<f32>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     layers: Vec<Layer>,
+}
+
+impl Report {
+    fn new(ms: [f64; 3], load_ms: f64, isa: &'static str, threads: usize) -> Self {
+        let [min_ms, median_ms, p99_ms] = ms;
+        let (rss_mb, peak_gmacs, y, layers) = (peak_mb(), None, None, Vec::new());
+        Self { median_ms, min_ms, p99_ms, load_ms, rss_mb, isa, threads, peak_gmacs, y, layers }
+    }
 }
 
 /// One operator.
@@ -86,7 +94,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let (_, y) = infer();
     let load_ms = to_ms(start.elapsed());
 
-    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || Ok(infer().0))?;
+    let ms = time_runs(options.runs.get(), || Ok(infer().0))?;
     let threads = workers.threads();
     let (layers, peak_gmacs) = match options.layers {
         true => (
@@ -95,23 +103,13 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
         ),
         false => (Vec::new(), None),
     };
-    let report = Report {
-        median_ms,
-        min_ms,
-        p99_ms,
-        load_ms,
-        rss_mb: peak_mb(),
-        isa: isa.name(),
-        threads,
-        peak_gmacs,
-        y: given.map(|_| y),
-        layers,
-    };
+    let y = given.map(|_| y);
+    let report = Report { peak_gmacs, y, layers, ..Report::new(ms, load_ms, isa.name(), threads) };
     if options.json {
         crate::print::json(out, &report)?;
         writeln!(out)?;
     } else {
-        let (runs, isa) = (options.runs, report.isa);
+        let ([min_ms, median_ms, p99_ms], runs, isa) = (ms, options.runs, report.isa);
         write!(
             out,
             "median {median_ms:.3} ms, fastest {min_ms:.3} ms, 99 % within {p99_ms:.3} ms of {runs} \
@@ -133,24 +131,12 @@ fn run_onnx(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let mut infer = crate::tract::load(&options.model)?;
     infer()?;
     let load_ms = to_ms(start.elapsed());
-    let [min_ms, median_ms, p99_ms] = time_runs(options.runs.get(), || {
+    let ms = time_runs(options.runs.get(), || {
         let start = Instant::now();
         infer()?;
         Ok(start.elapsed())
     })?;
-    let report = Report {
-        median_ms,
-        min_ms,
-        p99_ms,
-        load_ms,
-        rss_mb: peak_mb(),
-        isa: "tract",
-        threads: 1,
-        peak_gmacs: None,
-        y: None,
-        layers: Vec::new(),
-    };
-    crate::print::json(out, &report)?;
+    crate::print::json(out, &Report::new(ms, load_ms, "tract", 1))?;
     writeln!(out)?;
     Ok(EXIT_ANSWER)
 }
@@ -164,36 +150,12 @@ fn run_onnx(options: &Bench, _: &mut dyn Write) -> Result<u8> {
     )
 }
 
-/// Warms up, then times runs; the fastest, the median and what 99 of 100 do not exceed.
-fn time_runs(runs: usize, mut run: impl FnMut() -> Result<Duration>) -> Result<[f64; 3]> {
-    let start = Instant::now();
-    for i in 0.. {
-        if i >= 3 && start.elapsed() >= WARM_UP {
-            break;
-        }
-        run()?;
-    }
-    let ms: Result<Vec<f64>> = (0..runs).map(|_| Ok(to_ms(run()?))).collect();
-    let ms = sorted(ms?);
-    Ok([0.0, 0.5, 0.99].map(|share| quantile(&ms, share)))
-}
-
 /// Writes the input, which a run overwrites: the arena's memory is reused.
 fn give(session: &mut Session<'_>, input: &[f32]) {
     let mut to = session.input_mut();
     for (index, &value) in input.iter().enumerate() {
         to.set(index, value);
     }
-}
-
-pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// The value that a share of the sorted ones do not exceed.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)]
 }
 
 /// 10⁹ multiply-accumulates a second of the inner loop alone: the best of many short trials.
@@ -247,7 +209,7 @@ fn time_layers(
             output: extent(op.output().shape),
             filter: op.filter(),
             macs,
-            median_ms: quantile(&sorted(times), 0.5),
+            median_ms: median(times)?,
         })
     };
     model.ops().zip(times).filter_map(layer).collect()
@@ -276,10 +238,6 @@ fn write_layers(report: &Report, out: &mut dyn Write) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn to_ms(d: Duration) -> f64 {
-    d.as_secs_f64() * 1e3
 }
 
 /// The raw file's values in the model's order.

@@ -1,6 +1,6 @@
 //! The main command: a line or a JSON object for each picture.
 
-use crate::cli::Cli;
+use crate::cli::{Cli, MAX_TOP};
 use crate::model::{ModelFile, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
@@ -16,9 +16,6 @@ use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
-
-/// Most classes printed for a picture.
-pub(crate) const MAX_TOP: usize = 100;
 
 type Scores = heapless::Vec<Score, MAX_TOP>;
 

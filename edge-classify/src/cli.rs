@@ -1,10 +1,12 @@
 //! The command line.
 
-use crate::classify::MAX_TOP;
 use clap::{Args, Parser, Subcommand};
 use core::num::NonZeroUsize;
 use runtime::Isa;
 use std::path::PathBuf;
+
+/// Most classes printed for a picture.
+pub(crate) const MAX_TOP: usize = 100;
 
 const AFTER_HELP: &str = "\
 Pictures: JPEG, PNG, WebP, BMP and GIF, told by their contents, at most

@@ -4,8 +4,8 @@
 //! rounds, so that whatever else the machine does disturbs all of them alike.
 
 use crate::EXIT_ANSWER;
-use crate::bench::{quantile, sorted};
 use crate::cli::Bench;
+use crate::times::median;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::io::{IsTerminal, Write};
@@ -110,11 +110,6 @@ fn time(engine: &Engine, mut command: Command) -> Result<core::result::Result<Ti
     Ok(times.filter(|_| output.status.success()).ok_or_else(error))
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let values = sorted(values.collect());
-    (!values.is_empty()).then(|| quantile(&values, 0.5))
-}
-
 /// Measures all engines and prints a table.
 pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let mut rows: Vec<(&Engine, &Path)> = vec![(&OURS, &options.model)];
@@ -159,10 +154,10 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
             Row {
                 engine: engine.name,
                 model: model.to_owned(),
-                median_ms: median(seen.iter().map(|t| t.median_ms)),
+                median_ms: median(seen.iter().map(|t| t.median_ms).collect()),
                 min_ms: seen.iter().map(|t| t.min_ms).min_by(f64::total_cmp),
-                load_ms: median(seen.iter().map(|t| t.load_ms)),
-                rss_mb: median(seen.iter().filter_map(|t| t.rss_mb)),
+                load_ms: median(seen.iter().map(|t| t.load_ms).collect()),
+                rss_mb: median(seen.iter().filter_map(|t| t.rss_mb).collect()),
                 error,
             }
         })

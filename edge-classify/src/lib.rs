@@ -15,6 +15,7 @@ mod model;
 mod npy;
 mod print;
 mod sources;
+mod times;
 #[cfg(feature = "tract")]
 mod tract;
 mod watch;

@@ -22,17 +22,7 @@ fn bound(dtype: Dtype) -> f64 {
 
 /// Partial tiles and panels, channels that leave pairs and chunks of 32 and 64 partly empty.
 fn cases() -> Vec<Case> {
-    let base = Case {
-        input: [5, 7, 16],
-        c_out: 16,
-        filter: [3, 3],
-        stride: [1, 1],
-        padding: [1; 4],
-        residual: false,
-        relu: false,
-        small: false,
-        winograd: false,
-    };
+    let base = Case::BASE;
     let pointwise = Case { filter: [1, 1], padding: [0; 4], ..base };
     vec![
         Case { residual: true, relu: true, ..base },

@@ -9,17 +9,7 @@ use runtime::{AlignedBuf, Isa, Model, Session, Shape};
 
 /// Shapes that straddle the tile edges: 8 and 6 pixels, 1, 2 and 4 panels of 16, groups of 4.
 fn cases() -> Vec<Case> {
-    let base = Case {
-        input: [5, 7, 16],
-        c_out: 16,
-        filter: [3, 3],
-        stride: [1, 1],
-        padding: [1; 4],
-        residual: false,
-        relu: false,
-        small: false,
-        winograd: false,
-    };
+    let base = Case::BASE;
     let mut cases = vec![
         base,
         Case { residual: true, relu: true, ..base },

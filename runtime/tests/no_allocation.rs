@@ -33,17 +33,7 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn inference_does_not_allocate() {
-    let case = Case {
-        input: [8, 8, 16],
-        c_out: 40,
-        filter: [3, 3],
-        stride: [1, 1],
-        padding: [1; 4],
-        residual: false,
-        relu: true,
-        small: true,
-        winograd: false,
-    };
+    let case = Case { input: [8, 8, 16], c_out: 40, relu: true, small: true, ..Case::BASE };
     let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
     let model = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());

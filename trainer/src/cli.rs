@@ -13,6 +13,7 @@ use crate::train::{self, Claim, Evaluation, Existing, Folder, Recipe, Run, check
 use anyhow::{Context, bail};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
+use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Measured, Watch};
@@ -97,6 +98,17 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "not in 0..1; pass a share such as 0.2".into())
 }
 
+/// What is learned, and how.
+#[derive(Debug, Args)]
+struct Task {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    chance: Chance,
+    #[command(flatten)]
+    learning: Learning,
+}
+
 #[derive(Debug, Args)]
 struct Train {
     /// Architecture, such as resnet_8_cifar or resnet_18 [default: resnet_8_cifar; the guide's
@@ -104,11 +116,7 @@ struct Train {
     #[arg(long)]
     arch: Option<String>,
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    chance: Chance,
-    #[command(flatten)]
-    learning: Learning,
+    task: Task,
 }
 
 #[derive(Debug, Args)]
@@ -132,11 +140,7 @@ struct Finetune {
     #[arg(long, value_name = "FACTOR")]
     backbone_rate: Option<f64>,
     #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    chance: Chance,
-    #[command(flatten)]
-    learning: Learning,
+    task: Task,
 }
 
 #[derive(Debug, Args)]
@@ -264,7 +268,7 @@ pub(crate) fn counted<T>(
 }
 
 fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (arch, defaults) = match args.learning.recipe {
+    let (arch, defaults) = match args.task.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
         RecipeName::FastCifar => ("resnet_20_cifar", Defaults::FAST_CIFAR),
@@ -272,19 +276,20 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     };
     let arch = args.arch.as_deref().unwrap_or(arch);
     let mut config = architecture(arch)?;
-    if args.learning.grey {
+    if args.task.learning.grey {
         config.channels = 1;
     }
-    let side = args.learning.size.unwrap_or(config.native_size());
+    let side = args.task.learning.size.unwrap_or(config.native_size());
     check_size(side)?;
-    let preprocess = match args.learning.recipe {
+    let preprocess = match args.task.learning.recipe {
         RecipeName::KerashubGuide => Preprocess::raw(side, side),
         _ => default_preprocess(side),
     };
     let preprocess = config.preprocess(preprocess);
-    let recipe = args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
+    let recipe =
+        args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     let job = Job { config, preprocess, recipe, base: None, command };
-    job.run(&args.common, &args.chance, &args.learning, out)
+    job.run(&args.task, out)
 }
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -292,15 +297,15 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         Some(path) => distributed::from_first(|| open_model(path, Head::Optional))?,
         None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
     };
-    if args.learning.grey {
+    if args.task.learning.grey {
         base = net::make_grey(base).map_err(anyhow::Error::msg)?;
     }
     let mut preprocess = base.preprocess;
-    if let Some(side) = args.learning.size {
+    if let Some(side) = args.task.learning.size {
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let mut defaults = match args.learning.recipe {
+    let mut defaults = match args.task.learning.recipe {
         RecipeName::Default if args.qat => Defaults::QAT,
         RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
         RecipeName::Default => Defaults::FINETUNE,
@@ -315,13 +320,13 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
-        args.learning.recipe(args.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
+        args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     recipe.qat = args.qat;
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
-    job.run(&args.common, &args.chance, &args.learning, out)
+    job.run(&args.task, out)
 }
 
 /// How large a data set is, and which of its pictures are for what.
@@ -338,9 +343,63 @@ pub(crate) fn extent(data: &Dataset) -> String {
     format!("{classes} classes, {train} training and {val}{test}")
 }
 
-/// The pictures that chose an epoch.
-fn held_out(m: &Evaluation, validation: &Validation) -> String {
-    format!("{} validation pictures ({validation})", m.pictures)
+/// Among how many best ones an answer counts: with as many classes as places, every one would.
+fn places(top_k: usize, classes: usize) -> usize {
+    if top_k < classes { top_k.max(1) } else { 1 }
+}
+
+/// What a run does not train on.
+struct HeldOut {
+    val: Arc<Pictures>,
+    validation: Validation,
+    test: Arc<Pictures>,
+    test_name: String,
+}
+
+impl HeldOut {
+    fn of(data: &Dataset) -> Self {
+        Self {
+            val: Arc::new(data.val.clone()),
+            validation: data.validation.clone(),
+            test: Arc::new(data.test.clone()),
+            test_name: data.test_name.clone(),
+        }
+    }
+
+    /// Measures the finished model, which lies at `learning.model_out`; tells how it does on the
+    /// pictures that chose its epoch.
+    fn measure(
+        &self,
+        best: &Checkpoint,
+        learning: &Learning,
+        device: &Device,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Option<Evaluation>> {
+        let path = learning.model_out.display();
+        let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
+        let net = train::network(best, device)?;
+        let classes = best.labels.len();
+        let options = (128, places(learning.top_k, classes));
+        let measure = |pictures: &Arc<Pictures>| {
+            train::evaluate(&net, pictures, &best.preprocess, classes, options, device)
+        };
+        let mut measured = None;
+        if self.val.is_empty() {
+            writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
+        } else {
+            let m = measure(&self.val)?;
+            let (summary, n) = (m.summary(), m.pictures);
+            let on = format!("{n} validation pictures ({})", self.validation);
+            writeln!(out, "{path}: epoch {epoch}, {summary} on {on}")?;
+            measured = Some(m);
+        }
+        if !self.test.is_empty() {
+            let m = measure(&self.test)?;
+            let (summary, n, name) = (m.summary(), m.pictures, &self.test_name);
+            writeln!(out, "{summary} on {n} test pictures ({name}), which chose nothing")?;
+        }
+        Ok(measured)
+    }
 }
 
 /// What `train` and `finetune` share.
@@ -386,27 +445,14 @@ impl Job {
         Ok((folder, Claim::file(path, "-o", &self.command)?))
     }
 
-    fn run(
-        mut self,
-        common: &Common,
-        chance: &Chance,
+    /// Says what will run, where and on how many processes.
+    fn announce(
+        &self,
+        folder: Option<&Folder>,
         learning: &Learning,
         out: &mut dyn Write,
     ) -> anyhow::Result<()> {
-        self.recipe.check()?;
-        for photo in &learning.predict {
-            // Now, not after hours of training.
-            picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
-        }
-        let device = common.machine.device()?;
-        let (folder, model) = match world().rank() {
-            0 => {
-                let (folder, model) = self.claims(learning)?;
-                (Some(folder), Some(model))
-            }
-            _ => (None, None),
-        };
-        if let Some(folder) = &folder {
+        if let Some(folder) = folder {
             let beginning = format!("{}, run in {}", self.beginning(), folder.path().display());
             writeln!(out, "{}", beginning.plain())?;
         }
@@ -418,6 +464,20 @@ impl Job {
             let threads = rayon::current_num_threads();
             writeln!(out, "{} processes, {threads} threads each", world().processes())?;
         }
+        Ok(())
+    }
+
+    fn run(mut self, task: &Task, out: &mut dyn Write) -> anyhow::Result<()> {
+        let Task { common, chance, learning } = task;
+        self.recipe.check()?;
+        for photo in &learning.predict {
+            // Now, not after hours of training.
+            picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
+        }
+        let device = common.machine.device()?;
+        let claims = (world().rank() == 0).then(|| self.claims(learning)).transpose()?;
+        let (folder, model) = claims.unzip();
+        self.announce(folder.as_ref(), learning, out)?;
         let started = Instant::now();
         let unknown = TrainingRecord::default();
         let base = self.base.as_ref().map_or(&unknown, |base| &base.training);
@@ -425,9 +485,7 @@ impl Job {
         self.config.classes = data.labels.len();
         self.config.dropout = learning.dropout.unwrap_or(self.config.dropout);
         stop_on_interrupt();
-        let [val, test] = [&data.val, &data.test].map(|pictures| Arc::new(pictures.clone()));
-        let test_name = data.test_name.clone();
-        let validation = data.validation.clone();
+        let held_out = HeldOut::of(&data);
         let facts = report::DataFacts::new(&data, &common.data);
         let mut run = Run {
             config: self.config,
@@ -437,7 +495,7 @@ impl Job {
             folder,
             device: device.clone(),
             checkpointing: learning.checkpointing,
-            top_k: if learning.top_k < data.labels.len() { learning.top_k.max(1) } else { 1 },
+            top_k: places(learning.top_k, data.labels.len()),
             // A launcher may show its processes a terminal and write to a file.
             terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
             stop: &STOP,
@@ -446,33 +504,7 @@ impl Job {
         let (Some(folder), Some(claim)) = (&run.folder, model) else { return Ok(()) };
         claim.check()?;
         best.save(&learning.model_out)?;
-        let path = learning.model_out.display();
-        let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
-        let net = train::network(&best, &device)?;
-        let classes = best.labels.len();
-        // With as many classes as places, every answer would count.
-        let top_k = if learning.top_k < classes { learning.top_k.max(1) } else { 1 };
-        let measure = |pictures: &Arc<Pictures>| {
-            train::evaluate(&net, pictures, &best.preprocess, classes, (128, top_k), &device)
-        };
-        let mut measured = None;
-        if val.is_empty() {
-            writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
-        } else {
-            let m = measure(&val)?;
-            writeln!(
-                out,
-                "{path}: epoch {epoch}, {} on {}",
-                m.summary(),
-                held_out(&m, &validation)
-            )?;
-            measured = Some(m);
-        }
-        if !test.is_empty() {
-            let m = measure(&test)?;
-            let (summary, n) = (m.summary(), m.pictures);
-            writeln!(out, "{summary} on {n} test pictures ({test_name}), which chose nothing")?;
-        }
+        let measured = held_out.measure(&best, learning, &device, out)?;
         // The best model only knows the epochs up to its own.
         let last = Checkpoint::load(&folder.file("last.mpk")?)?;
         let page = folder.file("report.html")?;
@@ -482,7 +514,7 @@ impl Job {
             data: facts,
             checkpoint: &best,
             epochs: &last.training.epochs,
-            measured: measured.as_ref().map(|m| (m, &*val)),
+            measured: measured.as_ref().map(|m| (m, &*held_out.val)),
             seconds: started.elapsed().as_secs_f64(),
         };
         report.save(&page)?;
@@ -530,10 +562,9 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     let facts = report::DataFacts::measured(&data, &args.common.data);
     let pictures = Arc::new(data.pictures);
     let net = train::network(&checkpoint, &device)?;
-    let top_k = if args.top_k < classes { args.top_k.max(1) } else { 1 };
-    let batch = args.batch.max(1);
+    let options = (args.batch.max(1), places(args.top_k, classes));
     let p = &checkpoint.preprocess;
-    let m = train::evaluate(&net, &pictures, p, classes, (batch, top_k), &device)?;
+    let m = train::evaluate(&net, &pictures, p, classes, options, &device)?;
     if let Some(page) = &args.report {
         let report = Report {
             model: &args.model,
@@ -560,9 +591,14 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         return Ok(());
     }
     writeln!(out, "{}, loss {:.4} on {}", m.summary(), m.loss, data.which.plain())?;
-    let width = checkpoint.labels.iter().map(|l| l.chars().count()).max().unwrap_or(5).max(5);
+    per_class(&checkpoint.labels, &m, out)
+}
+
+/// A line for each class that has pictures.
+fn per_class(labels: &[String], m: &Evaluation, out: &mut dyn Write) -> anyhow::Result<()> {
+    let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(5).max(5);
     writeln!(out, "{:width$}  pictures  right     %  most taken for", "class")?;
-    for (i, (label, row)) in checkpoint.labels.iter().zip(&m.confusion).enumerate() {
+    for (i, (label, row)) in labels.iter().zip(&m.confusion).enumerate() {
         let count: usize = row.iter().sum();
         if count == 0 {
             continue;
@@ -571,7 +607,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         let wrong = row.iter().enumerate().filter(|(j, n)| *j != i && **n > 0);
         let taken = wrong
             .max_by_key(|(_, n)| **n)
-            .map_or(String::new(), |(j, n)| format!("{} ({n})", checkpoint.labels[j]));
+            .map_or(String::new(), |(j, n)| format!("{} ({n})", labels[j]));
         let (label, taken) = (label.plain(), taken.plain());
         writeln!(out, "{label:width$}  {count:8}  {:5}  {share:4.1}  {taken}", row[i])?;
     }

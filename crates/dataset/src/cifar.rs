@@ -1,21 +1,14 @@
-//! CIFAR-10's binary files: records of one label byte and 32×32 pixels, plane by plane.
+//! CIFAR-10's binary files.
 
-use super::layout::{Files, Part};
-use super::pictures::Reader;
+use super::error::DataError;
+use super::part::{Files, Part};
+use super::pictures::{Pictures, Reader};
+use super::record::RECORD;
 use super::stored::Stored;
-use super::{DataError, Pictures, fit};
-use artifact::Preprocess;
-use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-const SIDE: usize = 32;
-const PLANE: usize = SIDE * SIDE;
-/// Bytes of a record's pixels.
-pub(super) const PLANES: usize = 3 * PLANE;
-const RECORD: usize = 1 + PLANES;
 
 /// Class names where `batches.meta.txt` is missing.
 const NAMES: [&str; 10] =
@@ -99,23 +92,4 @@ pub(super) fn read(
         }
     }
     Ok(out)
-}
-
-/// Where the pixels of a record start in its file.
-pub(super) const fn offset(record: u64) -> u64 {
-    record * RECORD as u64 + 1
-}
-
-/// Fits a record's pixels, plane by plane, to the model's input size.
-///
-/// # Errors
-/// Fewer than [`PLANES`] bytes.
-pub(super) fn decode(planes: &[u8], p: &Preprocess) -> Result<Vec<u8>, FrameError> {
-    let mut rgb = vec![0; planes.len()];
-    for (pixel, out) in rgb.chunks_exact_mut(3).enumerate() {
-        for (channel, value) in out.iter_mut().enumerate() {
-            *value = planes[channel * planes.len() / 3 + pixel];
-        }
-    }
-    fit(RgbView::new(&rgb, SIDE, SIDE, SIDE * 3)?, p)
 }

@@ -1,9 +1,9 @@
 //! Pictures as files, one folder for each class.
 
+use super::error::DataError;
 use super::layout::hidden;
-use super::pictures::Reader;
+use super::pictures::{Pictures, Reader};
 use super::stored::Stored;
-use super::{DataError, Pictures};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 

@@ -5,7 +5,8 @@
 //! aside: its record says which, and the fingerprint whether this is that folder. Any other folder
 //! is measured whole.
 
-use super::layout::{Layout, Part};
+use super::layout::Layout;
+use super::part::Part;
 use super::pictures::Reader;
 use super::{CacheSize, DataError, Dataset, Pictures, Watch, find, list, notes, read_parts};
 use crate::samples::sample_pixels;

@@ -5,7 +5,9 @@
 //! looked through. What remains are classes, unless they hold the same folders: then they are
 //! parts without a name that says which, and refused.
 
-use super::{DataError, cifar, list};
+use super::cifar;
+use super::error::DataError;
+use super::part::{Files, Part};
 use std::path::{Path, PathBuf};
 
 /// Folders around the data that are looked through, at most.
@@ -26,25 +28,6 @@ pub(super) struct Layout {
     pub(super) test: Option<Part>,
     /// What else was found, one line each.
     pub(super) remarks: Vec<String>,
-}
-
-/// A part of a data set.
-#[derive(Debug)]
-pub(super) struct Part {
-    /// Its place in the data set, such as `val/`; empty where it is all of it.
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-    /// Class names in index order.
-    pub(super) labels: Vec<String>,
-    pub(super) files: Files,
-}
-
-#[derive(Debug)]
-pub(super) enum Files {
-    /// A folder for each of the labels.
-    Folders(Vec<PathBuf>),
-    /// CIFAR-10's binary files.
-    Batches(Vec<PathBuf>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -512,6 +495,13 @@ pub(super) fn hidden(path: &Path) -> bool {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     name.starts_with('.')
         || ["thumbs.db", "desktop.ini", "__macosx"].contains(&name.to_lowercase().as_str())
+}
+
+/// Up to ten names, separated by commas.
+pub fn list(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
+    let more = if names.len() > 10 { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
 }
 
 #[cfg(test)]

@@ -2,33 +2,37 @@
 
 mod cache;
 mod cifar;
+mod error;
+mod fit;
 mod folder;
 mod labelled;
 mod layout;
 mod memory;
+mod part;
 mod pictures;
+mod record;
 pub mod samples;
 mod stored;
 
 pub use cache::{CacheSize, CacheSizeError};
+pub use error::DataError;
+pub use fit::fit;
 pub use labelled::{Labelled, Measured};
-pub use pictures::{Origin, Pictures};
+pub use layout::list;
+pub use pictures::{Origin, Pictures, Watch};
 
 use network::checkpoint::{Split, TrainingRecord, Validation};
 
 use artifact::Preprocess;
-use layout::{Files, Layout, Part};
+use layout::Layout;
 use network::random::{Rng, fnv1a};
+use part::{Files, Part};
 use pictures::Reader;
-use runtime::preprocess::{FrameError, RgbView, resize_rgb8};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Files that are named as skipped, at most.
 const MAX_NAMED: usize = 10;
-
-/// Is told, by any thread, how many pictures have been read, and of how many.
-pub type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// A data set that has been read; its pictures are in memory as far as they fit.
 #[derive(Debug, Clone)]
@@ -68,51 +72,6 @@ pub struct ReadOptions {
     pub classes: Option<usize>,
     /// Memory for decoded pictures; the others are decoded again whenever they are needed.
     pub cache: CacheSize,
-}
-
-/// Why a data set cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DataError {
-    /// A file or folder cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// Cause.
-        source: std::io::Error,
-    },
-    /// Readable, but not a data set.
-    #[error("{}: {what}", path.display())]
-    Layout {
-        /// File or folder.
-        path: PathBuf,
-        /// What was found, what was wanted and what to do.
-        what: String,
-    },
-    /// A picture was readable when the data set was read, and is not, or another, when it is
-    /// needed again.
-    #[error(
-        "{}: {why}, but it was readable at first; restore it (--resume then continues a training \
-         run) or start again",
-        path.display()
-    )]
-    Lost {
-        /// File.
-        path: PathBuf,
-        /// What is wrong with it now.
-        why: String,
-    },
-}
-
-impl DataError {
-    fn layout(path: &Path, what: impl Into<String>) -> Self {
-        Self::Layout { path: path.into(), what: what.into() }
-    }
-
-    fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.into(), source }
-    }
 }
 
 impl Dataset {
@@ -458,21 +417,4 @@ fn read_parts<const N: usize>(
         }
     }
     Ok(read)
-}
-
-/// Fits a picture to the model's input size, `[p.height, p.width, p.channels()]`.
-///
-/// # Errors
-/// None for a checked preprocessing: the output has the size that it is given here.
-pub fn fit(view: RgbView<'_>, p: &Preprocess) -> Result<Vec<u8>, FrameError> {
-    let mut out = vec![0; usize::from(p.height) * usize::from(p.width) * p.channels()];
-    resize_rgb8(p, view, &mut out)?;
-    Ok(out)
-}
-
-/// Up to ten names, separated by commas.
-pub fn list(names: &[String]) -> String {
-    let shown: Vec<&str> = names.iter().take(10).map(String::as_str).collect();
-    let more = if names.len() > 10 { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
 }

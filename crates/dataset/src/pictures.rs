@@ -1,14 +1,17 @@
 //! Pictures with their classes, in memory as far as they fit.
 
-use super::cache::Budget;
+use super::cache::{Budget, CacheSize};
+use super::error::DataError;
 use super::stored::Stored;
-use super::{CacheSize, DataError, Watch};
 use artifact::Preprocess;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use network::random::{Rng, fnv1a};
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Is told, by any thread, how many pictures have been read, and of how many.
+pub type Watch<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// Pictures at the model's input size, RGB or luma, not normalized, with their classes.
 ///

@@ -1,6 +1,6 @@
 //! Pictures that a checkpoint keeps, as inputs of its network.
 
-use crate::fit;
+use crate::fit::fit;
 use artifact::Preprocess;
 use network::checkpoint::Sample;
 use std::io::Cursor;

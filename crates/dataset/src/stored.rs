@@ -1,6 +1,7 @@
 //! Where a picture is stored, and how its bytes become pixels of the model's input size.
 
-use super::{cifar, fit};
+use super::fit::fit;
+use super::record;
 use artifact::Preprocess;
 use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -38,13 +39,13 @@ impl Stored {
             }
             Self::File(_) => std::fs::read(path).map_err(|e| e.to_string()),
             Self::Record(_, number) => {
-                if meta.len() < cifar::offset(number + 1) - 1 {
+                if meta.len() < record::offset(number + 1) - 1 {
                     return Err(format!("it has only {} bytes", meta.len()));
                 }
-                let mut planes = vec![0; cifar::PLANES];
+                let mut planes = vec![0; record::PLANES];
                 let mut read = || {
                     let mut file = File::open(path)?;
-                    file.seek(SeekFrom::Start(cifar::offset(*number)))?;
+                    file.seek(SeekFrom::Start(record::offset(*number)))?;
                     file.read_exact(&mut planes)
                 };
                 read().map_err(|e| e.to_string())?;
@@ -61,7 +62,7 @@ impl Stored {
                 let view = picture.view().map_err(|e| e.to_string())?;
                 fit(view, p).map_err(|e| e.to_string())
             }
-            Self::Record(..) => cifar::decode(bytes, p).map_err(|e| e.to_string()),
+            Self::Record(..) => record::decode(bytes, p).map_err(|e| e.to_string()),
         }
     }
 }

@@ -123,16 +123,22 @@ struct Way<'a> {
     end: ValueId,
 }
 
+impl<'a> Way<'a> {
+    fn pass(&mut self, op: &'a NodeOp) {
+        match op {
+            NodeOp::Conv2d(conv) => self.convs.insert(0, conv),
+            NodeOp::Pool2d { kind, .. } => self.pools.push(*kind),
+            _ => {}
+        }
+    }
+}
+
 fn way<'a>(graph: &'a Graph, uses: &[usize], from: ValueId, start: ValueId) -> Way<'a> {
     let mut way = Way { convs: Vec::new(), pools: Vec::new(), end: from };
     while way.end != start && uses[way.end] == 1 {
         let node = &graph.nodes[way.end];
         let &[input] = &node.inputs[..] else { break };
-        match &node.op {
-            NodeOp::Conv2d(conv) => way.convs.insert(0, conv),
-            NodeOp::Pool2d { kind, .. } => way.pools.push(*kind),
-            _ => {}
-        }
+        way.pass(&node.op);
         way.end = input;
     }
     way
@@ -156,60 +162,8 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
         NodeOp::Pool2d { kind: PoolKind::Max, .. } => Pooling::Max,
         _ => return Err(format!("{} comes before the last layer, no pooling", title(pool))),
     };
-    let sums: Vec<&Node> =
-        graph.nodes.iter().filter(|node| matches!(node.op, NodeOp::Add)).collect();
-    let (mut widths, mut counts, mut strides) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut is_basic, mut is_vd) = (false, false);
-    let mut expansion = None;
-    let mut bottleneck_stride = BottleneckStride::default();
-    for sum in &sums {
-        let mut main = way(graph, &uses, sum.inputs[0], start);
-        let mut shortcut = way(graph, &uses, sum.inputs[1], start);
-        if main.convs.len() < shortcut.convs.len() {
-            core::mem::swap(&mut main, &mut shortcut);
-        }
-        let Some(first) = main.convs.first() else {
-            return Err(format!("{} adds no block's path to its shortcut", title(sum)));
-        };
-        let projects = !shortcut.convs.is_empty();
-        is_basic |= main.convs.len() == 2;
-        // Only of these, a stack's first block projects without need.
-        let keeps = main.convs.last().map(|last| last.bias.len()) == channels(graph, main.end)
-            && main.convs.iter().all(|conv| conv.stride == [1; 2]);
-        is_vd |= shortcut.pools.contains(&PoolKind::Average) || (is_basic && projects && keeps);
-        if let [first, _, last] = main.convs[..] {
-            expansion.get_or_insert(last.bias.len() / first.bias.len());
-            if first.stride != [1; 2] {
-                bottleneck_stride = BottleneckStride::First;
-            }
-        }
-        match counts.last_mut() {
-            Some(count) if !projects => *count += 1,
-            _ => {
-                widths.push(first.bias.len());
-                counts.push(1);
-                let stride = main.convs.iter().map(|conv| usize::from(conv.stride[0]));
-                strides.push(stride.max().unwrap_or(1));
-            }
-        }
-    }
-    let Some(first) = sums.first() else { return Err("it has no residual blocks".into()) };
-    // Back from where the first block starts.
-    let fork = way(graph, &uses, first.inputs[0], start).end;
-    let mut behind = fork;
-    let mut stem = Way { convs: Vec::new(), pools: Vec::new(), end: fork };
-    while behind != start {
-        let node = &graph.nodes[behind];
-        let &[input] = &node.inputs[..] else {
-            return Err(format!("{} comes before the first block", title(node)));
-        };
-        match &node.op {
-            NodeOp::Conv2d(conv) => stem.convs.insert(0, conv),
-            NodeOp::Pool2d { kind, .. } => stem.pools.push(*kind),
-            _ => {}
-        }
-        behind = input;
-    }
+    let stacks = Stacks::of(graph, &uses, start)?;
+    let stem = stem(graph, stacks.fork, start)?;
     let Some(first_conv) = stem.convs.first() else {
         return Err("no convolution before the first block".into());
     };
@@ -222,10 +176,10 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
         input_conv_kernel_sizes: stem.convs.iter().map(|conv| conv.filter[0].into()).collect(),
         stem_stride: first_conv.stride[0].into(),
         stem_pool: !stem.pools.is_empty(),
-        stackwise_num_filters: widths,
-        stackwise_num_blocks: counts,
-        stackwise_num_strides: strides,
-        block_type: match (is_basic, is_vd) {
+        stackwise_num_filters: stacks.widths,
+        stackwise_num_blocks: stacks.counts,
+        stackwise_num_strides: stacks.strides,
+        block_type: match (stacks.is_basic, stacks.is_vd) {
             (true, false) => BlockType::BasicBlock,
             (false, false) => BlockType::BottleneckBlock,
             (true, true) => BlockType::BasicBlockVd,
@@ -233,8 +187,8 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
         },
         use_pre_activation,
         padding: ConvPadding::default(),
-        expansion: expansion.unwrap_or(4),
-        bottleneck_stride,
+        expansion: stacks.expansion.unwrap_or(4),
+        bottleneck_stride: stacks.bottleneck_stride,
     };
     let config = Architecture {
         channels: graph.input_shape().c.into(),
@@ -243,6 +197,81 @@ fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
     };
     config.check()?;
     Ok(config)
+}
+
+/// What its residual blocks tell.
+#[derive(Default)]
+struct Stacks {
+    widths: Vec<usize>,
+    counts: Vec<usize>,
+    strides: Vec<usize>,
+    is_basic: bool,
+    is_vd: bool,
+    expansion: Option<usize>,
+    bottleneck_stride: BottleneckStride,
+    /// Where the first block starts.
+    fork: ValueId,
+}
+
+impl Stacks {
+    fn of(graph: &Graph, uses: &[usize], start: ValueId) -> Result<Self, String> {
+        let mut stacks = Self::default();
+        let mut sums = graph.nodes.iter().filter(|node| matches!(node.op, NodeOp::Add)).peekable();
+        let Some(first) = sums.peek() else { return Err("it has no residual blocks".into()) };
+        stacks.fork = way(graph, uses, first.inputs[0], start).end;
+        for sum in sums {
+            let mut main = way(graph, uses, sum.inputs[0], start);
+            let mut shortcut = way(graph, uses, sum.inputs[1], start);
+            if main.convs.len() < shortcut.convs.len() {
+                core::mem::swap(&mut main, &mut shortcut);
+            }
+            if main.convs.is_empty() {
+                return Err(format!("{} adds no block's path to its shortcut", title(sum)));
+            }
+            stacks.add(&main, &shortcut, channels(graph, main.end));
+        }
+        Ok(stacks)
+    }
+
+    /// Another block, which reads a value of so many channels.
+    fn add(&mut self, main: &Way<'_>, shortcut: &Way<'_>, channels: Option<usize>) {
+        let projects = !shortcut.convs.is_empty();
+        self.is_basic |= main.convs.len() == 2;
+        // Only of these, a stack's first block projects without need.
+        let keeps = main.convs.last().map(|last| last.bias.len()) == channels
+            && main.convs.iter().all(|conv| conv.stride == [1; 2]);
+        self.is_vd |=
+            shortcut.pools.contains(&PoolKind::Average) || (self.is_basic && projects && keeps);
+        if let [first, _, last] = main.convs[..] {
+            self.expansion.get_or_insert(last.bias.len() / first.bias.len());
+            if first.stride != [1; 2] {
+                self.bottleneck_stride = BottleneckStride::First;
+            }
+        }
+        match self.counts.last_mut() {
+            Some(count) if !projects => *count += 1,
+            _ => {
+                self.widths.extend(main.convs.first().map(|first| first.bias.len()));
+                self.counts.push(1);
+                let stride = main.convs.iter().map(|conv| usize::from(conv.stride[0]));
+                self.strides.push(stride.max().unwrap_or(1));
+            }
+        }
+    }
+}
+
+/// From where the first block starts back to the picture.
+fn stem(graph: &Graph, fork: ValueId, start: ValueId) -> Result<Way<'_>, String> {
+    let mut stem = Way { convs: Vec::new(), pools: Vec::new(), end: fork };
+    while stem.end != start {
+        let node = &graph.nodes[stem.end];
+        let &[input] = &node.inputs[..] else {
+            return Err(format!("{} comes before the first block", title(node)));
+        };
+        stem.pass(&node.op);
+        stem.end = input;
+    }
+    Ok(stem)
 }
 
 /// A node's name and what it computes, for people.

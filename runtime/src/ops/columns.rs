@@ -6,7 +6,7 @@
 //! one may be taken for a map.
 
 use super::Context;
-use super::conv2d::{Operands, borrow, conv};
+use super::operands::{Operands, borrow, conv};
 use crate::kernels::columns::{GROUP, NR, PLANES, Pair, Sums, dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, lift_residual, requantize};

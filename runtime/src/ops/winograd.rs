@@ -4,7 +4,7 @@
 //! threads; each has a slot of the scratch for its transformed input. Its products with a panel's
 //! filters, [`crate::kernels::winograd`], fit into a nearer cache and become pixels at once.
 
-use super::conv2d::{Operands, operands};
+use super::operands::{Operands, operands};
 use super::{Context, fill_pad};
 use crate::isa::Token;
 use crate::kernels::Kernel;

@@ -4,7 +4,7 @@
 //! transformed here, sixteen outputs at a time, by each thread for itself: the others' would have
 //! to come from their caches, which takes longer.
 
-use super::conv2d::{Operands, conv, operands};
+use super::operands::{Operands, conv, operands};
 use super::{Context, fill_pad};
 use crate::isa::Token;
 use crate::kernels::x86_64::all_shifts_are_large;

@@ -50,6 +50,19 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// A 3×3 convolution of a small map.
+    pub(crate) const BASE: Self = Self {
+        input: [5, 7, 16],
+        c_out: 16,
+        filter: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+        residual: false,
+        relu: false,
+        small: false,
+        winograd: false,
+    };
+
     pub(crate) fn output(&self) -> Shape {
         let [h, w, _] = self.input;
         let [top, left, bottom, right] = self.padding;
@@ -68,6 +81,25 @@ impl Case {
             c_out: self.c_out.into(),
             nr,
             dtype,
+        }
+    }
+
+    /// With weights and parameters as they are packed, and without scratch.
+    fn conv(&self, x: Place, y: Place, shift: u8, packed: [&[u8]; 2], blob: &mut Blob) -> Conv2d {
+        let [weights, params] = packed.map(|bytes| blob.push(bytes).unwrap());
+        Conv2d {
+            input: x,
+            output: y,
+            filter: self.filter,
+            stride: self.stride,
+            padding: self.padding(),
+            lines: 0,
+            scratch: None,
+            pairs_fit: false,
+            weights,
+            params,
+            residual: self.residual.then_some(Residual { input: x, shift }),
+            relu: self.relu,
         }
     }
 
@@ -204,20 +236,12 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         arena += align_up(len);
         Span { offset: (arena - align_up(len)) as u32, len: len as u32 }
     });
-    let op = Op::Conv2d(Conv2d {
-        input: x,
-        output: y,
-        filter: case.filter,
-        stride: case.stride,
-        padding: case.padding(),
-        lines: 0,
+    let op = Conv2d {
         scratch,
         pairs_fit,
-        weights: blob.push(&packed).unwrap(),
-        params: blob.push(&params).unwrap(),
-        residual: case.residual.then_some(Residual { input: x, shift: residual_shift }),
-        relu: case.relu,
-    });
+        ..case.conv(x, y, residual_shift, [&packed, &params], &mut blob)
+    };
+    let op = Op::Conv2d(op);
     let file = model(x, vec![op], arena, Dtype::I8, nr, blob);
     ConvModel { file, weights, bias, requant, residual_factor, residual_shift, input, output }
 }
@@ -245,20 +269,7 @@ pub(crate) fn conv_float(
     params.resize(layout.panels() * nr, 0.0);
     let params: Vec<u8> = params.into_iter().flat_map(f32::to_le_bytes).collect();
     let mut blob = Blob::new();
-    let op = Op::Conv2d(Conv2d {
-        input: x,
-        output: y,
-        filter: case.filter,
-        stride: case.stride,
-        padding: case.padding(),
-        lines: 0,
-        scratch: None,
-        pairs_fit: false,
-        weights: blob.push(&packed).unwrap(),
-        params: blob.push(&params).unwrap(),
-        residual: case.residual.then_some(Residual { input: x, shift: 0 }),
-        relu: case.relu,
-    });
+    let op = Op::Conv2d(case.conv(x, y, 0, [&packed, &params], &mut blob));
     model(x, vec![op], arena, dtype, nr, blob)
 }
 

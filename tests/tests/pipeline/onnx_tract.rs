@@ -57,20 +57,23 @@ fn nchw(graph: &Graph, nhwc: &[f32]) -> TractTensor {
     TractTensor::from_shape(&[1, c, h, w], &values).unwrap()
 }
 
+/// What tract makes of a file: logits of a picture.
+fn tract(onnx: &[u8]) -> impl Fn(TractTensor) -> Vec<f32> {
+    let model = tract_onnx::onnx().model_for_read(&mut &*onnx).unwrap().into_optimized().unwrap();
+    let model = model.into_runnable().unwrap();
+    move |picture| {
+        let outputs = model.run(tvec!(picture.into())).unwrap();
+        outputs[0].to_plain_array_view::<f32>().unwrap().iter().copied().collect()
+    }
+}
+
 fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
     let onnx = to_onnx(graph, Format::F32, Form::Qdq, &checkpoint.labels, &checkpoint.preprocess);
-    let model = tract_onnx::onnx()
-        .model_for_read(&mut onnx.as_slice())
-        .unwrap()
-        .into_optimized()
-        .unwrap()
-        .into_runnable()
-        .unwrap();
+    let tract = tract(&onnx);
     for seed in 0..3 {
         let picture = Rng::keyed(&[seed]).around(graph.input_shape().len(), 0.0, 1.0);
-        let outputs = model.run(tvec!(nchw(graph, &picture).into())).unwrap();
-        assert_eq!(outputs[0].shape(), [1, checkpoint.labels.len()]);
-        let logits = outputs[0].to_plain_array_view::<f32>().unwrap();
+        let logits = tract(nchw(graph, &picture));
+        assert_eq!(logits.len(), checkpoint.labels.len());
         for (a, b) in logits.iter().zip(&evaluate(graph, &picture)) {
             assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "tract has {a}, we have {b}");
         }
@@ -128,19 +131,12 @@ fn int8() {
         // Without pictures: all ranges are in the file.
         let again = convert(&again, &[], Options::default(), |_, _| ()).unwrap();
 
-        let tract = tract_onnx::onnx()
-            .model_for_read(&mut onnx.as_slice())
-            .unwrap()
-            .into_optimized()
-            .unwrap()
-            .into_runnable()
-            .unwrap();
+        let tract = tract(&onnx);
         let step = int8.quants.last().unwrap().scale;
         for picture in &pictures {
             let ours = scores(&converted.emitted.bytes, picture);
             assert_eq!(scores(&again.emitted.bytes, picture), ours, "v2: {v2}");
-            let outputs = tract.run(tvec!(nchw(&converted.graph, picture).into())).unwrap();
-            let logits = outputs[0].to_plain_array_view::<f32>().unwrap();
+            let logits = tract(nchw(&converted.graph, picture));
             // Each layer rounds once; floats before it may take the other side.
             for (a, b) in logits.iter().zip(&ours) {
                 assert!(

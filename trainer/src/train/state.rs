@@ -1,7 +1,7 @@
 //! What `--resume` needs beside the checkpoint.
 
 use super::optimizer::Memory;
-use network::checkpoint::Draft;
+use network::checkpoint::{Draft, EpochRecord, Tensor};
 use network::file::write_atomic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,6 +84,20 @@ impl State {
         let waited = self.epoch.saturating_sub(self.best_epoch.max(frozen));
         let impatient = option("patience").is_some_and(|patience| waited >= patience);
         self.epoch >= epochs || (self.best.is_some() && impatient)
+    }
+
+    /// Takes in what an epoch was like and what it made of the weights; tells whether its model is
+    /// the best so far.
+    pub(super) fn add(&mut self, record: EpochRecord, tensors: BTreeMap<String, Tensor>) -> bool {
+        let accuracy = record.val_accuracy;
+        self.epoch = record.epoch;
+        self.last.training.epochs.push(record);
+        self.last.tensors = tensors;
+        let is_better = self.best.is_none() || accuracy.is_none() || accuracy > self.best;
+        if is_better {
+            (self.best, self.best_epoch) = (accuracy, self.epoch);
+        }
+        is_better
     }
 
     /// Writes the file, atomically.

@@ -2,7 +2,7 @@
 //!
 //! Source: <https://github.com/python/cpython/blob/main/Lib/pickletools.py>
 
-use super::{Id, OTHER, Object, Objects};
+use super::objects::{Id, OTHER, Object, Objects};
 use std::collections::HashMap;
 
 /// Most opcodes: a ResNet-200 has some 50 thousand, with an optimizer's state some more.
@@ -22,8 +22,7 @@ pub(super) struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        let mut objects = Objects { chunks: Vec::new() };
-        objects.add(Object::Other);
+        let objects = Objects::new();
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
         Self { bytes, at: 0, objects, stack, marks, memo }
     }

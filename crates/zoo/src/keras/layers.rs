@@ -9,6 +9,8 @@ use std::collections::{HashMap, VecDeque};
 
 /// Most layers, those of models that are called several times counted each time.
 const MAX_LAYERS: usize = 20_000;
+/// The class of what a picture comes in by.
+pub(super) const INPUT: &str = "InputLayer";
 
 /// How often a description may be copied: models may be called, and be in others.
 const COPIES: usize = 16;
@@ -103,7 +105,7 @@ impl Network {
         let mut network = Self { layers: Vec::new(), outputs: Vec::new(), room };
         network.outputs = network.append(&model.class_name, &model.config, &[], None)?;
         // What is left are the layers of a model that nobody calls.
-        match network.layers.iter().filter(|layer| layer.class == "InputLayer").count() {
+        match network.layers.iter().filter(|layer| layer.class == INPUT).count() {
             1 => Ok(network),
             n => Err(format!("a model of {n} inputs, but one picture is wanted")),
         }
@@ -120,107 +122,110 @@ impl Network {
     ) -> Result<Vec<usize>, String> {
         // Files of old versions have nothing but the layers of a Sequential.
         let layers = config.as_array().or_else(|| config.get("layers")?.as_array());
-        let is_sequence = class == "Sequential";
-        let Some(layers) = layers.filter(|_| is_sequence || is_functional(class)) else {
-            return Err(format!(
+        match (class, layers) {
+            ("Sequential", Some(layers)) => self.sequence(config, layers, place, input),
+            ("Functional" | "Model", Some(layers)) => self.graph(config, layers, place, input),
+            _ => Err(format!(
                 "a {}, expected a functional or sequential model; {}",
                 class.plain(),
                 super::EXPORT
-            ));
-        };
-        let mut last = input;
-        if is_sequence && input.is_none() && !layers.first().is_some_and(is_input) {
-            let first = layers.first().and_then(|l| l.get("config"));
-            let shape = config
-                .get("build_input_shape")
-                .or_else(|| first?.get("batch_input_shape").or_else(|| first?.get("batch_shape")));
-            let shape = shape.filter(|s| s.is_array()).ok_or(
-                "a Sequential that does not say its input's shape; start it with \
-                 keras.Input((height, width, 3)) and save it again",
-            )?;
-            let config = json!({ "batch_shape": shape });
-            last = Some(self.push("InputLayer", "input", &config, Vec::new(), place.to_vec())?);
+            )),
         }
-        let mut numbers: HashMap<String, usize> = HashMap::new();
-        let mut calls = Calls::new();
+    }
+
+    fn sequence(
+        &mut self,
+        config: &Value,
+        layers: &[Value],
+        place: &[Segment],
+        input: Option<usize>,
+    ) -> Result<Vec<usize>, String> {
+        let mut last = input;
+        if input.is_none() && !layers.first().is_some_and(|first| is_class(first, INPUT)) {
+            let config = json!({ "batch_shape": implied_shape(config, layers.first())? });
+            let place = place.to_vec();
+            let (class, name, config) = (INPUT, "input", &config);
+            let layer = Described { class, name, config, place, calls: &[], cost: 0 };
+            last = Some(self.push(&layer, Vec::new())?);
+        }
+        let mut numbers = HashMap::new();
+        let mut is_bound = false;
+        for layer in layers {
+            let layer = self.described(layer, place, &mut numbers)?;
+            if layer.class == INPUT {
+                last = Some(self.bind(&layer, input.or(last), is_bound)?);
+                is_bound = input.is_some();
+                continue;
+            }
+            let input = last.ok_or("a Sequential without input")?;
+            last = self.call(&layer, vec![Operand::Layer(input)])?.first().copied();
+        }
+        Ok(last.into_iter().collect())
+    }
+
+    fn graph(
+        &mut self,
+        config: &Value,
+        layers: &[Value],
+        place: &[Segment],
+        input: Option<usize>,
+    ) -> Result<Vec<usize>, String> {
+        let mut numbers = HashMap::new();
+        let described = layers.iter().map(|layer| self.described(layer, place, &mut numbers));
+        let layers = described.collect::<Result<Vec<Described<'_>>, String>>()?;
+        let mut results = Results::new();
         // Calls in the order of their layers. One that reads a later call of an earlier layer waits.
         let mut waiting = VecDeque::new();
         let mut is_bound = false;
-        for described in layers {
-            let text = |key: &str| described.get(key).and_then(Value::as_str);
-            let config = described.get("config").unwrap_or(&Value::Null);
-            let class = text("class_name").unwrap_or_default();
-            let class = class.strip_prefix("keras_hub>").unwrap_or(class);
-            let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
-            let segment = Segment { group: group(class, &mut numbers), name: name.to_owned() };
-            if name.len() > MAX_NAME_BYTES {
-                return Err(format!("a layer with a name of {} bytes", name.len()));
-            }
-            let place = [place, &[segment]].concat();
-            // The settings, and where the layer is, are copied for each call.
-            let cost = config.to_string().len();
-            let cost = cost + place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
-            self.spend(described.to_string().len() + cost)?;
-            if class == "InputLayer" {
-                let id = match input.or(last.filter(|_| is_sequence)) {
-                    Some(input) if !is_bound => input,
-                    Some(_) => return Err("a model of several inputs as a layer".into()),
-                    None => self.push(class, name, config, Vec::new(), place)?,
-                };
+        for layer in &layers {
+            if layer.class == INPUT {
+                let id = self.bind(layer, input, is_bound)?;
                 is_bound = input.is_some();
-                last = Some(id);
-                calls.insert(name, vec![Some(vec![id])]);
+                results.insert(layer.name, vec![Some(vec![id])]);
                 continue;
             }
-            if is_sequence {
-                let input = last.ok_or("a Sequential without input")?;
-                let operands = vec![Operand::Layer(input)];
-                last = self.call(class, name, config, operands, &place)?.first().copied();
-                continue;
+            results.insert(layer.name, vec![None; layer.calls.len()]);
+            for (number, call) in layer.calls.iter().enumerate() {
+                self.spend(layer.cost)?;
+                waiting.push_back((layer, number, call));
             }
-            let nodes = described.get("inbound_nodes").and_then(Value::as_array);
-            let nodes = nodes.map_or(&[][..], Vec::as_slice);
-            calls.insert(name, vec![None; nodes.len()]);
-            for (number, node) in nodes.iter().enumerate() {
-                self.spend(cost)?;
-                waiting.push_back(Waiting {
-                    class,
-                    name,
-                    config,
-                    place: place.clone(),
-                    number,
-                    node,
-                });
-            }
-        }
-        if is_sequence {
-            return Ok(last.into_iter().collect());
         }
         let mut passed = 0;
-        while let Some(call) = waiting.pop_front() {
-            let title = || title(call.name, call.class);
-            if !is_ready(call.node, &calls) {
+        while let Some((layer, number, call)) = waiting.pop_front() {
+            if !is_ready(call, &results) {
                 passed += 1;
                 if passed > waiting.len() {
-                    return Err(format!("{}: reads what no other layer computes", title()));
+                    return Err(format!("{}: reads what no other layer computes", layer.title()));
                 }
-                waiting.push_back(call);
+                waiting.push_back((layer, number, call));
                 continue;
             }
             passed = 0;
-            let operands = operands(call.node, &calls).map_err(|e| format!("{}: {e}", title()))?;
-            let ids = self.call(call.class, call.name, call.config, operands, &call.place)?;
-            if let Some(result) = calls.get_mut(call.name).and_then(|c| c.get_mut(call.number)) {
+            let operands = operands(call, &results);
+            let operands = operands.map_err(|e| format!("{}: {e}", layer.title()))?;
+            let ids = self.call(layer, operands)?;
+            if let Some(result) = results.get_mut(layer.name).and_then(|c| c.get_mut(number)) {
                 *result = Some(ids);
             }
         }
-        let outputs = config.get("output_layers").unwrap_or(&Value::Null);
         let mut found = Vec::new();
-        tensors(outputs, &calls, &mut found)?;
+        tensors(config.get("output_layers").unwrap_or(&Value::Null), &results, &mut found)?;
         match found.is_empty() {
             true => Err("a model without outputs".into()),
             false => Ok(found),
         }
+    }
+
+    /// The next layer of the model at `place`, where it may still be copied.
+    fn described<'a>(
+        &mut self,
+        layer: &'a Value,
+        place: &[Segment],
+        numbers: &mut HashMap<String, usize>,
+    ) -> Result<Described<'a>, String> {
+        let described = Described::new(layer, place, numbers)?;
+        self.spend(layer.to_string().len() + described.cost)?;
+        Ok(described)
     }
 
     /// Counts bytes that are copied.
@@ -230,38 +235,46 @@ impl Network {
         Ok(())
     }
 
-    /// Appends a layer, or the layers of a model, and gives its results.
-    fn call(
+    /// Makes an input layer what the model reads, or appends it where the model reads nothing.
+    fn bind(
         &mut self,
-        class: &str,
-        name: &str,
-        config: &Value,
-        operands: Vec<Operand>,
-        place: &[Segment],
-    ) -> Result<Vec<usize>, String> {
-        let is_model = config.get("layers").is_some_and(Value::is_array) || class == "Sequential";
-        if !is_model {
-            return Ok(vec![self.push(class, name, config, operands, place.to_vec())?]);
-        }
-        match operands[..] {
-            [Operand::Layer(input)] => self.append(class, config, place, Some(input)),
-            _ => Err(format!("{}: expected one input", title(name, class))),
+        layer: &Described<'_>,
+        input: Option<usize>,
+        is_bound: bool,
+    ) -> Result<usize, String> {
+        match input {
+            Some(input) if !is_bound => Ok(input),
+            Some(_) => Err("a model of several inputs as a layer".into()),
+            None => self.push(layer, Vec::new()),
         }
     }
 
-    fn push(
+    /// Appends a layer, or the layers of a model, and gives its results.
+    fn call(
         &mut self,
-        class: &str,
-        name: &str,
-        config: &Value,
+        layer: &Described<'_>,
         operands: Vec<Operand>,
-        place: Vec<Segment>,
-    ) -> Result<usize, String> {
+    ) -> Result<Vec<usize>, String> {
+        let Described { class, config, .. } = *layer;
+        let is_model = config.get("layers").is_some_and(Value::is_array) || class == "Sequential";
+        match operands[..] {
+            _ if !is_model => Ok(vec![self.push(layer, operands)?]),
+            [Operand::Layer(input)] => self.append(class, config, &layer.place, Some(input)),
+            _ => Err(format!("{}: expected one input", layer.title())),
+        }
+    }
+
+    fn push(&mut self, layer: &Described<'_>, operands: Vec<Operand>) -> Result<usize, String> {
         if self.layers.len() == MAX_LAYERS {
             return Err(format!("more than {MAX_LAYERS} layers"));
         }
-        let (class, name, config) = (class.to_owned(), name.to_owned(), config.clone());
-        self.layers.push(Layer { class, name, config, operands, place });
+        self.layers.push(Layer {
+            class: layer.class.to_owned(),
+            name: layer.name.to_owned(),
+            config: layer.config.clone(),
+            operands,
+            place: layer.place.clone(),
+        });
         Ok(self.layers.len() - 1)
     }
 
@@ -274,12 +287,17 @@ impl Network {
     }
 }
 
-fn is_functional(class: &str) -> bool {
-    matches!(class, "Functional" | "Model")
-}
-
-fn is_input(layer: &Value) -> bool {
-    layer.get("class_name").and_then(Value::as_str) == Some("InputLayer")
+/// The shape of the input that a Sequential does not list.
+fn implied_shape<'a>(config: &'a Value, first: Option<&'a Value>) -> Result<&'a Value, String> {
+    let first = first.and_then(|layer| layer.get("config"));
+    let shape = config
+        .get("build_input_shape")
+        .or_else(|| first?.get("batch_input_shape").or_else(|| first?.get("batch_shape")));
+    shape.filter(|shape| shape.is_array()).ok_or_else(|| {
+        "a Sequential that does not say its input's shape; start it with \
+         keras.Input((height, width, 3)) and save it again"
+            .into()
+    })
 }
 
 /// The group of the next layer of a class: its name in snake case, numbered from the second on.
@@ -307,17 +325,46 @@ fn group(class: &str, numbers: &mut HashMap<String, usize>) -> String {
 }
 
 /// By name of a layer, the results of each of its calls that were appended already.
-type Calls<'a> = HashMap<&'a str, Vec<Option<Vec<usize>>>>;
+type Results<'a> = HashMap<&'a str, Vec<Option<Vec<usize>>>>;
 
-/// A call of a layer that is not appended yet.
-struct Waiting<'a> {
+/// A layer as its model describes it.
+struct Described<'a> {
     class: &'a str,
     name: &'a str,
     config: &'a Value,
     place: Vec<Segment>,
-    /// Which one of the layer's calls.
-    number: usize,
-    node: &'a Value,
+    calls: &'a [Value],
+    /// Bytes that are copied for each call: the settings, and where the layer is.
+    cost: usize,
+}
+
+impl<'a> Described<'a> {
+    /// The next layer of the model at `place`, which has `numbers` of each class before it.
+    fn new(
+        layer: &'a Value,
+        place: &[Segment],
+        numbers: &mut HashMap<String, usize>,
+    ) -> Result<Self, String> {
+        let text = |key: &str| layer.get(key).and_then(Value::as_str);
+        let config = layer.get("config").unwrap_or(&Value::Null);
+        let class = text("class_name").unwrap_or_default();
+        let class = class.strip_prefix("keras_hub>").unwrap_or(class);
+        let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
+        if name.len() > MAX_NAME_BYTES {
+            return Err(format!("a layer with a name of {} bytes", name.len()));
+        }
+        let segment = Segment { group: group(class, numbers), name: name.to_owned() };
+        let place = [place, &[segment]].concat();
+        let cost = place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
+        let cost = cost + config.to_string().len();
+        let calls = layer.get("inbound_nodes").and_then(Value::as_array);
+        let calls = calls.map_or(&[][..], Vec::as_slice);
+        Ok(Self { class, name, config, place, calls, cost })
+    }
+
+    fn title(&self) -> String {
+        title(self.name, self.class)
+    }
 }
 
 fn title(name: &str, class: &str) -> String {
@@ -325,20 +372,20 @@ fn title(name: &str, class: &str) -> String {
 }
 
 /// Whether all that a call reads was appended.
-fn is_ready(call: &Value, calls: &Calls<'_>) -> bool {
+fn is_ready(call: &Value, done: &Results<'_>) -> bool {
     if let Some((name, number)) = reference(call) {
-        return results(name, number, calls).is_some();
+        return results(name, number, done).is_some();
     }
     match call {
-        Value::Array(items) => items.iter().all(|item| is_ready(item, calls)),
-        Value::Object(fields) => fields.values().all(|item| is_ready(item, calls)),
+        Value::Array(items) => items.iter().all(|item| is_ready(item, done)),
+        Value::Object(fields) => fields.values().all(|item| is_ready(item, done)),
         _ => true,
     }
 }
 
 /// The results of a call. Those of models count from one in old versions.
-fn results<'a>(name: &str, number: u64, calls: &'a Calls<'_>) -> Option<&'a [usize]> {
-    match calls.get(name)?.as_slice() {
+fn results<'a>(name: &str, number: u64, done: &'a Results<'_>) -> Option<&'a [usize]> {
+    match done.get(name)?.as_slice() {
         [only] => only.as_deref(),
         several => several.get(usize::try_from(number).ok()?)?.as_deref(),
     }
@@ -346,28 +393,28 @@ fn results<'a>(name: &str, number: u64, calls: &'a Calls<'_>) -> Option<&'a [usi
 
 /// What one call of a layer reads, in either of Keras' notations: `{"args": […], "kwargs": {…}}`,
 /// and before Keras 3 `["name", 0, 0, {…}]`, or a list of these.
-fn operands(call: &Value, calls: &Calls<'_>) -> Result<Vec<Operand>, String> {
+fn operands(call: &Value, done: &Results<'_>) -> Result<Vec<Operand>, String> {
     let mut found = Vec::new();
     match call {
         Value::Object(call) => {
             for argument in call.get("args").and_then(Value::as_array).into_iter().flatten() {
-                operand(argument, calls, &mut found)?;
+                operand(argument, done, &mut found)?;
             }
             for (key, argument) in
                 call.get("kwargs").and_then(Value::as_object).into_iter().flatten()
             {
-                keyword(key, argument, calls, &mut found)?;
+                keyword(key, argument, done, &mut found)?;
             }
         }
         Value::Array(items) if items.first().is_some_and(Value::is_string) => {
-            operand(call, calls, &mut found)?;
+            operand(call, done, &mut found)?;
             for (key, argument) in items.get(3).and_then(Value::as_object).into_iter().flatten() {
-                keyword(key, argument, calls, &mut found)?;
+                keyword(key, argument, done, &mut found)?;
             }
         }
         Value::Array(items) => {
             for item in items {
-                found.extend(operands(item, calls)?);
+                found.extend(operands(item, done)?);
             }
         }
         _ => return Err("a call that is not understood".into()),
@@ -379,19 +426,19 @@ fn operands(call: &Value, calls: &Calls<'_>) -> Result<Vec<Operand>, String> {
 fn keyword(
     key: &str,
     argument: &Value,
-    calls: &Calls<'_>,
+    done: &Results<'_>,
     found: &mut Vec<Operand>,
 ) -> Result<(), String> {
     let is_tensor = reference(argument).is_some();
     let computes =
         matches!(key, "x" | "y" | "x1" | "x2" | "bias" | "value" | "slice_spec" | "axis");
     let computes = computes && !argument.is_null();
-    if is_tensor || computes { operand(argument, calls, found) } else { Ok(()) }
+    if is_tensor || computes { operand(argument, done, found) } else { Ok(()) }
 }
 
-fn operand(argument: &Value, calls: &Calls<'_>, found: &mut Vec<Operand>) -> Result<(), String> {
+fn operand(argument: &Value, done: &Results<'_>, found: &mut Vec<Operand>) -> Result<(), String> {
     if let Some((name, number)) = reference(argument) {
-        return match results(name, number, calls) {
+        return match results(name, number, done) {
             Some(&[id]) => {
                 found.push(Operand::Layer(id));
                 Ok(())
@@ -406,7 +453,7 @@ fn operand(argument: &Value, calls: &Calls<'_>, found: &mut Vec<Operand>) -> Res
     }
     match argument {
         Value::Array(items) if items.iter().any(|item| reference(item).is_some()) => {
-            items.iter().try_for_each(|item| operand(item, calls, found))
+            items.iter().try_for_each(|item| operand(item, done, found))
         }
         other => {
             found.push(Operand::Other(other.clone()));
@@ -455,16 +502,16 @@ fn constant(value: &Value) -> Option<Vec<f32>> {
 }
 
 /// The results that a list of outputs names, in any of Keras' notations.
-fn tensors(value: &Value, calls: &Calls<'_>, found: &mut Vec<usize>) -> Result<(), String> {
+fn tensors(value: &Value, done: &Results<'_>, found: &mut Vec<usize>) -> Result<(), String> {
     if let Some((name, number)) = reference(value) {
-        let ids = results(name, number, calls);
+        let ids = results(name, number, done);
         let ids = ids.ok_or_else(|| format!("gives back `{}`, which is no layer", name.plain()))?;
         found.extend(ids);
         return Ok(());
     }
     match value {
-        Value::Array(items) => items.iter().try_for_each(|item| tensors(item, calls, found)),
-        Value::Object(fields) => fields.values().try_for_each(|item| tensors(item, calls, found)),
+        Value::Array(items) => items.iter().try_for_each(|item| tensors(item, done, found)),
+        Value::Object(fields) => fields.values().try_for_each(|item| tensors(item, done, found)),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use super::applications::Family;
 use super::arrays::Arrays;
 use super::config::DEFAULT_SIDE;
-use super::layers::{Layer, Network};
+use super::layers::{INPUT, Layer, Network};
 use super::passed_over::is_passed_over;
 use super::writer::{Computed, Writer};
 use artifact::Preprocess;
@@ -12,8 +12,6 @@ use serde::Deserialize;
 
 /// The version of ONNX's operators that is written: reductions still name their axes as attributes.
 const OPSET: i64 = 13;
-/// The class of what the picture comes in by.
-const INPUT: &str = "InputLayer";
 
 /// How often the numbers of a file may be written: layers may share them.
 const COPIES: usize = 4;

@@ -70,6 +70,12 @@ impl Call<'_> {
         }
     }
 
+    /// The numbers of operand `i`, which must be a constant of integers.
+    pub(super) fn constant_ints(&self, i: usize) -> Result<&[i64], String> {
+        let ints = self.constant(i)?.to_ints();
+        ints.ok_or_else(|| "a constant that is computed of no integers".into())
+    }
+
     pub(super) fn optional(&self, i: usize) -> Result<Option<&Constant>, String> {
         if self.operand(i).is_none() { Ok(None) } else { self.constant(i).map(Some) }
     }

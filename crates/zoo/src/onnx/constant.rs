@@ -55,6 +55,16 @@ pub(super) enum Values {
     Int(Vec<i64>),
 }
 
+impl Values {
+    /// Those at `places`.
+    pub(super) fn picked(&self, places: impl Iterator<Item = usize>) -> Self {
+        match self {
+            Self::Float(values) => Self::Float(places.map(|i| values[i]).collect()),
+            Self::Int(values) => Self::Int(places.map(|i| values[i]).collect()),
+        }
+    }
+}
+
 impl Constant {
     pub(super) fn new(dims: Vec<usize>, values: Values) -> Self {
         Self { dims, values, data_type: 0, scales: Vec::new(), axis: 0 }
@@ -172,10 +182,7 @@ impl Constant {
             }
             place
         };
-        let values = match &self.values {
-            Values::Float(v) => Values::Float((0..v.len()).map(|i| v[place(i)]).collect()),
-            Values::Int(v) => Values::Int((0..v.len()).map(|i| v[place(i)]).collect()),
-        };
+        let values = self.values.picked((0..self.len()).map(place));
         let axis = order.iter().position(|&i| i == self.axis).unwrap_or(0);
         Some(Self { dims, values, scales: self.scales.clone(), axis, ..*self })
     }

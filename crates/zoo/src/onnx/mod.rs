@@ -190,15 +190,7 @@ pub(super) fn model(
     hints: &Hints,
 ) -> Result<(FloatModel, OnnxSource), ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let opset = model.opset_import.iter().find(|o| is_onnx(o.domain.as_deref().unwrap_or("")));
-    let opset = opset.and_then(|o| o.version).unwrap_or(1);
-    if !OPSETS.contains(&opset) {
-        return Err(unsupported(format!(
-            "operators of version {opset}, but {} to {} are read; export it with another opset",
-            OPSETS.start(),
-            OPSETS.end()
-        )));
-    }
+    let opset = opset(model).map_err(unsupported)?;
     let file =
         model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -249,12 +241,11 @@ pub(super) fn model(
         p.is_valid() && (p.height, p.width, p.channels()) == (h, w, usize::from(c))
     });
     let mut notes: Vec<String> = outputs::note(file, output).into_iter().collect();
-    // Bytes are given as they are.
-    let raw = || Preprocess { grey: c == 1, ..Preprocess::raw(h, w) };
-    let told = || if input.has_bytes() { Some(raw()) } else { preprocess_of(&graph) };
     let preprocess = preprocess.or_else(|| {
-        let told = told()?;
-        let range = if told == raw() { "0 to 255" } else { "0 to 1" };
+        // Bytes are given as they are.
+        let raw = Preprocess { grey: c == 1, ..Preprocess::raw(h, w) };
+        let told = if input.has_bytes() { Some(raw) } else { preprocess_of(&graph) }?;
+        let range = if told == raw { "0 to 255" } else { "0 to 1" };
         if graph.nodes[0].quant.is_none() {
             notes.push(format!("takes pictures as values {range} and prepares them itself"));
         }
@@ -265,16 +256,33 @@ pub(super) fn model(
             .filter(|l| l.len() == classes)
             .unwrap_or_else(|| imagenet::labels_of(classes)),
         is_preprocess_assumed: preprocess.is_none(),
-        preprocess: preprocess.unwrap_or_else(|| {
-            // What is grey was rarely trained on ImageNet.
-            let grey = c == 1;
-            let [mean, std] = if grey { [[0.0; 3], [1.0; 3]] } else { IMAGENET_STATISTICS };
-            Preprocess { grey, ..Preprocess::normalized(h, w, mean, std) }
-        }),
+        preprocess: preprocess.unwrap_or_else(|| usual(input.shape)),
         notes,
         ..FloatModel::new(graph)
     };
     Ok((float, source))
+}
+
+/// The version of ONNX's operators.
+fn opset(model: &proto::Model) -> Result<i64, String> {
+    let opset = model.opset_import.iter().find(|o| is_onnx(o.domain.as_deref().unwrap_or("")));
+    let opset = opset.and_then(|o| o.version).unwrap_or(1);
+    if !OPSETS.contains(&opset) {
+        return Err(format!(
+            "operators of version {opset}, but {} to {} are read; export it with another opset",
+            OPSETS.start(),
+            OPSETS.end()
+        ));
+    }
+    Ok(opset)
+}
+
+/// How pictures are prepared for most networks of such an input.
+fn usual(Shape { h, w, c }: Shape) -> Preprocess {
+    // What is grey was rarely trained on ImageNet.
+    let grey = c == 1;
+    let [mean, std] = if grey { [[0.0; 3], [1.0; 3]] } else { IMAGENET_STATISTICS };
+    Preprocess { grey, ..Preprocess::normalized(h, w, mean, std) }
 }
 
 fn is_onnx(domain: &str) -> bool {

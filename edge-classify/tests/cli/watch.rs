@@ -1,0 +1,102 @@
+//! `edge-classify --watch`.
+
+use crate::{BLUE, GREEN, RED, corner_model, encode, file_name};
+use edge_classify::EXIT_ERROR;
+use image::{ImageFormat, Rgb, RgbImage};
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use tempfile::TempDir;
+
+/// A picture of one color.
+fn save(folder: &Path, name: &str, color: Rgb<u8>) {
+    let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
+    fs::write(folder.join(name), picture).unwrap();
+}
+
+/// The real program, since it only ends when it is killed.
+struct Watching {
+    /// What it watches.
+    folder: PathBuf,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    fn start(dir: &Path, options: [&str; 2]) -> Self {
+        let (model, folder) = (dir.join("corner.edge"), dir.join("camera"));
+        fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
+        fs::create_dir(&folder).unwrap();
+        save(&folder, "before.png", RED);
+        let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
+        program.arg("--model").arg(&model).arg("--watch").arg(&folder).arg("--json").args(options);
+        // Named, so that it is known when the folder is watched.
+        program.arg(folder.join("before.png"));
+        let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { folder, child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+
+    /// The answer to another picture.
+    fn answer(&mut self, name: &str, color: Rgb<u8>) -> Value {
+        save(&self.folder, name, color);
+        self.next()
+    }
+}
+
+#[test]
+fn watches_a_folder() {
+    let dir = TempDir::new().unwrap();
+    let mut watching = Watching::start(dir.path(), ["--top", "1"]);
+    let said = |item: &Value| {
+        let label = item["classes"][0]["label"].as_str().unwrap_or("none").to_owned();
+        (file_name(item).to_owned(), label)
+    };
+    // The picture that was named; from now on the folder is watched.
+    assert_eq!(said(&watching.next()), ("before.png".into(), "red".into()));
+    for (color, label) in [(GREEN, "green"), (BLUE, "blue")] {
+        assert_eq!(said(&watching.answer("new.png", color)), ("new.png".into(), label.into()));
+    }
+    fs::write(watching.folder.join("notes.txt"), "no picture's name").unwrap();
+    fs::write(watching.folder.join("broken.jpg"), "no picture").unwrap();
+    let item = watching.next();
+    assert_eq!(file_name(&item), "broken.jpg");
+    assert!(item["error"].as_str().unwrap().contains("not a picture"), "{item}");
+    fs::remove_dir_all(&watching.folder).unwrap();
+    let mut child = watching.child;
+    assert_eq!(child.wait().unwrap().code(), Some(i32::from(EXIT_ERROR)));
+    let mut complaint = String::new();
+    child.stderr.unwrap().read_to_string(&mut complaint).unwrap();
+    assert!(complaint.contains("camera"), "{complaint}");
+    assert!(complaint.contains("skipped 1 file") && complaint.contains("notes.txt"), "{complaint}");
+}
+
+/// Only what was answered is deleted, and of that not the newest.
+#[test]
+fn keeps_the_newest_of_a_folder() {
+    let dir = TempDir::new().unwrap();
+    let mut watching = Watching::start(dir.path(), ["--keep", "2"]);
+    assert_eq!(file_name(&watching.next()), "before.png");
+    fs::write(watching.folder.join("broken.jpg"), "no picture").unwrap();
+    fs::write(watching.folder.join("notes.txt"), "text").unwrap();
+    assert_eq!(file_name(&watching.next()), "broken.jpg");
+    // Deleted after the answer, before the next look.
+    for name in ["1.png", "2.png", "3.png", "4.png", "5.png"] {
+        assert_eq!(file_name(&watching.answer(name, BLUE)), name);
+    }
+    let mut left: Vec<_> = fs::read_dir(&watching.folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "3.png")
+        .collect();
+    left.sort();
+    assert_eq!(left, ["4.png", "5.png", "before.png", "broken.jpg", "notes.txt"]);
+    watching.child.kill().unwrap();
+    watching.child.wait().unwrap();
+}

@@ -1,0 +1,94 @@
+//! What every way to compute a convolution reads and writes.
+
+use super::Context;
+use crate::kernels::conv::{Conv, ResidualSource};
+use crate::kernels::{Finish, Number};
+use artifact::layout::FilterLayout;
+use artifact::{Conv2d, Span};
+use core::ops::Range;
+
+/// A convolution's operands in the arena.
+pub(super) struct Operands<'a, E> {
+    pub(super) x: &'a [E],
+    pub(super) residual: ResidualSource<'a, E>,
+    pub(super) scratch: &'a mut [u8],
+    pub(super) out: &'a mut [u8],
+}
+
+/// Borrows them. The reader proved that they are disjoint and in bounds; `None` would be its bug.
+pub(super) fn operands<'a, E: Number>(
+    cx: &Context<'_>,
+    op: &Conv2d,
+    arena: &'a mut [u8],
+) -> Option<Operands<'a, E>> {
+    let residual = op.residual.map(|r| cx.range(r.input));
+    borrow(arena, op.scratch, [cx.range(op.input), cx.range(op.output)], residual)
+}
+
+/// As [`operands`], in ranges of the arena.
+pub(super) fn borrow<E: Number>(
+    arena: &mut [u8],
+    scratch: Option<Span>,
+    [input, output]: [Range<usize>; 2],
+    residual: Option<Range<usize>>,
+) -> Option<Operands<'_, E>> {
+    let scratch = scratch.map_or(0..0, |s| {
+        let start = s.offset as usize;
+        start..start + s.len as usize
+    });
+    let (x, residual, scratch, out) = match residual {
+        Some(r) if r != output && r != input => {
+            let ranges = [input, r, scratch, output];
+            let [x, r, scratch, out] = arena.get_disjoint_mut(ranges).ok()?;
+            (&*x, ResidualSource::Other(bytemuck::cast_slice(r)), scratch, out)
+        }
+        residual => {
+            let is_in_place = residual.as_ref() == Some(&output);
+            let [x, scratch, out] = arena.get_disjoint_mut([input, scratch, output]).ok()?;
+            let x = &*x;
+            let residual = match residual {
+                None => ResidualSource::None,
+                Some(_) if is_in_place => ResidualSource::InPlace,
+                Some(_) => ResidualSource::Other(bytemuck::cast_slice(x)),
+            };
+            (x, residual, scratch, out)
+        }
+    };
+    Some(Operands { x: bytemuck::cast_slice(x), residual, scratch, out })
+}
+
+/// A convolution as kernels of panels of NR take it.
+pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
+    cx: &Context<'a>,
+    op: &Conv2d,
+    x: &'a [E],
+    residual: ResidualSource<'a, E>,
+) -> Conv<'a, E, W> {
+    let zero_point = i32::from(op.output.quant.zero_point);
+    Conv {
+        x,
+        input: op.input.shape,
+        output: op.output.shape,
+        filter: FilterLayout {
+            kh: op.filter[0].into(),
+            kw: op.filter[1].into(),
+            c_in: op.input.shape.c.into(),
+            c_out: op.output.shape.c.into(),
+            nr: NR,
+            dtype: cx.dtype(op.output),
+        },
+        stride: op.stride,
+        padding: op.padding,
+        pairs_fit: op.pairs_fit,
+        weights: bytemuck::cast_slice(cx.artifact.span(op.weights)),
+        params: bytemuck::cast_slice(cx.artifact.span(op.params)),
+        residual,
+        finish: Finish {
+            zero_point,
+            low: if op.relu { zero_point } else { -128 },
+            relu: op.relu,
+            residual_zero_point: op.residual.map_or(0, |r| r.input.quant.zero_point.into()),
+            residual_shift: op.residual.map_or(0, |r| r.shift.into()),
+        },
+    }
+}

@@ -1,0 +1,338 @@
+use super::*;
+use crate::data::{CacheSize, ReadOptions};
+use crate::net::InitRule;
+use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
+use core::sync::atomic::Ordering;
+use network::random::Rng;
+use std::path::Path;
+
+const SIDE: u16 = 16;
+
+fn config() -> Architecture {
+    let mut config = Architecture::by_name("resnet_8_cifar", 2).unwrap();
+    let resnet = config.family.resnet_mut().unwrap();
+    resnet.input_conv_filters = vec![8];
+    resnet.stackwise_num_filters = vec![8, 8];
+    resnet.stackwise_num_blocks = vec![1, 1];
+    resnet.stackwise_num_strides = vec![1, 2];
+    config.dropout = 0.2;
+    config
+}
+
+fn preprocess() -> Preprocess {
+    Preprocess::normalized(SIDE, SIDE, [0.5; 3], [0.25; 3])
+}
+
+/// Bright and dark noise, which any network tells apart.
+fn pictures(root: &Path) -> Dataset {
+    let mut rng = Rng::keyed(&[5]);
+    for (class, floor) in [("bright", 100), ("dark", 0)] {
+        std::fs::create_dir_all(root.join(class)).unwrap();
+        for i in 0..20 {
+            let side = u32::from(SIDE);
+            let pixel = |_, _| image::Rgb([(); 3].map(|()| floor + rng.below(150) as u8));
+            let path = root.join(class).join(format!("{i}.png"));
+            image::RgbImage::from_fn(side, side, pixel).save(path).unwrap();
+        }
+    }
+    let options = ReadOptions {
+        preprocess: preprocess(),
+        val_split: 0.25,
+        seed: 1,
+        classes: None,
+        cache: CacheSize::Auto,
+    };
+    Dataset::read(root, &options).unwrap()
+}
+
+fn recipe(epochs: u32) -> Recipe {
+    Recipe {
+        epochs,
+        batch: 8,
+        rate: 0.05,
+        optimizer: OptimizerConfig {
+            weight_decay: 5e-4,
+            average: Some(Average { decay: 0.8, overwrite: None }),
+            accumulate: 2,
+            ..OptimizerConfig::plain(Rule::Sgd { momentum: 0.9, nesterov: true })
+        },
+        init: InitRule::He,
+        label_smoothing: 0.1,
+        balance: true,
+        precision: Precision::F32,
+        warmup_epochs: 0.5,
+        hold_epochs: 0.0,
+        seed: 3,
+        augment: "strong".parse().unwrap(),
+        start_size: Some(8),
+        freeze_epochs: 0,
+        patience: None,
+        qat: false,
+    }
+}
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Where tests run: pictures, and folders for runs.
+struct Place {
+    dir: tempfile::TempDir,
+    data: Dataset,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = pictures(&dir.path().join("data"));
+        Self { dir, data }
+    }
+
+    /// A run that nobody stops.
+    fn run(&self, name: &str, epochs: u32) -> Run<'static> {
+        run(&self.dir.path().join(name), epochs, false, &NEVER)
+    }
+
+    fn train(&self, run: &mut Run<'_>) -> Checkpoint {
+        run.train(self.data.clone(), &mut Vec::new()).unwrap()
+    }
+}
+
+/// In a folder that may hold another run already.
+fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'a> {
+    let existing = if resume { Existing::Resume } else { Existing::Overwrite };
+    Run {
+        config: config(),
+        preprocess: preprocess(),
+        recipe: recipe(epochs),
+        base: None,
+        folder: Some(Folder::open(dir, existing, "a test").unwrap()),
+        device: Device::flex(),
+        checkpointing: false,
+        top_k: 1,
+        terminal: false,
+        stop,
+    }
+}
+
+/// A file in its folder.
+fn file(run: &Run<'_>, name: &str) -> std::path::PathBuf {
+    run.folder().unwrap().path().join(name)
+}
+
+fn state(run: &Run<'_>) -> State {
+    State::load(&file(run, "state.mpk")).unwrap()
+}
+
+fn last(run: &Run<'_>) -> Checkpoint {
+    Checkpoint::load(&file(run, "last.mpk")).unwrap()
+}
+
+/// Stops the run when it reports an epoch.
+struct StopAfter<'a>(&'static str, &'a AtomicBool);
+impl Write for StopAfter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if String::from_utf8_lossy(bytes).contains(self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn without_times(checkpoint: Checkpoint) -> Draft {
+    let mut checkpoint = checkpoint.into_draft();
+    checkpoint.training.epochs.iter_mut().for_each(|e| (e.seconds, e.wait_seconds) = (0.0, 0.0));
+    checkpoint
+}
+
+#[test]
+fn a_resumed_run_equals_an_unbroken_one() {
+    resumed_equals_unbroken(false, "epoch 1/3");
+}
+
+/// Also where ranges are learned.
+#[test]
+fn a_resumed_run_to_int8_equals_an_unbroken_one() {
+    resumed_equals_unbroken(true, "epoch 1/3");
+}
+
+#[test]
+fn a_run_that_was_stopped_in_its_first_epoch_equals_an_unbroken_one() {
+    resumed_equals_unbroken(false, NOW);
+    resumed_equals_unbroken(true, NOW);
+}
+
+/// Stops the run after its first step.
+const NOW: &str = "";
+
+fn resumed_equals_unbroken(qat: bool, stop_after: &'static str) {
+    let run = |dir, epochs, resume, stop| {
+        let mut run = run(dir, epochs, resume, stop);
+        run.recipe.qat = qat;
+        run
+    };
+    let place = Place::new();
+    let [whole, broken] = ["whole", "broken"].map(|name| place.dir.path().join(name));
+    place.train(&mut run(&whole, 3, false, &NEVER));
+
+    let stop = AtomicBool::new(stop_after == NOW);
+    let error = run(&broken, 3, false, &stop)
+        .train(place.data.clone(), &mut StopAfter(stop_after, &stop))
+        .unwrap_err();
+    assert!(error.to_string().contains("--resume"), "{error}");
+    let again = Folder::open(&broken, Existing::Keep, "again");
+    match stop_after {
+        NOW => drop(again.expect("nothing would be lost")),
+        _ => assert!(again.unwrap_err().to_string().contains("--resume")),
+    }
+    let other = run(&broken, 4, true, &NEVER).train(place.data.clone(), &mut Vec::new());
+    assert!(other.unwrap_err().to_string().contains("epochs 3, not 4"));
+    place.train(&mut run(&broken, 3, true, &NEVER));
+
+    for file in ["last.mpk", "best.mpk"] {
+        let load = |dir: &Path| without_times(Checkpoint::load(&dir.join(file)).unwrap());
+        assert!(load(&whole) == load(&broken), "{file} differs");
+    }
+    let last = Checkpoint::load(&whole.join("last.mpk")).unwrap();
+    assert_eq!(last.training.epochs.len(), 3);
+    assert!(!last.samples.is_empty());
+    assert!(last.training.epochs[2].train_loss < last.training.epochs[0].train_loss);
+}
+
+#[test]
+fn a_frozen_backbone_stays() {
+    let place = Place::new();
+    let base = place.train(&mut place.run("base", 1));
+    let mut second = place.run("head", 1);
+    second.base = Some(&base);
+    second.recipe.freeze_epochs = 1;
+    let tuned = place.train(&mut second);
+    for (name, tensor) in &base.tensors {
+        let same = tuned.tensors[name] == *tensor;
+        assert_eq!(same, !net::is_head(name), "{name}");
+    }
+}
+
+#[test]
+fn a_thawed_backbone_learns() {
+    let place = Place::new();
+    let [thawed, frozen] = [1, 2].map(|freeze_epochs| {
+        let mut run = place.run(&freeze_epochs.to_string(), 2);
+        run.recipe.freeze_epochs = freeze_epochs;
+        run.recipe.augment = "none".parse().unwrap();
+        place.train(&mut run);
+        last(&run)
+    });
+    for (name, tensor) in &frozen.tensors {
+        assert_ne!(&thawed.tensors[name], tensor, "{name}");
+    }
+}
+
+/// Pools of one and of three threads give the same bits, on the same pictures in any order
+/// of work.
+#[test]
+fn threads_change_nothing() {
+    let place = Place::new();
+    let train = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        without_times(pool.install(|| place.train(&mut place.run(&threads.to_string(), 2))))
+    };
+    assert!(train(1) == train(3));
+}
+
+#[test]
+fn checkpointing_changes_nothing_but_memory() {
+    let place = Place::new();
+    // Of two epochs, the backbone learns in all, in the last, or in none.
+    for frozen in [0, 1, 2] {
+        let train = |checkpointing: bool| {
+            let mut run = place.run(&format!("{frozen} {checkpointing}"), 2);
+            run.recipe.freeze_epochs = frozen;
+            run.checkpointing = checkpointing;
+            without_times(place.train(&mut run))
+        };
+        assert!(train(true) == train(false), "{frozen}");
+    }
+}
+
+/// A run in which nothing changes, so that the first epoch stays the best.
+fn impatient(place: &Place, epochs: u32) -> Run<'static> {
+    let mut run = place.run("run", epochs);
+    run.recipe.rate = 1e-12;
+    run.recipe.patience = Some(2);
+    run.recipe.optimizer.average = None;
+    run.recipe.augment = "none".parse().unwrap();
+    run
+}
+
+#[test]
+fn patience_ends_a_run_that_does_not_get_better() {
+    let place = Place::new();
+    let mut run = impatient(&place, 50);
+    let mut log = Vec::new();
+    run.train(place.data.clone(), &mut log).unwrap();
+    let state = state(&run);
+    assert_eq!(state.epoch, state.best_epoch + 2);
+    assert!(state.done());
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("stopped: none of 2 epochs was better than epoch"));
+    drop(run);
+    let error = Folder::open(&place.dir.path().join("run"), Existing::Keep, "again").unwrap_err();
+    assert!(error.to_string().contains("holds a finished run of"), "{error}");
+    assert!(error.to_string().contains("--overwrite"), "{error}");
+}
+
+/// Nobody is impatient before the backbone has begun to learn.
+#[test]
+fn patience_waits_for_the_thaw() {
+    let place = Place::new();
+    let mut run = impatient(&place, 20);
+    run.recipe.freeze_epochs = 4;
+    place.train(&mut run);
+    let state = state(&run);
+    assert_eq!(state.epoch, state.best_epoch.max(4) + 2);
+}
+
+/// Another run's model is never taken for this one's.
+#[test]
+fn a_replaced_model_is_noticed() {
+    let place = Place::new();
+    let [mut other, mut own] = ["other", "own"].map(|name| place.run(name, 1));
+    place.train(&mut other);
+    place.train(&mut own);
+    std::fs::copy(file(&other, "best.mpk"), file(&own, "best.mpk")).unwrap();
+    drop(own);
+    let mut resumed = run(&place.dir.path().join("own"), 1, true, &NEVER);
+    let error = resumed.train(place.data, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("best.mpk is not the model of this run's epoch 1"), "{error}");
+}
+
+#[test]
+fn averages_leave_the_network_alone() {
+    let place = Place::new();
+    let [mut averaged, mut plain] = ["averaged", "plain"].map(|name| place.run(name, 2));
+    plain.recipe.optimizer.average = None;
+    place.train(&mut averaged);
+    place.train(&mut plain);
+    assert!(state(&averaged).last.tensors == state(&plain).last.tensors);
+    assert!(last(&averaged).tensors != last(&plain).tensors);
+    assert!(last(&plain).tensors == state(&plain).last.tensors);
+}
+
+#[test]
+fn bad_numbers_name_their_option() {
+    let check = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = recipe(1);
+        change(&mut recipe);
+        recipe.check().unwrap_err().to_string()
+    };
+    assert!(check(&|r| r.epochs = 0).contains("--epochs"));
+    assert!(check(&|r| r.batch = 1).contains("--batch"));
+    assert!(check(&|r| r.rate = f64::NAN).contains("--lr"));
+    let sgd = |momentum| Rule::Sgd { momentum, nesterov: false };
+    assert!(check(&|r| r.optimizer.rule = sgd(1.0)).contains("--momentum"));
+    assert!(check(&|r| r.optimizer.accumulate = 0).contains("--accumulate"));
+    assert!(check(&|r| r.optimizer.clip = Some(Clip::GlobalNorm(0.0))).contains("--clip-norm"));
+    assert!(check(&|r| r.hold_epochs = -1.0).contains("--hold-epochs"));
+}

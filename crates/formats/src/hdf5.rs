@@ -3,7 +3,7 @@
 use crate::Array;
 use core::panic::AssertUnwindSafe;
 use hdf5_pure::{DType, Dataset, Datatype, File, Group};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::catch_unwind;
 
 /// What every HDF5 file starts with.
@@ -12,6 +12,8 @@ pub const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 const MAX_DEPTH: usize = 12;
 /// Most arrays of a file.
 const MAX_ARRAYS: usize = 100_000;
+/// Fewer bytes than a group takes: links may lead to the same group again and again.
+const GROUP_BYTES: usize = 64;
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub struct Contents {
     pub names: BTreeMap<String, String>,
     /// The network of a model that Keras wrote into one `.h5` file, as JSON.
     pub model_config: Option<String>,
+    /// How many groups were looked into.
+    groups: usize,
 }
 
 /// Reads every numeric array of a file in memory.
@@ -29,6 +33,9 @@ pub struct Contents {
 /// # Errors
 /// Damaged files, and arrays of types that no weights have.
 pub fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
+    if is_endless(&bytes) {
+        return Err("groups listed again and again; the file is damaged".into());
+    }
     let walk = || {
         let len = bytes.len();
         let file = File::from_bytes(bytes).map_err(|e| format!("not readable as HDF5 ({e})"))?;
@@ -44,6 +51,43 @@ pub fn parse(bytes: Vec<u8>) -> Result<Contents, String> {
         .unwrap_or_else(|_| Err("the HDF5 reader failed; the file is damaged".into()))
 }
 
+/// Whether B-trees that list groups lead to the same nodes so often, or in a circle, that a short file
+/// has an endless list. Nodes are those of version 1: `TREE`, the type (0 for groups), the level, how
+/// many entries (u16), two siblings (u64), then keys and children (u64) by turns.
+fn is_endless(bytes: &[u8]) -> bool {
+    const ENTRIES_AT: usize = 24;
+    let starts = bytes.windows(8).enumerate().filter(|(_, start)| start.starts_with(b"TREE\0"));
+    let children = |(at, start): (usize, &[u8])| {
+        let count = u16::from_le_bytes([start[6], start[7]]);
+        let entries = bytes[at..].get(ENTRIES_AT..).unwrap_or(&[]).as_chunks::<16>().0;
+        let child =
+            |entry: &[u8; 16]| entry[8..].iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+        (at, entries.iter().take(count.into()).map(child).collect())
+    };
+    let nodes: HashMap<usize, Vec<usize>> = starts.map(children).collect();
+    // From above, along how many ways each node is reached.
+    let mut parents: HashMap<usize, usize> = nodes.keys().map(|at| (*at, 0)).collect();
+    for child in nodes.values().flatten() {
+        parents.entry(*child).and_modify(|count| *count += 1);
+    }
+    let mut ways: HashMap<usize, usize> = HashMap::new();
+    let mut open: Vec<usize> = nodes.keys().copied().filter(|at| parents[at] == 0).collect();
+    let (mut seen, mut entries) = (0, 0usize);
+    while let Some(at) = open.pop() {
+        let (own, children) = (ways.get(&at).copied().unwrap_or(1), &nodes[&at]);
+        seen += 1;
+        entries = entries.saturating_add(own.saturating_mul(children.len()));
+        for child in children {
+            let Some(left) = parents.get_mut(child) else { continue };
+            *left -= 1;
+            let way = ways.entry(*child).or_insert(0);
+            *way = way.saturating_add(own);
+            open.extend((*left == 0).then_some(*child));
+        }
+    }
+    seen < nodes.len() || entries > bytes.len()
+}
+
 fn visit(
     group: &Group,
     path: &str,
@@ -53,6 +97,10 @@ fn visit(
 ) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("groups nested deeper than {MAX_DEPTH} at `{path}`"));
+    }
+    out.groups += 1;
+    if out.groups > file_len / GROUP_BYTES + 1 {
+        return Err(format!("more than {} groups in {file_len} bytes", out.groups - 1));
     }
     let inside = |name: &str| if path.is_empty() { name.into() } else { format!("{path}/{name}") };
     let damaged = |e: hdf5_pure::Error| format!("damaged HDF5 at `{path}` ({e})");
@@ -154,5 +202,21 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             let _ = parse(damaged);
         }
+    }
+
+    /// Each node of a list leads to the next one twice.
+    #[test]
+    fn short_files_have_no_endless_lists() {
+        let listed = |ways: u64| {
+            let node = |i: u64| {
+                let head = [&b"TREE\0\0"[..], &(ways as u16).to_le_bytes(), &[0; 16]].concat();
+                let entry = [0, (i + 1) * 64].map(u64::to_le_bytes).concat();
+                let mut node = [head, entry.repeat(ways as usize)].concat();
+                node.resize(64, 0);
+                node
+            };
+            (0..30).flat_map(node).collect::<Vec<u8>>()
+        };
+        assert!(!is_endless(&listed(1)) && is_endless(&listed(2)));
     }
 }

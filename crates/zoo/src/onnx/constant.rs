@@ -311,6 +311,10 @@ fn external(entries: &[proto::StringEntry], outside: &Outside<'_>) -> Result<Vec
     let folder = outside.folder.ok_or("numbers in another file, which only initializers have")?;
     let path = folder.join(location);
     let read = || -> std::io::Result<Vec<u8>> {
+        // A pipe would be waited for.
+        if !std::fs::metadata(&path)?.is_file() {
+            return Err(std::io::Error::other("is no file"));
+        }
         let mut file = std::fs::File::open(&path)?;
         let size = file.metadata()?.len();
         let offset = number("offset").map_err(std::io::Error::other)?.unwrap_or(0);

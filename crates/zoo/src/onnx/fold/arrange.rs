@@ -7,7 +7,8 @@ use crate::onnx::shapes::{part_lens, ranges};
 
 /// Dimensions of something that is made.
 fn sizes(dims: &[i64], most: usize) -> Result<Vec<usize>, String> {
-    let wrong = || format!("makes {dims:?}, which is negative or too large");
+    let wrong =
+        || format!("makes {dims:?}, which is negative or far more numbers than the file has");
     let sizes: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let sizes = sizes.filter(|sizes| sizes.len() <= MAX_RANK).ok_or_else(wrong)?;
     count(&sizes, most).ok_or_else(wrong)?;

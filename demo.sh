@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 # Where the programs are built already: EDGE_BIN.
 if [ -z "${EDGE_BIN:-}" ]; then
-  echo "== build the three programs (the first time some 250 crates: about 6 minutes on 2 cores) =="
+  echo "== build the three programs (the first time some 260 crates, which takes minutes) =="
   cargo build --release --locked
 fi
 bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
@@ -13,7 +13,7 @@ out=${1:-runs/demo}
 rm -rf "$out"
 mkdir -p "$out"
 
-echo "== fine-tune on samples/fashion (400 photos, 10 classes): half a minute =="
+echo "== fine-tune on samples/fashion (400 photos, 10 classes) =="
 "$bin/trainer" finetune --classes 10 --data samples/fashion --epochs 12 --seed 1 \
   --out "$out/run" -o "$out/fashion.mpk"
 echo "== convert to int8 =="

@@ -1,10 +1,10 @@
 //! Accuracy of a device file on labelled pictures, through the runtime.
 
-use crate::quantize::set_input;
+use crate::quantize::logits_of;
 use artifact::ArtifactError;
 use dataset::samples::normalize;
 use dataset::{DataError, Pictures};
-use runtime::{AlignedBuf, Model, Session, SessionError};
+use runtime::SessionError;
 
 /// What a model says of each picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,28 +43,20 @@ pub enum AccuracyError {
     Data(#[from] DataError),
 }
 
-/// Runs a device file on every picture.
+/// Runs a device file on every picture, on all threads.
 ///
 /// # Errors
 /// A file that is not a model, and pictures that cannot be read again.
 pub fn predict(edge: &[u8], pictures: &Pictures) -> Result<Predictions, AccuracyError> {
-    let file = AlignedBuf::from_slice(edge);
-    let model = Model::new(&file)?;
-    let preprocess = model.meta().preprocess;
-    let mut arena = AlignedBuf::zeroed(model.arena_len());
-    let mut session = Session::new(&model, &mut arena)?;
-    let mut out = Predictions { classes: Vec::new(), logits: Vec::new() };
-    for i in 0..pictures.len() {
-        set_input(&mut session, &normalize(&pictures.get(i)?, &preprocess));
-        let logits = session.run();
-        let mut best = (0, f32::NEG_INFINITY);
-        for (class, logit) in logits.iter().enumerate() {
-            if logit > best.1 {
-                best = (class as u32, logit);
-            }
-            out.logits.push(logit);
-        }
-        out.classes.push(best.0);
-    }
-    Ok(out)
+    let logits = logits_of(edge, pictures.len(), |i, preprocess| {
+        Ok::<_, AccuracyError>(normalize(&pictures.get(i)?, preprocess).into())
+    })?;
+    let best = |logits: &[f32]| {
+        let larger = |best: (u32, f32), (class, &logit): (usize, &f32)| {
+            if logit > best.1 { (class as u32, logit) } else { best }
+        };
+        logits.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
+    };
+    let classes = logits.len() / pictures.len().max(1);
+    Ok(Predictions { classes: logits.chunks(classes.max(1)).map(best).collect(), logits })
 }

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod cli;
 pub mod emit;
 pub mod inspect;
+pub mod int8;
 pub mod optimize;
 pub mod pipeline;
 pub mod plan;

@@ -1,15 +1,15 @@
 //! Model → optimized graph → calibration → device file.
 
-use crate::emit::edge::Attributes;
-use crate::emit::edge::{EmitError, Emitted, Format, input_quant, to_edge};
+use crate::emit::edge::{Attributes, EmitError, Emitted, Format, to_edge};
+use crate::int8::{inherit_quants, input_quant};
 use crate::optimize::optimize;
 use crate::quantize::{
     Method, PostTraining, QuantizeError, Quantized, insert_casts, left_in_floats, quantize,
     without_quants,
 };
 use crate::target::Target;
-use artifact::PoolKind;
-use network::graph::{Graph, GraphError, Node, NodeOp, ValueId};
+use artifact::Dtype;
+use network::graph::{Graph, GraphError, ValueId};
 use network::model::FloatModel;
 
 /// Number format of the device file.
@@ -24,6 +24,18 @@ pub enum Quantize {
     Bf16,
     /// f32.
     None,
+}
+
+impl Quantize {
+    /// That of the file's weights.
+    const fn dtype(self) -> Dtype {
+        match self {
+            Self::Int8 => Dtype::I8,
+            Self::Fp16 => Dtype::F16,
+            Self::Bf16 => Dtype::Bf16,
+            Self::None => Dtype::F32,
+        }
+    }
 }
 
 /// What to make of a model.
@@ -42,6 +54,15 @@ pub struct Options {
 }
 
 impl Options {
+    /// Refuses what the target cannot run.
+    ///
+    /// # Errors
+    /// A number format that it has no kernels for.
+    pub fn check(&self) -> Result<(), ConvertError> {
+        let dtype = self.quantize.dtype();
+        if self.target.runs(dtype) { Ok(()) } else { Err(ConvertError::Target { dtype }) }
+    }
+
     /// Whether convolutions may be computed by Winograd's algorithm.
     fn winograd(&self) -> bool {
         !self.direct && self.target == Target::Host
@@ -85,6 +106,15 @@ impl Converted {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
+    /// The target has no kernels for the number format.
+    #[error(
+        "microcontrollers have no kernels for files of {dtype:?}; use --quantize int8, with --float-layers \
+         or --max-drop for layers that it hurts, or leave --target out"
+    )]
+    Target {
+        /// Number format.
+        dtype: Dtype,
+    },
     /// The graph cannot be built.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -96,34 +126,17 @@ pub enum ConvertError {
     Emit(#[from] EmitError),
 }
 
-/// A max-pool only selects, so that its values are stored as those it reads, whatever a quantized
-/// source says of them. Where it says nothing of these, and nothing else reads them, the other way round.
-fn inherit_quants(graph: &mut Graph) {
-    let is_max = |node: &Node| matches!(node.op, NodeOp::Pool2d { kind: PoolKind::Max, .. });
-    let uses = graph.uses();
-    let pools: Vec<ValueId> =
-        (0..graph.nodes.len()).filter(|&id| is_max(&graph.nodes[id])).collect();
-    for &id in pools.iter().rev() {
-        let (input, quant) = (graph.nodes[id].inputs[0], graph.nodes[id].quant);
-        if uses[input] == 1 {
-            graph.nodes[input].quant = graph.nodes[input].quant.or(quant);
-        }
-    }
-    for &id in &pools {
-        graph.nodes[id].quant = graph.nodes[graph.nodes[id].inputs[0]].quant;
-    }
-}
-
 /// Converts a model; `calibration` holds normalized inputs and is used for int8 only.
 ///
 /// # Errors
-/// A graph that cannot be built or written, or calibration that cannot run.
+/// What the target cannot run, a graph that cannot be built or written, or calibration that cannot run.
 pub fn convert(
     model: &FloatModel,
     calibration: &[Vec<f32>],
     options: Options,
     progress: impl FnMut(usize, usize),
 ) -> Result<Converted, ConvertError> {
+    options.check()?;
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);

@@ -1,4 +1,4 @@
-//! Runs `.edge` models: int8, f16-weight and f32 ResNets, without a heap.
+//! Runs `.edge` models: networks in int8, f16 weights or f32, without a heap.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn core::error::Error>> {
@@ -56,7 +56,7 @@ pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, are
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 #[doc(hidden)]
-pub use model::assert_runs;
+pub use model::{assert_runs, refusal};
 pub use session::{InputMut, Logits, Observation, Session, SessionError};
 #[cfg(feature = "signature")]
 pub use signature::PublicKey;

@@ -88,8 +88,9 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Refuses what no kernel was built for.
-const fn refusal(header: &Header, has_host: bool, has_float: bool) -> Option<ArtifactError> {
+/// Refuses what no kernel was built for, in a build with or without the features `host` and `float`.
+#[doc(hidden)]
+pub const fn refusal(header: &Header, has_host: bool, has_float: bool) -> Option<ArtifactError> {
     if !has_host && !has_columns(header.dtype, header.nr) {
         Some(ArtifactError::HostModel)
     } else if !has_float && header.has_floats {

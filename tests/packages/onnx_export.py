@@ -32,13 +32,14 @@ labels, pictures = records[:, 0], records[:, 1:].reshape(-1, 3, 32, 32).astype(n
 failed = False
 for name in ["resnet_8_cifar10", "resnet_20_cifar10"]:
     floats = ["--float-layers", "conv1_conv,stack1_block0_1_conv"]
-    for quantize, *flags in [["none"], ["fp16"], ["int8"], ["int8", "--onnx-integers"],
-                             ["int8", *floats], ["int8", "--onnx-integers", *floats]]:
+    integers = ["--onnx-integers"]
+    for quantize, form, flags in [("none", [], []), ("fp16", [], []), ("int8", [], []), ("int8", integers, []),
+                                  ("int8", [], floats), ("int8", integers, floats)]:
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             model, edge, npy = folder / "x.onnx", folder / "x.edge", folder / "x.npy"
-            for output in [model, edge]:
-                run(BIN / "convert", ROOT / f"models/{name}.mpk", "--quantize", quantize, *flags, "-o", output)
+            for output, options in [(model, form), (edge, [])]:
+                run(BIN / "convert", ROOT / f"models/{name}.mpk", "--quantize", quantize, *flags, *options, "-o", output)
             onnx.checker.check_model(str(model), full_check=True)
             session = onnxruntime.InferenceSession(model)
             metadata = json.loads(session.get_modelmeta().custom_metadata_map["preprocess"])
@@ -51,6 +52,6 @@ for name in ["resnet_8_cifar10", "resnet_20_cifar10"]:
         same = (have.argmax(1) == want.argmax(1)).mean()
         failed |= same < 0.99 or (quantize != "int8" and error > 1e-4)
         right = [(scores.argmax(1) == labels).mean() for scores in (have, want)]
-        print(f"{name}, {quantize} {' '.join(flags)}: same class on {same:.1%}, logits within {error:.1e}, right on "
+        print(f"{name}, {quantize} {' '.join(form + flags)}: same class on {same:.1%}, logits within {error:.1e}, right on "
               f"{right[0]:.1%}, in onnxruntime {right[1]:.1%}", flush=True)
 sys.exit(bool(failed))

@@ -1,14 +1,15 @@
 //! `convert MODEL`.
 
+use super::form::Form;
+use super::labelled::{Accuracy, Labelled};
 use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model,
 };
-use super::{check_ending, ends_in, show, show_progress};
-use crate::accuracy::{Predictions, predict};
+use super::{show, show_progress};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
-use crate::emit::onnx::{Form, to_onnx};
+use crate::emit::onnx::{self, to_onnx};
 use crate::inspect::edge_table;
 use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
@@ -16,15 +17,15 @@ use crate::target::Target;
 #[cfg(feature = "verify")]
 use crate::verify::{Check, source, verify};
 use anyhow::{Context, Result, bail};
-use artifact::Artifact;
 use artifact::text::AsPlain;
+use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
-use core::cell::OnceCell;
-use dataset::CacheSize;
+#[cfg(feature = "verify")]
+use dataset::samples::stored_samples;
+use network::checkpoint::Checkpoint;
 use network::file::write_atomic;
 use network::graph::NodeOp;
 use network::model::FloatModel;
-use page::progress::Counter;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::keras::to_preset;
@@ -110,19 +111,15 @@ enum TargetArg {
 }
 
 impl ConvertArgs {
-    /// What was asked for, or what suits `output`.
-    fn quantize(&self, output: &Path) -> QuantizeArg {
-        let default = if is_onnx(output) { QuantizeArg::None } else { QuantizeArg::Int8 };
-        self.quantize.unwrap_or(default)
-    }
-
-    fn options(&self, output: &Path) -> Options {
+    /// What was asked for, or what suits `form`.
+    fn options(&self, form: Form) -> Options {
         Options {
-            quantize: match self.quantize(output) {
-                QuantizeArg::Int8 => Quantize::Int8,
-                QuantizeArg::Fp16 => Quantize::Fp16,
-                QuantizeArg::Bf16 => Quantize::Bf16,
-                QuantizeArg::None => Quantize::None,
+            quantize: match self.quantize {
+                None if form == Form::Onnx => Quantize::None,
+                None | Some(QuantizeArg::Int8) => Quantize::Int8,
+                Some(QuantizeArg::Fp16) => Quantize::Fp16,
+                Some(QuantizeArg::Bf16) => Quantize::Bf16,
+                Some(QuantizeArg::None) => Quantize::None,
             },
             target: match self.target {
                 TargetArg::Host => Target::Host,
@@ -147,36 +144,25 @@ impl ConvertArgs {
     }
 }
 
-pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bool> {
+/// `given` are the names of the options that were passed.
+pub(super) fn convert_file(
+    args: &ConvertArgs,
+    given: &[String],
+    out: &mut dyn Write,
+) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
-    if !args.keras_preset {
-        check_ending(&output, &["edge", "onnx", "mpk", "safetensors"])?;
-    }
+    let form = Form::of(&output, args.keras_preset)?;
+    let options = args.options(form);
+    form.check(given, options.quantize)?;
+    options.check()?;
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
     let imported = open_model(path, &args.source, out)?;
-    if args.keras_preset {
-        to_preset(&imported.into_checkpoint(path)?, &output)?;
-        writeln!(out, "{} (KerasHub preset)", output.display())?;
+    if !form.is_computed() {
+        write_weights(&imported.into_checkpoint(path)?, form, &output, out)?;
         return Ok(true);
-    }
-    let options = args.options(&output);
-    if ends_in(&output, "safetensors") {
-        let bytes = to_safetensors(&imported.into_checkpoint(path)?)?;
-        write_atomic(&output, &bytes).with_context(|| output.display().to_string())?;
-        writeln!(out, "{} ({} bytes, PyTorch state dict)", output.display(), bytes.len())?;
-        return Ok(true);
-    }
-    if ends_in(&output, "mpk") {
-        let checkpoint = imported.into_checkpoint(path)?;
-        checkpoint.save(&output)?;
-        writeln!(out, "{}: {}", output.display(), checkpoint.config.name.plain())?;
-        return Ok(true);
-    }
-    if is_onnx(&output) && options.quantize == Quantize::Bf16 {
-        bail!("ONNX has no weights in bf16; use --quantize fp16");
     }
     let model = float_model(&imported, path, &args.source, out)?;
     if options.quantize != Quantize::Int8 && model.graph.nodes.iter().any(|n| n.quant.is_some()) {
@@ -189,74 +175,79 @@ pub(super) fn convert_file(args: &ConvertArgs, out: &mut dyn Write) -> Result<bo
     }
     // Before the minutes that converting may take.
     let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
-    let calibration = match options.quantize {
+    let pictures = match options.quantize {
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
     };
-    let converted = convert(&model, &calibration, options, show_progress)
+    let converted = convert(&model, &pictures, options, show_progress)
         .with_context(|| path.display().to_string())?;
-    let mut converted = args.calibration.with_float_layers(converted, &model, options)?;
+    let converted = args.calibration.with_float_layers(converted, &model, options)?;
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
     }
-    if !is_verified(args, &model, &converted, &calibration, out)? {
+    let conversion = Conversion {
+        args,
+        options,
+        model: &model,
+        pictures: &pictures,
+        labelled: labelled.as_ref(),
+    };
+    if !conversion.is_sound(&converted, out)? {
         return Ok(false);
     }
-    if !is_onnx(&output) {
-        args.check_limits(&converted)?;
-    }
-    let mut accuracy = labelled.as_ref().map(|l| l.measure(&converted)).transpose()?;
-    if let (Some(most), Some(labelled), Some(found)) = (args.max_drop, &labelled, &accuracy)
-        && converted.int8.is_some()
-        && found.drop() > most
-    {
-        writeln!(out, "{}", found.text(labelled, converted.format()))?;
-        writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
-        name_losers(&model, &converted, &calibration, out)?;
-        let better = lose_less(&model, converted, &calibration, options, labelled, most, out)?;
-        let Some((better, found)) = better else { return Ok(false) };
-        (converted, accuracy) = (better, Some(found));
-        if !is_verified(args, &model, &converted, &calibration, out)? {
-            return Ok(false);
-        }
-        if !is_onnx(&output) {
-            args.check_limits(&converted)?;
-        }
+    let Some((converted, accuracy)) = conversion.within_max_drop(converted, out)? else {
+        return Ok(false);
+    };
+    match form {
+        Form::Onnx => write_onnx(args, &model, &converted, &output, out)?,
+        _ => write_edge(path, &converted, &output, out)?,
     }
     // Said last, below the table.
-    let report = |out: &mut dyn Write| -> Result<bool> {
-        let (Some(labelled), Some(found)) = (&labelled, &accuracy) else { return Ok(true) };
-        writeln!(out, "{}", found.text(labelled, converted.format()))?;
-        match args.min_accuracy {
-            Some(least) if found.device < least => {
-                writeln!(
-                    out,
-                    "below --min-accuracy {least}; see --calibration, or try --quantize fp16"
-                )?;
-                Ok(false)
-            }
-            _ => Ok(true),
-        }
-    };
-    if is_onnx(&output) {
-        write_onnx(args, &model, &converted, &output, out)?;
-        return report(out);
-    }
-    let edge = &converted.emitted.bytes;
-    write_atomic(&output, edge).with_context(|| output.display().to_string())?;
+    conversion.is_accurate(&converted, accuracy.as_ref(), out)
+}
 
+/// Writes what holds the weights as they are.
+fn write_weights(
+    checkpoint: &Checkpoint,
+    form: Form,
+    output: &Path,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let name = output.display();
+    match form {
+        Form::Preset => {
+            to_preset(checkpoint, output)?;
+            writeln!(out, "{name} (KerasHub preset)")?;
+        }
+        Form::StateDict => {
+            let bytes = to_safetensors(checkpoint)?;
+            write_atomic(output, &bytes).with_context(|| name.to_string())?;
+            writeln!(out, "{name} ({} bytes, PyTorch state dict)", bytes.len())?;
+        }
+        _ => {
+            checkpoint.save(output)?;
+            writeln!(out, "{name}: {}", checkpoint.config.name.plain())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_edge(
+    source: &Path,
+    converted: &Converted,
+    output: &Path,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let edge = &converted.emitted.bytes;
+    write_atomic(output, edge).with_context(|| output.display().to_string())?;
     let artifact = Artifact::parse(edge)?;
     let names: Vec<&str> = converted.graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
     write!(out, "{}", edge_table(&artifact, &names))?;
-    let before = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file);
+    let before = std::fs::metadata(source).ok().filter(std::fs::Metadata::is_file);
     let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
-    let (path, output) = (path.display(), output.display());
-    writeln!(out, "{path}{before} → {output} ({} bytes)", edge.len())?;
-    report(out)
-}
-
-fn is_onnx(output: &Path) -> bool {
-    ends_in(output, "onnx")
+    let (source, output) = (source.display(), output.display());
+    writeln!(out, "{source}{before} → {output} ({} bytes)", edge.len())?;
+    Ok(())
 }
 
 /// What quantization found and did, where that is more than choosing ranges.
@@ -299,69 +290,6 @@ pub(super) fn describe_int8(int8: &Quantized) -> String {
     text
 }
 
-/// Compares the layers of what was converted with others who compute the same, and says how far
-/// apart they are.
-#[cfg(feature = "verify")]
-fn is_verified(
-    args: &ConvertArgs,
-    model: &FloatModel,
-    converted: &Converted,
-    pictures: &[Vec<f32>],
-    out: &mut dyn Write,
-) -> Result<bool> {
-    if args.no_verify {
-        return Ok(true);
-    }
-    let stored;
-    let pictures = if pictures.is_empty() {
-        stored = dataset::samples::stored_samples(&model.samples, &model.preprocess)?;
-        &stored
-    } else {
-        pictures
-    };
-    let (mut checks, count) = verify(converted, &model.preprocess, pictures)?;
-    let unread = match source::compare(model, converted, pictures)? {
-        Some(Ok(check)) => {
-            checks.push(check);
-            None
-        }
-        Some(Err(why)) => Some(why),
-        None => None,
-    };
-    let noise = if pictures.is_empty() { " of noise" } else { "" };
-    writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
-    for check in &checks {
-        let (layer, worst) = (check.layer.plain(), check.difference());
-        match check.worst {
-            0.0 => writeln!(out, "  {:<30} equal", check.what)?,
-            _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
-        }
-        if !check.is_passed() {
-            eprintln!(
-                "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
-                 nothing was written. Please report this; --no-verify writes the model all the same",
-                check.what
-            );
-        }
-    }
-    if let Some(why) = unread {
-        writeln!(out, "  the source file was not compared: tract {why}")?;
-    }
-    Ok(checks.iter().all(Check::is_passed))
-}
-
-/// Without the feature `verify`, everything is.
-#[cfg(not(feature = "verify"))]
-fn is_verified(
-    _: &ConvertArgs,
-    _: &FloatModel,
-    _: &Converted,
-    _: &[Vec<f32>],
-    _: &mut dyn Write,
-) -> Result<bool> {
-    Ok(true)
-}
-
 fn write_onnx(
     args: &ConvertArgs,
     model: &FloatModel,
@@ -370,8 +298,8 @@ fn write_onnx(
     out: &mut dyn Write,
 ) -> Result<()> {
     let (form, int8_name) = match args.onnx_integers {
-        true => (Form::Integer, "int8 as integers"),
-        false => (Form::Qdq, "int8 as QDQ"),
+        true => (onnx::Form::Integer, "int8 as integers"),
+        false => (onnx::Form::Qdq, "int8 as QDQ"),
     };
     let (graph, format, name) = match (converted.quantize, &converted.int8) {
         (_, Some(int8)) => (&int8.graph, Format::I8(&int8.quants), int8_name),
@@ -384,106 +312,160 @@ fn write_onnx(
     Ok(())
 }
 
-/// Labelled pictures to measure on.
-struct Labelled {
-    data: dataset::Labelled,
-    /// What the float network says of them, once it was asked.
-    float: OnceCell<Predictions>,
-}
-
-impl Labelled {
-    fn read(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Self> {
-        let counter = Counter::new("reading pictures");
-        let watch = |done, total| counter.show(done, total);
-        let data = dataset::Labelled::read(dir, &model.into(), None, CacheSize::Auto, &watch)?;
-        drop(counter);
-        for note in &data.notes {
-            writeln!(out, "{}", note.plain())?;
-        }
-        Ok(Self { data, float: OnceCell::new() })
-    }
-
-    fn measure(&self, converted: &Converted) -> Result<Accuracy> {
-        let float = match self.float.get() {
-            Some(float) => float,
-            None => {
-                let float = predict(&converted.float.bytes, &self.data.pictures)?;
-                self.float.get_or_init(|| float)
-            }
-        };
-        let device = predict(&converted.emitted.bytes, &self.data.pictures)?;
-        let share = |p: &Predictions| p.accuracy(&self.data.pictures.labels);
-        let agreement = device.agreement(float);
-        Ok(Accuracy { float: share(float), device: share(&device), agreement })
-    }
-}
-
-/// Shares of pictures, 0..=1.
-struct Accuracy {
-    /// Right in floats.
-    float: f64,
-    /// Right on the device.
-    device: f64,
-    /// Of the same class in both.
-    agreement: f64,
-}
-
-impl Accuracy {
-    /// Points that the device loses.
-    fn drop(&self) -> f64 {
-        (self.float - self.device) * 100.0
-    }
-
-    fn text(&self, labelled: &Labelled, format: &str) -> String {
-        format!(
-            "accuracy on {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class on {:.2} %",
-            labelled.data.which,
-            self.float * 100.0,
-            self.device * 100.0,
-            (self.device - self.float) * 100.0,
-            self.agreement * 100.0,
-        )
-    }
-}
-
-/// Keeps layers in floats until no more than `most` points are lost, those first that int8 hurts
-/// most; fp16 where that would be most of the network. `None` where nothing helps.
-fn lose_less(
-    model: &FloatModel,
-    converted: Converted,
-    pictures: &[Vec<f32>],
+/// A model that is being converted.
+struct Conversion<'a> {
+    args: &'a ConvertArgs,
     options: Options,
-    labelled: &Labelled,
-    most: f64,
-    out: &mut dyn Write,
-) -> Result<Option<(Converted, Accuracy)>> {
-    /// As many layers more each time.
-    const GROWTH: f64 = 1.5;
-    let attributes = Attributes::of(&model, Target::Host, false);
-    if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
+    model: &'a FloatModel,
+    /// What int8 is measured on.
+    pictures: &'a [Vec<f32>],
+    /// What accuracy is measured on.
+    labelled: Option<&'a Labelled>,
+}
+
+impl Conversion<'_> {
+    /// Whether it computes what it should; refuses what does not fit the chip.
+    fn is_sound(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+        let is_verified = self.is_verified(converted, out)?;
+        if is_verified {
+            self.args.check_limits(converted)?;
+        }
+        Ok(is_verified)
+    }
+
+    /// Compares the layers of what was converted with others who compute the same, and says how far
+    /// apart they are.
+    #[cfg(feature = "verify")]
+    fn is_verified(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+        if self.args.no_verify {
+            return Ok(true);
+        }
+        let stored;
+        let pictures = if self.pictures.is_empty() {
+            stored = stored_samples(&self.model.samples, &self.model.preprocess)?;
+            &stored
+        } else {
+            self.pictures
+        };
+        let (mut checks, count) = verify(converted, &self.model.preprocess, pictures)?;
+        let unread = match source::compare(self.model, converted, pictures)? {
+            Some(Ok(check)) => {
+                checks.push(check);
+                None
+            }
+            Some(Err(why)) => Some(why),
+            None => None,
+        };
+        let noise = if pictures.is_empty() { " of noise" } else { "" };
+        writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+        for check in &checks {
+            let (layer, worst) = (check.layer.plain(), check.difference());
+            match check.worst {
+                0.0 => writeln!(out, "  {:<30} equal", check.what)?,
+                _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
+            }
+            if !check.is_passed() {
+                eprintln!(
+                    "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
+                     nothing was written. Please report this; --no-verify writes the model all the same",
+                    check.what
+                );
+            }
+        }
+        if let Some(why) = unread {
+            writeln!(out, "  the source file was not compared: tract {why}")?;
+        }
+        Ok(checks.iter().all(Check::is_passed))
+    }
+
+    /// Without the feature `verify`, everything is.
+    #[cfg(not(feature = "verify"))]
+    fn is_verified(&self, _: &Converted, _: &mut dyn Write) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// What was converted, with its accuracy where that is measured; with layers in floats where
+    /// it loses more than it may. `None` where nothing helps.
+    fn within_max_drop(
+        &self,
+        converted: Converted,
+        out: &mut dyn Write,
+    ) -> Result<Option<(Converted, Option<Accuracy>)>> {
+        let Some(labelled) = self.labelled else { return Ok(Some((converted, None))) };
+        let found = labelled.measure(&converted)?;
+        let most = match self.args.max_drop {
+            Some(most) if converted.int8.is_some() && found.drop() > most => most,
+            _ => return Ok(Some((converted, Some(found)))),
+        };
+        writeln!(out, "{}", found.text(labelled, converted.format()))?;
+        writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
+        self.name_losers(&converted, out)?;
+        let Some((better, found)) = self.lose_less(converted, labelled, most, out)? else {
+            return Ok(None);
+        };
+        Ok(self.is_sound(&better, out)?.then_some((better, Some(found))))
+    }
+
+    /// Keeps layers in floats until no more than `most` points are lost, those first that int8 hurts
+    /// most; fp16 where that would be most of the network. `None` where nothing helps.
+    fn lose_less(
+        &self,
+        converted: Converted,
+        labelled: &Labelled,
+        most: f64,
+        out: &mut dyn Write,
+    ) -> Result<Option<(Converted, Accuracy)>> {
+        let has_halves = self.options.target.runs(Dtype::F16);
+        if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
+            let enough = if has_halves { 0.5 } else { 1.0 };
+            let mixed = self.mix(&converted, int8, labelled, most, enough, out)?;
+            if mixed.is_some() {
+                return Ok(mixed);
+            }
+        }
+        if !has_halves {
+            writeln!(
+                out,
+                "nothing was written; train for int8 with `trainer finetune --qat`, or see \
+                 `convert report`"
+            )?;
+            return Ok(None);
+        }
+        writeln!(out, "taking fp16 instead")?;
+        let options = Options { quantize: Quantize::Fp16, ..self.options };
+        let halves = convert(self.model, self.pictures, options, show_progress)?;
+        let found = labelled.measure(&halves)?;
+        Ok(Some((halves, found)))
+    }
+
+    /// Int8 with the fewest layers in floats, at most the share `enough` of the multiply-accumulates,
+    /// that loses no more than `most` points.
+    fn mix(
+        &self,
+        converted: &Converted,
+        int8: &Quantized,
+        labelled: &Labelled,
+        most: f64,
+        enough: f64,
+        out: &mut dyn Write,
+    ) -> Result<Option<(Converted, Accuracy)>> {
+        /// As many layers more each time.
+        const GROWTH: f64 = 1.5;
+        let attributes = Attributes::of(self.model, Target::Host, false);
         let progress = |done, total| show("trying layers in int8", done, total);
-        let layers = sensitivity(
-            &converted.graph,
-            int8,
-            &converted.float.bytes,
-            pictures,
-            &attributes,
-            progress,
-        )?;
-        // Microcontrollers have no fp16 to take instead.
-        let enough = if options.target == Target::CortexM { 1.0 } else { 0.5 };
+        let (graph, float) = (&converted.graph, &converted.float.bytes);
+        let layers = sensitivity(graph, int8, float, self.pictures, &attributes, progress)?;
         let mut count = 1;
         while count <= layers.len() {
             let floats = &layers[..count];
-            let mixed = with_floats(&converted.graph, int8, floats, model, options)?;
+            let mixed = with_floats(graph, int8, floats, self.model, self.options)?;
             let share = mixed.int8.as_ref().map_or(1.0, Quantized::float_share);
             if share > enough {
                 break;
             }
             let found = labelled.measure(&mixed)?;
-            let names: Vec<String> = (floats.iter())
-                .map(|&id| format!("`{}`", converted.graph.nodes[id].name.plain()))
-                .collect();
+            let names: Vec<String> =
+                floats.iter().map(|&id| format!("`{}`", graph.nodes[id].name.plain())).collect();
             writeln!(
                 out,
                 "with {} in floats ({:.1} % of the multiply-accumulates) it loses {:.2} points",
@@ -496,43 +478,42 @@ fn lose_less(
             }
             count = (count as f64 * GROWTH).ceil() as usize;
         }
+        Ok(None)
     }
-    if options.target == Target::CortexM {
-        writeln!(
-            out,
-            "nothing was written; train for int8 with `trainer finetune --qat`, or see \
-             `convert report`"
-        )?;
-        return Ok(None);
-    }
-    writeln!(out, "taking fp16 instead")?;
-    let options = Options { quantize: Quantize::Fp16, ..options };
-    let halves = convert(model, pictures, options, show_progress)?;
-    let found = labelled.measure(&halves)?;
-    Ok(Some((halves, found)))
-}
 
-/// Names the layers in which int8 loses most.
-fn name_losers(
-    model: &FloatModel,
-    converted: &Converted,
-    pictures: &[Vec<f32>],
-    out: &mut dyn Write,
-) -> Result<()> {
-    /// As many show it.
-    const PICTURES: usize = 32;
-    let (Some(int8), [_, ..]) = (&converted.int8, pictures) else { return Ok(()) };
-    let pictures = &pictures[..pictures.len().min(PICTURES)];
-    let attributes = Attributes::of(&model, Target::Host, false);
-    let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
-    for layer in worst(&measured) {
-        let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));
-        writeln!(
-            out,
-            "  `{}` loses {lost} of signal to noise, which leaves {left}, and clips {:.3} %",
-            layer.name.plain(),
-            layer.saturated * 100.0
-        )?;
+    /// Names the layers in which int8 loses most.
+    fn name_losers(&self, converted: &Converted, out: &mut dyn Write) -> Result<()> {
+        /// As many show it.
+        const PICTURES: usize = 32;
+        let (Some(int8), [_, ..]) = (&converted.int8, self.pictures) else { return Ok(()) };
+        let pictures = &self.pictures[..self.pictures.len().min(PICTURES)];
+        let attributes = Attributes::of(self.model, Target::Host, false);
+        let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
+        for layer in worst(&measured) {
+            let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));
+            writeln!(
+                out,
+                "  `{}` loses {lost} of signal to noise, which leaves {left}, and clips {:.3} %",
+                layer.name.plain(),
+                layer.saturated * 100.0
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Says the accuracy where that was measured; whether it suffices.
+    fn is_accurate(
+        &self,
+        converted: &Converted,
+        accuracy: Option<&Accuracy>,
+        out: &mut dyn Write,
+    ) -> Result<bool> {
+        let (Some(labelled), Some(found)) = (self.labelled, accuracy) else { return Ok(true) };
+        writeln!(out, "{}", found.text(labelled, converted.format()))?;
+        let Some(least) = self.args.min_accuracy.filter(|least| found.device < *least) else {
+            return Ok(true);
+        };
+        writeln!(out, "below --min-accuracy {least}; see --calibration, or try --quantize fp16")?;
+        Ok(false)
+    }
 }

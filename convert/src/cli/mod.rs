@@ -2,11 +2,14 @@
 
 mod convert;
 mod files;
+mod form;
+mod labelled;
 mod report;
 mod source;
 
 use anyhow::{Result, ensure};
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
 use page::command_line;
@@ -60,8 +63,8 @@ enum Command {
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let command = command_line(&args);
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let (cli, given) = match parse(args) {
+        Ok(parsed) => parsed,
         Err(e) => {
             let _ = e.print();
             return if e.use_stderr() { 2 } else { 0 };
@@ -73,7 +76,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         Some(Command::Sign(args)) => sign(&args, out),
         Some(Command::Upgrade(args)) => upgrade(&args, out),
         Some(Command::Init(args)) => init(&args, out),
-        None => convert_file(&cli.convert, out),
+        None => convert_file(&cli.convert, &given, out),
     };
     match result {
         Ok(true) => 0,
@@ -83,6 +86,14 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
             2
         }
     }
+}
+
+/// The command line and the names of its options that are not defaults.
+fn parse(args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let is_given = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    let given = matches.ids().filter(is_given).map(|id| id.as_str().replace('_', "-")).collect();
+    Ok((Cli::from_arg_matches(&matches)?, given))
 }
 
 fn ends_in(path: &Path, ending: &str) -> bool {

@@ -6,12 +6,13 @@
 //! offset where no buffer that lives at the same time lies. Convolutions of a [`Block`] take turns,
 //! and keep few lines of the maps between them.
 
+pub mod block;
 pub mod stripes;
 
-use crate::plan::stripes::Block;
 use artifact::layout::{activation_bytes, align_up};
 use artifact::{Dtype, Shape};
-use network::graph::{Graph, NodeOp, ValueId};
+use block::Block;
+use network::graph::{Graph, Node, NodeOp, ValueId};
 
 /// Where the values of a graph lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,33 +70,81 @@ pub fn plan(
     scratch: &[Option<usize>],
     stripes: &[Block],
 ) -> Result<MemoryPlan, PlanError> {
-    let count = graph.nodes.len();
-    // Convolutions that take turns run at one time, that of the last.
-    let block_of = |id: usize| stripes.iter().find(|b| (b.first..=b.last).contains(&id));
-    let time = |id: usize| block_of(id).map_or(id, |b| b.last);
-    let mut live: Vec<[usize; 2]> = (0..count).map(|id| [time(id); 2]).collect();
-    for (id, node) in graph.nodes.iter().enumerate() {
-        for &input in &node.inputs {
-            live[input][1] = time(id);
-        }
+    let turns = Turns { stripes };
+    let live = live_ranges(graph, turns);
+    let bytes = value_bytes(graph, dtypes, nr, turns)?;
+    let mut buffers = share_buffers(graph, &live, &bytes, turns);
+    let scratch_of = add_scratch(&mut buffers, scratch, turns);
+    let (at, arena_len) = place(&buffers, &live, &bytes);
+    let mut offsets = vec![0; graph.nodes.len()];
+    for (buffer, &offset) in buffers.iter().zip(&at) {
+        buffer.values.iter().for_each(|&value| offsets[value] = offset);
     }
-    let mut bytes = Vec::with_capacity(count);
-    for (id, node) in graph.nodes.iter().enumerate() {
-        let lines = block_of(id).map_or(0, |b| b.lines(id));
-        let h = if lines > 0 { lines } else { node.shape.h };
-        let size = activation_bytes(Shape { h, ..node.shape }, dtypes[id], nr)
-            .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })?;
-        bytes.push(size);
+    let scratch = (scratch_of.into_iter().zip(scratch))
+        .map(|(buffer, bytes)| Some((at[buffer?], (*bytes)?)))
+        .collect();
+    Ok(MemoryPlan { offsets, bytes, live, scratch, arena_len })
+}
+
+/// When nodes run: those that take turns at one time, that of the last.
+#[derive(Clone, Copy)]
+struct Turns<'a> {
+    stripes: &'a [Block],
+}
+
+impl<'a> Turns<'a> {
+    fn block(self, id: usize) -> Option<&'a Block> {
+        self.stripes.iter().find(|b| (b.first..=b.last).contains(&id))
     }
 
-    let mut buffer_of: Vec<usize> = Vec::with_capacity(count);
+    fn time(self, id: usize) -> usize {
+        self.block(id).map_or(id, |b| b.last)
+    }
+}
+
+/// First and last time of each value.
+fn live_ranges(graph: &Graph, turns: Turns<'_>) -> Vec<[usize; 2]> {
+    let mut live: Vec<[usize; 2]> = (0..graph.nodes.len()).map(|id| [turns.time(id); 2]).collect();
+    for (id, node) in graph.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            live[input][1] = turns.time(id);
+        }
+    }
+    live
+}
+
+/// Bytes of each value, or of the lines of it that exist.
+fn value_bytes(
+    graph: &Graph,
+    dtypes: &[Dtype],
+    nr: usize,
+    turns: Turns<'_>,
+) -> Result<Vec<usize>, PlanError> {
+    let bytes = |(id, node): (usize, &Node)| {
+        let lines = turns.block(id).map_or(0, |b| b.lines(id));
+        let h = if lines > 0 { lines } else { node.shape.h };
+        activation_bytes(Shape { h, ..node.shape }, dtypes[id], nr)
+            .ok_or_else(|| PlanError { node: node.name.clone(), shape: node.shape })
+    };
+    graph.nodes.iter().enumerate().map(bytes).collect()
+}
+
+/// A buffer for each value, or that of a value that it may write over.
+fn share_buffers(
+    graph: &Graph,
+    live: &[[usize; 2]],
+    bytes: &[usize],
+    turns: Turns<'_>,
+) -> Vec<Buffer> {
+    let mut buffer_of: Vec<usize> = Vec::with_capacity(live.len());
     let mut buffers: Vec<Buffer> = Vec::new();
-    for id in 0..count {
-        let over = block_of(id).filter(|b| b.last == id && b.over_input);
+    for id in 0..live.len() {
+        let block = turns.block(id);
+        let over = block.filter(|b| b.last == id && b.over_input);
         let over = over.map(|b| graph.nodes[b.first].inputs[0]).filter(|x| live[*x][1] == id);
         // Of a value that is not whole, there is nothing to write over.
-        let is_whole = |old: &ValueId| block_of(id).is_none_or(|b| *old < b.first);
-        if let Some(old) = over.or_else(|| reusable(graph, id, &live).filter(is_whole)) {
+        let is_whole = |old: &ValueId| block.is_none_or(|b| *old < b.first);
+        if let Some(old) = over.or_else(|| reusable(graph, id, live).filter(is_whole)) {
             let buffer = buffer_of[old];
             buffers[buffer].values.push(id);
             buffers[buffer].live[1] = live[id][1];
@@ -105,47 +154,50 @@ pub fn plan(
             buffers.push(Buffer { values: vec![id], bytes: bytes[id], live: live[id] });
         }
     }
+    buffers
+}
 
-    // Those that take turns share theirs.
+/// Appends the buffers of nodes' scratch, of which those that take turns share theirs; gives that of
+/// each node.
+fn add_scratch(
+    buffers: &mut Vec<Buffer>,
+    scratch: &[Option<usize>],
+    turns: Turns<'_>,
+) -> Vec<Option<usize>> {
     let mut shared: Vec<(usize, usize)> = Vec::new(); // time, buffer
-    let scratch_of: Vec<Option<usize>> = (0..count)
-        .map(|id| {
-            let bytes = align_up(scratch.get(id).copied().flatten()?);
-            let buffer = match shared.iter().find(|(t, _)| *t == time(id)) {
-                Some((_, buffer)) => *buffer,
-                None => {
-                    buffers.push(Buffer { values: Vec::new(), bytes, live: [time(id); 2] });
-                    shared.push((time(id), buffers.len() - 1));
-                    buffers.len() - 1
-                }
-            };
-            buffers[buffer].bytes = bytes.max(buffers[buffer].bytes);
-            Some(buffer)
-        })
-        .collect();
-
-    let mut order: Vec<usize> = (0..buffers.len()).collect();
-    order.sort_by_key(|&b| (core::cmp::Reverse(buffers[b].bytes), buffers[b].live[0]));
-    let mut offsets = vec![0; count];
-    let mut placed: Vec<(usize, usize)> = Vec::new(); // buffer, offset
-    let mut arena_len = 0;
-    for b in order {
-        // Of another buffer, what its values take that live at the same time.
-        let overlaps = |a: [usize; 2]| a[0] <= buffers[b].live[1] && buffers[b].live[0] <= a[1];
-        let taken_by = |other: usize| {
-            let values = buffers[other].values.iter().filter(|v| overlaps(live[**v]));
-            let values = values.map(|v| bytes[*v]).max();
-            if buffers[other].values.is_empty() {
-                buffers[other].bytes
-            } else {
-                values.unwrap_or(0)
+    let mut add = |(id, bytes): (usize, &Option<usize>)| {
+        let (time, bytes) = (turns.time(id), align_up((*bytes)?));
+        let buffer = match shared.iter().find(|(t, _)| *t == time) {
+            Some((_, buffer)) => *buffer,
+            None => {
+                buffers.push(Buffer { values: Vec::new(), bytes, live: [time; 2] });
+                shared.push((time, buffers.len() - 1));
+                buffers.len() - 1
             }
         };
-        let mut taken: Vec<(usize, usize)> = placed
-            .iter()
-            .filter(|(other, _)| overlaps(buffers[*other].live))
-            .map(|&(other, at)| (at, at + taken_by(other)))
-            .collect();
+        buffers[buffer].bytes = bytes.max(buffers[buffer].bytes);
+        Some(buffer)
+    };
+    scratch.iter().enumerate().map(&mut add).collect()
+}
+
+/// The offset of each buffer, the largest first, each at the lowest free one; and the arena's length.
+fn place(buffers: &[Buffer], live: &[[usize; 2]], bytes: &[usize]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..buffers.len()).collect();
+    order.sort_by_key(|&b| (core::cmp::Reverse(buffers[b].bytes), buffers[b].live[0]));
+    let mut offsets = vec![0; buffers.len()];
+    let mut arena_len = 0;
+    for (i, &b) in order.iter().enumerate() {
+        // Of another buffer, what its values take that live at the same time.
+        let overlaps = |a: [usize; 2]| a[0] <= buffers[b].live[1] && buffers[b].live[0] <= a[1];
+        let taken_by = |other: &Buffer| {
+            let values = other.values.iter().filter(|v| overlaps(live[**v]));
+            let values = values.map(|v| bytes[*v]).max();
+            if other.values.is_empty() { other.bytes } else { values.unwrap_or(0) }
+        };
+        let others = order[..i].iter().filter(|other| overlaps(buffers[**other].live));
+        let mut taken: Vec<(usize, usize)> =
+            others.map(|&o| (offsets[o], offsets[o] + taken_by(&buffers[o]))).collect();
         taken.sort_unstable();
         let mut offset = 0;
         for (start, end) in taken {
@@ -154,15 +206,8 @@ pub fn plan(
             }
             offset = offset.max(end);
         }
-        placed.push((b, offset));
+        offsets[b] = offset;
         arena_len = arena_len.max(offset + buffers[b].bytes);
-        for &value in &buffers[b].values {
-            offsets[value] = offset;
-        }
     }
-    let offset_of = |buffer: usize| placed.iter().find(|(b, _)| *b == buffer).map(|(_, at)| *at);
-    let scratch = (scratch_of.into_iter().zip(scratch))
-        .map(|(buffer, bytes)| Some((offset_of(buffer?)?, (*bytes)?)))
-        .collect();
-    Ok(MemoryPlan { offsets, bytes, live, scratch, arena_len })
+    (offsets, arena_len)
 }

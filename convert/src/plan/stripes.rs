@@ -4,38 +4,11 @@
 //! two whole maps, where the output lies over the input. Row by row, only the lines between that the
 //! second convolution reads have to exist, and nothing is computed twice.
 
-use crate::plan::{MemoryPlan, PlanError};
+use super::block::Block;
+use super::{MemoryPlan, PlanError};
 use artifact::stripes::follows;
 use artifact::{Conv2d, Dtype, Padding, Place, Quant, Shape, Span};
 use network::graph::{Conv, Graph, NodeOp};
-
-/// Convolutions that take turns: nodes `first..=last`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    /// The first of the nodes.
-    pub first: usize,
-    /// The one whose output is whole.
-    pub last: usize,
-    /// The one that it reads.
-    main: usize,
-    /// Rows that are computed in a turn.
-    rows: u16,
-    /// Rows and stride of the last one's filter.
-    window: [u16; 2],
-    /// Whether the output may lie over the input, which it does not add.
-    pub over_input: bool,
-}
-
-impl Block {
-    /// Lines that exist of a node's value; 0 for the last one's, which is whole.
-    pub fn lines(&self, id: usize) -> u16 {
-        match id {
-            _ if id == self.last => 0,
-            _ if id == self.main => (self.rows - 1) * self.window[1] + self.window[0],
-            _ => self.rows,
-        }
-    }
-}
 
 /// What [`follows`] looks at.
 fn record(conv: &Conv, input: Shape, output: Shape, lines: u16) -> Conv2d {

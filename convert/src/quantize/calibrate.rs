@@ -4,9 +4,10 @@
 //! channels, the second fills a histogram between the extremes.
 
 use super::range::Histogram;
-use artifact::ArtifactError;
+use artifact::{ArtifactError, Preprocess};
 use rayon::prelude::*;
 use runtime::{Model, Observation, Session, SessionError};
+use std::borrow::Cow;
 
 /// Why calibration cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -181,20 +182,35 @@ pub(crate) fn values(session: &mut Session<'_>, picture: &[f32]) -> Vec<Vec<f32>
 /// # Errors
 /// An unusable model.
 pub(crate) fn logits(edge: &[u8], pictures: &[Vec<f32>]) -> Result<Vec<f32>, CalibrationError> {
+    logits_of(edge, pictures.len(), |i, _| Ok(Cow::Borrowed(&pictures[i])))
+}
+
+/// Logits of `count` pictures from a device file, on all threads; `picture` makes the `i`th input as
+/// the model wants it.
+///
+/// # Errors
+/// An unusable model, and those of `picture`.
+pub(crate) fn logits_of<'a, E: From<ArtifactError> + From<SessionError> + Send>(
+    edge: &[u8],
+    count: usize,
+    picture: impl Fn(usize, &Preprocess) -> Result<Cow<'a, [f32]>, E> + Sync,
+) -> Result<Vec<f32>, E> {
     let file = runtime::AlignedBuf::from_slice(edge);
     let model = Model::new(&file)?;
-    let share = pictures.len().div_ceil(rayon::current_num_threads()).max(1);
-    let run = |pictures: &[Vec<f32>]| -> Result<Vec<f32>, CalibrationError> {
+    let preprocess = model.meta().preprocess;
+    let share = count.div_ceil(rayon::current_num_threads()).max(1);
+    let run = |start: usize| -> Result<Vec<f32>, E> {
         let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
         let mut session = Session::new(&model, &mut arena)?;
         let mut logits = Vec::new();
-        for picture in pictures {
-            set_input(&mut session, picture);
+        for i in start..count.min(start + share) {
+            set_input(&mut session, &picture(i, &preprocess)?);
             logits.extend(session.run().iter());
         }
         Ok(logits)
     };
-    let parts: Result<Vec<Vec<f32>>, _> = pictures.par_chunks(share).map(run).collect();
+    let starts: Vec<usize> = (0..count).step_by(share).collect();
+    let parts: Result<Vec<Vec<f32>>, E> = starts.into_par_iter().map(run).collect();
     Ok(parts?.concat())
 }
 

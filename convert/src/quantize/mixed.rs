@@ -4,7 +4,7 @@
 
 use super::calibrate::logits;
 use super::post_training::{QuantizeError, Quantized, Trial, evenly};
-use crate::emit::edge::{Attributes, node_macs};
+use crate::emit::edge::Attributes;
 use artifact::Quant;
 use network::graph::{Graph, Node, NodeOp, ValueId};
 
@@ -120,6 +120,16 @@ impl Quantized {
         let macs = |id: ValueId| node_macs(&self.graph, id);
         let floats = (0..self.quants.len()).filter(|&id| self.quants[id].is_float());
         floats.map(macs).sum::<u64>() as f64 / self.graph.macs().max(1) as f64
+    }
+}
+
+/// Multiply-accumulates of a node.
+fn node_macs(graph: &Graph, id: usize) -> u64 {
+    let node = &graph.nodes[id];
+    match &node.op {
+        NodeOp::Conv2d(conv) => node.shape.pixels() as u64 * conv.weights.len() as u64,
+        NodeOp::Affine { .. } => node.shape.len() as u64,
+        _ => 0,
     }
 }
 

@@ -10,6 +10,7 @@ mod post_training;
 mod range;
 mod rounding;
 
+pub(crate) use calibrate::logits_of;
 pub use calibrate::set_input;
 pub use calibrate::{Activation, CalibrationError, calibrate};
 #[cfg(feature = "verify")]

@@ -8,9 +8,8 @@ use super::calibrate::{Activation, CalibrationError, calibrate, logits};
 use super::equalize::{Outlier, equalize, outliers};
 use super::range::Method;
 use super::rounding::round_adaptively;
-use crate::emit::edge::{
-    Attributes, EmitError, Format, int8_weights_of, share_pool_quants, to_edge,
-};
+use crate::emit::edge::{Attributes, EmitError, Format, to_edge};
+use crate::int8::{int8_weights_of, share_pool_quants};
 use artifact::Quant;
 use network::graph::{Graph, NodeOp};
 
@@ -280,7 +279,7 @@ fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activatio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emit::edge::input_quant;
+    use crate::int8::input_quant;
     use crate::optimize::optimize;
     use crate::target::Target;
     use dataset::samples::stored_samples;

@@ -7,7 +7,7 @@
 //! before it into account (Frantar et al. 2022, in the form of Chee et al. 2023).
 
 use super::calibrate::{CalibrationError, for_each_value};
-use crate::emit::edge::{int8_layout, int8_weights_of};
+use crate::int8::{int8_layout, int8_weights_of};
 use artifact::layout::{MAX_PAIR, window_start};
 use artifact::{Quant, Shape};
 use network::graph::{Conv, Graph, NodeOp, ValueId};

@@ -4,10 +4,15 @@
 //! inside a function that enables it, they become that set's vector code.
 #![expect(unsafe_code, reason = "calling a function that enables instructions is unsafe")]
 
-use crate::element::{LANES, Line};
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
 use std::sync::LazyLock;
+
+/// Channels of a block: a vector of f32 of AVX-512, whole vectors of smaller ones.
+pub(super) const LANES: usize = 16;
+
+/// One value for each channel of a block.
+pub(super) type Line<E = f32> = [E; LANES];
 
 /// Repeats a statement for each `m` below `M ≤ 16`. A loop would do the same, but not every
 /// loop of this size is unrolled by the compiler, and only then do sums stay in registers.

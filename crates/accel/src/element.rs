@@ -4,17 +4,12 @@
 //! block is a [`Line`]. Convolutions broadcast one operand of a line and multiply it with a line
 //! of weights, one for each output channel. An operand is a number, or two bf16 numbers.
 
+pub(super) use crate::dispatch::{LANES, Line};
 use crate::dispatch::{Simd, to_bf16};
 use burn::tensor::{DType, Element as BurnElement};
 use bytemuck::Pod;
 use core::ops::Index;
 use half::bf16;
-
-/// Channels of a block: a vector of f32 of AVX-512, whole vectors of smaller ones.
-pub(super) const LANES: usize = 16;
-
-/// One value for each channel of a block.
-pub(super) type Line<E = f32> = [E; LANES];
 
 /// Number type of feature maps.
 pub(super) trait Element: BurnElement + Pod + Default + Send + Sync {

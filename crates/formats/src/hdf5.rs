@@ -83,7 +83,11 @@ fn array(dataset: &Dataset, file_len: usize) -> Result<Option<Array>, String> {
     let text = |e: hdf5_pure::Error| e.to_string();
     let shape: Option<Vec<usize>> =
         dataset.shape().map_err(text)?.into_iter().map(|d| usize::try_from(d).ok()).collect();
-    let len = shape.as_ref().and_then(|s| s.iter().try_fold(1usize, |l, d| l.checked_mul(*d)));
+    // Also of an array without numbers, no side is longer than the file.
+    let sides = |s: &Vec<usize>| s.iter().try_fold(1usize, |l, d| l.checked_mul((*d).max(1)));
+    let is_sound = |s: &Vec<usize>| sides(s).is_some_and(|sides| sides <= file_len);
+    let shape = shape.filter(is_sound);
+    let len = shape.as_ref().map(|s| s.iter().product::<usize>());
     let (Some(shape), Some(len)) = (shape, len) else { return Err("too large".into()) };
     let dtype = dataset.dtype().map_err(text)?;
     // Keras stores weights as they are; what it does not compress cannot outgrow the file.

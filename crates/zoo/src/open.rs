@@ -28,7 +28,7 @@ pub fn open(name: &Path, head: Head) -> Result<Checkpoint, ImportError> {
 /// A model as it was found.
 #[derive(Debug)]
 pub enum Imported {
-    /// A ResNet, whose training can go on.
+    /// A network of a family of ours, whose training can go on.
     Checkpoint(Box<Checkpoint>),
     /// Any other network, to be converted.
     Graph(Box<FloatModel>),
@@ -46,7 +46,7 @@ impl Imported {
         }
     }
 
-    /// What training can go on with: that of a graph is made where it is a ResNet's.
+    /// What training can go on with: that of a graph is made where it is one of ours.
     ///
     /// # Errors
     /// Other networks, with what does not fit.

@@ -29,7 +29,8 @@ impl Network {
     /// The forward pass of [`features`](Self::features), for pictures `[N, 3, H, W]` on an
     /// autodiff device, with or without checkpointing.
     pub fn forward_pass(&self, pictures: Tensor<4>, checkpointing: bool) -> ForwardPass {
-        if !checkpointing {
+        // Of what does not learn, no maps are kept anyway.
+        if !checkpointing || self.frozen {
             return ForwardPass { features: self.features(pictures), checkpoints: None };
         }
         let mode = self.mode();

@@ -55,6 +55,8 @@ pub struct Network {
     head: Dense,
     /// Fast maps are of bf16.
     bf16: bool,
+    /// Nothing before the head learns.
+    frozen: bool,
     #[module(skip)]
     plan: Arc<Plan>,
     /// Weights and maps are rounded as int8 does, in training and in use.
@@ -78,6 +80,7 @@ impl Network {
             norms: norms.map(|(name, c)| BatchNorm::new(name, *c, device)).collect(),
             head: Dense::new(features, classes, init.seed, device),
             bf16: false,
+            frozen: false,
             plan: Arc::new(plan),
             rounding: None,
         })
@@ -232,6 +235,7 @@ impl Network {
             }
             fn statistic(&mut self, _: &str, _: &RunningState<Tensor<1>>) {}
         }
+        self.frozen = frozen;
         self.visit_tensors(&mut Freeze(frozen));
         self.norms.iter_mut().for_each(|bn| bn.set_frozen(frozen));
     }

@@ -1,24 +1,24 @@
 //! Writes `.edge` files: lowers an optimized graph to operator records and packed weights.
 
+mod pack;
 mod winograd;
 
-use crate::plan::stripes::{Block, choose};
+use crate::int8::filter_layout;
+use crate::plan::block::Block;
+use crate::plan::stripes::choose;
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::target::Target;
-use artifact::layout::{
-    AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns, pairs_fit,
-};
+use artifact::layout::{FilterLayout, has_columns, pairs_fit};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Cast, Conv2d, Dtype, MAX_RESIDUAL_FACTOR, Meta, Op, Place, Pool2d,
-    PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span,
+    Affine, ArtifactError, Cast, Conv2d, Dtype, Meta, Op, Place, Pool2d, PoolKind, Preprocess,
+    Quant, Requant, Residual, Span,
 };
 use network::activation::Activation;
 use network::graph::{Conv, Graph, GraphError, NodeOp};
-use network::int8::{quantize_at_scale, quantize_channel};
 use network::model::FloatModel;
-use rayon::prelude::*;
+use pack::{ConvQuants, affine_float, affine_i8, bytes_of, pack_bias, pack_float, pack_i8};
 
 /// What surrounds the graph in the file.
 #[derive(Debug, Clone)]
@@ -128,17 +128,6 @@ pub enum EmitError {
     Artifact(#[from] ArtifactError),
 }
 
-/// Whether a node clamps at zero, which is all that device files have kernels for.
-fn relu(node: &network::graph::Node, activation: Activation) -> Result<bool, EmitError> {
-    match activation {
-        Activation::None => Ok(false),
-        Activation::RELU => Ok(true),
-        Activation::Clamp { .. } => {
-            Err(EmitError::NotLowered { node: node.name.clone(), op: activation.name() })
-        }
-    }
-}
-
 /// A file and how its memory was planned.
 #[derive(Debug)]
 pub struct Emitted {
@@ -157,156 +146,41 @@ pub fn to_edge(
     format: Format<'_>,
     attributes: &Attributes<'_>,
 ) -> Result<Emitted, EmitError> {
-    let place_at = |id: usize, offset: usize| Place {
-        offset: offset as u32,
-        shape: graph.nodes[id].shape,
-        quant: format.quant(id),
-    };
-    let dtypes: Vec<Dtype> =
-        (0..graph.nodes.len()).map(|id| place_at(id, 0).dtype(format.dtype())).collect();
-    let scratch: Vec<Option<usize>> = (graph.nodes.iter().zip(&dtypes))
-        .map(|(node, &dtype)| match &node.op {
-            NodeOp::Conv2d(conv) => {
-                let input = graph.nodes[node.inputs[0]].shape;
-                if has_columns(dtype, attributes.nr) {
-                    Some(
-                        filter_layout(conv, input, node.shape, dtype, attributes.nr).column_bytes(),
-                    )
-                } else if attributes.winograd {
-                    winograd::scratch(conv, dtype, input, node.shape)
-                } else {
-                    None
-                }
-            }
-            _ => None,
-        })
-        .collect();
-    let plan_with = |stripes: &[Block]| plan(graph, &dtypes, attributes.nr, &scratch, stripes);
-    let (stripes, plan) = if has_columns(format.dtype(), attributes.nr) {
+    let dtype = |id: usize| place_at(graph, format, id, 0).dtype(format.dtype());
+    let dtypes: Vec<Dtype> = (0..graph.nodes.len()).map(dtype).collect();
+    let nr = attributes.nr;
+    let scratch: Vec<Option<usize>> =
+        (0..graph.nodes.len()).map(|id| scratch_bytes(graph, id, dtypes[id], attributes)).collect();
+    let plan_with = |stripes: &[Block]| plan(graph, &dtypes, nr, &scratch, stripes);
+    let (stripes, plan) = if has_columns(format.dtype(), nr) {
         choose(graph, &dtypes, plan_with)?
     } else {
         (Vec::new(), plan_with(&[])?)
     };
-    let lines = |id: usize| {
-        let block = stripes.iter().find(|b| (b.first..=b.last).contains(&id));
-        block.map_or(0, |b| b.lines(id))
-    };
-    let place = |id: usize| place_at(id, plan.offsets[id]);
-    let mut blob = Blob::new();
+    let mut lowering =
+        Lowering { graph, format, nr, plan: &plan, stripes: &stripes, blob: Blob::new() };
     let mut ops = Vec::with_capacity(graph.nodes.len());
-    for (id, node) in graph.nodes.iter().enumerate() {
-        let (output, dtype) = (place(id), dtypes[id]);
-        let scale_error = || EmitError::Scale { node: node.name.clone() };
-        let too_large = || EmitError::TooLarge { node: node.name.clone() };
-        match &node.op {
-            NodeOp::Input => {}
-            NodeOp::Conv2d(conv) if conv.groups == 1 => {
-                let input = place(node.inputs[0]);
-                let residual = conv.residual.then(|| place(node.inputs[1]));
-                let fast = plan.scratch[id]
-                    .map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
-                let is_transformed = fast.is_some() && dtype == Dtype::F32;
-                let [kh, kw] = if is_transformed { [1, 1] } else { conv.filter };
-                let layout = FilterLayout {
-                    kh: kh.into(),
-                    kw: kw.into(),
-                    ..filter_layout(conv, input.shape, output.shape, dtype, attributes.nr)
-                };
-                let (weights, params, shift) = match dtype {
-                    Dtype::I8 => {
-                        let quants = ConvQuants { input, output, residual };
-                        pack_i8(conv, layout, quants).ok_or_else(scale_error)?
-                    }
-                    Dtype::F32 if is_transformed => {
-                        let weights = winograd::transform(conv, layout);
-                        (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
-                    }
-                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
-                        let (w, p) = pack_float(conv, layout).map_err(|value| {
-                            EmitError::HalfOverflow { node: node.name.clone(), value }
-                        })?;
-                        (w, p, 0)
-                    }
-                };
-                // Scratch of a convolution with larger sums stays unused; few have them.
-                let fast = fast.filter(|_| {
-                    dtype != Dtype::I8
-                        || has_columns(dtype, attributes.nr)
-                        || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM
-                });
-                ops.push(Op::Conv2d(Conv2d {
-                    input,
-                    output,
-                    filter: conv.filter,
-                    stride: conv.stride,
-                    padding: conv.padding,
-                    lines: lines(id),
-                    scratch: fast,
-                    // Not of every model that was quantized elsewhere.
-                    pairs_fit: dtype == Dtype::I8
-                        && !has_columns(dtype, attributes.nr)
-                        && pairs_fit(&weights),
-                    weights: blob.push(&weights).ok_or_else(too_large)?,
-                    params: blob.push(&params).ok_or_else(too_large)?,
-                    residual: residual.map(|input| Residual { input, shift }),
-                    relu: relu(node, conv.activation)?,
-                }));
+    for (id, node) in graph.nodes.iter().enumerate().filter(|(_, n)| n.op != NodeOp::Input) {
+        let fault = |fault| match fault {
+            Fault::Scale => EmitError::Scale { node: node.name.clone() },
+            Fault::TooLarge => EmitError::TooLarge { node: node.name.clone() },
+            Fault::Half(value) => EmitError::HalfOverflow { node: node.name.clone(), value },
+            Fault::NotLowered => {
+                EmitError::NotLowered { node: node.name.clone(), op: node.op.name() }
             }
-            NodeOp::Affine { factor, addend, activation } => {
-                let input = place(node.inputs[0]);
-                let (params, shift) = match dtype {
-                    Dtype::I8 => {
-                        affine_i8(factor, addend, input.quant, output.quant, attributes.nr)
-                            .ok_or_else(scale_error)?
-                    }
-                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
-                        (affine_float(factor, addend, attributes.nr), 1)
-                    }
-                };
-                let params = blob.push(&params).ok_or_else(too_large)?;
-                ops.push(Op::Affine(Affine {
-                    input,
-                    output,
-                    params,
-                    shift,
-                    relu: relu(node, *activation)?,
-                }));
-            }
-            NodeOp::Pool2d { kind, filter, stride, padding } => {
-                let input = place(node.inputs[0]);
-                let full = f64::from(filter[0]) * f64::from(filter[1]);
-                let factor = f64::from(input.quant.scale) / (f64::from(output.quant.scale) * full);
-                let requant = match kind {
-                    PoolKind::Average if dtype == Dtype::I8 => {
-                        Requant::new(factor).ok_or_else(scale_error)?
-                    }
-                    PoolKind::Average | PoolKind::Max => Requant { multiplier: 0, shift: 1 },
-                };
-                ops.push(Op::Pool2d(Pool2d {
-                    kind: *kind,
-                    input,
-                    output,
-                    filter: *filter,
-                    stride: *stride,
-                    padding: *padding,
-                    requant,
-                }));
-            }
-            NodeOp::Cast => ops.push(Op::Cast(Cast { input: place(node.inputs[0]), output })),
-            NodeOp::Conv2d(_) | NodeOp::BatchNorm { .. } | NodeOp::Activation(_) | NodeOp::Add => {
-                return Err(EmitError::NotLowered { node: node.name.clone(), op: node.op.name() });
-            }
-        }
+        };
+        ops.push(lowering.op(id, dtypes[id]).map_err(fault)?);
     }
+    let (input, output) = (lowering.place(0), lowering.place(graph.output()));
     let labels: Vec<&str> = attributes.labels.iter().map(String::as_str).collect();
     let bytes = write(Contents {
         dtype: format.dtype(),
-        nr: attributes.nr,
+        nr,
         arena_len: plan.arena_len,
         meta: Meta {
             name: &graph.name,
-            input: place(0),
-            output: place(graph.output()),
+            input,
+            output,
             preprocess: attributes.preprocess,
             dataset: attributes.dataset,
             metrics: attributes.metrics,
@@ -315,242 +189,164 @@ pub fn to_edge(
         },
         labels: &labels,
         ops: &ops,
-        blob,
+        blob: lowering.blob,
     })?;
     Ok(Emitted { bytes, plan })
 }
 
-fn filter_layout(
-    conv: &Conv,
-    input: Shape,
-    output: Shape,
+/// The value of node `id` at a place of the arena.
+fn place_at(graph: &Graph, format: Format<'_>, id: usize, offset: usize) -> Place {
+    Place { offset: offset as u32, shape: graph.nodes[id].shape, quant: format.quant(id) }
+}
+
+/// Bytes that node `id` takes beside its value while it runs.
+fn scratch_bytes(
+    graph: &Graph,
+    id: usize,
     dtype: Dtype,
-    nr: usize,
-) -> FilterLayout {
-    FilterLayout {
-        kh: conv.filter[0].into(),
-        kw: conv.filter[1].into(),
-        c_in: input.c.into(),
-        c_out: output.c.into(),
-        nr,
-        dtype,
+    attributes: &Attributes<'_>,
+) -> Option<usize> {
+    let node = &graph.nodes[id];
+    let NodeOp::Conv2d(conv) = &node.op else { return None };
+    let input = graph.nodes[node.inputs[0]].shape;
+    if has_columns(dtype, attributes.nr) {
+        Some(filter_layout(conv, input, node.shape, dtype, attributes.nr).column_bytes())
+    } else if attributes.winograd {
+        winograd::scratch(conv, dtype, input, node.shape)
+    } else {
+        None
     }
 }
 
-/// As PCs have int8 weights; microcontrollers have the same numbers.
-pub(crate) fn int8_layout(conv: &Conv, input: Shape, output: Shape) -> FilterLayout {
-    filter_layout(conv, input, output, Dtype::I8, 16)
+/// Why a node has no record.
+enum Fault {
+    Scale,
+    TooLarge,
+    Half(f32),
+    NotLowered,
 }
 
-/// Calls `f(index in OHWI, index in the packed layout)` for every weight.
-fn for_each_weight(l: FilterLayout, mut f: impl FnMut(usize, usize)) {
-    for o in 0..l.c_out {
-        for y in 0..l.kh {
-            for x in 0..l.kw {
-                for c in 0..l.c_in {
-                    f(((o * l.kh + y) * l.kw + x) * l.c_in + c, l.index(o, y, x, c));
-                }
+/// Whether an activation is the clamp at zero, which is all that device files have kernels for.
+fn relu(activation: Activation) -> Result<bool, Fault> {
+    match activation {
+        Activation::None => Ok(false),
+        Activation::RELU => Ok(true),
+        Activation::Clamp { .. } => Err(Fault::NotLowered),
+    }
+}
+
+/// Makes records of nodes, and collects their weights.
+struct Lowering<'a> {
+    graph: &'a Graph,
+    format: Format<'a>,
+    nr: usize,
+    plan: &'a MemoryPlan,
+    stripes: &'a [Block],
+    blob: Blob,
+}
+
+impl Lowering<'_> {
+    fn place(&self, id: usize) -> Place {
+        place_at(self.graph, self.format, id, self.plan.offsets[id])
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<Span, Fault> {
+        self.blob.push(bytes).ok_or(Fault::TooLarge)
+    }
+
+    /// The record of node `id`, computed in `dtype`.
+    fn op(&mut self, id: usize, dtype: Dtype) -> Result<Op, Fault> {
+        let node = &self.graph.nodes[id];
+        let (input, output) = (self.place(node.inputs[0]), self.place(id));
+        match &node.op {
+            NodeOp::Conv2d(conv) if conv.groups == 1 => self.conv(conv, id, dtype).map(Op::Conv2d),
+            NodeOp::Affine { factor, addend, activation } => {
+                let (params, shift) = match dtype {
+                    Dtype::I8 => affine_i8(factor, addend, input.quant, output.quant, self.nr)
+                        .ok_or(Fault::Scale)?,
+                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                        (affine_float(factor, addend, self.nr), 1)
+                    }
+                };
+                let params = self.push(&params)?;
+                Ok(Op::Affine(Affine { input, output, params, shift, relu: relu(*activation)? }))
             }
+            NodeOp::Pool2d { kind, filter, stride, padding } => {
+                let full = f64::from(filter[0]) * f64::from(filter[1]);
+                let factor = f64::from(input.quant.scale) / (f64::from(output.quant.scale) * full);
+                let requant = match kind {
+                    PoolKind::Average if dtype == Dtype::I8 => {
+                        Requant::new(factor).ok_or(Fault::Scale)?
+                    }
+                    PoolKind::Average | PoolKind::Max => Requant { multiplier: 0, shift: 1 },
+                };
+                Ok(Op::Pool2d(Pool2d {
+                    kind: *kind,
+                    input,
+                    output,
+                    filter: *filter,
+                    stride: *stride,
+                    padding: *padding,
+                    requant,
+                }))
+            }
+            NodeOp::Cast => Ok(Op::Cast(Cast { input, output })),
+            NodeOp::Input
+            | NodeOp::Conv2d(_)
+            | NodeOp::BatchNorm { .. }
+            | NodeOp::Activation(_)
+            | NodeOp::Add => Err(Fault::NotLowered),
         }
     }
-}
 
-/// Packed weights and biases; the error is a weight that 16 bits cannot hold.
-fn pack_float(conv: &Conv, layout: FilterLayout) -> Result<(Vec<u8>, Vec<u8>), f32> {
-    let mut packed = vec![0f32; layout.len()];
-    for_each_weight(layout, |from, to| packed[to] = conv.weights[from]);
-    let halves = |half: fn(f32) -> Option<[u8; 2]>| {
-        let halves: Result<Vec<_>, f32> = packed.iter().map(|&w| half(w).ok_or(w)).collect();
-        halves.map(|h| h.concat())
-    };
-    let weights = match layout.dtype {
-        Dtype::F16 => halves(|w| {
-            Some(half::f16::from_f32(w)).filter(|h| h.is_finite()).map(half::f16::to_le_bytes)
-        })?,
-        Dtype::Bf16 => halves(|w| {
-            Some(half::bf16::from_f32(w)).filter(|h| h.is_finite()).map(half::bf16::to_le_bytes)
-        })?,
-        Dtype::F32 | Dtype::I8 => bytes_of(&packed, f32::to_le_bytes),
-    };
-    Ok((weights, pack_bias(conv, layout)))
-}
-
-fn pack_bias(conv: &Conv, layout: FilterLayout) -> Vec<u8> {
-    let mut bias = conv.bias.clone();
-    bias.resize(layout.panels() * layout.nr, 0.0);
-    bytes_of(&bias, f32::to_le_bytes)
-}
-
-fn bytes_of<T: Copy>(values: &[T], to_bytes: fn(T) -> [u8; 4]) -> Vec<u8> {
-    values.iter().flat_map(|v| to_bytes(*v)).collect()
-}
-
-/// Quantization of a convolution's operands.
-struct ConvQuants {
-    input: Place,
-    output: Place,
-    residual: Option<Place>,
-}
-
-/// A convolution's weights as int8, OHWI, and the size of a step for each output.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Int8Weights {
-    /// Weights, channel by channel.
-    pub values: Vec<i8>,
-    /// Step of each channel.
-    pub scales: Vec<f32>,
-}
-
-/// Quantizes weights, `run` of which lie side by side once packed.
-fn int8_weights(
-    conv: &Conv,
-    run: usize,
-    input: Quant,
-    output: Quant,
-    residual: Option<Quant>,
-) -> Int8Weights {
-    let per_output = conv.row_len();
-    let in_scale = f64::from(input.scale);
-    let residual_scale = residual.map_or(0.0, |r| f64::from(r.scale));
-    let channels = conv.weights.par_chunks_exact(per_output).zip(&conv.bias).enumerate();
-    let channels = channels.map(|(o, (weights, bias))| {
-        // The accumulator's unit is in_scale · scale: coarse enough for bias and residual,
-        // and not so fine that the output's multiplier underflows.
-        let unit = (f64::from(bias.abs()) / MAX_BIAS)
-            .max(residual_scale / MAX_RATIO)
-            .max(f64::from(output.scale) * (2.0f64).powi(-31));
-        let least = (unit / in_scale) as f32 * 1.001;
-        match conv.weight_scales.get(o) {
-            Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
-            _ => quantize_channel(weights, run, least),
-        }
-    });
-    let (values, scales): (Vec<Vec<i8>>, Vec<f32>) = channels.unzip();
-    Int8Weights { values: values.concat(), scales }
-}
-
-/// Those of convolution `conv` at node `id` of an optimized graph.
-pub fn int8_weights_of(graph: &Graph, id: usize, conv: &Conv, quants: &[Quant]) -> Int8Weights {
-    let node = &graph.nodes[id];
-    let x = node.inputs[0];
-    let run = int8_layout(conv, graph.nodes[x].shape, node.shape).taps().1;
-    let residual = node.inputs.get(1).map(|&r| quants[r]);
-    int8_weights(conv, run, quants[x], quants[id], residual)
-}
-
-/// Largest residual factor before its fixed-point shift, and largest bias: together with the
-/// products they stay in an i32 (the reader checks the exact sum).
-const MAX_RATIO: f64 = (1 << 20) as f64;
-const MAX_BIAS: f64 = (1 << 29) as f64;
-
-/// Packed weights, parameter planes and the residual's shift; `None` where no fixed-point
-/// form exists.
-fn pack_i8(conv: &Conv, layout: FilterLayout, q: ConvQuants) -> Option<(Vec<u8>, Vec<u8>, u8)> {
-    let per_output = conv.weights.len() / layout.c_out.max(1);
-    let in_scale = f64::from(q.input.quant.scale);
-    let out_scale = f64::from(q.output.quant.scale);
-    let residual_scale = q.residual.map_or(0.0, |r| f64::from(r.quant.scale));
-    let residual = q.residual.map(|r| r.quant);
-    let Int8Weights { values: quantized, scales } =
-        int8_weights(conv, layout.taps().1, q.input.quant, q.output.quant, residual);
-    let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
-    let mut packed = vec![0u8; layout.len()];
-    for_each_weight(layout, |from, to| packed[to] = quantized[from] as u8);
-
-    let ratio = |o: usize| residual_scale / (in_scale * scales[o]);
-    let largest = (0..layout.c_out).map(ratio).fold(0.0, f64::max);
-    let shift = (0..=24u8)
-        .rev()
-        .find(|s| largest * f64::from(1u32 << s) < f64::from(MAX_RESIDUAL_FACTOR) - 1.0)?;
-
-    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8, layout.nr) * layout.nr];
-    for o in 0..layout.panels() * layout.nr {
-        let panel = o / layout.nr * conv_planes(Dtype::I8, layout.nr) * layout.nr;
-        let mut set = |plane: ConvPlane, value: i32| {
-            params[panel + plane as usize * layout.nr + o % layout.nr] = value;
+    fn conv(&mut self, conv: &Conv, id: usize, dtype: Dtype) -> Result<Conv2d, Fault> {
+        let inputs = &self.graph.nodes[id].inputs;
+        let (input, output) = (self.place(inputs[0]), self.place(id));
+        let residual = conv.residual.then(|| self.place(inputs[1]));
+        let fast = self.plan.scratch[id]
+            .map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
+        let is_transformed = fast.is_some() && dtype == Dtype::F32;
+        let [kh, kw] = if is_transformed { [1, 1] } else { conv.filter };
+        let layout = FilterLayout {
+            kh: kh.into(),
+            kw: kw.into(),
+            ..filter_layout(conv, input.shape, output.shape, dtype, self.nr)
         };
-        if o >= layout.c_out {
-            set(ConvPlane::Shift, 1);
-            continue;
-        }
-        let unit = in_scale * scales[o];
-        let sum: i32 =
-            quantized[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
-        let bias = (f64::from(conv.bias[o]) / unit).round() as i32;
-        let requant = Requant::new(unit / out_scale)?;
-        set(ConvPlane::Bias, bias - i32::from(q.input.quant.zero_point) * sum);
-        if !has_columns(Dtype::I8, layout.nr) {
-            set(ConvPlane::WeightSum, sum);
-        }
-        set(ConvPlane::Multiplier, requant.multiplier);
-        set(ConvPlane::Shift, requant.shift.into());
-        set(ConvPlane::Residual, (ratio(o) * f64::from(1u32 << shift)).round() as i32);
-    }
-    Some((packed, bytes_of(&params, i32::to_le_bytes), shift))
-}
-
-fn affine_float(factor: &[f32], addend: &[f32], nr: usize) -> Vec<u8> {
-    let values = planes(factor.len(), nr, |c| [factor[c], addend[c]]);
-    bytes_of(&values, f32::to_le_bytes)
-}
-
-/// `factor` and `addend` of each channel as planes of panels, zero where there is none.
-fn planes<T: Copy + Default>(channels: usize, nr: usize, at: impl Fn(usize) -> [T; 2]) -> Vec<T> {
-    let mut out = vec![T::default(); channels.div_ceil(nr) * AFFINE_PLANES * nr];
-    for c in 0..channels {
-        for (plane, value) in at(c).into_iter().enumerate() {
-            out[(c / nr * AFFINE_PLANES + plane) * nr + c % nr] = value;
-        }
-    }
-    out
-}
-
-fn affine_i8(
-    factor: &[f32],
-    addend: &[f32],
-    input: Quant,
-    output: Quant,
-    nr: usize,
-) -> Option<(Vec<u8>, u8)> {
-    let ratio = f64::from(input.scale) / f64::from(output.scale);
-    let a: Vec<f64> = factor.iter().map(|f| f64::from(*f) * ratio).collect();
-    let b: Vec<f64> = addend.iter().map(|b| f64::from(*b) / f64::from(output.scale)).collect();
-    let fits =
-        |values: &[f64], limit: f64, one: f64| values.iter().all(|v| (v * one).abs() < limit);
-    let shift = (1..=24u8).rev().find(|s| {
-        let one = f64::from(1u32 << s);
-        fits(&a, f64::from(1 << 21) - 1.0, one) && fits(&b, f64::from(1 << 29) - 1.0, one)
-    })?;
-    let one = f64::from(1u32 << shift);
-    let values =
-        planes(a.len(), nr, |c| [(a[c] * one).round() as i32, (b[c] * one).round() as i32]);
-    Some((bytes_of(&values, i32::to_le_bytes), shift))
-}
-
-/// Quantization of every node from measured values: a max-pool shares its input's, since it
-/// only selects.
-pub fn share_pool_quants(graph: &Graph, quants: &mut [Quant]) {
-    for (id, node) in graph.nodes.iter().enumerate() {
-        if let NodeOp::Pool2d { kind: PoolKind::Max, .. } = node.op {
-            quants[id] = quants[node.inputs[0]];
-        }
-    }
-}
-
-/// Exact quantization of a normalized picture: no pixel value saturates.
-pub fn input_quant(p: &Preprocess) -> Quant {
-    let ends = (0..p.channels()).flat_map(|c| [p.offset[c], 255.0 * p.scale[c] + p.offset[c]]);
-    let (low, high) = ends.fold((0f32, 0f32), |(l, h), v| (l.min(v), h.max(v)));
-    network::int8::quant_of_range(low, high)
-}
-
-/// Multiply-accumulates of a node.
-pub fn node_macs(graph: &Graph, id: usize) -> u64 {
-    let node = &graph.nodes[id];
-    let shape: Shape = node.shape;
-    match &node.op {
-        NodeOp::Conv2d(conv) => shape.pixels() as u64 * conv.weights.len() as u64,
-        NodeOp::Affine { .. } => shape.len() as u64,
-        _ => 0,
+        let (weights, params, shift) = match dtype {
+            Dtype::I8 => {
+                pack_i8(conv, layout, ConvQuants { input, output, residual }).ok_or(Fault::Scale)?
+            }
+            Dtype::F32 if is_transformed => {
+                let weights = winograd::transform(conv, layout);
+                (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
+            }
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
+                let (weights, params) = pack_float(conv, layout).map_err(Fault::Half)?;
+                (weights, params, 0)
+            }
+        };
+        let columns = has_columns(dtype, self.nr);
+        // Scratch of a convolution with larger sums stays unused; few have them.
+        let scratch = fast.filter(|_| {
+            dtype != Dtype::I8
+                || columns
+                || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM
+        });
+        let block = self.stripes.iter().find(|b| (b.first..=b.last).contains(&id));
+        Ok(Conv2d {
+            input,
+            output,
+            filter: conv.filter,
+            stride: conv.stride,
+            padding: conv.padding,
+            lines: block.map_or(0, |b| b.lines(id)),
+            scratch,
+            // Not of every model that was quantized elsewhere.
+            pairs_fit: dtype == Dtype::I8 && !columns && pairs_fit(&weights),
+            weights: self.push(&weights)?,
+            params: self.push(&params)?,
+            residual: residual.map(|input| Residual { input, shift }),
+            relu: relu(conv.activation)?,
+        })
     }
 }

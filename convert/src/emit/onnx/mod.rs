@@ -7,7 +7,8 @@
 //! Int8 is written in one of two forms ([`Form`]); weights and scales are those of the `.edge` file. Of
 //! fp16 the weights have 16 bits, and a Cast behind them.
 
-use super::edge::{Format, int8_weights_of};
+use super::edge::Format;
+use crate::int8::int8_weights_of;
 use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
 use formats::onnx as proto;
 use network::activation::Activation;

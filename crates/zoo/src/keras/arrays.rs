@@ -93,6 +93,12 @@ impl Arrays {
         each.map(|(array, variable)| array.ok_or_else(|| missing(variable))).collect()
     }
 
+    /// How many numbers there are.
+    pub(super) fn numbers(&self) -> usize {
+        let (Self::Numbered { arrays, .. } | Self::Named(arrays)) = self;
+        arrays.values().map(|array| array.values.len()).sum()
+    }
+
     /// The names of all layers of a file that names them.
     pub(super) fn layer_names(&self) -> Vec<&str> {
         match self {

@@ -9,6 +9,12 @@ use std::collections::{HashMap, VecDeque};
 
 /// Most layers, those of models that are called several times counted each time.
 const MAX_LAYERS: usize = 20_000;
+/// How often a description may be copied: models may be called, and be in others.
+const COPIES: usize = 16;
+/// Bytes that may be copied beside it.
+const ROOM: usize = 1 << 16;
+/// Longest name of a layer.
+const MAX_NAME_BYTES: usize = 1024;
 /// The class of what a picture comes in by.
 pub(super) const INPUT: &str = "InputLayer";
 
@@ -84,6 +90,8 @@ pub(super) struct Network {
     pub(super) layers: Vec<Layer>,
     /// What the model gives back.
     pub(super) outputs: Vec<usize>,
+    /// Bytes of descriptions that may still be copied.
+    room: usize,
 }
 
 impl Network {
@@ -92,7 +100,8 @@ impl Network {
     /// # Errors
     /// Models of other kinds, and layers that read what no layer before them computes.
     pub(super) fn new(model: &Object<Value>) -> Result<Self, String> {
-        let mut network = Self { layers: Vec::new(), outputs: Vec::new() };
+        let room = model.config.to_string().len().saturating_mul(COPIES).saturating_add(ROOM);
+        let mut network = Self { layers: Vec::new(), outputs: Vec::new(), room };
         network.outputs = network.append(&model.class_name, &model.config, &[], None)?;
         // What is left are the layers of a model that nobody calls.
         match network.layers.iter().filter(|layer| layer.class == INPUT).count() {
@@ -141,7 +150,7 @@ impl Network {
         let mut numbers = HashMap::new();
         let mut is_bound = false;
         for layer in layers {
-            let layer = Described::new(layer, place, &mut numbers);
+            let layer = self.described(layer, place, &mut numbers)?;
             if layer.class == INPUT {
                 last = Some(self.bind(&layer, input.or(last), is_bound)?);
                 is_bound = input.is_some();
@@ -161,8 +170,8 @@ impl Network {
         input: Option<usize>,
     ) -> Result<Vec<usize>, String> {
         let mut numbers = HashMap::new();
-        let described = layers.iter().map(|layer| Described::new(layer, place, &mut numbers));
-        let layers: Vec<Described<'_>> = described.collect();
+        let described = layers.iter().map(|layer| self.described(layer, place, &mut numbers));
+        let layers: Vec<Described<'_>> = described.collect::<Result<_, _>>()?;
         let mut results = Results::new();
         // Calls in the order of their layers. One that reads a later call of an earlier layer waits.
         let mut waiting = VecDeque::new();
@@ -202,6 +211,39 @@ impl Network {
             true => Err("a model without outputs".into()),
             false => Ok(found),
         }
+    }
+
+    /// The next layer of the model at `place`, which has `numbers` of each class before it.
+    fn described<'a>(
+        &mut self,
+        layer: &'a Value,
+        place: &[Segment],
+        numbers: &mut HashMap<String, usize>,
+    ) -> Result<Described<'a>, String> {
+        let text = |key: &str| layer.get(key).and_then(Value::as_str);
+        let config = layer.get("config").unwrap_or(&Value::Null);
+        let class = text("class_name").unwrap_or_default();
+        let class = class.strip_prefix("keras_hub>").unwrap_or(class);
+        let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
+        if name.len() > MAX_NAME_BYTES {
+            return Err(format!("a layer with a name of {} bytes", name.len()));
+        }
+        let segment = Segment { group: group(class, numbers), name: name.to_owned() };
+        let place = [place, &[segment]].concat();
+        let calls = layer.get("inbound_nodes").and_then(Value::as_array);
+        let calls = calls.map_or(&[][..], Vec::as_slice);
+        // The settings, and where the layer is, are copied for each call.
+        let cost = config.to_string().len();
+        let cost = cost + place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
+        self.spend(layer.to_string().len().saturating_add(cost.saturating_mul(1 + calls.len())))?;
+        Ok(Described { class, name, config, place, calls })
+    }
+
+    /// Counts bytes that are copied.
+    fn spend(&mut self, bytes: usize) -> Result<(), String> {
+        let left = self.room.checked_sub(bytes);
+        self.room = left.ok_or("models that are called again and again; the file is damaged")?;
+        Ok(())
     }
 
     /// Makes an input layer what the model reads, or appends it where the model reads nothing.
@@ -305,20 +347,7 @@ struct Described<'a> {
     calls: &'a [Value],
 }
 
-impl<'a> Described<'a> {
-    /// The next layer of the model at `place`, which has `numbers` of each class before it.
-    fn new(layer: &'a Value, place: &[Segment], numbers: &mut HashMap<String, usize>) -> Self {
-        let text = |key: &str| layer.get(key).and_then(Value::as_str);
-        let config = layer.get("config").unwrap_or(&Value::Null);
-        let class = text("class_name").unwrap_or_default();
-        let class = class.strip_prefix("keras_hub>").unwrap_or(class);
-        let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
-        let segment = Segment { group: group(class, numbers), name: name.to_owned() };
-        let calls = layer.get("inbound_nodes").and_then(Value::as_array);
-        let calls = calls.map_or(&[][..], Vec::as_slice);
-        Self { class, name, config, place: [place, &[segment]].concat(), calls }
-    }
-
+impl Described<'_> {
     fn title(&self) -> String {
         title(self.name, self.class)
     }

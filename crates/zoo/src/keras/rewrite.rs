@@ -13,6 +13,11 @@ use serde::Deserialize;
 /// The version of ONNX's operators that is written: reductions still name their axes as attributes.
 const OPSET: i64 = 13;
 
+/// How often the numbers of a file may be written: layers may share them.
+const COPIES: usize = 4;
+/// Numbers that may be written beside those.
+const ROOM: usize = 1 << 16;
+
 /// Writes the nodes of a layer whose first operand is given, and tells what it computes.
 type Write = fn(&mut Writer<'_>, &Layer, Computed) -> Result<Computed, String>;
 
@@ -82,9 +87,14 @@ pub(super) fn rewrite(
         values: Vec::new(),
         sides: [None; 2],
         resized: None,
+        written: 0,
     };
+    let most = arrays.numbers().saturating_mul(COPIES).saturating_add(ROOM);
     for layer in &network.layers {
         let value = writer.layer(layer, size)?;
+        if writer.written > most {
+            return Err(layer.misfit("weights that far too many layers share; the file is damaged"));
+        }
         writer.values.push(value);
     }
     let [height, width] = writer.sides.map(|side| side.unwrap_or(DEFAULT_SIDE));

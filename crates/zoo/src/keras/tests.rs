@@ -277,3 +277,20 @@ fn numbers_do_where_names_are_missing() {
         assert!(found == whole.tensors && extra.is_empty(), "{model}");
     }
 }
+
+/// A layer that a few bytes call again and again is not copied each time, nor are endless names.
+#[test]
+fn calls_do_not_multiply_descriptions() {
+    let error = |name: &str, calls: usize| {
+        let long = "note".repeat(20_000);
+        let call = serde_json::json!([["input", 0, 0, {}]]);
+        let config = serde_json::json!({ "name": "model", "layers": [
+            { "class_name": "InputLayer", "name": "input", "config": { "batch_shape": [null, 8, 8, 3] } },
+            { "class_name": "ReLU", "name": name, "config": { "note": long }, "inbound_nodes": vec![call; calls] },
+        ], "output_layers": [[name, calls - 1, 0]] });
+        Network::new(&Object { class_name: "Functional".into(), config }).map(|_| ())
+    };
+    assert_eq!(error("r", 2), Ok(()));
+    assert!(error("r", 1000).unwrap_err().contains("again and again"));
+    assert!(error(&"r".repeat(2000), 1).unwrap_err().contains("name of 2000 bytes"));
+}

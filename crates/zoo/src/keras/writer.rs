@@ -32,6 +32,8 @@ pub(super) struct Writer<'a> {
     pub(super) sides: [Option<u16>; 2],
     /// How a layer makes pictures have the input's size.
     pub(super) resized: Option<Preprocess>,
+    /// Numbers of constants.
+    pub(super) written: usize,
 }
 
 impl Writer<'_> {
@@ -75,6 +77,7 @@ impl Writer<'_> {
     }
 
     fn constant(&mut self, name: String, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
+        self.written += dims.iter().product::<usize>();
         self.graph.initializer.push(proto::Tensor {
             dims: dims.iter().map(|&d| d as i64).collect(),
             data_type: Some(data_type),

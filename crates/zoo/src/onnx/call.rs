@@ -1,6 +1,6 @@
 //! A node with the values that it reads.
 
-use super::constant::Constant;
+use super::constant::{Constant, count};
 use super::{Map, Value};
 use formats::onnx as proto;
 
@@ -8,6 +8,8 @@ use formats::onnx as proto;
 pub(super) struct Call<'a> {
     pub(super) node: &'a proto::Node,
     pub(super) operands: Vec<Option<Value>>,
+    /// How many numbers it may make.
+    pub(super) room: usize,
 }
 
 impl Call<'_> {
@@ -132,17 +134,13 @@ impl Call<'_> {
                 d => Some(usize::try_from(d).map_err(|_| wrong())?),
             });
         }
-        let product = |known: &[Option<usize>]| {
-            known.iter().flatten().try_fold(1usize, |product, &d| product.checked_mul(d))
-        };
         if let Some(at) = known.iter().position(Option::is_none) {
-            let others = product(&known).filter(|&others| others > 0).ok_or_else(wrong)?;
+            let others: Vec<usize> = known.iter().flatten().copied().collect();
+            let others = count(&others, len).filter(|&others| others > 0).ok_or_else(wrong)?;
             known[at] = Some(len / others);
         }
-        match known.iter().copied().collect::<Option<Vec<usize>>>() {
-            Some(shape) if product(&known) == Some(len) => Ok(shape),
-            _ => Err(wrong()),
-        }
+        let shape: Option<Vec<usize>> = known.into_iter().collect();
+        shape.filter(|shape| count(shape, len.max(1)) == Some(len)).ok_or_else(wrong)
     }
 }
 

@@ -100,14 +100,15 @@ impl Importer<'_> {
                 [] => (0..shape.c).collect(),
                 picked => picked.to_vec(),
             };
-            let channels: Vec<u16> = maps.iter().flatten().flat_map(every).collect();
-            if channels.len() > usize::from(u16::MAX) {
-                return Err(format!("joins {} channels", channels.len()));
+            let count: usize = parts.iter().sum();
+            if count > usize::from(u16::MAX) {
+                return Err(format!("joins {count} channels"));
             }
+            let channels: Vec<u16> = maps.iter().flatten().flat_map(every).collect();
             let view = view.counting(axis, channels, shape);
             return Ok(Value::Map(Map { view, ..first.clone() }));
         }
-        let total: usize = parts.iter().sum();
+        let total = parts.iter().fold(0usize, |sum, &part| sum.saturating_add(part));
         let count = maps.iter().flatten().count();
         if count > 1 && shape.pixels() > 1 && total > MAX_JOINED {
             return Err(
@@ -117,23 +118,24 @@ impl Importer<'_> {
             );
         }
         let mut bias = vec![0.0; total.min(1 << 16)];
-        let mut start = 0;
+        let mut start = 0usize;
         let mut starts = Vec::with_capacity(parts.len());
         for (i, &part) in parts.iter().enumerate() {
             if maps[i].is_none() {
                 let values = each_channel(call.constant(i)?, axis);
                 let values =
                     values.ok_or("joins a map and a constant that is no number a channel")?;
-                let place = bias.get_mut(start..start + part).ok_or("joins too many channels")?;
+                let end = start.saturating_add(part);
+                let place = bias.get_mut(start..end).ok_or("joins too many channels")?;
                 place.copy_from_slice(&values);
             }
             starts.push(start);
-            start += part;
+            start = start.saturating_add(part);
         }
         let mut joined: Option<Map> = None;
         for (i, map) in maps.iter().enumerate() {
             let Some(map) = map else { continue };
-            let places: Vec<usize> = (starts[i]..starts[i] + parts[i]).collect();
+            let places: Vec<usize> = (starts[i]..).take(parts[i]).collect();
             // The constants once.
             let zeros = vec![0.0; bias.len()];
             let bias = if joined.is_none() { core::mem::replace(&mut bias, zeros) } else { zeros };
@@ -185,7 +187,8 @@ impl Importer<'_> {
         let mut weights = self.zeros(&[bias.len(), c])?;
         for (i, &place) in places.iter().enumerate() {
             let channel = x.view.channels().get(i).map_or(i, |&channel| channel.into());
-            *weights.get_mut(place * c + channel).ok_or("more channels than are read")? = 1.0;
+            let at = place.checked_mul(c).and_then(|at| weights.get_mut(at + channel));
+            *at.ok_or("more channels than are read")? = 1.0;
         }
         let outputs = bias.len();
         let conv = Conv {

@@ -1,11 +1,39 @@
 //! Constants of an ONNX file: arrays of numbers, also of other files beside it.
 
+use core::cell::RefCell;
 use formats::onnx as proto;
 use half::{bf16, f16};
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// Most dimensions of a constant.
-const MAX_RANK: usize = 8;
+pub(super) const MAX_RANK: usize = 8;
+/// What the dimensions of a constant without numbers, those of zero aside, multiply to at most.
+const MAX_EMPTY: usize = 1 << 16;
+/// How often the bytes of a file beside the model may be read.
+const COPIES: u64 = 4;
+
+/// How many numbers these dimensions count, where those that are not zero multiply to no more than
+/// `most`: so no dimension is longer than that, nor is any product of some of them.
+pub(super) fn count(dims: &[usize], most: usize) -> Option<usize> {
+    let product = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d.max(1)));
+    product.filter(|&product| product <= most).map(|_| dims.iter().product())
+}
+
+/// The files beside a model that its constants may lie in.
+#[derive(Debug, Default)]
+pub(super) struct Outside<'a> {
+    /// Where they are; nothing is read without.
+    pub(super) folder: Option<&'a Path>,
+    /// How many bytes of each may still be read.
+    left: RefCell<HashMap<PathBuf, u64>>,
+}
+
+impl<'a> Outside<'a> {
+    pub(super) fn new(folder: &'a Path) -> Self {
+        Self { folder: Some(folder), ..Self::default() }
+    }
+}
 
 /// A constant.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,25 +74,23 @@ impl Constant {
         Self::new(vec![values.len()], Values::Int(values))
     }
 
-    /// Reads a constant; `folder` is where files that it names lie.
-    pub(super) fn read(tensor: &proto::Tensor, folder: &Path) -> Result<Self, String> {
+    /// Reads a constant, perhaps of a file `outside`.
+    pub(super) fn read(tensor: &proto::Tensor, outside: &Outside<'_>) -> Result<Self, String> {
         let dims: Option<Vec<usize>> =
             tensor.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
         let dims = dims.filter(|d| d.len() <= MAX_RANK);
         let dims = dims.ok_or_else(|| format!("dimensions {:?}", tensor.dims))?;
-        let len = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
-        let len = len.ok_or_else(|| format!("dimensions {dims:?}"))?;
-        let outside;
+        let bytes;
         let raw = if tensor.data_location == Some(proto::EXTERNAL) {
-            outside = external(&tensor.external_data, folder)?;
-            outside.as_slice()
+            bytes = external(&tensor.external_data, outside)?;
+            bytes.as_slice()
         } else {
             tensor.raw_data.as_slice()
         };
         let values = values(tensor, raw)?;
         let data_type = tensor.data_type.unwrap_or_default();
         let constant = Self { data_type, ..Self::new(dims, values) };
-        if constant.len() != len {
+        if count(&constant.dims, constant.len().max(MAX_EMPTY)) != Some(constant.len()) {
             return Err(format!("{} numbers for dimensions {:?}", constant.len(), constant.dims));
         }
         Ok(constant)
@@ -78,19 +104,24 @@ impl Constant {
         }
     }
 
-    /// Its numbers, wide enough for integers, too.
-    pub(super) fn wide(&self) -> Vec<f64> {
+    /// Number `i`, wide enough for integers, too.
+    pub(super) fn number(&self, i: usize) -> f64 {
         match &self.values {
-            Values::Float(values) => values.iter().map(|&v| v.into()).collect(),
-            Values::Int(values) => values.iter().map(|&v| v as f64).collect(),
+            Values::Float(values) => values[i].into(),
+            Values::Int(values) => values[i] as f64,
         }
     }
 
+    /// Its numbers, as [`Self::number`] gives them.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = f64> {
+        (0..self.len()).map(|i| self.number(i))
+    }
+
     /// Numbers that were computed of this one's, of the same kind.
-    pub(super) fn like(&self, dims: Vec<usize>, values: Vec<f64>) -> Self {
+    pub(super) fn like(&self, dims: Vec<usize>, values: impl Iterator<Item = f64>) -> Self {
         let values = match self.values {
-            Values::Float(_) => Values::Float(values.into_iter().map(|v| v as f32).collect()),
-            Values::Int(_) => Values::Int(values.into_iter().map(|v| v as i64).collect()),
+            Values::Float(_) => Values::Float(values.map(|v| v as f32).collect()),
+            Values::Int(_) => Values::Int(values.map(|v| v as i64).collect()),
         };
         Self::new(dims, values)
     }
@@ -262,7 +293,7 @@ fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {
 }
 
 /// The part of another file that holds a constant.
-fn external(entries: &[proto::StringEntry], folder: &Path) -> Result<Vec<u8>, String> {
+fn external(entries: &[proto::StringEntry], outside: &Outside<'_>) -> Result<Vec<u8>, String> {
     use std::io::{Read, Seek, SeekFrom};
     let entry = |key: &str| entries.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
@@ -277,6 +308,7 @@ fn external(entries: &[proto::StringEntry], folder: &Path) -> Result<Vec<u8>, St
     if !plain {
         return Err(format!("numbers in `{location}`, which is not below the model's folder"));
     }
+    let folder = outside.folder.ok_or("numbers in another file, which only initializers have")?;
     let path = folder.join(location);
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = std::fs::File::open(&path)?;
@@ -289,6 +321,11 @@ fn external(entries: &[proto::StringEntry], folder: &Path) -> Result<Vec<u8>, St
                 "ends after {size} bytes, before {length} from {offset} on"
             )));
         }
+        let mut files = outside.left.borrow_mut();
+        let left = files.entry(path.clone()).or_insert(size.saturating_mul(COPIES));
+        *left = left.checked_sub(length).ok_or_else(|| {
+            std::io::Error::other("is read far more often than it is long; the model is damaged")
+        })?;
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = vec![0; length as usize];
         file.read_exact(&mut bytes)?;

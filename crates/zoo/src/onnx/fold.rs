@@ -5,12 +5,12 @@ mod broadcast;
 mod compute;
 
 use super::call::Call;
-use super::constant::{Constant, Values};
+use super::constant::{Constant, Outside, Values};
 use super::qdq::{dequantized, quantized};
 use arrange::{concat, expand, filled, flatten, gather, slice, split, squeeze, unsqueeze};
 use compute::{choice, computed, range, reduced};
 
-/// What a node computes of constants.
+/// What a node computes of constants; no more numbers than it has room for.
 pub(super) fn folded(call: &Call<'_>) -> Result<Vec<Constant>, String> {
     let x = || call.constant(0);
     let one = match call.node.op_type.as_str() {
@@ -56,7 +56,9 @@ pub(super) fn part_of_shape(call: &Call<'_>, dims: Vec<i64>) -> Result<Constant,
 fn constant(call: &Call<'_>) -> Result<Constant, String> {
     let attribute = call.node.attribute.first();
     Ok(match attribute.map(|a| (a.name.as_str(), a)) {
-        Some(("value", a)) => Constant::read(a.t.as_ref().ok_or("without a value")?, "".as_ref())?,
+        Some(("value", a)) => {
+            Constant::read(a.t.as_ref().ok_or("without a value")?, &Outside::default())?
+        }
         Some(("value_int", a)) => Constant::new(vec![], Values::Int(vec![a.i.unwrap_or_default()])),
         Some(("value_float", a)) => {
             Constant::new(vec![], Values::Float(vec![a.f.unwrap_or_default()]))

@@ -2,7 +2,7 @@
 
 use super::arithmetic::in_order;
 use super::call::Call;
-use super::constant::Constant;
+use super::constant::{Constant, MAX_RANK, count};
 use super::fold::folded;
 use super::view::{Side, View, len};
 use super::{Importer, Map, Value};
@@ -12,9 +12,6 @@ use formats::onnx as proto;
 use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 use std::rc::Rc;
-
-/// Most numbers that a layer's weights have.
-const MAX_WEIGHTS: usize = 1 << 28;
 
 impl Importer<'_> {
     /// Walks over one node. What is not read is an error only where something reads it that is.
@@ -30,7 +27,7 @@ impl Importer<'_> {
                 }
             });
         }
-        let call = Call { node, operands };
+        let call = Call { node, operands, room: self.budget };
         if call.node.op_type == "If" {
             return self.branch(&call);
         }
@@ -45,6 +42,10 @@ impl Importer<'_> {
             return Err("computes nothing".into());
         }
         for (name, value) in node.output.iter().zip(values) {
+            self.spend(match &value {
+                Value::Map(map) => map.view.channels().len(),
+                Value::Constant(_) => 0,
+            })?;
             if !name.is_empty() && self.values.insert(name.clone(), value).is_some() {
                 return Err(format!("computes `{}` a second time", name.plain()));
             }
@@ -60,13 +61,10 @@ impl Importer<'_> {
             return Ok(vec![value.clone()]);
         }
         let constants = folded(call)?;
-        let numbers = constants.iter().map(Constant::len).sum();
-        // A constant's numbers are the file's.
-        if call.node.op_type == "Constant" {
-            self.stored(numbers);
-        } else {
-            self.spend(numbers)?;
+        if let Some(constant) = constants.iter().find(|c| c.dims.len() > MAX_RANK) {
+            return Err(format!("makes {} dimensions", constant.dims.len()));
         }
+        self.spend(constants.iter().map(Constant::len).sum())?;
         Ok(constants.into_iter().map(|constant| Value::Constant(Rc::new(constant))).collect())
     }
 
@@ -117,6 +115,12 @@ impl Importer<'_> {
     ) -> Result<Map, String> {
         let first = call.node.output.first().map_or("", String::as_str);
         let name = if call.node.name.is_empty() { first } else { &call.node.name };
+        // Nodes may share the constants that they have copies of.
+        self.spend(match &op {
+            NodeOp::Conv2d(conv) => conv.weights.len() + 2 * conv.bias.len(),
+            NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
+            _ => 0,
+        })?;
         let id = self.graph.push(name.trim_start_matches('/'), op, inputs);
         let id = id.map_err(|e| e.to_string())?;
         Ok(Map { id, view: view.of(self.graph.nodes[id].shape), border: None, is_softmax: false })
@@ -124,8 +128,7 @@ impl Importer<'_> {
 
     /// Room for weights of these dimensions.
     pub(super) fn zeros(&mut self, dims: &[usize]) -> Result<Vec<f32>, String> {
-        let len = dims.iter().try_fold(1usize, |product, &d| product.checked_mul(d));
-        let len = len.filter(|&len| len <= MAX_WEIGHTS);
+        let len = count(dims, self.budget);
         let len = len.ok_or_else(|| format!("takes weights of {dims:?}, which are too many"))?;
         self.spend(len)?;
         Ok(vec![0.0; len])

@@ -29,7 +29,7 @@ use crate::{Hints, ImportError};
 use artifact::text::AsPlain;
 use artifact::{Padding, Preprocess, Shape};
 use call::Call;
-use constant::Constant;
+use constant::{Constant, Outside};
 use formats::onnx as proto;
 use input::input;
 use network::architecture::IMAGENET_STATISTICS;
@@ -116,10 +116,10 @@ const OPERATORS: [&str; 67] = [
 const OPSETS: core::ops::RangeInclusive<i64> = 7..=24;
 /// Most nodes that are named in an error.
 const MAX_LISTED: usize = 20;
-/// Numbers that an import may compute, beside those for each number of the file.
-const LEAST_BUDGET: usize = 1 << 26;
-/// Numbers that it may compute for each of the file.
-const BUDGET_PER_NUMBER: usize = 8;
+/// Numbers that an import may compute, beside those for each byte of the file.
+const LEAST_BUDGET: usize = 1 << 18;
+/// Numbers that it may compute for each byte: a weight of int8 is read, turned and used.
+const BUDGET_PER_BYTE: usize = 4;
 
 /// A value that depends on the picture.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +146,7 @@ enum Value {
 
 /// The state of a walk.
 struct Importer<'a> {
-    folder: &'a Path,
+    outside: &'a Outside<'a>,
     opset: i64,
     /// Whether the picture comes in integers.
     has_bytes: bool,
@@ -156,7 +156,7 @@ struct Importer<'a> {
     clamped: HashMap<ValueId, ValueId>,
     /// What the last softmax reads.
     logits: Option<String>,
-    /// Numbers that may still be computed of those of the file.
+    /// Numbers that may still be computed.
     budget: usize,
 }
 
@@ -194,7 +194,8 @@ pub(super) fn model(
     let file =
         model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let file = &qlinear::expand(file, folder).map_err(unsupported)?;
+    let outside = Outside::new(folder);
+    let file = &qlinear::expand(file, &outside).map_err(unsupported)?;
     let metadata = |key: &str| model.metadata_props.iter().find(|e| e.key == key);
     let labels =
         metadata("labels").and_then(|e| serde_json::from_str::<Vec<String>>(&e.value).ok());
@@ -207,14 +208,14 @@ pub(super) fn model(
     let input = input(file, hints.size).map_err(unsupported)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut importer = Importer {
-        folder,
+        outside: &outside,
         opset,
         has_bytes: input.has_bytes(),
         graph: Graph::new(name, input.shape),
         values: HashMap::new(),
         clamped: HashMap::new(),
         logits: None,
-        budget: LEAST_BUDGET,
+        budget: LEAST_BUDGET.saturating_add(model.encoded_len().saturating_mul(BUDGET_PER_BYTE)),
     };
     importer.constants(file).map_err(unsupported)?;
     let picture = Map { id: 0, view: input.view.clone(), border: None, is_softmax: false };
@@ -351,20 +352,18 @@ fn has_halves(file: &proto::Graph) -> bool {
 impl Importer<'_> {
     fn constants(&mut self, file: &proto::Graph) -> Result<(), String> {
         for tensor in &file.initializer {
-            let constant = Constant::read(tensor, self.folder)
+            let constant = Constant::read(tensor, self.outside)
                 .map_err(|e| format!("constant `{}`: {e}", tensor.name.plain()))?;
-            self.stored(constant.len());
+            if tensor.data_location == Some(proto::EXTERNAL) {
+                let numbers = constant.len().saturating_mul(BUDGET_PER_BYTE);
+                self.budget = self.budget.saturating_add(numbers);
+            }
             self.values.insert(tensor.name.clone(), Value::Constant(Rc::new(constant)));
         }
         Ok(())
     }
 
-    /// Counts numbers that the file has.
-    const fn stored(&mut self, numbers: usize) {
-        self.budget = self.budget.saturating_add(numbers.saturating_mul(BUDGET_PER_NUMBER));
-    }
-
-    /// Counts numbers that are made of them.
+    /// Counts numbers that are made of those of the file.
     fn spend(&mut self, numbers: usize) -> Result<(), String> {
         let left = self.budget.checked_sub(numbers);
         self.budget = left.ok_or("makes far more numbers than the file has; it is damaged")?;
@@ -385,7 +384,7 @@ impl Importer<'_> {
             return Err(format!("the output `{}` depends on no picture", output.plain()));
         };
         let name = proto::Node { name: output.into(), ..Default::default() };
-        let map = self.settled(&Call { node: &name, operands: Vec::new() }, &map)?;
+        let map = self.settled(&Call { node: &name, operands: Vec::new(), room: 0 }, &map)?;
         let shape = self.shape(&map);
         if shape.pixels() != 1 || map.id == 0 || map.border.is_some() {
             return Err(format!(

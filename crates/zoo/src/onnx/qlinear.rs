@@ -2,20 +2,19 @@
 //! several operators in one: each becomes ONNX's own operators on floats, with what dequantizes its
 //! operands before and what quantizes its result behind. That is QDQ, which the importer knows.
 
-use super::constant::Constant;
+use super::constant::{Constant, Outside};
 use super::order::order;
 use super::qdq::{LEAST, REMEDY};
 use artifact::text::AsPlain;
 use formats::onnx as proto;
 use prost::Message;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// Scales and zero points that may be read beyond as many as the file has bytes.
 const ROOM: usize = 1 << 16;
 
 /// The graph without such operators, its nodes in the order of their computation.
-pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph, String> {
+pub(super) fn expand(graph: &proto::Graph, outside: &Outside<'_>) -> Result<proto::Graph, String> {
     let mut constants: HashMap<&str, &proto::Tensor> =
         graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
     let order = order(&graph.node);
@@ -36,7 +35,7 @@ pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph
     let mut expander = Expander {
         room: graph.encoded_len() + ROOM,
         constants,
-        folder,
+        outside,
         nodes: Vec::new(),
         initializers: Vec::new(),
         quantizers: HashMap::new(),
@@ -52,7 +51,7 @@ pub(super) fn expand(graph: &proto::Graph, folder: &Path) -> Result<proto::Graph
 
 struct Expander<'a> {
     constants: HashMap<&'a str, &'a proto::Tensor>,
-    folder: &'a Path,
+    outside: &'a Outside<'a>,
     nodes: Vec<proto::Node>,
     initializers: Vec<proto::Tensor>,
     /// Where a value is quantized: the place in `nodes`.
@@ -313,7 +312,7 @@ impl<'a> Expander<'a> {
         let name = operand(node, index)?;
         let tensor = self.constants.get(name.as_str());
         let tensor = tensor.ok_or_else(|| format!("`{}` is computed", name.plain()))?;
-        let numbers = Constant::read(tensor, self.folder)?.to_floats();
+        let numbers = Constant::read(tensor, self.outside)?.to_floats();
         self.room = (self.room.checked_sub(numbers.len()))
             .ok_or("scales are read more often than the file is long; it is damaged")?;
         Ok(numbers)

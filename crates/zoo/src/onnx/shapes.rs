@@ -1,6 +1,7 @@
 //! The same numbers in another order or with other dimensions.
 
 use super::call::{Call, place};
+use super::constant::MAX_RANK;
 use super::view::{Side, View};
 use super::{Importer, Map, Value};
 use artifact::{Padding, PoolKind};
@@ -63,6 +64,9 @@ impl Importer<'_> {
         let mut x = call.map(0)?;
         let dims = self.dims(&x);
         for Range { axis, start, step, count } in ranges(call, &dims)? {
+            if count == 0 {
+                return Err(format!("picks nothing of dimension {axis} of {dims:?}"));
+            }
             let whole = (start, step, count) == (0, 1, dims[axis]);
             let shape = self.shape(&x);
             let last = start + step * (count as i64 - 1);
@@ -158,7 +162,7 @@ pub(super) fn ranges(call: &Call<'_>, dims: &[usize]) -> Result<Vec<Range>, Stri
     let ends = call.numbers("ends", 2)?.ok_or("without ends")?;
     let axes = call.numbers("axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = call.numbers("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-    if [&ends, &axes, &steps].iter().any(|other| other.len() != starts.len()) {
+    if starts.len() > MAX_RANK || [&ends, &axes, &steps].iter().any(|o| o.len() != starts.len()) {
         return Err(format!("{} starts, but {} ends", starts.len(), ends.len()));
     }
     let range = |i: usize| {

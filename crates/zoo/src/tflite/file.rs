@@ -57,6 +57,10 @@ const OPERATORS: [(i32, &str); 45] = [
 ];
 /// How often the numbers of a file's lists may be copied.
 const COPIES: usize = 4;
+/// What a tensor or a layer counts itself, in numbers.
+const COST: usize = 64;
+/// Most dimensions of a tensor.
+const MAX_RANK: usize = 8;
 /// Longest name that is kept whole.
 const MAX_NAME_BYTES: usize = 512;
 
@@ -195,8 +199,13 @@ impl<'a> File<'a> {
             };
             let [shape, signature] = [0, 7].map(|field| table.numbers(field, i32::from_le_bytes));
             let (shape, signature) = (shape?, signature?);
-            counted(shape.len() + signature.len())?;
+            let name = short(table.bytes(3)?);
+            counted(shape.len() + signature.len() + name.len() + COST)?;
             let dims = if signature.is_empty() { shape } else { signature };
+            if dims.len() > MAX_RANK {
+                let what = format!("a tensor of {} dimensions; the file is damaged", dims.len());
+                return Err(Fault::Unsupported(what));
+            }
             let quantization = table.table(4)?;
             let (mut scales, mut zero_points, mut axis) = (Vec::new(), Vec::new(), 0);
             if let Some(q) = quantization {
@@ -211,7 +220,7 @@ impl<'a> File<'a> {
                 data_type: data_type(tensor_type),
                 tensor_type,
                 data,
-                name: short(table.bytes(3)?),
+                name,
                 scales,
                 zero_points,
                 axis,
@@ -224,10 +233,11 @@ impl<'a> File<'a> {
             let old = i32::from(code.number(0, i8::from_le_bytes, 0)?);
             let [inputs, outputs] = [1, 2].map(|field| table.numbers(field, i32::from_le_bytes));
             let (inputs, outputs) = (inputs?, outputs?);
-            counted(inputs.len() + outputs.len())?;
+            let custom = short(code.bytes(1)?);
+            counted(inputs.len() + outputs.len() + custom.len() + COST)?;
             Ok(Layer {
                 operator: old.max(code.number(3, i32::from_le_bytes, 0)?),
-                custom: short(code.bytes(1)?),
+                custom,
                 inputs,
                 outputs,
                 options: table.table(4)?,

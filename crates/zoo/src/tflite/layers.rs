@@ -95,6 +95,10 @@ impl<'f, 'a> Writer<'f, 'a> {
             return Err(Fault::Unsupported(format!("{operator} computes nothing")));
         };
         let result = file.tensor(output)?;
+        if !self.computed.insert(output) {
+            let what = format!("{operator}: computes tensor {output} a second time");
+            return Err(Fault::Unsupported(what));
+        }
         let mut operands = Vec::new();
         for &index in file.operands(layer) {
             operands.push(if index < 0 { String::new() } else { self.operand(index)? });
@@ -263,7 +267,7 @@ fn ends_at_six(tensor: &Tensor<'_>) -> bool {
     let zero = tensor.zero_points.first().copied().unwrap_or(0);
     match tensor.scales[..] {
         // Six may be between two steps, of which the lower one is stored.
-        [scale] => (largest - zero) as f32 * scale < 6.0 + 0.5 * scale,
+        [scale] => (largest as f32 - zero as f32) * scale < 6.0 + 0.5 * scale,
         _ => false,
     }
 }

@@ -15,7 +15,17 @@ const OPSET: i64 = 13;
 /// The model as ONNX.
 pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
     let room = file.bytes * COPIES;
-    let mut writer = Writer { file, graph: proto::Graph::default(), written: HashSet::new(), room };
+    let mut writer = Writer {
+        file,
+        graph: proto::Graph::default(),
+        written: HashSet::new(),
+        computed: HashSet::new(),
+        room,
+    };
+    if file.inputs.len().max(file.outputs.len()) > MAX_ENDS {
+        let count = file.inputs.len().max(file.outputs.len());
+        return Err(Fault::Unsupported(format!("{count} inputs or outputs; the file is damaged")));
+    }
     for &index in &file.inputs {
         let tensor = file.tensor(index)?;
         let name = format!("input {index}");
@@ -47,6 +57,8 @@ pub(super) fn rewrite(file: &File<'_>) -> Result<proto::Model, Fault> {
 
 /// How often the numbers of a file may be copied: tensors may share them.
 const COPIES: usize = 4;
+/// Most inputs, and most outputs.
+const MAX_ENDS: usize = 64;
 
 /// The name of a tensor in the rewritten graph.
 pub(super) fn value(index: i32) -> String {
@@ -59,6 +71,8 @@ pub(super) struct Writer<'f, 'a> {
     graph: proto::Graph,
     /// Constants that are written already.
     written: HashSet<i32>,
+    /// Tensors that a layer has computed.
+    pub(super) computed: HashSet<i32>,
     /// Bytes of constants that may still be written.
     room: usize,
 }

@@ -1,40 +1,40 @@
 //! What only gives numbers other dimensions, repeats them, or picks some of them.
 
-use super::broadcast::{MAX_NUMBERS, MAX_RANK, broadcast, places};
+use super::broadcast::{broadcast, places};
 use crate::onnx::call::{Call, place};
-use crate::onnx::constant::{Constant, Values};
+use crate::onnx::constant::{Constant, MAX_RANK, Outside, Values, count};
 use crate::onnx::shapes::{part_lens, ranges};
 
 /// Dimensions of something that is made.
-fn sizes(dims: &[i64]) -> Result<Vec<usize>, String> {
+fn sizes(dims: &[i64], most: usize) -> Result<Vec<usize>, String> {
     let wrong = || format!("makes {dims:?}, which is negative or too large");
     let sizes: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let sizes = sizes.filter(|sizes| sizes.len() <= MAX_RANK).ok_or_else(wrong)?;
-    let len = sizes.iter().try_fold(1usize, |len, &d| len.checked_mul(d));
-    len.filter(|&len| len <= MAX_NUMBERS).ok_or_else(wrong)?;
+    count(&sizes, most).ok_or_else(wrong)?;
     Ok(sizes)
 }
 
 /// One number as often as the first operand says.
 pub(super) fn filled(call: &Call<'_>) -> Result<Constant, String> {
     let value = match call.attribute("value").and_then(|a| a.t.as_ref()) {
-        Some(tensor) => Constant::read(tensor, "".as_ref())?,
+        Some(tensor) => Constant::read(tensor, &Outside::default())?,
         None => Constant::new(vec![1], Values::Float(vec![0.0])),
     };
+    if value.len() != 1 {
+        return Err(format!("{} numbers for one value", value.len()));
+    }
     let value = Constant { dims: Vec::new(), ..value };
-    expanded(&value, &sizes(call.constant_ints(0)?)?)
+    expanded(&value, &sizes(call.constant_ints(0)?, call.room)?, call.room)
 }
 
 /// As many numbers as both dimensions have places.
 pub(super) fn expand(call: &Call<'_>) -> Result<Constant, String> {
-    let x = call.constant(0)?;
-    let wanted = sizes(call.constant_ints(1)?)?;
-    expanded(x, &broadcast(&[&x.dims, &wanted])?)
+    expanded(call.constant(0)?, &sizes(call.constant_ints(1)?, call.room)?, call.room)
 }
 
 /// As many numbers as `dims` has places.
-fn expanded(x: &Constant, dims: &[usize]) -> Result<Constant, String> {
-    let dims = broadcast(&[&x.dims, dims])?;
+fn expanded(x: &Constant, dims: &[usize], most: usize) -> Result<Constant, String> {
+    let dims = broadcast(&[&x.dims, dims], most)?;
     let values = x.values.picked((0..dims.iter().product()).map(places(&x.dims, &dims)));
     Ok(Constant::new(dims, values))
 }
@@ -79,7 +79,7 @@ pub(super) fn gather(call: &Call<'_>) -> Result<Constant, String> {
     let indices = call.constant(1)?;
     let picked: Result<Vec<usize>, String> =
         call.constant_ints(1)?.iter().map(|&i| place(i, x.dims[axis])).collect();
-    let mut picked = picked_along(x, axis, &picked?)?;
+    let mut picked = picked_along(x, axis, &picked?, call.room)?;
     picked.dims.splice(axis..=axis, indices.dims.iter().copied());
     Ok(picked)
 }
@@ -89,7 +89,7 @@ pub(super) fn slice(call: &Call<'_>) -> Result<Constant, String> {
     for range in ranges(call, &call.constant(0)?.dims)? {
         let at = |i: i64| (range.start + range.step * i) as usize;
         let picked: Vec<usize> = (0..range.count as i64).map(at).collect();
-        sliced = picked_along(&sliced, range.axis, &picked)?;
+        sliced = picked_along(&sliced, range.axis, &picked, call.room)?;
     }
     Ok(sliced)
 }
@@ -101,25 +101,28 @@ pub(super) fn split(call: &Call<'_>) -> Result<Vec<Constant>, String> {
     let part = |len: usize| {
         let picked: Vec<usize> = (start..start + len).collect();
         start += len;
-        picked_along(x, axis, &picked)
+        picked_along(x, axis, &picked, call.room)
     };
     part_lens(call, x.dims[axis])?.into_iter().map(part).collect()
 }
 
 /// The places `picked` of a dimension.
-fn picked_along(x: &Constant, axis: usize, picked: &[usize]) -> Result<Constant, String> {
-    let inner: usize = x.dims[axis + 1..].iter().product();
-    let (outer, count) = (x.dims[..axis].iter().product::<usize>(), x.dims[axis]);
-    let len = outer.checked_mul(inner).and_then(|len| len.checked_mul(picked.len()));
-    if len.is_none_or(|len| len > MAX_NUMBERS) {
-        return Err(format!("picks {} of {:?}, which is too much", picked.len(), x.dims));
-    }
-    let row = |o: usize, i: usize| (o * count + i) * inner..(o * count + i + 1) * inner;
-    let places = (0..outer).flat_map(|o| picked.iter().flat_map(move |&i| row(o, i)));
-    let values = x.values.picked(places);
+fn picked_along(
+    x: &Constant,
+    axis: usize,
+    picked: &[usize],
+    most: usize,
+) -> Result<Constant, String> {
     let mut dims = x.dims.clone();
     dims[axis] = picked.len();
-    Ok(Constant::new(dims, values))
+    count(&dims, most).ok_or_else(|| {
+        format!("picks {} of {:?}, far more numbers than the file has", picked.len(), x.dims)
+    })?;
+    let inner: usize = x.dims[axis + 1..].iter().product();
+    let (outer, count) = (x.dims[..axis].iter().product::<usize>(), x.dims[axis]);
+    let row = |o: usize, i: usize| (o * count + i) * inner..(o * count + i + 1) * inner;
+    let places = (0..outer).flat_map(|o| picked.iter().flat_map(move |&i| row(o, i)));
+    Ok(Constant::new(dims, x.values.picked(places)))
 }
 
 pub(super) fn concat(call: &Call<'_>) -> Result<Constant, String> {
@@ -135,10 +138,9 @@ pub(super) fn concat(call: &Call<'_>) -> Result<Constant, String> {
     if !parts.iter().all(fits) {
         return Err("joins shapes that do not fit".into());
     }
-    let len = parts.iter().map(|part| part.len()).sum::<usize>();
-    if len > MAX_NUMBERS {
-        return Err(format!("joins {len} numbers"));
-    }
+    dims[axis] = parts.iter().fold(0, |sum, part| part.dims[axis].saturating_add(sum));
+    count(&dims, call.room)
+        .ok_or_else(|| format!("makes {dims:?}, far more numbers than the file has"))?;
     let outer: usize = dims[..axis].iter().product();
     let chunk = |part: &Constant| part.dims[axis..].iter().product::<usize>();
     let values = if parts.iter().all(|part| part.to_ints().is_some()) {
@@ -157,6 +159,5 @@ pub(super) fn concat(call: &Call<'_>) -> Result<Constant, String> {
         });
         Values::Float(rows.copied().collect())
     };
-    dims[axis] = parts.iter().map(|part| part.dims[axis]).sum();
     Ok(Constant::new(dims, values))
 }

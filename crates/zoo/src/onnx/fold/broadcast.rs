@@ -1,12 +1,9 @@
-//! Shapes that are made: how large they may be, and how they are stretched to fit others.
+//! Shapes that are stretched to fit others.
 
-/// Most dimensions of a pub(super) constant.
-pub(super) const MAX_RANK: usize = 8;
-/// Most numbers of a pub(super) constant that is made of fewer.
-pub(super) const MAX_NUMBERS: usize = 1 << 26;
+use crate::onnx::constant::count;
 
-/// The dimensions that all of these are broadcast to.
-pub(super) fn broadcast(all: &[&[usize]]) -> Result<Vec<usize>, String> {
+/// The dimensions that all of these are broadcast to, of at most so many numbers.
+pub(super) fn broadcast(all: &[&[usize]], most: usize) -> Result<Vec<usize>, String> {
     let rank = all.iter().map(|dims| dims.len()).max().unwrap_or(0);
     let mut result = vec![1; rank];
     for dims in all {
@@ -19,8 +16,8 @@ pub(super) fn broadcast(all: &[&[usize]]) -> Result<Vec<usize>, String> {
             }
         }
     }
-    let len = result.iter().try_fold(1usize, |len, &d| len.checked_mul(d));
-    len.filter(|&len| len <= MAX_NUMBERS).ok_or_else(|| format!("makes {result:?}"))?;
+    count(&result, most)
+        .ok_or_else(|| format!("makes {result:?}, far more numbers than the file has"))?;
     Ok(result)
 }
 

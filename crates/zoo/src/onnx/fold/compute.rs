@@ -1,14 +1,14 @@
 //! What computes other numbers.
 
-use super::broadcast::{MAX_NUMBERS, broadcast, places};
+use super::broadcast::{broadcast, places};
 use crate::onnx::call::Call;
-use crate::onnx::constant::{Constant, Values};
+use crate::onnx::constant::{Constant, Values, count};
 
 /// Of each two numbers the one that the first operand chooses.
 pub(super) fn choice(call: &Call<'_>) -> Result<Constant, String> {
     let (x, a, b) = (call.constant(0)?, call.constant(1)?, call.constant(2)?);
     let condition = x.to_floats();
-    let dims = broadcast(&[&x.dims, &a.dims, &b.dims])?;
+    let dims = broadcast(&[&x.dims, &a.dims, &b.dims], call.room)?;
     let (at, of_a, of_b) = (places(&x.dims, &dims), places(&a.dims, &dims), places(&b.dims, &dims));
     let len: usize = dims.iter().product();
     let from_a = |i: &usize| condition[at(*i)] != 0.0;
@@ -28,15 +28,15 @@ pub(super) fn choice(call: &Call<'_>) -> Result<Constant, String> {
 
 pub(super) fn range(call: &Call<'_>) -> Result<Constant, String> {
     let number = |i: usize| -> Result<f64, String> {
-        call.constant(i)?.wide().first().copied().ok_or_else(|| "a range of nothing".into())
+        call.constant(i)?.numbers().next().ok_or_else(|| "a range of nothing".into())
     };
     let (start, limit, step) = (number(0)?, number(1)?, number(2)?);
     let count = ((limit - start) / step).ceil().max(0.0);
-    if count.is_nan() || count > MAX_NUMBERS as f64 {
+    if count.is_nan() || count > call.room as f64 {
         return Err(format!("a range from {start} to {limit} by {step}"));
     }
     let count = count as usize;
-    let values = (0..count).map(|i| start + step * i as f64).collect();
+    let values = (0..count).map(|i| start + step * i as f64);
     Ok(call.constant(0)?.like(vec![count], values))
 }
 
@@ -50,7 +50,8 @@ pub(super) fn reduced(call: &Call<'_>) -> Result<Constant, String> {
     };
     let kept: Vec<usize> =
         (x.dims.iter().enumerate()).map(|(i, &d)| if axes.contains(&i) { 1 } else { d }).collect();
-    let len: usize = kept.iter().product();
+    // Of nothing, too, there is a sum.
+    let len = count(&kept, call.room).ok_or_else(|| format!("makes {kept:?}"))?;
     let count = (x.len() / len.max(1)) as f64;
     let operator = call.node.op_type.as_str();
     let start = match operator {
@@ -61,7 +62,7 @@ pub(super) fn reduced(call: &Call<'_>) -> Result<Constant, String> {
     };
     let mut result = vec![start; len];
     let at = places(&kept, &x.dims);
-    for (i, value) in x.wide().into_iter().enumerate() {
+    for (i, value) in x.numbers().enumerate() {
         let sum = &mut result[at(i)];
         *sum = match operator {
             "ReduceProd" => *sum * value,
@@ -83,7 +84,7 @@ pub(super) fn reduced(call: &Call<'_>) -> Result<Constant, String> {
         0 => (0..kept.len()).filter(|i| !axes.contains(i)).map(|i| kept[i]).collect(),
         _ => kept,
     };
-    Ok(x.like(dims, result))
+    Ok(x.like(dims, result.into_iter()))
 }
 
 /// An operator on each number, or on each two.
@@ -91,7 +92,7 @@ pub(super) fn computed(call: &Call<'_>) -> Result<Constant, String> {
     match (one_operand(&call.node.op_type), call.operands.len()) {
         (Some(compute), 1) => {
             let x = call.constant(0)?;
-            Ok(x.like(x.dims.clone(), x.wide().into_iter().map(compute).collect()))
+            Ok(x.like(x.dims.clone(), x.numbers().map(compute)))
         }
         _ => two_operands(call),
     }
@@ -144,20 +145,19 @@ fn two_operands(call: &Call<'_>) -> Result<Constant, String> {
         return Err("computes with constants in a way that is not read".into());
     }
     let (a, b) = (a?, b?);
-    let dims = broadcast(&[&a.dims, &b.dims])?;
+    let dims = broadcast(&[&a.dims, &b.dims], call.room)?;
     let len: usize = dims.iter().product();
     let (of_a, of_b) = (places(&a.dims, &dims), places(&b.dims, &dims));
-    let (x, y) = (a.wide(), b.wide());
-    let values: Option<Vec<f64>> = (0..len).map(|i| compute(x[of_a(i)], y[of_b(i)])).collect();
-    drop((of_a, of_b));
-    let values = values.unwrap_or_default();
+    let value = |i| compute(a.number(of_a(i)), b.number(of_b(i))).unwrap_or(f64::NAN);
+    let values = (0..len).map(value);
     let truth = matches!(
         operator,
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or"
     );
     if truth {
-        return Ok(Constant::new(dims, Values::Int(values.iter().map(|&v| v as i64).collect())));
+        let values = Values::Int(values.map(|v| v as i64).collect());
+        return Ok(Constant::new(dims.clone(), values));
     }
     let like = if are_ints || a.to_ints().is_none() { a } else { b };
-    Ok(like.like(dims, values))
+    Ok(like.like(dims.clone(), values))
 }

@@ -163,7 +163,7 @@ fn weights_of_unsigned_bytes() {
         let weights = [0, 128, 255, 100, 101, 99].map(|q| (q - zero) as f32 * 0.5);
         assert_eq!((&conv.weights[..], &conv.weight_scales[..]), (&weights[..], &[scale; 2][..]));
         let quants = [artifact::Quant { scale: 1.0, zero_point: 0 }; 3];
-        let int8 = convert::emit::edge::int8_weights_of(&graph, 1, conv, &quants);
+        let int8 = convert::int8::int8_weights_of(&graph, 1, conv, &quants);
         let row = |o: usize| weights[o * 3..][..3].iter().fold(0.0f32, |m, w| m.max(w.abs()));
         for (i, (w, q)) in weights.iter().zip(&int8.values).enumerate() {
             let error = (w - f32::from(*q) * int8.scales[i / 3]).abs();

@@ -18,7 +18,7 @@ fn quantized_models_keep_their_numbers() {
     let nodes = vec![
         node("QuantizeLinear", &["x", "xs", "xz"], "xq"),
         node("DequantizeLinear", &["xq", "xs", "xz"], "xd"),
-        with_int(node("DequantizeLinear", &["w", "ws", "wz"], "wd"), "axis", 0),
+        node("DequantizeLinear", &["w", "ws", "wz"], "wd").int("axis", 0),
         node("Conv", &["xd", "wd"], "c"),
         node("QuantizeLinear", &["c", "cs", "cz"], "cq"),
         node("DequantizeLinear", &["cq", "cs", "cz"], "cd"),
@@ -124,9 +124,9 @@ fn weights_in_floats_are_rounded_as_the_file_says() {
 fn what_is_stored_may_be_cast_to_bytes() {
     let nodes = vec![
         node("QuantizeLinear", &["x", "s", "z"], "q"),
-        with_int(node("Cast", &["q"], "c"), "to", proto::UINT8.into()),
+        node("Cast", &["q"], "c").int("to", proto::UINT8.into()),
         node("ConstantOfShape", &["none"], "zeros"),
-        with_int(node("Cast", &["zeros"], "zero"), "to", proto::UINT8.into()),
+        node("Cast", &["zeros"], "zero").int("to", proto::UINT8.into()),
         node("DequantizeLinear", &["c", "s", "zero"], "d"),
         node("GlobalMaxPool", &["d"], "y"),
     ];
@@ -135,7 +135,7 @@ fn what_is_stored_may_be_cast_to_bytes() {
     let graph = import(&file(&[1, 3, 2, 2], nodes, constants)).unwrap().graph;
     assert_eq!(graph.nodes[0].quant, Some(artifact::Quant { scale: 0.5, zero_point: -128 }));
     let nodes = vec![
-        with_int(node("Cast", &["x"], "c"), "to", proto::UINT8.into()),
+        node("Cast", &["x"], "c").int("to", proto::UINT8.into()),
         node("GlobalMaxPool", &["c"], "y"),
     ];
     refused(&file(&[1, 3, 2, 2], nodes, vec![]), "(Cast): casts to integers");

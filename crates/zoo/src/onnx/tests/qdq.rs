@@ -10,6 +10,16 @@ fn convolution(graph: &Graph, at: usize) -> &network::graph::Conv {
     }
 }
 
+/// Logits of a device file.
+fn predict(edge: &[u8], input: &[f32]) -> Vec<f32> {
+    let file = runtime::AlignedBuf::from_slice(edge);
+    let model = runtime::Model::new(&file).unwrap();
+    let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
+    let mut session = runtime::Session::new(&model, &mut arena).unwrap();
+    convert::quantize::set_input(&mut session, input);
+    session.run().iter().collect()
+}
+
 /// As onnxruntime writes a quantized model: integers and their scales stay what they are.
 #[test]
 fn quantized_models_keep_their_numbers() {
@@ -46,18 +56,10 @@ fn quantized_models_keep_their_numbers() {
     assert_eq!(conv.weight_scales, [0.25, 1.0, 0.125]);
     assert_eq!(conv.weights[..3], [25.0, -12.5, 1.75]);
 
-    let predict = |input: &[f32]| {
-        let file = runtime::AlignedBuf::from_slice(&converted.emitted.bytes);
-        let model = runtime::Model::new(&file).unwrap();
-        let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
-        let mut session = runtime::Session::new(&model, &mut arena).unwrap();
-        convert::quantize::set_input(&mut session, input);
-        session.run().as_i8().unwrap().to_vec()
-    };
     // Pixels of 8, 4 and 2 as stored numbers 16, 8, 4: sums 1228, 44, −1016 in steps of 0.125,
     // 0.5 and 0.0625, that is 153.5, 22 and less than nothing, in steps of 2.
     let pixels = [8.0, 4.0, 2.0].repeat(4);
-    assert_eq!(predict(&pixels), [-128 + 77, -128 + 11, -128]);
+    assert_eq!(predict(&converted.emitted.bytes, &pixels), [154.0, 22.0, 0.0]);
 }
 
 /// As QAT of PyTorch, TensorRT and `AddQDQPairToWeight` write weights: floats that the file quantizes.
@@ -345,14 +347,11 @@ fn layers_that_a_file_leaves_in_floats_stay_so() {
         let int8 = converted.int8.unwrap();
         let nodes = int8.graph.nodes.iter().zip(&int8.quants);
         let have: Vec<_> = nodes.map(|(n, q)| (n.name.clone(), q.is_float())).collect();
-        let file = runtime::AlignedBuf::from_slice(&converted.emitted.bytes);
-        let model = runtime::Model::new(&file).unwrap();
-        let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
-        let mut session = runtime::Session::new(&model, &mut arena).unwrap();
         // 7.3 is rounded to 7 where it is stored.
-        convert::quantize::set_input(&mut session, &[7.3; 12]);
-        let logits: Vec<f32> = session.run().iter().collect();
-        Ok::<_, convert::pipeline::ConvertError>((have, logits))
+        Ok::<_, convert::pipeline::ConvertError>((
+            have,
+            predict(&converted.emitted.bytes, &[7.3; 12]),
+        ))
     };
     let names = |have: &[(String, bool)]| {
         have.iter().map(|(n, f)| format!("{n}{}", if *f { "*" } else { "" })).collect::<Vec<_>>()

@@ -4,13 +4,16 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 # Where the programs are built already: EDGE_BIN.
-[ -n "${EDGE_BIN:-}" ] || cargo build --release -p edge-trainer -p edge-convert -p edge-classify
+if [ -z "${EDGE_BIN:-}" ]; then
+  echo "== build the three programs (the first time some 250 crates: about 6 minutes on 2 cores) =="
+  cargo build --release --locked
+fi
 bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 out=${1:-runs/demo}
 rm -rf "$out"
 mkdir -p "$out"
 
-echo "== fine-tune on samples/fashion (400 photos, 10 classes) =="
+echo "== fine-tune on samples/fashion (400 photos, 10 classes): half a minute =="
 "$bin/trainer" finetune --classes 10 --data samples/fashion --epochs 12 --seed 1 \
   --out "$out/run" -o "$out/fashion.mpk"
 echo "== convert to int8 =="

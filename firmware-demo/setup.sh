@@ -9,7 +9,8 @@ set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 # Only the answer goes to standard output.
 exec 3>&1 >&2
-BARE="thumbv7em-none-eabihf thumbv7m-none-eabi thumbv8m.main-none-eabihf riscv32imac-unknown-none-elf"
+BARE="thumbv6m-none-eabi thumbv7m-none-eabi thumbv7em-none-eabihf thumbv8m.main-none-eabihf"
+BARE+=" riscv32imac-unknown-none-elf riscv32imc-unknown-none-elf"
 ARM64="aarch64-unknown-linux-gnu"
 WASM="wasm32-unknown-unknown"
 

@@ -3,7 +3,7 @@
 use crate::optimize::optimize;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
-use artifact::{Artifact, Op, Place, Shape};
+use artifact::{Artifact, Header, Op, Place, Shape};
 use core::fmt::Write;
 use network::architecture::Architecture;
 use network::checkpoint::{Assumption, Checkpoint, Validation};
@@ -76,60 +76,17 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         "\n{:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {:>10} {:>12}  arena bytes",
         "#", "", "operator", "input", "output", "filter", "weights B", "MACs"
     );
-    let mut macs = 0;
-    let mut weights = 0;
     let mut numbers = 0..;
     for (i, op) in artifact.ops().enumerate() {
-        let bytes = match &op {
-            Op::Conv2d(o) => o.weights.len + o.params.len,
-            Op::Affine(o) => o.params.len,
-            Op::Pool2d(_) | Op::Cast(_) => 0,
-        };
-        let filter = match &op {
-            Op::Conv2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
-            Op::Pool2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
-            Op::Affine(_) | Op::Cast(_) => String::new(),
-        };
-        let fused = match &op {
-            Op::Conv2d(o) if o.residual.is_some() && o.relu => " +r relu",
-            Op::Conv2d(o) if o.residual.is_some() => " +r",
-            Op::Conv2d(o) if o.relu => " relu",
-            Op::Affine(o) if o.relu => " relu",
-            _ => "",
-        };
-        let output = op.output();
-        let dtype = output.dtype(header.dtype);
-        let lines = op.lines();
-        let kept = Shape { h: if lines > 0 { lines } else { output.shape.h }, ..output.shape };
-        let end =
-            output.offset as usize + activation_bytes(kept, dtype, header.nr).unwrap_or_default();
-        let turns = match lines {
-            0 => String::new(),
-            lines => format!(" {lines} lines at a time"),
-        };
         let number = match op {
             Op::Cast(_) => String::new(),
             _ => numbers.next().map_or(String::new(), |number: usize| number.to_string()),
         };
-        let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
-            || op.input().offset == output.offset;
-        let _ = writeln!(
-            out,
-            "{number:>3}  {:width$}  {:<11} {:>14} {:>14} {:>8} {bytes:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
-            names.get(i).copied().unwrap_or(""),
-            op.name(),
-            shape(op.input()),
-            shape(output),
-            filter,
-            op.macs(),
-            output.offset,
-            if in_place { " in place" } else { "" },
-            if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
-            if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },
-        );
-        macs += op.macs();
-        weights += bytes;
+        let name = names.get(i).copied().unwrap_or("");
+        let _ = writeln!(out, "{number:>3}  {name:width$}  {}", edge_row(header, &op));
     }
+    let weights: u32 = artifact.ops().map(|op| weight_bytes(&op)).sum();
+    let macs: u64 = artifact.ops().map(|op| op.macs()).sum();
     let _ = writeln!(
         out,
         "\nfile {} bytes (weights {weights}), arena {} bytes, {macs} multiply-accumulates a picture",
@@ -137,6 +94,54 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         header.arena_len,
     );
     out
+}
+
+fn weight_bytes(op: &Op) -> u32 {
+    match op {
+        Op::Conv2d(o) => o.weights.len + o.params.len,
+        Op::Affine(o) => o.params.len,
+        Op::Pool2d(_) | Op::Cast(_) => 0,
+    }
+}
+
+/// An operator in [`edge_table`], without number and name.
+fn edge_row(header: &Header, op: &Op) -> String {
+    let filter = match &op {
+        Op::Conv2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
+        Op::Pool2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
+        Op::Affine(_) | Op::Cast(_) => String::new(),
+    };
+    let fused = match &op {
+        Op::Conv2d(o) if o.residual.is_some() && o.relu => " +r relu",
+        Op::Conv2d(o) if o.residual.is_some() => " +r",
+        Op::Conv2d(o) if o.relu => " relu",
+        Op::Affine(o) if o.relu => " relu",
+        _ => "",
+    };
+    let output = op.output();
+    let dtype = output.dtype(header.dtype);
+    let lines = op.lines();
+    let kept = Shape { h: if lines > 0 { lines } else { output.shape.h }, ..output.shape };
+    let end = output.offset as usize + activation_bytes(kept, dtype, header.nr).unwrap_or_default();
+    let turns = match lines {
+        0 => String::new(),
+        lines => format!(" {lines} lines at a time"),
+    };
+    let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
+        || op.input().offset == output.offset;
+    format!(
+        "{:<11} {:>14} {:>14} {:>8} {:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
+        op.name(),
+        shape(op.input()),
+        shape(output),
+        filter,
+        weight_bytes(op),
+        op.macs(),
+        output.offset,
+        if in_place { " in place" } else { "" },
+        if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
+        if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },
+    )
 }
 
 /// The layers of a model that is no checkpoint.

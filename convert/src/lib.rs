@@ -10,5 +10,4 @@ pub mod pipeline;
 pub mod plan;
 pub mod quantize;
 pub mod target;
-#[cfg(feature = "verify")]
 pub mod verify;

@@ -1,6 +1,7 @@
 //! Models that were quantized elsewhere, through the program.
 
 use convert::cli::run;
+use convert::verify::HAS_TRACT;
 use runtime::{AlignedBuf, Model, Session};
 use std::path::Path;
 
@@ -43,7 +44,7 @@ fn layers_in_floats_survive_a_file_of_others() {
     assert!(said.contains("equal"), "not verified: {said}");
     assert!(!said.contains("is quantized: in floats"), "{said}");
     // Of noise, quantized networks cut off so much that they may differ in all.
-    assert!(said.contains("not compared: tract would need pictures"), "{said}");
+    assert!(!HAS_TRACT || said.contains("not compared: tract would need pictures"), "{said}");
     let (have, want) = (logits(&again), logits(&direct));
     let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     for (a, b) in have.iter().zip(&want) {
@@ -53,7 +54,7 @@ fn layers_in_floats_survive_a_file_of_others() {
     // All in floats is another network, which is said.
     let (status, said) = program(&[&onnx_name, "-o", &again_name, "--quantize", "none"]);
     assert!(status == 0 && said.contains("is quantized: in floats, nothing is rounded"), "{said}");
-    assert!(said.contains("not compared: tract rounds what is quantized"), "{said}");
+    assert!(!HAS_TRACT || said.contains("not compared: tract rounds what is quantized"), "{said}");
     // What the file leaves in floats cannot be chosen anew without pictures.
     let args = [&onnx_name, "-o", &again_name, "--float-layers", "conv1_conv"];
     assert_eq!(program(&args).0, 2);

@@ -15,7 +15,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `ndarray` (default) | `--backend ndarray`, Burn's other CPU backend |
+//! | `ndarray` | `--backend ndarray`, Burn's other CPU backend |
 //! | `cuda`, `vulkan`, `wgpu` | `--backend` of the same name: Burn's on GPUs, with its own operators |
 //! | `mpi` | training in several processes, started by `mpirun` |
 

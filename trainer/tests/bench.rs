@@ -53,6 +53,16 @@ fn prints_one_line_of_what_it_measured() {
     assert!(!accel::supports(&Device::flex()));
 }
 
+#[cfg(not(feature = "ndarray"))]
+#[test]
+fn the_other_backend_says_how_to_get_it() {
+    let error = bench(&["--backend", "ndarray"]).unwrap_err().to_string();
+    assert!(
+        error.contains("--backend ndarray") && error.contains("`--features ndarray`"),
+        "{error}"
+    );
+}
+
 #[cfg(feature = "ndarray")]
 #[test]
 fn the_other_backend_is_never_accelerated() {

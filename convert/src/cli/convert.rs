@@ -14,13 +14,11 @@ use crate::inspect::edge_table;
 use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
-#[cfg(feature = "verify")]
-use crate::verify::{Check, source, verify};
+use crate::verify::{self, Check, source, verify};
 use anyhow::{Context, Result, bail};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
-#[cfg(feature = "verify")]
 use dataset::samples::stored_samples;
 use network::checkpoint::Checkpoint;
 use network::file::write_atomic;
@@ -335,7 +333,6 @@ impl Conversion<'_> {
 
     /// Compares the layers of what was converted with others who compute the same, and says how far
     /// apart they are.
-    #[cfg(feature = "verify")]
     fn is_verified(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
         if self.args.no_verify {
             return Ok(true);
@@ -356,8 +353,11 @@ impl Conversion<'_> {
             Some(Err(why)) => Some(why),
             None => None,
         };
-        let noise = if pictures.is_empty() { " of noise" } else { "" };
-        writeln!(out, "verified on {count} picture{}{noise}:", if count == 1 { "" } else { "s" })?;
+        if !checks.is_empty() {
+            let noise = if pictures.is_empty() { " of noise" } else { "" };
+            let plural = if count == 1 { "" } else { "s" };
+            writeln!(out, "verified on {count} picture{plural}{noise}:")?;
+        }
         for check in &checks {
             let (layer, worst) = (check.layer.plain(), check.difference());
             match check.worst {
@@ -375,13 +375,14 @@ impl Conversion<'_> {
         if let Some(why) = unread {
             writeln!(out, "  the source file was not compared: tract {why}")?;
         }
+        if !verify::HAS_TRACT {
+            writeln!(
+                out,
+                "not compared with tract, a second engine, which is not in this build; `cargo build \
+                 --release --features edge-convert/tract` adds it"
+            )?;
+        }
         Ok(checks.iter().all(Check::is_passed))
-    }
-
-    /// Without the feature `verify`, everything is.
-    #[cfg(not(feature = "verify"))]
-    fn is_verified(&self, _: &Converted, _: &mut dyn Write) -> Result<bool> {
-        Ok(true)
     }
 
     /// What was converted, with its accuracy where that is measured; with layers in floats where

@@ -31,20 +31,7 @@ mod tests {
     use network::graph::{Conv, NodeOp};
     use network::init::random_checkpoint;
     use network::padding::ConvPadding;
-
-    /// Deterministic numbers, uniform in −1..1.
-    struct Noise(u64);
-
-    impl Noise {
-        fn next(&mut self) -> f32 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-        }
-
-        fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
-            (0..len).map(|_| center + spread * self.next()).collect()
-        }
-    }
+    use network::random::Rng;
 
     fn graph(block: BlockType, v2: bool, rest: (Pooling, ConvPadding, u16, u16)) -> Graph {
         let (pooling, padding, height, width) = rest;
@@ -101,7 +88,7 @@ mod tests {
                     let mut after = before.clone();
                     optimize(&mut after);
 
-                    let picture = Noise(9).vec(before.input_shape().len(), 0.0, 1.0);
+                    let picture = Rng::keyed(&[9]).around(before.input_shape().len(), 0.0, 1.0);
                     assert_close(&evaluate(&after, &picture), &evaluate(&before, &picture));
                     assert!(after.nodes.len() < before.nodes.len());
                     for (id, node) in after.nodes.iter().enumerate() {
@@ -130,10 +117,10 @@ mod tests {
         assert_eq!(graph.parameters(), 77_706);
     }
 
-    fn conv(c_in: usize, c_out: usize, noise: &mut Noise) -> NodeOp {
+    fn conv(c_in: usize, c_out: usize, noise: &mut Rng) -> NodeOp {
         NodeOp::Conv2d(Conv {
-            weights: noise.vec(c_in * c_out, 0.0, 1.0),
-            bias: noise.vec(c_out, 0.0, 1.0),
+            weights: noise.around(c_in * c_out, 0.0, 1.0),
+            bias: noise.around(c_out, 0.0, 1.0),
             filter: [1; 2],
             stride: [1; 2],
             padding: Padding::default(),
@@ -144,19 +131,19 @@ mod tests {
         })
     }
 
-    fn batch_norm(c: usize, noise: &mut Noise) -> NodeOp {
+    fn batch_norm(c: usize, noise: &mut Rng) -> NodeOp {
         NodeOp::BatchNorm {
-            gamma: noise.vec(c, 1.0, 0.5),
-            beta: noise.vec(c, 0.0, 1.0),
-            mean: noise.vec(c, 0.0, 1.0),
-            variance: noise.vec(c, 1.0, 0.5),
+            gamma: noise.around(c, 1.0, 0.5),
+            beta: noise.around(c, 0.0, 1.0),
+            mean: noise.around(c, 0.0, 1.0),
+            variance: noise.around(c, 1.0, 0.5),
             epsilon: 1e-5,
         }
     }
 
     #[test]
     fn values_with_several_readers_are_kept() {
-        let noise = &mut Noise(1);
+        let noise = &mut Rng::keyed(&[1]);
         let mut g = Graph::new("branches", Shape::new(3, 2, 3));
         let a = g.push("a", conv(3, 4, noise), &[0]).unwrap();
         let norm = g.push("norm", batch_norm(4, noise), &[a]).unwrap();
@@ -176,7 +163,7 @@ mod tests {
 
         let mut optimized = g.clone();
         optimize(&mut optimized);
-        let picture = noise.vec(18, 0.0, 1.0);
+        let picture = noise.around(18, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         let names: Vec<_> = optimized.nodes.iter().map(|n| n.name.as_str()).collect();
         let expected = ["input", "a", "norm2", "b", "clamped", "sum", "twice", "c"];
@@ -204,7 +191,7 @@ mod tests {
         g.push("end", NodeOp::Activation(Activation::RELU), &[sum]).unwrap();
         let mut optimized = g.clone();
         optimize(&mut optimized);
-        let picture = Noise(4).vec(48, 0.0, 1.0);
+        let picture = Rng::keyed(&[4]).around(48, 0.0, 1.0);
         assert_close(&evaluate(&optimized, &picture), &evaluate(&g, &picture));
         for node in &optimized.nodes {
             assert!(
@@ -217,7 +204,7 @@ mod tests {
 
     #[test]
     fn unread_nodes_disappear() {
-        let noise = &mut Noise(2);
+        let noise = &mut Rng::keyed(&[2]);
         let mut g = Graph::new("dead", Shape::new(1, 1, 2));
         let a = g.push("a", conv(2, 2, noise), &[0]).unwrap();
         g.push("unread", conv(2, 2, noise), &[a]).unwrap();
@@ -230,7 +217,7 @@ mod tests {
 
     #[test]
     fn nodes_that_do_not_fit_are_refused() {
-        let noise = &mut Noise(3);
+        let noise = &mut Rng::keyed(&[3]);
         let mut g = Graph::new("wrong", Shape::new(4, 4, 2));
         let too_large = NodeOp::Pool2d {
             kind: PoolKind::Max,

@@ -10,11 +10,12 @@ mod post_training;
 mod range;
 mod rounding;
 
+#[cfg(feature = "tract")]
+pub(crate) use calibrate::logits;
 pub(crate) use calibrate::logits_of;
 pub use calibrate::set_input;
 pub use calibrate::{Activation, CalibrationError, calibrate};
-#[cfg(feature = "verify")]
-pub(crate) use calibrate::{logits, values, with_session};
+pub(crate) use calibrate::{values, with_session};
 pub use equalize::{Outlier, equalize, outliers};
 pub use measure::{LayerError, Measured, PictureError, measure};
 pub use mixed::sensitivity;

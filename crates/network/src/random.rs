@@ -40,6 +40,11 @@ impl Rng {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// `len` numbers, uniform in `center` ± `spread`.
+    pub fn around(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
+        (0..len).map(|_| center + spread * (2.0 * self.unit() as f32 - 1.0)).collect()
+    }
+
     /// Standard normal, by Box and Muller's transform.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();

@@ -1,5 +1,8 @@
 //! Builds models of one operator (and the global pool that a model must end with).
 #![allow(dead_code, reason = "each test uses a part")]
+#[path = "../../../crates/artifact/tests/noise/mod.rs"]
+mod noise;
+
 use artifact::layout::{
     ConvPlane, FilterLayout, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
 };
@@ -8,30 +11,7 @@ use artifact::{
     Affine, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant,
     Requant, Residual, Shape, Span, output_len, winograd_i8,
 };
-
-/// Deterministic numbers.
-pub(crate) struct Noise(pub u64);
-
-impl Noise {
-    pub(crate) fn next(&mut self) -> u32 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32
-    }
-
-    pub(crate) fn below(&mut self, n: u32) -> u32 {
-        self.next() % n
-    }
-
-    pub(crate) fn i8(&mut self) -> i8 {
-        self.next() as i8
-    }
-
-    /// Uniform in −1..1.
-    pub(crate) fn unit(&mut self) -> f32 {
-        self.next() as f32 / (1u32 << 30) as f32 - 1.0
-    }
-}
+pub(crate) use noise::Noise;
 
 /// Numbers that fill activations and weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,7 +181,7 @@ pub(crate) fn model(
 /// Scale of one everywhere, so that observed values are the int8 numbers themselves.
 pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> ConvModel {
     let quant = |zero_point| Quant { scale: 1.0, zero_point };
-    let (input, output) = (quant(noise.i8()), quant(noise.i8()));
+    let (input, output) = (quant(noise.i8()), quant(noise.byte().cast_signed()));
     let [h, w, c] = case.input;
     let mut arena = 0;
     let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8, nr);
@@ -218,7 +198,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
             // Few networks have factors above a half, which shift by less than 32.
             let one =
                 if !case.small && !case.winograd && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
-            Requant::new(f64::from(noise.below(1000) + 1) * one).unwrap()
+            Requant::new(f64::from(noise.below(1000) as u32 + 1) * one).unwrap()
         })
         .collect();
     let residual_shift = noise.below(12) as u8;

@@ -14,6 +14,7 @@ use network::graph::Graph;
 use network::init::random_checkpoint;
 use network::model::FloatModel;
 use network::padding::ConvPadding;
+use network::random::Rng;
 use runtime::{AlignedBuf, Model, Session};
 use tract_onnx::prelude::{
     Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
@@ -22,19 +23,6 @@ use zoo::{Head, Hints, Imported, open_any};
 
 /// Absolute and relative.
 const TOLERANCE: f32 = 1e-4;
-
-/// Deterministic numbers, uniform around a center.
-struct Noise(u64);
-
-impl Noise {
-    fn vec(&mut self, len: usize, center: f32, spread: f32) -> Vec<f32> {
-        let mut next = || {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..len).map(|_| center + spread * next()).collect()
-    }
-}
 
 fn checkpoint(block_type: BlockType, v2: bool, padding: ConvPadding) -> Checkpoint {
     let resnet = ResNetConfig {
@@ -83,7 +71,7 @@ fn matches_tract(graph: &Graph, checkpoint: &Checkpoint) {
     let onnx = to_onnx(graph, Format::F32, Form::Qdq, &checkpoint.labels, &checkpoint.preprocess);
     let tract = tract(&onnx);
     for seed in 0..3 {
-        let picture = Noise(seed).vec(graph.input_shape().len(), 0.0, 1.0);
+        let picture = Rng::keyed(&[seed]).around(graph.input_shape().len(), 0.0, 1.0);
         let logits = tract(nchw(graph, &picture));
         assert_eq!(logits.len(), checkpoint.labels.len());
         for (a, b) in logits.iter().zip(&evaluate(graph, &picture)) {
@@ -126,7 +114,8 @@ fn int8() {
         let checkpoint = checkpoint(BlockType::BottleneckBlock, v2, ConvPadding::Symmetric);
         let model = FloatModel::from_checkpoint(&checkpoint).unwrap();
         let len = model.graph.input_shape().len();
-        let pictures: Vec<Vec<f32>> = (0..6).map(|seed| Noise(seed).vec(len, 0.0, 1.0)).collect();
+        let pictures: Vec<Vec<f32>> =
+            (0..6).map(|seed| Rng::keyed(&[seed]).around(len, 0.0, 1.0)).collect();
         let converted = convert(&model, &pictures, Options::default(), |_, _| ()).unwrap();
         let int8 = converted.int8.as_ref().unwrap();
         let format = Format::I8(&int8.quants);

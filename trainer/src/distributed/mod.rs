@@ -103,16 +103,23 @@ pub(crate) fn run(
     out: &mut dyn Write,
     job: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    check_alone(|name| std::env::var(name).ok())?;
+    job(out)
+}
+
+/// Checks that the environment's `variable`s tell of no other processes.
+#[cfg(any(test, not(feature = "mpi")))]
+fn check_alone(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     // What Open MPI's and MPICH's launchers set.
     for name in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
-        let count = std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+        let count = variable(name).and_then(|v| v.parse().ok()).unwrap_or(1);
         anyhow::ensure!(
             count <= 1,
             "started as one of {count} processes, but built without MPI; build trainer with \
              `--features mpi`, or start it without mpirun"
         );
     }
-    job(out)
+    Ok(())
 }
 
 /// What `make` returns in process 0, in every process; the others do not call it.
@@ -153,5 +160,26 @@ pub(crate) fn sum_gradients(gradients: &mut BTreeMap<String, Tensor<1>>) {
         *gradient =
             Tensor::from_data(TensorData::new(own.to_vec(), [own.len()]), &gradient.device());
         rest = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_alone;
+
+    /// A build without MPI does not take itself for one of several processes.
+    #[test]
+    fn one_of_several_processes_says_what_it_lacks() {
+        for launcher in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"] {
+            let started =
+                |count: &str| check_alone(|name| (name == launcher).then(|| count.to_owned()));
+            let said = started("2").unwrap_err().to_string();
+            assert!(
+                said.contains("one of 2 processes") && said.contains("--features mpi"),
+                "{said}"
+            );
+            started("1").unwrap();
+        }
+        check_alone(|_| None).unwrap();
     }
 }

@@ -1,6 +1,9 @@
 //! A small model with every kind of operator, in parts that a test can spoil.
 #![allow(dead_code, reason = "each test uses a part")]
 
+#[path = "../noise/mod.rs"]
+mod noise;
+
 use artifact::layout::{
     ConvPlane, FilterLayout, activation_bytes, conv_planes, has_columns, pairs_fit,
 };
@@ -9,22 +12,7 @@ use artifact::{
     Affine, ArtifactError, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind,
     Preprocess, Quant, Requant, Residual, Shape, Span,
 };
-
-/// Deterministic numbers.
-#[derive(Debug)]
-pub(crate) struct Noise(pub(crate) u64);
-
-impl Noise {
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-
-    pub(crate) fn byte(&mut self) -> u8 {
-        self.below(256) as u8
-    }
-}
+pub(crate) use noise::Noise;
 
 /// Operators of [`Parts::sound`] by what they do.
 pub(crate) const STEM: usize = 0;

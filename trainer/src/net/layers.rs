@@ -4,7 +4,7 @@ use super::map::Map;
 use super::{Mode, rounded_weights};
 use accel::Window;
 use artifact::layout::{Dtype, FilterLayout};
-use burn::module::{Module, Param, RunningState};
+use burn::module::{Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
 use network::blueprint::{BATCH_NORM_EPSILON, ConvSpec, WindowSpec};
 use network::padding::ConvPadding;
@@ -190,7 +190,7 @@ impl BatchNorm {
             }
             return y;
         }
-        let statistics = [self.mean.value_sync(), self.variance.value_sync()];
+        let statistics = [self.mean.value(), self.variance.value()];
         x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, relu)
     }
 
@@ -216,8 +216,21 @@ impl BatchNorm {
 }
 
 fn blend(running: &RunningState<Tensor<1>>, batch: Tensor<1>) {
-    let old = running.value_sync().inner();
-    running.update(old.mul_scalar(MOMENTUM) + batch.inner().mul_scalar(1.0 - MOMENTUM));
+    let old = running.value().inner();
+    set_statistic(running, old.mul_scalar(MOMENTUM) + batch.inner().mul_scalar(1.0 - MOMENTUM));
+}
+
+/// Sets a running statistic, also in the network's clones. Burn's own `update` is of several threads
+/// that train one network, whose numbers only its feature `std` knows.
+pub(crate) fn set_statistic(running: &RunningState<Tensor<1>>, value: Tensor<1>) {
+    struct Set(Tensor<1>);
+    impl ModuleMapper for Set {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, old, mapper) = param.consume();
+            Param::from_mapped_value(id, self.0.clone().reshape(old.dims()), mapper)
+        }
+    }
+    running.clone().map(&mut Set(value));
 }
 
 /// The classification head `y = x·Wᵀ + b`.

@@ -11,8 +11,8 @@ mod weights;
 
 pub use checkpointing::ForwardPass;
 pub use grey::make_grey;
-pub(crate) use layers::replace;
 pub use layers::{BatchNorm, Conv, Dense, Init, InitRule, Role, Tensors, Visitor};
+pub(crate) use layers::{replace, set_statistic};
 use map::Map;
 use plan::{Plan, Step, StepOp};
 use rounding::{Rounding, extremes, rounded, rounded_weights};

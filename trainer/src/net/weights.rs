@@ -3,7 +3,7 @@
 //! The checkpoint stores filters OHWI, Burn computes with OIHW; dense weights are
 //! (out, in) in both.
 
-use super::{Network, Role, Tensors, Visitor, is_head, replace};
+use super::{Network, Role, Tensors, Visitor, is_head, replace, set_statistic};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Tensor, TensorData};
 use network::checkpoint;
@@ -75,11 +75,10 @@ pub fn load_tensors(
             replace(value, new);
         }
         fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>) {
-            let old = value.value_sync();
+            let old = value.value();
             let Some(values) = self.find(name, &old.dims()) else { return };
             let data = TensorData::new(values, old.dims());
-            value.update(Tensor::from_data(data, &old.device()));
-            value.value_sync();
+            set_statistic(value, Tensor::from_data(data, &old.device()));
         }
     }
     let mut load = Load { tensors, skip_head, error: None };
@@ -98,7 +97,7 @@ pub fn save_tensors(net: &Network) -> BTreeMap<String, checkpoint::Tensor> {
             self.0.insert(name.into(), stored(value));
         }
         fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>) {
-            self.0.insert(name.into(), stored(value.value_sync().inner()));
+            self.0.insert(name.into(), stored(value.value().inner()));
         }
     }
     let mut save = Save(BTreeMap::new());

@@ -15,7 +15,7 @@
 //! The rate is inside SGD's velocity and the decay outside of it; both differ from PyTorch.
 
 use crate::distributed;
-use crate::net::{Role, Tensors, Visitor, is_head, replace};
+use crate::net::{Role, Tensors, Visitor, is_head, replace, set_statistic};
 use accel::{Adam, Sgd};
 use burn::module::{Param, RunningState};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -403,7 +403,7 @@ impl Visitor for Update<'_> {
     fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>) {
         // Only the average of statistics is kept; Keras' overwriting is of variables alone.
         if self.optimizer.config.average.is_some() {
-            let plain = value.value_sync().inner();
+            let plain = value.value().inner();
             self.optimizer.average(name, plain);
         }
     }
@@ -427,7 +427,7 @@ impl Visitor for PutAverage<'_> {
 
     fn statistic(&mut self, name: &str, value: &RunningState<Tensor<1>>) {
         if let Some(average) = self.find(name) {
-            value.update(average);
+            set_statistic(value, average);
         }
     }
 }

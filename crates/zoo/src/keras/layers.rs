@@ -9,15 +9,14 @@ use std::collections::{HashMap, VecDeque};
 
 /// Most layers, those of models that are called several times counted each time.
 const MAX_LAYERS: usize = 20_000;
-/// The class of what a picture comes in by.
-pub(super) const INPUT: &str = "InputLayer";
-
 /// How often a description may be copied: models may be called, and be in others.
 const COPIES: usize = 16;
 /// Bytes that may be copied beside it.
 const ROOM: usize = 1 << 16;
 /// Longest name of a layer.
 const MAX_NAME_BYTES: usize = 1024;
+/// The class of what a picture comes in by.
+pub(super) const INPUT: &str = "InputLayer";
 
 /// One call of a layer.
 #[derive(Debug, Clone)]
@@ -144,8 +143,8 @@ impl Network {
         if input.is_none() && !layers.first().is_some_and(|first| is_class(first, INPUT)) {
             let config = json!({ "batch_shape": implied_shape(config, layers.first())? });
             let place = place.to_vec();
-            let (class, name, config) = (INPUT, "input", &config);
-            let layer = Described { class, name, config, place, calls: &[], cost: 0 };
+            let layer =
+                Described { class: INPUT, name: "input", config: &config, place, calls: &[] };
             last = Some(self.push(&layer, Vec::new())?);
         }
         let mut numbers = HashMap::new();
@@ -172,7 +171,7 @@ impl Network {
     ) -> Result<Vec<usize>, String> {
         let mut numbers = HashMap::new();
         let described = layers.iter().map(|layer| self.described(layer, place, &mut numbers));
-        let layers = described.collect::<Result<Vec<Described<'_>>, String>>()?;
+        let layers: Vec<Described<'_>> = described.collect::<Result<_, _>>()?;
         let mut results = Results::new();
         // Calls in the order of their layers. One that reads a later call of an earlier layer waits.
         let mut waiting = VecDeque::new();
@@ -185,10 +184,8 @@ impl Network {
                 continue;
             }
             results.insert(layer.name, vec![None; layer.calls.len()]);
-            for (number, call) in layer.calls.iter().enumerate() {
-                self.spend(layer.cost)?;
-                waiting.push_back((layer, number, call));
-            }
+            let calls = layer.calls.iter().enumerate();
+            waiting.extend(calls.map(|(number, call)| (layer, number, call)));
         }
         let mut passed = 0;
         while let Some((layer, number, call)) = waiting.pop_front() {
@@ -216,16 +213,30 @@ impl Network {
         }
     }
 
-    /// The next layer of the model at `place`, where it may still be copied.
+    /// The next layer of the model at `place`, which has `numbers` of each class before it.
     fn described<'a>(
         &mut self,
         layer: &'a Value,
         place: &[Segment],
         numbers: &mut HashMap<String, usize>,
     ) -> Result<Described<'a>, String> {
-        let described = Described::new(layer, place, numbers)?;
-        self.spend(layer.to_string().len() + described.cost)?;
-        Ok(described)
+        let text = |key: &str| layer.get(key).and_then(Value::as_str);
+        let config = layer.get("config").unwrap_or(&Value::Null);
+        let class = text("class_name").unwrap_or_default();
+        let class = class.strip_prefix("keras_hub>").unwrap_or(class);
+        let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
+        if name.len() > MAX_NAME_BYTES {
+            return Err(format!("a layer with a name of {} bytes", name.len()));
+        }
+        let segment = Segment { group: group(class, numbers), name: name.to_owned() };
+        let place = [place, &[segment]].concat();
+        let calls = layer.get("inbound_nodes").and_then(Value::as_array);
+        let calls = calls.map_or(&[][..], Vec::as_slice);
+        // The settings, and where the layer is, are copied for each call.
+        let cost = config.to_string().len();
+        let cost = cost + place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
+        self.spend(layer.to_string().len().saturating_add(cost.saturating_mul(1 + calls.len())))?;
+        Ok(Described { class, name, config, place, calls })
     }
 
     /// Counts bytes that are copied.
@@ -334,34 +345,9 @@ struct Described<'a> {
     config: &'a Value,
     place: Vec<Segment>,
     calls: &'a [Value],
-    /// Bytes that are copied for each call: the settings, and where the layer is.
-    cost: usize,
 }
 
-impl<'a> Described<'a> {
-    /// The next layer of the model at `place`, which has `numbers` of each class before it.
-    fn new(
-        layer: &'a Value,
-        place: &[Segment],
-        numbers: &mut HashMap<String, usize>,
-    ) -> Result<Self, String> {
-        let text = |key: &str| layer.get(key).and_then(Value::as_str);
-        let config = layer.get("config").unwrap_or(&Value::Null);
-        let class = text("class_name").unwrap_or_default();
-        let class = class.strip_prefix("keras_hub>").unwrap_or(class);
-        let name = text("name").or_else(|| config.get("name")?.as_str()).unwrap_or(class);
-        if name.len() > MAX_NAME_BYTES {
-            return Err(format!("a layer with a name of {} bytes", name.len()));
-        }
-        let segment = Segment { group: group(class, numbers), name: name.to_owned() };
-        let place = [place, &[segment]].concat();
-        let cost = place.iter().map(|s| s.group.len() + s.name.len()).sum::<usize>();
-        let cost = cost + config.to_string().len();
-        let calls = layer.get("inbound_nodes").and_then(Value::as_array);
-        let calls = calls.map_or(&[][..], Vec::as_slice);
-        Ok(Self { class, name, config, place, calls, cost })
-    }
-
+impl Described<'_> {
     fn title(&self) -> String {
         title(self.name, self.class)
     }

@@ -66,25 +66,15 @@ impl Writer<'_> {
         attribute: Vec<Attribute>,
     ) {
         let path: Vec<&str> = layer.place.iter().map(|s| s.name.as_str()).collect();
-        self.graph.node.push(proto::Node {
-            input: inputs.iter().map(|&i| i.into()).collect(),
-            output: vec![output.into()],
-            name: path.join("/"),
-            op_type: op_type.into(),
-            attribute,
-            ..Default::default()
-        });
+        let name = path.join("/");
+        let node = proto::Node::new(op_type, inputs, output);
+        self.graph.node.push(proto::Node { name, attribute, ..node });
     }
 
     fn constant(&mut self, name: String, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
         self.written += dims.iter().product::<usize>();
-        self.graph.initializer.push(proto::Tensor {
-            dims: dims.iter().map(|&d| d as i64).collect(),
-            data_type: Some(data_type),
-            name: name.clone(),
-            raw_data: raw,
-            ..Default::default()
-        });
+        let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        self.graph.initializer.push(proto::Tensor::raw(&name, &dims, data_type, raw));
         name
     }
 

@@ -209,34 +209,12 @@ impl Constant {
 
 /// Name of ONNX's type with this number.
 pub(super) fn type_name(data_type: i32) -> String {
-    const NAMES: [&str; 24] = [
-        "an unknown type",
-        "float32",
-        "uint8",
-        "int8",
-        "uint16",
-        "int16",
-        "int32",
-        "int64",
-        "string",
-        "bool",
-        "float16",
-        "float64",
-        "uint32",
-        "uint64",
-        "complex64",
-        "complex128",
-        "bfloat16",
-        "float8e4m3fn",
-        "float8e4m3fnuz",
-        "float8e5m2",
-        "float8e5m2fnuz",
-        "uint4",
-        "int4",
-        "float4e2m1",
-    ];
-    let name = usize::try_from(data_type).ok().and_then(|i| NAMES.get(i));
-    name.map_or_else(|| format!("type {data_type}"), |name| (*name).into())
+    const NAMES: &str = "\
+        an unknown type,float32,uint8,int8,uint16,int16,int32,int64,string,bool,float16,float64,\
+        uint32,uint64,complex64,complex128,bfloat16,float8e4m3fn,float8e4m3fnuz,float8e5m2,\
+        float8e5m2fnuz,uint4,int4,float4e2m1";
+    let name = usize::try_from(data_type).ok().and_then(|i| NAMES.split(',').nth(i));
+    name.map_or_else(|| format!("type {data_type}"), Into::into)
 }
 
 fn values(tensor: &proto::Tensor, raw: &[u8]) -> Result<Values, String> {

@@ -165,7 +165,9 @@ impl<'a> Expander<'a> {
         let own = if is_nhwc { format!("{result} nchw") } else { result.clone() };
         if is_nhwc && let Some(x) = inputs.first_mut() {
             let turned = format!("{result} of nchw");
-            self.nodes.push(transpose(core::mem::replace(x, turned.clone()), turned, [0, 3, 1, 2]));
+            let turn = proto::Node::new("Transpose", &[x], &turned);
+            self.nodes.push(turn.ints("perm", &[0, 3, 1, 2]));
+            *x = turned;
         }
         let operator = proto::Node {
             input: inputs,
@@ -176,7 +178,8 @@ impl<'a> Expander<'a> {
         };
         self.nodes.push(operator);
         if is_nhwc {
-            self.nodes.push(transpose(own, result, [0, 2, 3, 1]));
+            let back = proto::Node::new("Transpose", &[&own], &result);
+            self.nodes.push(back.ints("perm", &[0, 2, 3, 1]));
         }
     }
 
@@ -285,14 +288,9 @@ impl<'a> Expander<'a> {
         let units: Vec<f32> = weights.iter().map(|w| w * x).collect();
         let name = format!("operand {index} of {}", output(node)?);
         let scale = format!("{name}: scale");
-        self.initializers.push(proto::Tensor {
-            // One of all is broadcast.
-            dims: if units.len() == 1 { Vec::new() } else { vec![units.len() as i64] },
-            data_type: Some(proto::FLOAT),
-            name: scale.clone(),
-            float_data: units,
-            ..Default::default()
-        });
+        // One of all is broadcast.
+        let dims = if units.len() == 1 { vec![] } else { vec![units.len() as i64] };
+        self.initializers.push(proto::Tensor::floats(&scale, &dims, &units));
         self.dequantize(vec![stored.clone(), scale], &name, 0);
         Ok(name)
     }
@@ -316,16 +314,6 @@ impl<'a> Expander<'a> {
         self.room = (self.room.checked_sub(numbers.len()))
             .ok_or("scales are read more often than the file is long; it is damaged")?;
         Ok(numbers)
-    }
-}
-
-fn transpose(from: String, to: String, order: [i64; 4]) -> proto::Node {
-    proto::Node {
-        input: vec![from],
-        output: vec![to],
-        op_type: "Transpose".into(),
-        attribute: vec![proto::Attribute::ints("perm", &order)],
-        ..Default::default()
     }
 }
 

@@ -13,23 +13,11 @@ mod refusals;
 mod windows;
 
 fn tensor(name: &str, dims: &[i64], values: &[f32]) -> proto::Tensor {
-    proto::Tensor {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: Some(proto::FLOAT),
-        float_data: values.to_vec(),
-        ..Default::default()
-    }
+    proto::Tensor::floats(name, dims, values)
 }
 
 fn shape(name: &str, values: &[i64]) -> proto::Tensor {
-    proto::Tensor {
-        name: name.into(),
-        dims: vec![values.len() as i64],
-        data_type: Some(proto::INT64),
-        int64_data: values.to_vec(),
-        ..Default::default()
-    }
+    proto::Tensor::ints(name, &[values.len() as i64], values)
 }
 
 fn scalar(name: &str, value: i64) -> proto::Tensor {
@@ -37,27 +25,12 @@ fn scalar(name: &str, value: i64) -> proto::Tensor {
 }
 
 fn bytes(name: &str, dims: &[i64], data_type: i32, values: &[i32]) -> proto::Tensor {
-    proto::Tensor {
-        name: name.into(),
-        dims: dims.to_vec(),
-        data_type: Some(data_type),
-        int32_data: values.to_vec(),
-        ..Default::default()
-    }
+    let int32_data = values.to_vec();
+    proto::Tensor { int32_data, ..proto::Tensor::raw(name, dims, data_type, Vec::new()) }
 }
 
 fn node(op_type: &str, inputs: &[&str], output: &str) -> proto::Node {
-    proto::Node {
-        op_type: op_type.into(),
-        input: inputs.iter().map(|&i| i.into()).collect(),
-        output: vec![output.into()],
-        ..Default::default()
-    }
-}
-
-fn with_ints(mut node: proto::Node, name: &str, ints: &[i64]) -> proto::Node {
-    node.attribute.push(proto::Attribute::ints(name, ints));
-    node
+    proto::Node::new(op_type, inputs, output)
 }
 
 fn with_text(mut node: proto::Node, name: &str, text: &str) -> proto::Node {
@@ -66,11 +39,6 @@ fn with_text(mut node: proto::Node, name: &str, text: &str) -> proto::Node {
         s: text.into(),
         ..Default::default()
     });
-    node
-}
-
-fn with_int(mut node: proto::Node, name: &str, i: i64) -> proto::Node {
-    node.attribute.push(proto::Attribute::int(name, i));
     node
 }
 
@@ -184,7 +152,7 @@ fn rows_keep_their_order() {
         weights[at] = 1.0;
         tensor("w", &[1, 12], &weights)
     };
-    let gemm = || with_int(node("Gemm", &["row", "w"], "y"), "transB", 1);
+    let gemm = || node("Gemm", &["row", "w"], "y").int("transB", 1);
     for at in 0..12 {
         let nodes = vec![node("Flatten", &["x"], "row"), gemm()];
         // NCHW: channel, row, column.
@@ -194,7 +162,7 @@ fn rows_keep_their_order() {
         let nhwc = file(&[1, 2, 2, 3], nodes, vec![pick(at)]);
         assert_eq!(logits(&nhwc), [at as f32]);
         let turned = vec![
-            with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 3, 1, 2]),
+            node("Transpose", &["x"], "t").ints("perm", &[0, 3, 1, 2]),
             node("Reshape", &["t", "s"], "row"),
             gemm(),
         ];
@@ -210,7 +178,7 @@ fn shapes_are_computed() {
         node("GlobalAveragePool", &["x"], "p"),
         node("Shape", &["p"], "s"),
         node("Gather", &["s", "zero"], "n"),
-        with_ints(node("Unsqueeze", &["n"], "n1"), "axes", &[0]),
+        node("Unsqueeze", &["n"], "n1").ints("axes", &[0]),
         node("Concat", &["n1", "open"], "to"),
         node("Reshape", &["p", "to"], "row"),
         node("MatMul", &["row", "w"], "product"),
@@ -274,7 +242,7 @@ fn softmax_need_not_be_the_last_node() {
     };
     let tails = [
         vec![node("Identity", &["soft"], "y")],
-        vec![with_int(node("Cast", &["soft"], "y"), "to", proto::DOUBLE.into())],
+        vec![node("Cast", &["soft"], "y").int("to", proto::DOUBLE.into())],
         vec![
             node("QuantizeLinear", &["soft", "s", "z"], "q"),
             node("DequantizeLinear", &["q", "s", "z"], "y"),
@@ -285,7 +253,7 @@ fn softmax_need_not_be_the_last_node() {
     for softmax in ["Softmax", "LogSoftmax"] {
         for tail in &tails {
             for axis in [-1, 1] {
-                let softmax = with_int(node(softmax, &["row"], "soft"), "axis", axis);
+                let softmax = node(softmax, &["row"], "soft").int("axis", axis);
                 let model = import(&head(softmax, tail)).unwrap();
                 // Neither the scale nor the zero point of probabilities says anything of logits.
                 assert_eq!(model.graph.nodes[1].quant, None);
@@ -303,7 +271,7 @@ fn softmax_need_not_be_the_last_node() {
         (softmax(), node("Add", &["row", "soft"], "y"), "node `y` (Add): computes with what a"),
         (softmax(), node("Softmax", &["soft"], "y"), "node `y` (Softmax): computes with what a"),
         (
-            with_int(softmax(), "axis", 0),
+            softmax().int("axis", 0),
             node("Identity", &["soft"], "y"),
             "node `soft` (Softmax): over the axis 0, but one over the classes is read",
         ),

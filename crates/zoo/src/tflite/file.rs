@@ -86,30 +86,11 @@ impl Tensor<'_> {
     }
 
     pub(super) fn type_name(&self) -> String {
-        const NAMES: [&str; 20] = [
-            "float32",
-            "float16",
-            "int32",
-            "uint8",
-            "int64",
-            "string",
-            "bool",
-            "int16",
-            "complex64",
-            "int8",
-            "float64",
-            "complex128",
-            "uint64",
-            "resource",
-            "variant",
-            "uint32",
-            "uint16",
-            "int4",
-            "bfloat16",
-            "int2",
-        ];
-        let name = usize::try_from(self.tensor_type).ok().and_then(|i| NAMES.get(i));
-        name.map_or_else(|| format!("type {}", self.tensor_type), |name| (*name).into())
+        const NAMES: &str = "\
+            float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 \
+            complex128 uint64 resource variant uint32 uint16 int4 bfloat16 int2";
+        let name = usize::try_from(self.tensor_type).ok().and_then(|i| NAMES.split(' ').nth(i));
+        name.map_or_else(|| format!("type {}", self.tensor_type), Into::into)
     }
 
     /// Dimensions, axes and borders, which are integers of 32 or 64 bits.

@@ -86,24 +86,12 @@ impl Writer<'_, '_> {
         output: &str,
         attribute: Vec<proto::Attribute>,
     ) {
-        self.graph.node.push(proto::Node {
-            input: inputs.iter().map(|&i| i.into()).collect(),
-            output: vec![output.into()],
-            name: name.into(),
-            op_type: op_type.into(),
-            attribute,
-            ..Default::default()
-        });
+        let node = proto::Node::new(op_type, inputs, output);
+        self.graph.node.push(proto::Node { name: name.into(), attribute, ..node });
     }
 
     pub(super) fn constant(&mut self, name: &str, dims: &[i64], data_type: i32, raw_data: Vec<u8>) {
-        self.graph.initializer.push(proto::Tensor {
-            dims: dims.to_vec(),
-            data_type: Some(data_type),
-            name: name.into(),
-            raw_data,
-            ..Default::default()
-        });
+        self.graph.initializer.push(proto::Tensor::raw(name, dims, data_type, raw_data));
     }
 
     /// Scale and zero point of a tensor as constants.

@@ -172,8 +172,7 @@ fn a_bare_preset_name_is_kerass_on_hugging_face() {
 #[test]
 fn a_revision_may_be_a_branch_with_slashes() {
     let server = serve(preset());
-    let place = Place::new(&server.address);
-    place.open(&format!("{NAME}@refs/pr/1")).unwrap();
+    Place::new(&server.address).open(&format!("{NAME}@refs/pr/1")).unwrap();
     assert_eq!(server.requests()[0].path, "/keras/resnet_tiny/resolve/refs%2Fpr%2F1/config.json");
 }
 

@@ -15,9 +15,8 @@ fn with_graph(mut node: proto::Node, name: &str, graph: proto::Graph) -> proto::
 /// Of a 2×3 map, whose channels have the means 7.5, 8.5, 9.5.
 #[test]
 fn heads_pool_in_many_ways() {
-    let axes = |node: proto::Node, axes: &[i64], keep: i64| {
-        with_int(with_ints(node, "axes", axes), "keepdims", keep)
-    };
+    let axes =
+        |node: proto::Node, axes: &[i64], keep: i64| node.ints("axes", axes).int("keepdims", keep);
     let mean = |from: &str, to: &str| node("ReduceMean", &[from], to);
     let pooled = || node("GlobalAveragePool", &["x"], "p");
     let forms: Vec<Vec<proto::Node>> = vec![
@@ -35,21 +34,21 @@ fn heads_pool_in_many_ways() {
         vec![pooled(), node("Squeeze", &["p"], "row")],
         vec![
             pooled(),
-            with_ints(node("Squeeze", &["p"], "s"), "axes", &[3]),
-            with_ints(node("Squeeze", &["s"], "row"), "axes", &[2]),
+            node("Squeeze", &["p"], "s").ints("axes", &[3]),
+            node("Squeeze", &["s"], "row").ints("axes", &[2]),
         ],
         vec![
             pooled(),
-            with_int(node("Gather", &["p", "zero"], "g"), "axis", 3),
-            with_int(node("Gather", &["g", "zero"], "row"), "axis", 2),
+            node("Gather", &["p", "zero"], "g").int("axis", 3),
+            node("Gather", &["g", "zero"], "row").int("axis", 2),
         ],
         vec![
-            with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 2, 3, 1]),
+            node("Transpose", &["x"], "t").ints("perm", &[0, 2, 3, 1]),
             axes(mean("t", "row"), &[1, 2], 0),
         ],
         // Rows and columns in each other's place.
         vec![
-            with_ints(node("Transpose", &["x"], "t"), "perm", &[3, 0, 2, 1]),
+            node("Transpose", &["x"], "t").ints("perm", &[3, 0, 2, 1]),
             axes(mean("t", "row"), &[0, 2], 0),
         ],
     ];
@@ -75,7 +74,7 @@ fn heads_pool_in_many_ways() {
     }
     // A dense layer of each pixel, channels last.
     let nodes = vec![
-        with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 2, 3, 1]),
+        node("Transpose", &["x"], "t").ints("perm", &[0, 2, 3, 1]),
         node("MatMul", &["t", "w"], "product"),
         node("Add", &["product", "b"], "m"),
         axes(mean("m", "y"), &[1, 2], 0),
@@ -97,14 +96,9 @@ fn heads_pool_in_many_ways() {
 #[test]
 fn shortcuts_without_parameters() {
     let every_second = || node("Slice", &["r", "starts", "ends", "axes", "steps"], "s");
-    let pool = || {
-        with_ints(
-            with_ints(node("AveragePool", &["r"], "s"), "kernel_shape", &[1, 1]),
-            "strides",
-            &[2, 2],
-        )
-    };
-    let concat = |parts: &[&str]| with_int(node("Concat", parts, "d"), "axis", 1);
+    let pool =
+        || node("AveragePool", &["r"], "s").ints("kernel_shape", &[1, 1]).ints("strides", &[2, 2]);
+    let concat = |parts: &[&str]| node("Concat", parts, "d").int("axis", 1);
     let forms = vec![
         vec![every_second(), node("Pad", &["s", "pads"], "d")],
         vec![pool(), node("Pad", &["s", "pads"], "d")],
@@ -121,7 +115,7 @@ fn shortcuts_without_parameters() {
         let names: Vec<String> = nodes.iter().map(|n| n.op_type.clone()).collect();
         nodes.insert(0, node("Relu", &["x"], "r"));
         nodes.push(node("Flatten", &["d"], "row"));
-        nodes.push(with_int(node("Gemm", &["row", "w"], "y"), "transB", 1));
+        nodes.push(node("Gemm", &["row", "w"], "y").int("transB", 1));
         // Of channels of 2×2 pixels, the last pixel of the second that is none of zeros; and those.
         let count =
             if names.last().is_some_and(|n| n == "Concat") && names.len() > 2 { 7 } else { 6 };
@@ -175,22 +169,22 @@ fn shortcuts_without_parameters() {
 #[test]
 fn channels_in_another_order() {
     let forms: Vec<Vec<proto::Node>> = vec![
-        vec![with_int(node("Gather", &["t", "reversed"], "r"), "axis", 1)],
+        vec![node("Gather", &["t", "reversed"], "r").int("axis", 1)],
         vec![node("Slice", &["t", "last", "least", "one", "last"], "r")],
         vec![
             proto::Node {
                 output: vec!["b".into(), "g".into(), "a".into()],
-                ..with_int(node("Split", &["t"], ""), "axis", 1)
+                ..node("Split", &["t"], "").int("axis", 1)
             },
-            with_int(node("Concat", &["a", "g", "b"], "r"), "axis", 1),
+            node("Concat", &["a", "g", "b"], "r").int("axis", 1),
         ],
         // Each channel by itself, and joined again.
         vec![
-            with_int(node("Gather", &["t", "second"], "g0"), "axis", 1),
-            with_ints(node("Unsqueeze", &["g0"], "g"), "axes", &[1]),
+            node("Gather", &["t", "second"], "g0").int("axis", 1),
+            node("Unsqueeze", &["g0"], "g").ints("axes", &[1]),
             node("Slice", &["t", "two", "three", "one"], "a"),
             node("Slice", &["t", "zero", "one", "one"], "b"),
-            with_int(node("Concat", &["a", "g", "b"], "r"), "axis", 1),
+            node("Concat", &["a", "g", "b"], "r").int("axis", 1),
         ],
     ];
     let constants = || {
@@ -211,7 +205,7 @@ fn channels_in_another_order() {
         for form in &forms {
             let names: Vec<String> = form.iter().map(|n| n.op_type.clone()).collect();
             let first = if nhwc {
-                with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 3, 1, 2])
+                node("Transpose", &["x"], "t").ints("perm", &[0, 3, 1, 2])
             } else {
                 node("Identity", &["x"], "t")
             };
@@ -233,7 +227,7 @@ fn channels_in_another_order() {
         nodes.push(node("Slice", &["x", from, to, "one"], &format!("a{i}")));
         nodes.push(node("Mul", &[&format!("a{i}"), &format!("f{i}")], &format!("b{i}")));
     }
-    nodes.push(with_int(node("Concat", &["b2", "b1", "b0"], "r"), "axis", 1));
+    nodes.push(node("Concat", &["b2", "b1", "b0"], "r").int("axis", 1));
     nodes.push(node("Conv", &["r", "w"], "c"));
     nodes.push(node("GlobalMaxPool", &["c"], "y"));
     let mut numbers = constants();
@@ -310,7 +304,7 @@ fn networks_that_normalize_themselves() {
         taken(float, two(node("Mul", &["x", "two"], "a"), node("Sub", &["a", "one"], "n"))),
         unit
     );
-    assert_eq!(taken(proto::UINT8, vec![with_int(node("Cast", &["x"], "n"), "to", 1)]), raw);
+    assert_eq!(taken(proto::UINT8, vec![node("Cast", &["x"], "n").int("to", 1)]), raw);
     // Nothing is said.
     assert_eq!(taken(float, vec![node("Relu", &["x"], "n")]), None);
     assert_eq!(taken(float, vec![node("Identity", &["x"], "n")]), None);
@@ -320,8 +314,8 @@ fn networks_that_normalize_themselves() {
 #[test]
 fn a_picture_without_its_dimension() {
     let nodes = vec![
-        with_ints(node("Unsqueeze", &["x"], "u"), "axes", &[0]),
-        with_ints(node("Transpose", &["u"], "t"), "perm", &[0, 3, 1, 2]),
+        node("Unsqueeze", &["x"], "u").ints("axes", &[0]),
+        node("Transpose", &["u"], "t").ints("perm", &[0, 3, 1, 2]),
         node("GlobalMaxPool", &["t"], "y"),
     ];
     assert_eq!(logits(&file(&[2, 2, 3], nodes, vec![])), [9.0, 10.0, 11.0]);
@@ -335,11 +329,11 @@ fn several_outputs() {
             node("Conv", &["x", "c"], "features"),
             node("GlobalMaxPool", &["features"], "pooled"),
             node("Flatten", &["pooled"], "embedding"),
-            with_int(node("Gemm", &["embedding", "w"], "scores"), "transB", 1),
+            node("Gemm", &["embedding", "w"], "scores").int("transB", 1),
             node("Softmax", &["scores"], "probabilities"),
             node("ArgMax", &["scores"], "best"),
-            with_int(node("Gemm", &["embedding", "v"], "other"), "transB", 1),
-            with_int(node("Gemm", &["embedding", "v"], "more"), "transB", 1),
+            node("Gemm", &["embedding", "v"], "other").int("transB", 1),
+            node("Gemm", &["embedding", "v"], "more").int("transB", 1),
             node("LpNormalization", &["embedding"], "normalized"),
         ]
     };
@@ -400,16 +394,16 @@ fn branches_with_known_conditions() {
         choice = with_graph(
             choice,
             "then_branch",
-            branch(with_ints(node("Squeeze", &["p"], "a"), "axes", &[2, 3])),
+            branch(node("Squeeze", &["p"], "a").ints("axes", &[2, 3])),
         );
         choice = with_graph(choice, "else_branch", branch(node("Relu", &["nowhere"], "b")));
         vec![
             node("GlobalMaxPool", &["x"], "p"),
             node("Shape", &["p"], "s"),
-            with_int(node("Gather", &["s", "last"], "n"), "axis", 0),
+            node("Gather", &["s", "last"], "n").int("axis", 0),
             node("Equal", &["n", "one"], "is"),
             choice,
-            with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+            node("Gemm", &["row", "w"], "y").int("transB", 1),
         ]
     };
     let constants =
@@ -427,9 +421,9 @@ fn pooled_maps_side_by_side() {
     let nodes = vec![
         node("GlobalMaxPool", &["x"], "a"),
         node("GlobalAveragePool", &["x"], "b"),
-        with_int(node("Concat", &["a", "b"], "c"), "axis", 1),
+        node("Concat", &["a", "b"], "c").int("axis", 1),
         node("Flatten", &["c"], "row"),
-        with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+        node("Gemm", &["row", "w"], "y").int("transB", 1),
     ];
     let w = tensor("w", &[1, 6], &[1.0, 0.0, 0.0, 0.0, 0.0, 10.0]);
     // The largest number of channel 0, and the mean of channel 2.
@@ -437,7 +431,7 @@ fn pooled_maps_side_by_side() {
     let nodes = vec![
         node("Conv", &["x", "w"], "a"),
         node("Relu", &["a"], "b"),
-        with_int(node("Concat", &["a", "b"], "c"), "axis", 1),
+        node("Concat", &["a", "b"], "c").int("axis", 1),
         node("GlobalMaxPool", &["c"], "y"),
     ];
     let w = tensor("w", &[20, 3, 1, 1], &[1.0; 60]);

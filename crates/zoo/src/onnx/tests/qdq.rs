@@ -10,6 +10,16 @@ fn convolution(graph: &Graph, at: usize) -> &network::graph::Conv {
     }
 }
 
+/// Logits of a device file.
+fn predict(edge: &[u8], input: &[f32]) -> Vec<f32> {
+    let file = runtime::AlignedBuf::from_slice(edge);
+    let model = runtime::Model::new(&file).unwrap();
+    let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
+    let mut session = runtime::Session::new(&model, &mut arena).unwrap();
+    convert::quantize::set_input(&mut session, input);
+    session.run().iter().collect()
+}
+
 /// As onnxruntime writes a quantized model: integers and their scales stay what they are.
 #[test]
 fn quantized_models_keep_their_numbers() {
@@ -18,7 +28,7 @@ fn quantized_models_keep_their_numbers() {
     let nodes = vec![
         node("QuantizeLinear", &["x", "xs", "xz"], "xq"),
         node("DequantizeLinear", &["xq", "xs", "xz"], "xd"),
-        with_int(node("DequantizeLinear", &["w", "ws", "wz"], "wd"), "axis", 0),
+        node("DequantizeLinear", &["w", "ws", "wz"], "wd").int("axis", 0),
         node("Conv", &["xd", "wd"], "c"),
         node("QuantizeLinear", &["c", "cs", "cz"], "cq"),
         node("DequantizeLinear", &["cq", "cs", "cz"], "cd"),
@@ -46,18 +56,10 @@ fn quantized_models_keep_their_numbers() {
     assert_eq!(conv.weight_scales, [0.25, 1.0, 0.125]);
     assert_eq!(conv.weights[..3], [25.0, -12.5, 1.75]);
 
-    let predict = |input: &[f32]| {
-        let file = runtime::AlignedBuf::from_slice(&converted.emitted.bytes);
-        let model = runtime::Model::new(&file).unwrap();
-        let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
-        let mut session = runtime::Session::new(&model, &mut arena).unwrap();
-        convert::quantize::set_input(&mut session, input);
-        session.run().as_i8().unwrap().to_vec()
-    };
     // Pixels of 8, 4 and 2 as stored numbers 16, 8, 4: sums 1228, 44, −1016 in steps of 0.125,
     // 0.5 and 0.0625, that is 153.5, 22 and less than nothing, in steps of 2.
     let pixels = [8.0, 4.0, 2.0].repeat(4);
-    assert_eq!(predict(&pixels), [-128 + 77, -128 + 11, -128]);
+    assert_eq!(predict(&converted.emitted.bytes, &pixels), [154.0, 22.0, 0.0]);
 }
 
 /// As QAT of PyTorch, TensorRT and `AddQDQPairToWeight` write weights: floats that the file quantizes.
@@ -124,9 +126,9 @@ fn weights_in_floats_are_rounded_as_the_file_says() {
 fn what_is_stored_may_be_cast_to_bytes() {
     let nodes = vec![
         node("QuantizeLinear", &["x", "s", "z"], "q"),
-        with_int(node("Cast", &["q"], "c"), "to", proto::UINT8.into()),
+        node("Cast", &["q"], "c").int("to", proto::UINT8.into()),
         node("ConstantOfShape", &["none"], "zeros"),
-        with_int(node("Cast", &["zeros"], "zero"), "to", proto::UINT8.into()),
+        node("Cast", &["zeros"], "zero").int("to", proto::UINT8.into()),
         node("DequantizeLinear", &["c", "s", "zero"], "d"),
         node("GlobalMaxPool", &["d"], "y"),
     ];
@@ -135,7 +137,7 @@ fn what_is_stored_may_be_cast_to_bytes() {
     let graph = import(&file(&[1, 3, 2, 2], nodes, constants)).unwrap().graph;
     assert_eq!(graph.nodes[0].quant, Some(artifact::Quant { scale: 0.5, zero_point: -128 }));
     let nodes = vec![
-        with_int(node("Cast", &["x"], "c"), "to", proto::UINT8.into()),
+        node("Cast", &["x"], "c").int("to", proto::UINT8.into()),
         node("GlobalMaxPool", &["c"], "y"),
     ];
     refused(&file(&[1, 3, 2, 2], nodes, vec![]), "(Cast): casts to integers");
@@ -345,14 +347,11 @@ fn layers_that_a_file_leaves_in_floats_stay_so() {
         let int8 = converted.int8.unwrap();
         let nodes = int8.graph.nodes.iter().zip(&int8.quants);
         let have: Vec<_> = nodes.map(|(n, q)| (n.name.clone(), q.is_float())).collect();
-        let file = runtime::AlignedBuf::from_slice(&converted.emitted.bytes);
-        let model = runtime::Model::new(&file).unwrap();
-        let mut arena = runtime::AlignedBuf::zeroed(model.arena_len());
-        let mut session = runtime::Session::new(&model, &mut arena).unwrap();
         // 7.3 is rounded to 7 where it is stored.
-        convert::quantize::set_input(&mut session, &[7.3; 12]);
-        let logits: Vec<f32> = session.run().iter().collect();
-        Ok::<_, convert::pipeline::ConvertError>((have, logits))
+        Ok::<_, convert::pipeline::ConvertError>((
+            have,
+            predict(&converted.emitted.bytes, &[7.3; 12]),
+        ))
     };
     let names = |have: &[(String, bool)]| {
         have.iter().map(|(n, f)| format!("{n}{}", if *f { "*" } else { "" })).collect::<Vec<_>>()

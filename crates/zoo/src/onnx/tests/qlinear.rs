@@ -35,7 +35,7 @@ fn constants() -> Vec<proto::Tensor> {
 }
 
 fn max_pool(from: &str) -> proto::Node {
-    with_ints(node("MaxPool", &[from], "p"), "kernel_shape", &[2, 2])
+    node("MaxPool", &[from], "p").ints("kernel_shape", &[2, 2])
 }
 
 /// The network in operators of integers.
@@ -48,11 +48,8 @@ fn operators() -> Vec<proto::Node> {
         max_pool("aq"),
         own(node("QLinearGlobalAveragePool", &["p", "as", "az", "gs", "gz"], "gq")),
         node("Flatten", &["gq"], "row"),
-        with_int(
-            own(node("QGemm", &["row", "gs", "gz", "v", "vs", "vz", "d", "ys", "yz"], "yq")),
-            "transB",
-            1,
-        ),
+        own(node("QGemm", &["row", "gs", "gz", "v", "vs", "vz", "d", "ys", "yz"], "yq"))
+            .int("transB", 1),
         node("DequantizeLinear", &["yq", "ys", "yz"], "y"),
     ]
 }
@@ -65,8 +62,8 @@ fn in_pairs() -> Vec<proto::Node> {
     };
     let mut qdq = quantized("x", "x", "xd").to_vec();
     qdq.extend([
-        with_int(node("DequantizeLinear", &["w", "ws", "wz"], "wd"), "axis", 0),
-        with_int(node("DequantizeLinear", &["b", "bs"], "bd"), "axis", 0),
+        node("DequantizeLinear", &["w", "ws", "wz"], "wd").int("axis", 0),
+        node("DequantizeLinear", &["b", "bs"], "bd").int("axis", 0),
         node("Conv", &["xd", "wd", "bd"], "conv"),
     ]);
     qdq.extend(quantized("conv", "c", "cd"));
@@ -83,7 +80,7 @@ fn in_pairs() -> Vec<proto::Node> {
         node("Flatten", &["gd"], "row"),
         node("DequantizeLinear", &["v", "vs", "vz"], "vd"),
         node("DequantizeLinear", &["d", "ds"], "dd"),
-        with_int(node("Gemm", &["row", "vd", "dd"], "gemm"), "transB", 1),
+        node("Gemm", &["row", "vd", "dd"], "gemm").int("transB", 1),
     ]);
     qdq.extend(quantized("gemm", "y", "y"));
     qdq
@@ -148,14 +145,14 @@ fn operators_in_one_and_maps_the_other_way_round() {
     refused(&file(&[1, 3, 1, 1], vec![strange], vec![ones()]), "the activation `Tanh`");
 
     // From NCHW to NHWC, there a convolution, a maximum and a mean, and back.
-    let last = |node: proto::Node| with_int(own(node), "channels_last", 1);
+    let last = |node: proto::Node| own(node).int("channels_last", 1);
     let nodes = vec![
         node("QuantizeLinear", &["x", "s", "z"], "q"),
-        with_ints(node("Transpose", &["q"], "t"), "perm", &[0, 2, 3, 1]),
+        node("Transpose", &["q"], "t").ints("perm", &[0, 2, 3, 1]),
         last(node("QLinearConv", &["t", "s", "z", "wq", "ws", "z", "s", "z"], "c")),
-        with_ints(own(node("NhwcMaxPool", &["c"], "m")), "kernel_shape", &[1, 2]),
+        own(node("NhwcMaxPool", &["c"], "m")).ints("kernel_shape", &[1, 2]),
         last(node("QLinearGlobalAveragePool", &["m", "s", "z", "s", "z"], "p")),
-        with_ints(node("Transpose", &["p"], "n"), "perm", &[0, 3, 1, 2]),
+        node("Transpose", &["p"], "n").ints("perm", &[0, 3, 1, 2]),
         node("DequantizeLinear", &["n", "s", "z"], "y"),
     ];
     let constants = vec![

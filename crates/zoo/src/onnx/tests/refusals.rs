@@ -20,13 +20,9 @@ fn refusals_name_the_node_and_the_remedy() {
             vec![],
             "`other` (Conv)\n  node `stem/norm` (GroupNormalization)\ntake a network without them",
         ),
+        (pooled(vec![node("Conv", &["x", "w"], "last").int("group", 3)]), vec![w()], "3 groups"),
         (
-            pooled(vec![with_int(node("Conv", &["x", "w"], "last"), "group", 3)]),
-            vec![w()],
-            "3 groups",
-        ),
-        (
-            pooled(vec![with_ints(node("Conv", &["x", "w"], "last"), "dilations", &[2, 2])]),
+            pooled(vec![node("Conv", &["x", "w"], "last").ints("dilations", &[2, 2])]),
             vec![tensor("w", &[1, 3, 2, 2], &[1.0; 12])],
             "dilated",
         ),
@@ -46,7 +42,7 @@ fn refusals_name_the_node_and_the_remedy() {
             "a weight that is NaN",
         ),
         (
-            pooled(vec![with_ints(node("Conv", &["x", "w"], "last"), "pads", &[i64::MAX; 4])]),
+            pooled(vec![node("Conv", &["x", "w"], "last").ints("pads", &[i64::MAX; 4])]),
             vec![w()],
             "pads",
         ),
@@ -96,7 +92,7 @@ fn what_an_input_leaves_open() {
     assert_eq!(sized(&open).unwrap(), Shape::new(6, 6, 3));
     // As transformers exports it: the first convolution says how many channels there are.
     let conv = || {
-        let padded = with_ints(node("Conv", &["x", "k"], "c"), "pads", &[1; 4]);
+        let padded = node("Conv", &["x", "k"], "c").ints("pads", &[1; 4]);
         vec![padded, node("GlobalAveragePool", &["c"], "p"), node("Flatten", &["p"], "y")]
     };
     let filters = |c: usize| vec![tensor("k", &[2, c as i64, 3, 3], &vec![1.0; 18 * c])];
@@ -180,11 +176,7 @@ fn far_more_numbers_than_the_file_has() {
     let wide =
         |op: &str, operands: &[&str]| vec![node(op, operands, "v"), node("Add", &["x", "v"], "y")];
     let pool = |node: proto::Node| {
-        with_int(
-            with_ints(with_ints(node, "kernel_shape", &[200, 200]), "pads", &[100; 4]),
-            "count_include_pad",
-            1,
-        )
+        node.ints("kernel_shape", &[200, 200]).ints("pads", &[100; 4]).int("count_include_pad", 1)
     };
     let many = tensor("many", &[20_000, 3, 1, 1], &[0.0; 60_000]);
     for (nodes, constants, what) in [

@@ -7,13 +7,13 @@ use super::*;
 fn borders_join_the_window_that_reads_them() {
     let ones = tensor("w", &[1, 3, 3, 3], &[1.0; 27]);
     let nodes = vec![
-        with_ints(node("Transpose", &["x"], "t"), "perm", &[0, 3, 1, 2]),
+        node("Transpose", &["x"], "t").ints("perm", &[0, 3, 1, 2]),
         node("Pad", &["t", "pads"], "padded"),
-        with_ints(node("Conv", &["padded", "w"], "c"), "strides", &[2, 2]),
+        node("Conv", &["padded", "w"], "c").ints("strides", &[2, 2]),
         node("Relu", &["c"], "r"),
         node("Pad", &["r", "pads"], "padded2"),
-        with_ints(node("MaxPool", &["padded2"], "m"), "kernel_shape", &[3, 3]),
-        with_ints(node("ReduceMean", &["m"], "y"), "axes", &[2, 3]),
+        node("MaxPool", &["padded2"], "m").ints("kernel_shape", &[3, 3]),
+        node("ReduceMean", &["m"], "y").ints("axes", &[2, 3]),
     ];
     let pads = shape("pads", &[0, 0, 1, 1, 0, 0, 0, 0]);
     let model = file(&[1, 4, 4, 3], nodes.clone(), vec![ones.clone(), pads.clone()]);
@@ -41,8 +41,8 @@ fn pools_see_zeros() {
     let minus = tensor("w", &[3, 3, 1, 1], &[-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     let one = tensor("one", &[3, 1, 1], &[-1.0, 0.0, 0.0]);
     let third = tensor("third", &[1], &[1.0 / 3.0]);
-    let windows = |node: proto::Node| with_ints(node, "kernel_shape", &[2, 3]);
-    let strided = |node: proto::Node| with_ints(windows(node), "strides", &[2, 2]);
+    let windows = |node: proto::Node| node.ints("kernel_shape", &[2, 3]);
+    let strided = |node: proto::Node| windows(node).ints("strides", &[2, 2]);
     // All numbers of channel 0 of the pooled map, weighed by 1, 10, 100, …
     let all = |pool: proto::Node, pads: &[i64; 4], len: usize| {
         let mut nodes = vec![
@@ -55,7 +55,7 @@ fn pools_see_zeros() {
         nodes.push(node("Pad", &["a", "pads"], "padded"));
         nodes.push(pool);
         nodes.push(node("Flatten", &["p"], "row"));
-        nodes.push(with_int(node("Gemm", &["row", "g"], "y"), "transB", 1));
+        nodes.push(node("Gemm", &["row", "g"], "y").int("transB", 1));
         let weights: Vec<f32> =
             (0..3 * len).map(|i| if i < len { 10f32.powi(i as i32) } else { 0.0 }).collect();
         let g = tensor("g", &[1, 3 * len as i64], &weights);
@@ -82,7 +82,7 @@ fn pools_see_zeros() {
         -(6.0 + 7.0 + 8.0 + 10.0 + 11.0 + 12.0) / 6.0,
     ];
     near(all(mean("padded"), &[1, 1, 0, 0], 4), &counted);
-    let own = with_ints(with_int(mean("a"), "count_include_pad", 1), "pads", &[1, 1, 0, 0]);
+    let own = mean("a").int("count_include_pad", 1).ints("pads", &[1, 1, 0, 0]);
     near(all(own, &[0; 4], 4), &counted);
 }
 
@@ -90,16 +90,15 @@ fn pools_see_zeros() {
 fn windows_at_the_border() {
     // Of a 1×5 map, channel 0 of the last column of what windows of two see.
     let row = |op: proto::Node| {
-        let gemm = with_int(node("Gemm", &["row", "w"], "y"), "transB", 1);
+        let gemm = node("Gemm", &["row", "w"], "y").int("transB", 1);
         vec![op, node("Flatten", &["p"], "row"), gemm]
     };
-    let pool = |kind: &str| {
-        with_ints(with_ints(node(kind, &["x"], "p"), "kernel_shape", &[1, 2]), "strides", &[1, 2])
-    };
+    let pool =
+        |kind: &str| node(kind, &["x"], "p").ints("kernel_shape", &[1, 2]).ints("strides", &[1, 2]);
     for (op, columns, last) in [
         (pool("MaxPool"), 2, 3.0),
-        (with_int(pool("MaxPool"), "ceil_mode", 1), 3, 4.0),
-        (with_int(pool("AveragePool"), "ceil_mode", 1), 3, 4.0),
+        (pool("MaxPool").int("ceil_mode", 1), 3, 4.0),
+        (pool("AveragePool").int("ceil_mode", 1), 3, 4.0),
         (with_text(pool("MaxPool"), "auto_pad", "SAME_UPPER"), 3, 4.0),
         (with_text(pool("AveragePool"), "auto_pad", "VALID"), 2, 2.5),
         (with_text(pool("AveragePool"), "auto_pad", "SAME_LOWER"), 3, 3.5),
@@ -171,16 +170,16 @@ fn average_pools_divide_by_cells_of_the_padded_map() {
     ] {
         for (ceil, counts) in [(false, false), (false, true), (true, false), (true, true)] {
             let want = means(len, filter, stride, pads, ceil, counts);
-            let mut pool = with_ints(node("AveragePool", &["one"], "p"), "kernel_shape", &filter);
-            pool = with_ints(with_ints(pool, "strides", &stride), "pads", &pads);
-            pool = with_int(pool, "ceil_mode", ceil.into());
-            pool = with_int(pool, "count_include_pad", counts.into());
+            let mut pool = node("AveragePool", &["one"], "p").ints("kernel_shape", &filter);
+            pool = pool.ints("strides", &stride).ints("pads", &pads);
+            pool = pool.int("ceil_mode", ceil.into());
+            pool = pool.int("count_include_pad", counts.into());
             // Channel 0 of the picture is three times the pixel's number.
             let nodes = vec![
                 node("Mul", &["x", "third"], "one"),
                 pool,
                 node("Flatten", &["p"], "row"),
-                with_int(node("Gemm", &["row", "w"], "y"), "transB", 1),
+                node("Gemm", &["row", "w"], "y").int("transB", 1),
             ];
             let n = want.len();
             let mut weights = vec![0.0; n * 3 * n];
@@ -212,12 +211,12 @@ fn borders_are_computed() {
     zeros.attribute.push(proto::Attribute { name: "value".into(), t: value, ..Default::default() });
     let nodes = vec![
         zeros,
-        with_int(node("Concat", &["sides", "zeros"], "all"), "axis", 0),
+        node("Concat", &["sides", "zeros"], "all").int("axis", 0),
         node("Reshape", &["all", "pairs"], "table"),
         node("Slice", &["table", "last", "least", "first", "last"], "turned"),
-        with_ints(node("Transpose", &["turned"], "columns"), "perm", &[1, 0]),
+        node("Transpose", &["turned"], "columns").ints("perm", &[1, 0]),
         node("Reshape", &["columns", "last"], "flat"),
-        with_int(node("Cast", &["flat"], "pads"), "to", proto::INT64.into()),
+        node("Cast", &["flat"], "pads").int("to", proto::INT64.into()),
         node("Pad", &["x", "pads"], "padded"),
         node("Conv", &["padded", "w"], "c"),
         node("GlobalMaxPool", &["c"], "y"),

@@ -140,8 +140,8 @@ pub fn convert(
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);
-    let attributes = Attributes::of(&model, options.target, options.winograd());
-    let host = Attributes::of(&model, Target::Host, false);
+    let attributes = Attributes::of(model, options.target, options.winograd());
+    let host = Attributes::of(model, Target::Host, false);
     let mut float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
     let emitted = match options.quantize {
@@ -196,8 +196,8 @@ pub fn with_floats(
     let chosen: Vec<bool> = (0..graph.nodes.len()).map(|id| floats.contains(&id)).collect();
     let int8 = int8.with_floats(graph, &chosen);
     let graph = insert_casts(&without_quants(graph, &chosen), &chosen).graph;
-    let float = to_edge(&graph, Format::F32, &Attributes::of(&model, Target::Host, false))?;
-    let attributes = Attributes::of(&model, options.target, options.winograd());
+    let float = to_edge(&graph, Format::F32, &Attributes::of(model, Target::Host, false))?;
+    let attributes = Attributes::of(model, options.target, options.winograd());
     let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;
     Ok(Converted { emitted, graph, float, int8: Some(int8), quantize: Quantize::Int8 })
 }

@@ -304,7 +304,7 @@ mod tests {
         pictures: &[Vec<f32>],
         adaptive_rounding: bool,
     ) -> (Quantized, f64) {
-        let attributes = Attributes::of(&model, Target::Host, false);
+        let attributes = Attributes::of(model, Target::Host, false);
         let float = to_edge(graph, Format::F32, &attributes).unwrap().bytes;
         let input = input_quant(&model.preprocess);
         let method = Method::Mse;

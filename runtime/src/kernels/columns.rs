@@ -6,26 +6,16 @@
 //! names it), SXTB16 takes a word of weights apart and SMLAD multiplies pairs; other cores multiply
 //! one at a time.
 
+#[cfg(not(edge_thumb2))]
+use super::pairs::Sums;
+use super::pairs::{GROUP, Pair};
+#[cfg(edge_dsp)]
+use super::pairs::{NR, PLANES};
 #[cfg(edge_dsp)]
 use super::scalar::plane;
-use artifact::Dtype;
 #[cfg(edge_dsp)]
 use artifact::layout::ConvPlane;
-use artifact::layout::{KR_I8, WINDOWS, conv_planes};
-
-/// Panel width.
-pub(crate) const NR: usize = 4;
-/// Planes of a panel's parameters.
-pub(crate) const PLANES: usize = conv_planes(Dtype::I8, NR);
-
-/// Two numbers of 16 bits, the first in the lower half.
-pub(crate) type Pair = u32;
-
-/// [`Pair`]s of a group of channels.
-pub(crate) const GROUP: usize = WINDOWS * KR_I8 / 2;
-
-/// Accumulators of two outputs for each window.
-pub(crate) type Sums = [[i32; WINDOWS]; 2];
+use artifact::layout::{KR_I8, WINDOWS};
 
 /// Writes channels into window `m` of a column, zeros where the last group is not full.
 pub(crate) fn widen(column: &mut [Pair], m: usize, channels: &[i8]) {

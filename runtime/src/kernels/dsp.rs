@@ -1,8 +1,8 @@
 //! [`super::columns`] with the DSP instructions of Armv7E-M and Armv8-M Mainline.
 
 use super::Finish;
-use super::columns::{GROUP, NR, PLANES, Pair};
 use super::conv::ResidualSource;
+use super::pairs::{GROUP, NR, PLANES, Pair};
 use artifact::layout::KR_I8;
 
 /// What all outputs of a column share.

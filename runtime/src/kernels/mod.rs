@@ -15,6 +15,7 @@ pub(crate) mod conv;
 #[cfg(edge_dsp)]
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
 pub(crate) mod dsp;
+pub(crate) mod pairs;
 pub(crate) mod scalar;
 #[cfg(edge_thumb2)]
 #[expect(unsafe_code, reason = "assembly; each block states why it is sound")]

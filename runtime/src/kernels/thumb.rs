@@ -1,6 +1,6 @@
 //! [`super::columns::dot`] for Thumb-2 without DSP instructions (Cortex-M3; M33 without them).
 
-use super::columns::{GROUP, Pair, Sums};
+use super::pairs::{GROUP, Pair, Sums};
 use artifact::layout::KR_I8;
 
 /// Adds the products of a column and the weights of two outputs.

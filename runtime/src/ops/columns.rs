@@ -7,8 +7,9 @@
 
 use super::Context;
 use super::operands::{Operands, borrow, conv};
-use crate::kernels::columns::{GROUP, NR, PLANES, Pair, Sums, dot, fill, widen};
+use crate::kernels::columns::{dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
+use crate::kernels::pairs::{GROUP, NR, PLANES, Pair, Sums};
 use crate::kernels::{Finish, lift_residual, requantize};
 #[cfg(edge_dsp)]
 use crate::kernels::{columns::shifts_are_large, dsp};

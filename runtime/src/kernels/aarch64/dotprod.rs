@@ -8,6 +8,7 @@ use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::aarch64::*;
+use half::bf16;
 
 const NR: usize = 16;
 /// Registers of sixteen 32-bit numbers.
@@ -170,8 +171,35 @@ impl Lanes<NR, i8, i8> for DotProd {
     }
 }
 
-/// As NEON, but for what [`Load4::native`] has.
-impl<W: Load4> Lanes<NR, f32, W> for DotProd {
+/// A stored weight that the CPU may multiply as it is.
+pub(super) trait Native: Load4 {
+    /// Instructions beyond NEON that do.
+    type With: Lanes<NR, f32, Self>;
+
+    /// Where the CPU has them.
+    fn native(_: DotProd) -> Option<Self::With> {
+        None
+    }
+}
+
+impl Native for f32 {
+    type With = Neon;
+}
+
+impl Native for bf16 {
+    type With = Neon;
+}
+
+impl Native for u16 {
+    type With = Fp16;
+
+    fn native(isa: DotProd) -> Option<Fp16> {
+        isa.fp16()
+    }
+}
+
+/// As NEON, but for what [`Native`] has.
+impl<W: Native> Lanes<NR, f32, W> for DotProd {
     type Acc = <Neon as Lanes<NR, f32, W>>::Acc;
     type Scale = ();
 

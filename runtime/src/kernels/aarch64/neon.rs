@@ -5,7 +5,6 @@
 //! neighbours of them to 32-bit sums. A group of KR = 4 inputs leaves two sums an output, which
 //! are added at the end.
 
-use super::{DotProd, Fp16};
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
@@ -283,14 +282,6 @@ impl Lanes<NR, i8, i8> for Neon {
 
 /// A stored weight that NEON loads as 4 f32.
 pub(super) trait Load4: FloatWeight {
-    /// Instructions beyond NEON that multiply it as it is.
-    type Native: Lanes<NR, f32, Self>;
-
-    /// Where the CPU has them.
-    fn native(_: DotProd) -> Option<Self::Native> {
-        None
-    }
-
     /// Four outputs' weights for input `k` of a group, which starts at `from`.
     ///
     /// # Safety
@@ -299,8 +290,6 @@ pub(super) trait Load4: FloatWeight {
 }
 
 impl Load4 for f32 {
-    type Native = Neon;
-
     #[inline(always)]
     unsafe fn load(from: *const Self, _: usize) -> float32x4_t {
         // SAFETY: the caller's promise.
@@ -309,12 +298,6 @@ impl Load4 for f32 {
 }
 
 impl Load4 for u16 {
-    type Native = Fp16;
-
-    fn native(isa: DotProd) -> Option<Fp16> {
-        isa.fp16()
-    }
-
     #[inline(always)]
     unsafe fn load(from: *const Self, _: usize) -> float32x4_t {
         // SAFETY: the caller's promise.
@@ -342,8 +325,6 @@ pub(super) unsafe fn widen(halves: uint16x4_t) -> float32x4_t {
 }
 
 impl Load4 for bf16 {
-    type Native = Neon;
-
     #[inline(always)]
     unsafe fn load(from: *const Self, k: usize) -> float32x4_t {
         // SAFETY: the caller's promise.

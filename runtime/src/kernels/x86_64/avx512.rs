@@ -4,7 +4,6 @@
 //! plus 128) and the accumulators start at `bias − 128 · Σ w`. Its sums wrap, they do not
 //! saturate, hence the same result as any other order of addition.
 
-use super::avx512_bf16::Avx512Bf16;
 use super::has;
 use crate::kernels::conv::Conv;
 use crate::kernels::scalar::{FloatWeight, plane};
@@ -12,7 +11,6 @@ use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, peak};
 use artifact::layout::{ConvPlane, KR_I8};
 use core::arch::x86_64::*;
-use half::bf16;
 
 const NR: usize = 16;
 
@@ -288,27 +286,6 @@ impl Load16 for u16 {
     unsafe fn load(from: *const Self, _: usize) -> __m512 {
         // SAFETY: the caller's promise.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-    }
-}
-
-impl Load16 for bf16 {
-    type Native = Avx512Bf16;
-
-    fn native(isa: Avx512Vnni) -> Option<Avx512Bf16> {
-        Avx512Bf16::new(isa)
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const Self, k: usize) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let pairs = _mm512_loadu_si512(from.cast());
-            // A bf16 is the upper half of an f32.
-            _mm512_castsi512_ps(match k {
-                0 => _mm512_slli_epi32(pairs, 16),
-                _ => _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32.cast_signed())),
-            })
-        }
     }
 }
 

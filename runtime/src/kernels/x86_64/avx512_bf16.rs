@@ -4,7 +4,7 @@
 //! panels share. An activation is then off by at most 2⁻⁸ of itself, as a weight is already.
 
 use super::Avx512Vnni;
-use super::avx512::tiles;
+use super::avx512::{Load16, tiles};
 use crate::kernels::conv::Conv;
 use crate::kernels::{Finish, Lanes, Rows, peak};
 use artifact::layout::KR_BF16;
@@ -44,6 +44,27 @@ unsafe fn round(from: *const f32, len: usize, pairs: &mut [u32; CHUNK / KR_BF16]
             let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, from.wrapping_add(16));
             let rounded: __m512i = core::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
             _mm512_storeu_si512(register.as_mut_ptr().cast(), rounded);
+        }
+    }
+}
+
+impl Load16 for bf16 {
+    type Native = Avx512Bf16;
+
+    fn native(isa: Avx512Vnni) -> Option<Avx512Bf16> {
+        Avx512Bf16::new(isa)
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const Self, k: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            // A bf16 is the upper half of an f32.
+            _mm512_castsi512_ps(match k {
+                0 => _mm512_slli_epi32(pairs, 16),
+                _ => _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32.cast_signed())),
+            })
         }
     }
 }

@@ -244,7 +244,7 @@ fn read(
     let unknown = TrainingRecord::default();
     let base = if chance.val_split.is_some() { &unknown } else { base };
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
-    writeln!(out, "{}: {}", common.data.display(), extent(&data))?;
+    writeln!(out, "{}: {}", common.data.display(), data.extent())?;
     for note in data.notes() {
         writeln!(out, "{}", note.plain())?;
     }
@@ -327,20 +327,6 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
     job.run(&args.task, out)
-}
-
-/// How large a data set is, and which of its pictures are for what.
-pub(crate) fn extent(data: &Dataset) -> String {
-    let (classes, train) = (data.labels.len(), data.train.len());
-    let val = match data.val.len() {
-        0 => "no validation pictures".into(),
-        n => format!("{n} validation pictures ({})", data.validation),
-    };
-    let test = match data.test.len() {
-        0 => String::new(),
-        n => format!(", {n} test pictures ({})", data.test_name),
-    };
-    format!("{classes} classes, {train} training and {val}{test}")
 }
 
 /// Among how many best ones an answer counts: with as many classes as places, every one would.

@@ -75,6 +75,20 @@ pub struct ReadOptions {
 }
 
 impl Dataset {
+    /// How large it is, and which of its pictures are for what.
+    pub fn extent(&self) -> String {
+        let (classes, train) = (self.labels.len(), self.train.len());
+        let val = match self.val.len() {
+            0 => "no validation pictures".into(),
+            n => format!("{n} validation pictures ({})", self.validation),
+        };
+        let test = match self.test.len() {
+            0 => String::new(),
+            n => format!(", {n} test pictures ({})", self.test_name),
+        };
+        format!("{classes} classes, {train} training and {val}{test}")
+    }
+
     /// Reads a folder: CIFAR-10's binary files, class folders below `train/`, `val/` and `test/`, or
     /// class folders alone.
     ///

@@ -17,7 +17,6 @@ pub(crate) use gallery::{Show, run as show};
 pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
 
-use crate::cli::extent;
 use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;
 use network::checkpoint::{Draft, EpochRecord};
@@ -35,7 +34,7 @@ pub(crate) struct DataFacts {
 
 impl DataFacts {
     pub(crate) fn new(data: &Dataset, root: &Path) -> Self {
-        let notes = core::iter::once(extent(data)).chain(data.notes()).collect();
+        let notes = core::iter::once(data.extent()).chain(data.notes()).collect();
         Self { name: data.name.clone(), notes, root: root.into(), chose: true }
     }
 

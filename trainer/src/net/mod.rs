@@ -151,17 +151,15 @@ impl Network {
     /// The value of the last step of segment `n`, whose input is `x`; without steps, `x`.
     fn steps(&self, n: usize, x: Map, mode: Mode<'_>) -> Map {
         let steps = &self.plan.steps[self.plan.segments[n].clone()];
-        let Some((first, last)) = steps.first().zip(steps.last()) else { return x };
+        let Some((last, others)) = steps.split_last() else { return x };
         // Values that are still to be read, and how often.
-        let mut values = BTreeMap::from([(first.x, (self.plan.uses[first.x], x))]);
-        for step in steps {
+        let input = others.first().unwrap_or(last).x;
+        let mut values = BTreeMap::from([(input, (self.plan.uses[input], x))]);
+        for step in others {
             let y = self.step(step, &mut values, mode);
-            if step.y == last.y {
-                return y;
-            }
             values.insert(step.y, (self.plan.uses[step.y], y));
         }
-        unreachable!("the last step is one of them")
+        self.step(last, &mut values, mode)
     }
 
     fn step(&self, step: &Step, values: &mut BTreeMap<usize, (usize, Map)>, mode: Mode<'_>) -> Map {

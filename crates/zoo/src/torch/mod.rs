@@ -2,7 +2,7 @@
 //! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets.
 //!
 //! The weights may lie anywhere in a training checkpoint, and below any prefix: a path of names leads
-//! to each tensor, and [`find::Network`] finds the ones that are a network of a known family.
+//! to each tensor, and `find` tells the ones that are a network of a known family.
 
 pub(crate) mod burnpack;
 mod families;

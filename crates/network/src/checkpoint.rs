@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Value of [`Checkpoint::format`].
+/// Value of [`Draft::format`].
 pub const FORMAT: &str = "edge-resnet.mpk";
 /// Newest version, the one written.
 pub const VERSION: u32 = 1;

@@ -101,7 +101,6 @@ macro_rules! cpu {
 /// one) at `column` and `weights`, and unless it is null two bytes at `residual` and behind it where
 /// `layer` says; those of `out` are writable. Words are aligned.
 #[unsafe(naked)]
-#[expect(clippy::too_many_lines, reason = "one run of instructions")]
 unsafe extern "C" fn two_outputs(
     params: *const i32,
     column: *const Pair,

@@ -14,6 +14,7 @@ pub(crate) mod columns;
 pub(crate) mod conv;
 #[cfg(edge_dsp)]
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
+#[expect(clippy::too_many_lines, reason = "one run of instructions")]
 pub(crate) mod dsp;
 pub(crate) mod pairs;
 pub(crate) mod scalar;

@@ -11,7 +11,7 @@ pub fn import(data: &[u8], extension: &str) {
     let path = FOLDER.join("model").with_extension(extension);
     std::fs::write(&path, data).expect("the folder is ours");
     match open_any(&path, Head::Optional, &Hints::default()) {
-        Ok(Imported::Checkpoint(checkpoint)) => checkpoint.check().expect("reading has checked it"),
+        Ok(Imported::Checkpoint(checkpoint)) => checkpoint.fits().expect("reading has checked it"),
         Ok(Imported::Graph(model)) => assert!(model.preprocess.is_valid()),
         Err(error) => assert!(error.to_string().contains("model.")),
     }

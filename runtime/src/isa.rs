@@ -34,6 +34,28 @@ pub(crate) enum Token {
     Simd128(Simd128),
 }
 
+/// `body` with `t` the token of an instruction set, whatever its type.
+macro_rules! with_token {
+    ($isa:expr, $t:ident => $body:expr) => {
+        match $isa.0 {
+            $crate::isa::Token::Scalar($t) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::isa::Token::Ssse3($t) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::isa::Token::Avx2($t) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::isa::Token::Avx512Vnni($t) => $body,
+            #[cfg(target_arch = "aarch64")]
+            $crate::isa::Token::Neon($t) => $body,
+            #[cfg(target_arch = "aarch64")]
+            $crate::isa::Token::DotProd($t) => $body,
+            #[cfg(edge_simd128)]
+            $crate::isa::Token::Simd128($t) => $body,
+        }
+    };
+}
+pub(crate) use with_token;
+
 impl Isa {
     /// Plain Rust, on every CPU.
     pub const SCALAR: Self = Self(Token::Scalar(Scalar));
@@ -75,21 +97,7 @@ impl Isa {
     /// model of `dtype` on a host; returns how many multiply-accumulates that were. Timed, it is
     /// the rate that no convolution exceeds.
     pub fn peak(self, dtype: Dtype, rounds: usize) -> u64 {
-        match self.0 {
-            Token::Scalar(t) => peak(t, dtype, rounds),
-            #[cfg(target_arch = "x86_64")]
-            Token::Ssse3(t) => peak(t, dtype, rounds),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx2(t) => peak(t, dtype, rounds),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512Vnni(t) => peak(t, dtype, rounds),
-            #[cfg(target_arch = "aarch64")]
-            Token::Neon(t) => peak(t, dtype, rounds),
-            #[cfg(target_arch = "aarch64")]
-            Token::DotProd(t) => peak(t, dtype, rounds),
-            #[cfg(edge_simd128)]
-            Token::Simd128(t) => peak(t, dtype, rounds),
-        }
+        with_token!(self, t => peak(t, dtype, rounds))
     }
 
     /// Pixels that its convolutions take at a time, of which chunks should be multiples.

@@ -25,7 +25,7 @@ pub(super) enum Form {
 const COMPUTED: &[Form] = &[Edge, Onnx];
 
 /// Options that not all outputs heed: the forms that do, and whether only as int8.
-const LIMITED: [(&str, &[Form], bool); 15] = [
+const LIMITED: &[(&str, &[Form], bool)] = &[
     ("quantize", COMPUTED, false),
     ("no-winograd", &[Edge], false),
     ("target", &[Edge], false),
@@ -77,7 +77,7 @@ impl Form {
     /// Refuses the first of the options `given` that an output of this form and number format
     /// would ignore.
     pub(super) fn check(self, given: &[String], quantize: Quantize) -> Result<()> {
-        for (option, forms, only_int8) in LIMITED {
+        for &(option, forms, only_int8) in LIMITED {
             if !given.iter().any(|name| name == option) {
                 continue;
             }

@@ -6,9 +6,12 @@ use super::winograd;
 #[cfg(all(feature = "host", target_arch = "x86_64"))]
 use super::winograd_i8;
 use super::{Context, columns, fill_pad};
-use crate::isa::Token;
+#[cfg(feature = "host")]
+use crate::isa::with_token;
+use crate::kernels::Number;
 use crate::kernels::conv::Conv;
-use crate::kernels::{Lanes, Number};
+#[cfg(feature = "float")]
+use crate::kernels::{Lanes, scalar::Scalar};
 use artifact::{Conv2d, Dtype, Op};
 #[cfg(feature = "host")]
 use half::bf16;
@@ -42,80 +45,17 @@ fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
         (Dtype::I8, _) if winograd_i8::run(cx, op, arena) => {}
         (Dtype::I8, _) => execute::<i8, i8, 16>(cx, op, arena, &|conv, first, out| {
-            dispatch(cx, conv, first, out);
+            with_token!(cx.isa, t => Lanes::<16, _, _>::conv(t, conv, first, out));
         }),
         (Dtype::F32, _) => execute::<f32, f32, 16>(cx, op, arena, &|conv, first, out| {
-            dispatch(cx, conv, first, out);
+            with_token!(cx.isa, t => Lanes::<16, _, _>::conv(t, conv, first, out));
         }),
         (Dtype::F16, _) => execute::<f32, u16, 16>(cx, op, arena, &|conv, first, out| {
-            dispatch(cx, conv, first, out);
+            with_token!(cx.isa, t => Lanes::<16, _, _>::conv(t, conv, first, out));
         }),
         (Dtype::Bf16, _) => execute::<f32, bf16, 16>(cx, op, arena, &|conv, first, out| {
-            dispatch(cx, conv, first, out);
+            with_token!(cx.isa, t => Lanes::<16, _, _>::conv(t, conv, first, out));
         }),
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-use crate::kernels::aarch64::{DotProd, Neon};
-use crate::kernels::scalar::Scalar;
-#[cfg(edge_simd128)]
-use crate::kernels::wasm32::Simd128;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::x86_64::{Avx2, Avx512Vnni, Ssse3};
-
-/// The kernel of the session's instruction set, panels of 16.
-#[cfg(target_arch = "x86_64")]
-fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
-where
-    Scalar: Lanes<16, E, W>,
-    Ssse3: Lanes<16, E, W>,
-    Avx2: Lanes<16, E, W>,
-    Avx512Vnni: Lanes<16, E, W>,
-{
-    match cx.isa.0 {
-        Token::Scalar(t) => t.conv(conv, first, out),
-        Token::Ssse3(t) => t.conv(conv, first, out),
-        Token::Avx2(t) => t.conv(conv, first, out),
-        Token::Avx512Vnni(t) => t.conv(conv, first, out),
-    }
-}
-
-/// The kernel of the session's instruction set, panels of 16.
-#[cfg(target_arch = "aarch64")]
-fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
-where
-    Scalar: Lanes<16, E, W>,
-    Neon: Lanes<16, E, W>,
-    DotProd: Lanes<16, E, W>,
-{
-    match cx.isa.0 {
-        Token::Scalar(t) => t.conv(conv, first, out),
-        Token::Neon(t) => t.conv(conv, first, out),
-        Token::DotProd(t) => t.conv(conv, first, out),
-    }
-}
-
-/// The kernel of the session's instruction set, panels of 16.
-#[cfg(edge_simd128)]
-fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
-where
-    Scalar: Lanes<16, E, W>,
-    Simd128: Lanes<16, E, W>,
-{
-    match cx.isa.0 {
-        Token::Scalar(t) => t.conv(conv, first, out),
-        Token::Simd128(t) => t.conv(conv, first, out),
-    }
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", edge_simd128)))]
-fn dispatch<E: Number, W>(cx: &Context<'_>, conv: &Conv<'_, E, W>, first: usize, out: &mut [E])
-where
-    Scalar: Lanes<16, E, W>,
-{
-    match cx.isa.0 {
-        Token::Scalar(t) => t.conv(conv, first, out),
     }
 }
 

@@ -11,7 +11,9 @@ pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod winograd_i8;
 
-use crate::isa::{Isa, Token};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Token;
+use crate::isa::{Isa, with_token};
 use crate::kernels::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
@@ -90,21 +92,7 @@ impl Context<'_> {
 
     /// Runs simple loops compiled for the session's instruction set.
     pub(crate) fn run(&self, kernel: impl Kernel) {
-        match self.isa.0 {
-            Token::Scalar(t) => t.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Token::Ssse3(t) => t.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx2(t) => t.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Token::Avx512Vnni(t) => t.run(kernel),
-            #[cfg(target_arch = "aarch64")]
-            Token::Neon(t) => t.run(kernel),
-            #[cfg(target_arch = "aarch64")]
-            Token::DotProd(t) => t.run(kernel),
-            #[cfg(edge_simd128)]
-            Token::Simd128(t) => t.run(kernel),
-        }
+        with_token!(self.isa, t => t.run(kernel));
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::operands::{Operands, operands};
 use super::{Context, fill_pad};
-use crate::isa::Token;
+use crate::isa::with_token;
 use crate::kernels::Kernel;
 use crate::kernels::conv::ResidualSource;
 use crate::kernels::winograd::{BLOCK, Block, Multiply, Products, window};
@@ -51,7 +51,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
                 for first in (0..count).step_by(BLOCK) {
                     let tiles = BLOCK.min(count - first);
                     let products = Products { x: slot, count, first, tiles, c_in, filters };
-                    multiply(cx, &products, &mut block);
+                    with_token!(cx.isa, t => t.multiply(&products, &mut block));
                     cx.run(ToPixels {
                         op,
                         products: &block,
@@ -67,25 +67,6 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
         });
     }
     fill_pad(out, op.output, dtype, 0);
-}
-
-/// With the session's instruction set.
-fn multiply(cx: &Context<'_>, products: &Products<'_>, out: &mut Block) {
-    match cx.isa.0 {
-        Token::Scalar(t) => t.multiply(products, out),
-        #[cfg(target_arch = "x86_64")]
-        Token::Ssse3(t) => t.multiply(products, out),
-        #[cfg(target_arch = "x86_64")]
-        Token::Avx2(t) => t.multiply(products, out),
-        #[cfg(target_arch = "x86_64")]
-        Token::Avx512Vnni(t) => t.multiply(products, out),
-        #[cfg(target_arch = "aarch64")]
-        Token::Neon(t) => t.multiply(products, out),
-        #[cfg(target_arch = "aarch64")]
-        Token::DotProd(t) => t.multiply(products, out),
-        #[cfg(edge_simd128)]
-        Token::Simd128(t) => t.multiply(products, out),
-    }
 }
 
 type Lane = [f32; LANES];

@@ -82,6 +82,6 @@ fn copy_sum(graph: &mut Graph, id: ValueId) {
     weights.iter_mut().step_by(c + 1).for_each(|w| *w = 1.0);
     // Ones are of any steps.
     let weight_scales = vec![0.0; c];
-    let copy = Conv { residual: true, weight_scales, ..Conv::new(weights, c, [1; 2]) };
+    let copy = Conv { residual: true, weight_scales, ..Conv::new(weights, vec![0.0; c], [1; 2]) };
     graph.nodes[id].op = NodeOp::Conv2d(copy);
 }

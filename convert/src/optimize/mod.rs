@@ -118,17 +118,8 @@ mod tests {
     }
 
     fn conv(c_in: usize, c_out: usize, noise: &mut Rng) -> NodeOp {
-        NodeOp::Conv2d(Conv {
-            weights: noise.around(c_in * c_out, 0.0, 1.0),
-            bias: noise.around(c_out, 0.0, 1.0),
-            filter: [1; 2],
-            stride: [1; 2],
-            padding: Padding::default(),
-            groups: 1,
-            activation: Activation::None,
-            residual: false,
-            weight_scales: Vec::new(),
-        })
+        let weights = noise.around(c_in * c_out, 0.0, 1.0);
+        NodeOp::Conv2d(Conv::new(weights, noise.around(c_out, 0.0, 1.0), [1; 2]))
     }
 
     fn batch_norm(c: usize, noise: &mut Rng) -> NodeOp {

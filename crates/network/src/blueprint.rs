@@ -270,7 +270,7 @@ impl Blueprint {
                 LayerOp::Input => continue,
                 LayerOp::Conv(ConvSpec { c_out, window, groups, .. }) => {
                     let (filter, stride, padding) = window.over(map);
-                    let plain = Conv::new(part("weight")?, c_out, filter);
+                    let plain = Conv::new(part("weight")?, vec![0.0; c_out], filter);
                     NodeOp::Conv2d(Conv { stride, padding, groups: groups as u16, ..plain })
                 }
                 LayerOp::BatchNorm => NodeOp::BatchNorm {
@@ -295,9 +295,8 @@ impl Blueprint {
                     stride: [1; 2],
                     padding: Padding::default(),
                 },
-                LayerOp::Dense { outputs, .. } => {
-                    let plain = Conv::new(part("weight")?, outputs, [1; 2]);
-                    NodeOp::Conv2d(Conv { bias: part("bias")?, ..plain })
+                LayerOp::Dense { .. } => {
+                    NodeOp::Conv2d(Conv::new(part("weight")?, part("bias")?, [1; 2]))
                 }
             };
             graph.push(&layer.name, op, &layer.inputs)?;

@@ -112,11 +112,11 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Of one group, without bias, residual or activation.
-    pub fn new(weights: Vec<f32>, c_out: usize, filter: [u16; 2]) -> Self {
+    /// Of one group and stride 1, without padding, residual or activation.
+    pub fn new(weights: Vec<f32>, bias: Vec<f32>, filter: [u16; 2]) -> Self {
         Self {
             weights,
-            bias: vec![0.0; c_out],
+            bias,
             filter,
             stride: [1; 2],
             padding: Padding::default(),

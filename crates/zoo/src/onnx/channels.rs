@@ -5,8 +5,6 @@ use super::constant::Constant;
 use super::shapes::{one_pixel_stride, part_lens, unbordered};
 use super::view::{Side, View};
 use super::{Importer, Map, Value};
-use artifact::Padding;
-use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 
 /// Most channels of a map that is made of maps side by side, where they are more than a pixel: each
@@ -190,18 +188,8 @@ impl Importer<'_> {
             let at = place.checked_mul(c).and_then(|at| weights.get_mut(at + channel));
             *at.ok_or("more channels than are read")? = 1.0;
         }
-        let outputs = bias.len();
-        let conv = Conv {
-            weights,
-            bias,
-            filter: [1; 2],
-            stride,
-            padding: Padding::default(),
-            groups: 1,
-            activation: Activation::None,
-            residual: false,
-            weight_scales: vec![0.0; outputs],
-        };
+        let weight_scales = vec![0.0; bias.len()];
+        let conv = Conv { stride, weight_scales, ..Conv::new(weights, bias, [1; 2]) };
         let map = self.push_on(call, NodeOp::Conv2d(conv), &[from], View::settled(&x.view))?;
         let view = map.view.clone().counting(axis, Vec::new(), self.shape(&map));
         Ok(Map { view, ..map })

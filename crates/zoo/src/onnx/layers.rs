@@ -216,15 +216,14 @@ impl Importer<'_> {
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
         let conv = Conv {
-            weights: self.of_channels(&x, finite(weights.to_floats())?)?,
-            bias: finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
-            filter: window.filter,
             stride: window.stride,
             padding: window.padding,
-            groups: 1,
-            activation: Activation::None,
-            residual: false,
             weight_scales: weights.steps(),
+            ..Conv::new(
+                self.of_channels(&x, finite(weights.to_floats())?)?,
+                finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
+                window.filter,
+            )
         };
         if conv.bias.len() != c_out {
             return Err(format!("{} biases for {c_out} outputs", conv.bias.len()));
@@ -310,17 +309,9 @@ impl Importer<'_> {
             let weights = weights.reshaped(dims.collect());
             (weights.transposed(&order).ok_or("weights of another shape")?, [shape.h, shape.w])
         };
-        let conv = Conv {
-            weights: self.of_channels(&x, finite(weights.to_floats())?)?,
-            bias: finite(bias)?,
-            filter,
-            stride: [1, 1],
-            padding: Padding::default(),
-            groups: 1,
-            activation: Activation::None,
-            residual: false,
-            weight_scales: weights.steps(),
-        };
+        let floats = self.of_channels(&x, finite(weights.to_floats())?)?;
+        let plain = Conv::new(floats, finite(bias)?, filter);
+        let conv = Conv { weight_scales: weights.steps(), ..plain };
         let map = self.push(call, NodeOp::Conv2d(conv), &[&x], x.view.settled())?;
         let view = map.view.clone().counting(last, Vec::new(), self.shape(&map));
         Ok(Value::Map(Map { view, ..map }))

@@ -164,21 +164,15 @@ impl Importer<'_> {
         }
         let side = |value: usize| u8::try_from(value).map_err(|_| format!("padding {value}"));
         let conv = Conv {
-            weights,
-            bias: vec![0.0; c],
-            filter: sizes.map(|s| s as u16),
-            stride: [1; 2],
             padding: Padding {
                 top: side(top + bottom)?,
                 left: side(left + right)?,
                 bottom: side(bottom + top)?,
                 right: side(right + left)?,
             },
-            groups: 1,
-            activation: Activation::None,
-            residual: false,
             // Ones are of any steps.
             weight_scales: vec![0.0; c],
+            ..Conv::new(weights, vec![0.0; c], sizes.map(|s| s as u16))
         };
         let quant = self.graph.nodes[x.id].quant;
         let map = self.slid(call, NodeOp::Conv2d(conv), x, &x.view)?;

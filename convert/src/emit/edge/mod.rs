@@ -90,7 +90,7 @@ impl Format<'_> {
 #[non_exhaustive]
 pub enum EmitError {
     /// An operation that device files do not have.
-    #[error("node `{node}`: {op}, which has no device form; write .onnx for other programs")]
+    #[error("node `{node}`: {op} has no device form")]
     NotLowered {
         /// Node name.
         node: String,

@@ -85,7 +85,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         let name = names.get(i).copied().unwrap_or("");
         let _ = writeln!(out, "{number:>3}  {name:width$}  {}", edge_row(header, &op));
     }
-    let weights: u32 = artifact.ops().map(|op| weight_bytes(&op)).sum();
+    let weights: u32 = artifact.ops().map(|op| op.weight_bytes()).sum();
     let macs: u64 = artifact.ops().map(|op| op.macs()).sum();
     let _ = writeln!(
         out,
@@ -96,28 +96,9 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     out
 }
 
-fn weight_bytes(op: &Op) -> u32 {
-    match op {
-        Op::Conv2d(o) => o.weights.len + o.params.len,
-        Op::Affine(o) => o.params.len,
-        Op::Pool2d(_) | Op::Cast(_) => 0,
-    }
-}
-
 /// An operator in [`edge_table`], without number and name.
 fn edge_row(header: &Header, op: &Op) -> String {
-    let filter = match &op {
-        Op::Conv2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
-        Op::Pool2d(o) => format!("{}×{}/{}", o.filter[0], o.filter[1], o.stride[0]),
-        Op::Affine(_) | Op::Cast(_) => String::new(),
-    };
-    let fused = match &op {
-        Op::Conv2d(o) if o.residual.is_some() && o.relu => " +r relu",
-        Op::Conv2d(o) if o.residual.is_some() => " +r",
-        Op::Conv2d(o) if o.relu => " relu",
-        Op::Affine(o) if o.relu => " relu",
-        _ => "",
-    };
+    let text = |[[rows, columns], [stride, _]]: [[u16; 2]; 2]| format!("{rows}×{columns}/{stride}");
     let output = op.output();
     let dtype = output.dtype(header.dtype);
     let lines = op.lines();
@@ -127,18 +108,19 @@ fn edge_row(header: &Header, op: &Op) -> String {
         0 => String::new(),
         lines => format!(" {lines} lines at a time"),
     };
-    let in_place = op.residual().is_some_and(|r| r.offset == output.offset)
-        || op.input().offset == output.offset;
+    let in_place = op.operands().into_iter().flatten().any(|p| p.offset == output.offset);
     format!(
-        "{:<11} {:>14} {:>14} {:>8} {:>10} {:>12}  {}..{end}{}{fused}{}{turns}{}",
+        "{:<11} {:>14} {:>14} {:>8} {:>10} {:>12}  {}..{end}{}{}{}{}{turns}{}",
         op.name(),
         shape(op.input()),
         shape(output),
-        filter,
-        weight_bytes(op),
+        op.window().map_or(String::new(), text),
+        op.weight_bytes(),
         op.macs(),
         output.offset,
         if in_place { " in place" } else { "" },
+        if op.residual().is_some() { " +r" } else { "" },
+        if op.relu() { " relu" } else { "" },
         if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
         if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },
     )

@@ -207,7 +207,7 @@ fn time_layers(
             operator: op.name(),
             input: extent(op.input().shape),
             output: extent(op.output().shape),
-            filter: op.filter(),
+            filter: op.window().map(|[filter, _]| filter),
             macs,
             median_ms: median(times)?,
         })

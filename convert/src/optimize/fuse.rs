@@ -21,8 +21,8 @@ pub fn fuse(graph: &mut Graph) {
             NodeOp::Activation(next) => {
                 let input = graph.nodes[id].inputs[0];
                 let quant = graph.nodes[id].quant.or(graph.nodes[input].quant);
-                match &mut graph.nodes[input].op {
-                    NodeOp::Conv2d(Conv { activation, .. }) | NodeOp::Affine { activation, .. }
+                match graph.nodes[input].op.activation_mut() {
+                    Some(activation)
                         if activation.then(next) == *activation || uses[input] == 1 =>
                     {
                         *activation = activation.then(next);

@@ -117,19 +117,8 @@ impl Quantized {
 
     /// Share of the multiply-accumulates that are computed in floats, 0..=1.
     pub fn float_share(&self) -> f64 {
-        let macs = |id: ValueId| node_macs(&self.graph, id);
-        let floats = (0..self.quants.len()).filter(|&id| self.quants[id].is_float());
-        floats.map(macs).sum::<u64>() as f64 / self.graph.macs().max(1) as f64
-    }
-}
-
-/// Multiply-accumulates of a node.
-fn node_macs(graph: &Graph, id: usize) -> u64 {
-    let node = &graph.nodes[id];
-    match &node.op {
-        NodeOp::Conv2d(conv) => node.shape.pixels() as u64 * conv.weights.len() as u64,
-        NodeOp::Affine { .. } => node.shape.len() as u64,
-        _ => 0,
+        let floats = self.graph.nodes.iter().zip(&self.quants).filter(|(_, q)| q.is_float());
+        floats.map(|(node, _)| node.macs()).sum::<u64>() as f64 / self.graph.macs().max(1) as f64
     }
 }
 

@@ -144,24 +144,24 @@ pub enum Op {
 }
 
 impl Op {
+    /// The activation that it reads first, and that which it writes.
+    const fn places(&self) -> [Place; 2] {
+        match self {
+            Self::Conv2d(o) => [o.input, o.output],
+            Self::Pool2d(o) => [o.input, o.output],
+            Self::Affine(o) => [o.input, o.output],
+            Self::Cast(o) => [o.input, o.output],
+        }
+    }
+
     /// The activation it reads (a residual apart).
     pub const fn input(&self) -> Place {
-        match self {
-            Self::Conv2d(o) => o.input,
-            Self::Pool2d(o) => o.input,
-            Self::Affine(o) => o.input,
-            Self::Cast(o) => o.input,
-        }
+        self.places()[0]
     }
 
     /// The activation it writes.
     pub const fn output(&self) -> Place {
-        match self {
-            Self::Conv2d(o) => o.output,
-            Self::Pool2d(o) => o.output,
-            Self::Affine(o) => o.output,
-            Self::Cast(o) => o.output,
-        }
+        self.places()[1]
     }
 
     /// The activation it adds, if any.
@@ -172,11 +172,25 @@ impl Op {
         }
     }
 
+    /// All activations that it reads.
+    pub const fn operands(&self) -> [Option<Place>; 2] {
+        [Some(self.input()), self.residual()]
+    }
+
+    /// Which of its [`Self::operands`] its output may lie exactly on.
+    pub const fn reusable(&self) -> Option<usize> {
+        match self {
+            Self::Conv2d(_) => Some(1),
+            Self::Affine(_) => Some(0),
+            _ => None,
+        }
+    }
+
     /// The part of the arena that it writes beside its output, if any.
     pub const fn scratch(&self) -> Option<Span> {
         match self {
             Self::Conv2d(o) => o.scratch,
-            Self::Pool2d(_) | Self::Affine(_) | Self::Cast(_) => None,
+            _ => None,
         }
     }
 
@@ -184,7 +198,7 @@ impl Op {
     pub const fn lines(&self) -> u16 {
         match self {
             Self::Conv2d(o) => o.lines,
-            Self::Pool2d(_) | Self::Affine(_) | Self::Cast(_) => 0,
+            _ => 0,
         }
     }
 
@@ -201,12 +215,30 @@ impl Op {
         }
     }
 
-    /// Rows and columns of its window, if it has one.
-    pub const fn filter(&self) -> Option<[u16; 2]> {
+    /// Rows and columns of its window, and their strides, if it has one.
+    pub const fn window(&self) -> Option<[[u16; 2]; 2]> {
         match self {
-            Self::Conv2d(o) => Some(o.filter),
-            Self::Pool2d(o) => Some(o.filter),
-            Self::Affine(_) | Self::Cast(_) => None,
+            Self::Conv2d(o) => Some([o.filter, o.stride]),
+            Self::Pool2d(o) => Some([o.filter, o.stride]),
+            _ => None,
+        }
+    }
+
+    /// Whether it clamps at zero.
+    pub const fn relu(&self) -> bool {
+        match self {
+            Self::Conv2d(o) => o.relu,
+            Self::Affine(o) => o.relu,
+            _ => false,
+        }
+    }
+
+    /// Bytes of its weights and parameters.
+    pub const fn weight_bytes(&self) -> u32 {
+        match self {
+            Self::Conv2d(o) => o.weights.len + o.params.len,
+            Self::Affine(o) => o.params.len,
+            _ => 0,
         }
     }
 
@@ -219,8 +251,8 @@ impl Op {
                     * o.filter[1] as u64
                     * o.input.shape.c as u64
             }
-            Self::Pool2d(_) | Self::Cast(_) => 0,
             Self::Affine(o) => o.output.shape.len() as u64,
+            _ => 0,
         }
     }
 }

@@ -228,41 +228,34 @@ impl<'a> Artifact<'a> {
 
     fn check_places(&self, op: &Op, index: usize) -> Result<(), ArtifactError> {
         let bad = Err(ArtifactError::Operand { op: index });
-        let (input, output) = (op.input(), op.output());
-        if !self.place_fits(input) || !self.place_fits(output) || !self.is_live(input, index) {
-            return bad;
-        }
-        let in_place = matches!(op, Op::Affine(_))
-            && input.offset == output.offset
-            && input.shape == output.shape;
-        if self.overlap(input, output) && !in_place {
+        let output = op.output();
+        let operands = || op.operands().into_iter().enumerate().filter_map(|(i, p)| Some((i, p?)));
+        let is_sound = |(i, operand): (usize, Place)| {
+            let in_place = op.reusable() == Some(i)
+                && operand.offset == output.offset
+                && operand.shape == output.shape;
+            self.place_fits(operand)
+                && self.is_live(operand, index)
+                && (in_place || !self.overlap(operand, output))
+        };
+        if !self.place_fits(output) || !operands().all(is_sound) {
             return bad;
         }
         if let Some(scratch) = op.scratch() {
             let end = u64::from(scratch.offset) + u64::from(scratch.len);
-            let apart = [Some(input), Some(output), op.residual()];
             if !(scratch.offset as usize).is_multiple_of(ALIGN)
                 || end > self.header.arena_len as u64
-                || !apart.into_iter().flatten().all(|place| self.spares(Some(scratch), place))
+                || !self.spares(Some(scratch), output)
+                || !operands().all(|(_, operand)| self.spares(Some(scratch), operand))
             {
                 return bad;
             }
         }
-        if let Some(residual) = op.residual() {
-            let in_place = residual.offset == output.offset && residual.shape == output.shape;
-            if !self.place_fits(residual)
-                || !self.is_live(residual, index)
-                || (self.overlap(residual, output) && !in_place)
-            {
-                return bad;
-            }
-            if residual.shape != output.shape {
-                return Err(ArtifactError::Geometry { op: index });
-            }
+        if op.residual().is_some_and(|residual| residual.shape != output.shape) {
+            return Err(ArtifactError::Geometry { op: index });
         }
-        let formats = [Some(input), op.residual()].map(|p| p.map(|p| self.dtype(p)));
         if !matches!(op, Op::Cast(_))
-            && formats.into_iter().flatten().any(|d| d != self.dtype(output))
+            && operands().any(|(_, operand)| self.dtype(operand) != self.dtype(output))
         {
             return Err(ArtifactError::Quantization { op: index });
         }

@@ -171,6 +171,18 @@ pub enum GraphError {
     },
 }
 
+impl Node {
+    /// Multiply-accumulates of one picture: those of convolutions, one per element of a
+    /// per-channel operation; pools, sums and clamps count nothing.
+    pub fn macs(&self) -> u64 {
+        match &self.op {
+            NodeOp::Conv2d(conv) => (self.shape.pixels() * conv.weights.len()) as u64,
+            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => self.shape.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 impl NodeOp {
     /// Name of the operation.
     pub fn name(&self) -> &'static str {
@@ -188,16 +200,32 @@ impl NodeOp {
         }
     }
 
+    /// See [`Graph::parameters`].
+    fn parameters(&self) -> usize {
+        match self {
+            Self::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
+            Self::BatchNorm { gamma, .. } => 4 * gamma.len(),
+            Self::Affine { factor, .. } => 2 * factor.len(),
+            _ => 0,
+        }
+    }
+
+    /// The function of its results that is a part of it.
+    pub const fn activation_mut(&mut self) -> Option<&mut Activation> {
+        match self {
+            Self::Conv2d(Conv { activation, .. }) | Self::Affine { activation, .. } => {
+                Some(activation)
+            }
+            _ => None,
+        }
+    }
+
     const fn arity(&self) -> usize {
         match self {
             Self::Input => 0,
             Self::Conv2d(conv) => 1 + conv.residual as usize,
             Self::Add => 2,
-            Self::BatchNorm { .. }
-            | Self::Affine { .. }
-            | Self::Activation(_)
-            | Self::Cast
-            | Self::Pool2d { .. } => 1,
+            _ => 1,
         }
     }
 
@@ -390,33 +418,13 @@ impl Graph {
         uses
     }
 
-    /// Multiply-accumulates of one picture: those of convolutions, one per element of a
-    /// per-channel operation; pools, sums and clamps count nothing.
+    /// Multiply-accumulates of one picture, see [`Node::macs`].
     pub fn macs(&self) -> u64 {
-        let macs = |node: &Node| match &node.op {
-            NodeOp::Conv2d(conv) => (node.shape.pixels() * conv.weights.len()) as u64,
-            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => node.shape.len() as u64,
-            NodeOp::Input
-            | NodeOp::Activation(_)
-            | NodeOp::Add
-            | NodeOp::Cast
-            | NodeOp::Pool2d { .. } => 0,
-        };
-        self.nodes.iter().map(macs).sum()
+        self.nodes.iter().map(Node::macs).sum()
     }
 
     /// Numbers stored: weights, biases (also those that are zero) and per-channel parameters.
     pub fn parameters(&self) -> u64 {
-        let parameters = |node: &Node| match &node.op {
-            NodeOp::Conv2d(conv) => conv.weights.len() + conv.bias.len(),
-            NodeOp::BatchNorm { gamma, .. } => 4 * gamma.len(),
-            NodeOp::Affine { factor, .. } => 2 * factor.len(),
-            NodeOp::Input
-            | NodeOp::Activation(_)
-            | NodeOp::Add
-            | NodeOp::Cast
-            | NodeOp::Pool2d { .. } => 0,
-        };
-        self.nodes.iter().map(|n| parameters(n) as u64).sum()
+        self.nodes.iter().map(|node| node.op.parameters() as u64).sum()
     }
 }

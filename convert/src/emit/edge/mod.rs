@@ -291,11 +291,7 @@ impl Lowering<'_> {
                 }))
             }
             NodeOp::Cast => Ok(Op::Cast(Cast { input, output })),
-            NodeOp::Input
-            | NodeOp::Conv2d(_)
-            | NodeOp::BatchNorm { .. }
-            | NodeOp::Activation(_)
-            | NodeOp::Add => Err(Fault::NotLowered),
+            _ => Err(Fault::NotLowered),
         }
     }
 

@@ -406,6 +406,9 @@ impl<'a> Emitter<'a> {
             NodeOp::Cast => self.push("Identity", inputs, &target, Vec::new()),
             NodeOp::Activation(activation) => self.activation(*activation, inputs[0], &target),
             NodeOp::Add => self.push("Add", inputs, &target, Vec::new()),
+            NodeOp::Gate { activation } => self.clamped(*activation, &target, |emitter, output| {
+                emitter.push("Mul", inputs, output, Vec::new());
+            }),
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let global = *filter == [x_shape.h, x_shape.w] && *padding == Padding::default();
                 let mut attributes =

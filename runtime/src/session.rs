@@ -4,7 +4,7 @@ use crate::isa::Isa;
 use crate::model::Model;
 #[cfg(feature = "float")]
 use crate::ops::cast;
-use crate::ops::{Context, affine, columns, conv2d, fill_pad, pool2d};
+use crate::ops::{Context, affine, columns, conv2d, fill_pad, gate, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
 use artifact::{Dtype, Op, Place, Quant};
@@ -157,6 +157,7 @@ impl<'a> Session<'a> {
                 Op::Conv2d(op) => conv2d::run(&cx, op, self.arena),
                 Op::Pool2d(op) => pool2d::run(&cx, op, self.arena),
                 Op::Affine(op) => affine::run(&cx, op, self.arena),
+                Op::Gate(op) => gate::run(&cx, op, self.arena),
                 #[cfg(feature = "float")]
                 Op::Cast(op) => cast::run(&cx, op, self.arena),
                 #[cfg(not(feature = "float"))]

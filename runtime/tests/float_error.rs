@@ -3,9 +3,9 @@
 
 mod one_op;
 
-use artifact::Dtype;
+use artifact::{Dtype, Quant, Shape};
 use half::{bf16, f16};
-use one_op::{Case, Noise, conv_float, for_each_tap};
+use one_op::{Case, Noise, conv_float, for_each_tap, gated};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session};
 
@@ -40,6 +40,11 @@ fn cases() -> Vec<Case> {
 
 /// Runs a file and returns the output of its first operator.
 fn first_output(file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<f32> {
+    output(1, file, x, isa, workers)
+}
+
+/// Runs a file and returns a value of it.
+fn output(index: usize, file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<f32> {
     let file = AlignedBuf::from_slice(file);
     let model = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());
@@ -50,11 +55,39 @@ fn first_output(file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<
     }
     let mut out = Vec::new();
     session.run_observed(|seen| {
-        if seen.index == 1 {
+        if seen.index == index {
             out = seen.iter().collect();
         }
     });
     out
+}
+
+#[test]
+fn gates_are_products() {
+    let mut noise = Noise(8);
+    for (shape, in_place, relu) in [
+        (Shape::new(3, 5, 1), false, false),
+        (Shape::new(7, 2, 20), true, true),
+        (Shape::new(1, 1, 33), false, false),
+    ] {
+        let x: Vec<f32> = (0..shape.len()).map(|_| noise.unit() * 8.0).collect();
+        let c = usize::from(shape.c);
+        let largest =
+            |i: usize| x.iter().skip(i % c).step_by(c).fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+        let want = |(i, x): (usize, &f32)| {
+            let y = x * largest(i);
+            if relu { y.max(0.0) } else { y }
+        };
+        let want: Vec<f32> = x.iter().enumerate().map(want).collect();
+        for (dtype, nr) in [(Dtype::F32, 4), (Dtype::F16, 16), (Dtype::Bf16, 16)] {
+            let (file, _) = gated(shape, nr, dtype, [Quant::NONE; 2], in_place, relu);
+            let index = if shape.pixels() > 1 { 2 } else { 1 };
+            for isa in Isa::available() {
+                let got = output(index, &file, &x, isa, &Inline);
+                assert_eq!(got, want, "{shape:?} {dtype:?} {}", isa.name());
+            }
+        }
+    }
 }
 
 #[test]

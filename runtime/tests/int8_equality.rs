@@ -2,8 +2,8 @@
 
 mod one_op;
 
-use artifact::Quant;
-use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, reference_conv_i8};
+use artifact::{Dtype, Quant};
+use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, gated, reference_conv_i8};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session, Shape};
 
@@ -133,6 +133,53 @@ fn affines_equal_the_formula() {
             }
         }
     }
+}
+
+#[test]
+fn gates_equal_the_formula() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    let mut noise = Noise(6);
+    for (shape, in_place, relu) in [
+        (Shape::new(3, 5, 1), false, false),
+        (Shape::new(3, 5, 16), true, true),
+        (Shape::new(7, 2, 20), true, false),
+        (Shape::new(19, 17, 67), false, true),
+        (Shape::new(1, 1, 33), false, false),
+    ] {
+        for (nr, fill) in [4, 16].into_iter().flat_map(|nr| Fill::ALL.map(|fill| (nr, fill))) {
+            let quants = [-3, 11].map(|zero_point| Quant { scale: 1.0, zero_point });
+            let (file, op) = gated(shape, nr, Dtype::I8, quants, in_place, relu);
+            let x: Vec<i8> = (0..shape.len()).map(|_| fill.i8(&mut noise)).collect();
+            let c = usize::from(shape.c);
+            let largest = |i: usize| x.iter().skip(i % c).step_by(c).max().map_or(0, |q| *q);
+            let real = |q: i8| i32::from(q) + 3;
+            let want = |(i, q): (usize, &i8)| {
+                let y = op.requant.apply(real(*q) * real(largest(i)));
+                y.clamp(if relu { 0 } else { -128 - 11 }, 127 - 11) as f32
+            };
+            let want: Vec<f32> = x.iter().enumerate().map(want).collect();
+            let reals: Vec<f32> = x.iter().map(|q| real(*q) as f32).collect();
+            for isa in Isa::available() {
+                for workers in [&Inline as &dyn Workers, &threads] {
+                    let got = outputs(&file, &reals, isa, workers);
+                    assert_eq!(got[got.len() - 2], want, "{shape:?} {fill:?} {nr} {}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+/// All values of a file of real numbers.
+fn outputs(file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<Vec<f32>> {
+    let file = AlignedBuf::from_slice(file);
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
+    let mut input = session.input_mut();
+    x.iter().enumerate().for_each(|(i, v)| input.set(i, *v));
+    let mut seen = Vec::new();
+    session.run_observed(|value| seen.push(value.iter().collect()));
+    seen
 }
 
 #[test]

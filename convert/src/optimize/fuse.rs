@@ -19,13 +19,19 @@ pub fn fuse(graph: &mut Graph) {
         }
         match graph.nodes[id].op {
             NodeOp::Activation(next) => {
+                if next.clamp().is_none() {
+                    continue;
+                }
                 let input = graph.nodes[id].inputs[0];
                 let quant = graph.nodes[id].quant.or(graph.nodes[input].quant);
-                match graph.nodes[input].op.activation_mut() {
-                    Some(activation)
-                        if activation.then(next) == *activation || uses[input] == 1 =>
-                    {
-                        *activation = activation.then(next);
+                let activation = graph.nodes[input].op.activation_mut();
+                let both = activation.and_then(|activation| {
+                    let both = activation.then(next)?;
+                    (both == *activation || uses[input] == 1).then_some((activation, both))
+                });
+                match both {
+                    Some((activation, both)) => {
+                        *activation = both;
                         graph.nodes[input].quant = quant;
                         replacement[id] = input;
                         uses[input] += uses[id] - 1;

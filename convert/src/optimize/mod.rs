@@ -19,6 +19,47 @@ pub fn optimize(graph: &mut Graph) {
     remove_dead(graph);
 }
 
+/// A small network with squeeze-and-excitation, for pictures of `size`.
+#[cfg(test)]
+pub(crate) fn gated(size: u16) -> Graph {
+    use artifact::{Padding, PoolKind, Shape};
+    use network::activation::Activation;
+    use network::graph::{Conv, NodeOp};
+    let mut noise = network::random::Rng::keyed(&[8]);
+    let mut conv = |c_in: usize, c_out: usize, filter: u16| {
+        let weights = noise.around(c_out * c_in * usize::from(filter).pow(2), 0.0, 0.5);
+        let bias = noise.around(c_out, 0.1, 0.1);
+        let padding = Padding::same((filter / 2) as u8);
+        NodeOp::Conv2d(Conv { bias, padding, ..Conv::new(weights, c_out, [filter; 2]) })
+    };
+    let mean = NodeOp::Pool2d {
+        kind: PoolKind::Average,
+        filter: [size; 2],
+        stride: [1; 2],
+        padding: Padding::default(),
+    };
+    let relu = || NodeOp::Activation(Activation::RELU);
+    let gate = NodeOp::Gate { activation: Activation::None };
+    let mut graph = Graph::new("gated", Shape::new(size, size, 3));
+    for (name, op, inputs) in [
+        ("stem", conv(3, 20, 3), &[0][..]),
+        ("stem_relu", relu(), &[1]),
+        ("squeeze", mean.clone(), &[2]),
+        ("reduce", conv(20, 5, 1), &[3]),
+        ("reduce_relu", relu(), &[4]),
+        ("expand", conv(5, 20, 1), &[5]),
+        ("factors", relu(), &[6]),
+        ("gate", gate, &[2, 7]),
+        ("gate_relu", relu(), &[8]),
+        ("last", conv(20, 12, 3), &[9]),
+        ("pooler", mean, &[10]),
+        ("scores", conv(12, 5, 1), &[11]),
+    ] {
+        graph.push(name, op, inputs).unwrap();
+    }
+    graph
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! Each value of the graph lives from the node that writes it to the last node that reads
 //! it. Values that a node may overwrite in place (a residual added here for the last time,
-//! an affine's input) share a *buffer*. Buffers are placed largest first, each at the lowest
+//! the input of an affine or a gate) share a *buffer*. Buffers are placed largest first, each at the lowest
 //! offset where no buffer that lives at the same time lies. Convolutions of a [`Block`] take turns,
 //! and keep few lines of the maps between them.
 
@@ -52,6 +52,7 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     let candidate = match &node.op {
         NodeOp::Conv2d(conv) if conv.residual && node.inputs[0] != node.inputs[1] => node.inputs[1],
         NodeOp::Affine { .. } => node.inputs[0],
+        NodeOp::Gate { .. } if node.inputs[0] != node.inputs[1] => node.inputs[0],
         _ => return None,
     };
     (live[candidate][1] == id && graph.nodes[candidate].shape == node.shape).then_some(candidate)

@@ -44,14 +44,18 @@ fn relative(sizes: &[f32]) -> Vec<f32> {
 /// The space of each value: the least value that must have the same factors.
 fn spaces(graph: &Graph) -> Vec<ValueId> {
     let mut space: Vec<ValueId> = (0..graph.nodes.len()).collect();
+    let mut tie = |id: ValueId, other: ValueId| {
+        let (a, b) = (space[id], space[other]);
+        space.iter_mut().filter(|s| **s == a.max(b)).for_each(|s| *s = a.min(b));
+    };
     for (id, node) in graph.nodes.iter().enumerate() {
-        let tied: &[ValueId] = match &node.op {
-            NodeOp::Conv2d(_) => &node.inputs[1..],
-            _ => &node.inputs,
-        };
-        for &other in tied {
-            let (a, b) = (space[id], space[other]);
-            space.iter_mut().filter(|s| **s == a.max(b)).for_each(|s| *s = a.min(b));
+        match &node.op {
+            NodeOp::Conv2d(_) => node.inputs[1..].iter().for_each(|&other| tie(id, other)),
+            // What multiplies stays as it is, as pictures do.
+            NodeOp::Gate { .. } => [(id, node.inputs[0]), (0, node.inputs[1])]
+                .into_iter()
+                .for_each(|(id, other)| tie(id, other)),
+            _ => node.inputs.iter().for_each(|&other| tie(id, other)),
         }
     }
     space
@@ -128,7 +132,7 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optimize::optimize;
+    use crate::optimize::{gated, optimize};
     use crate::quantize::Histogram;
     use network::architecture::Architecture;
     use network::evaluate::{evaluate, evaluate_all};
@@ -153,10 +157,11 @@ mod tests {
     /// Networks with every kind of block compute the same, and their maps span more evenly.
     #[test]
     fn results_stay_the_same() {
-        for name in ["resnet_20_cifar", "resnet_50", "resnet_v2_50", "resnet_vd_18"] {
+        let named = ["resnet_20_cifar", "resnet_50", "resnet_v2_50", "resnet_vd_18"].map(|name| {
             let config = Architecture::named(name, 7).unwrap();
-            let checkpoint = random_checkpoint(config, 32, 1).unwrap();
-            let mut graph = checkpoint.graph().unwrap();
+            (name, random_checkpoint(config, 32, 1).unwrap().graph().unwrap())
+        });
+        for (name, mut graph) in named.into_iter().chain([("gated", gated(32))]) {
             optimize(&mut graph);
             let picture: Vec<f32> =
                 (0..graph.input_shape().len()).map(|i| (i as f32 * 0.37).sin()).collect();

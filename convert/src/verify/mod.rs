@@ -259,6 +259,31 @@ mod tests {
     use network::model::FloatModel;
     use std::path::Path;
 
+    /// A gate works in place, and every engine computes the same of it.
+    #[test]
+    fn gates() {
+        let mut model = FloatModel::new(crate::optimize::gated(16));
+        model.labels = (0..5).map(|i| format!("class {i}")).collect();
+        model.preprocess = Preprocess::normalized(16, 16, [0.5; 3], [0.25; 3]);
+        let pictures: Vec<_> = (0..8).map(|i| noise_picture(&model.preprocess, i)).collect();
+        for target in [Target::Host, Target::CortexM] {
+            for quantize in [Quantize::Int8, Quantize::Fp16, Quantize::None] {
+                let options = Options { quantize, target, ..Options::default() };
+                let Ok(converted) = convert(&model, &pictures, options, |_, _| ()) else {
+                    assert!(target == Target::CortexM && quantize != Quantize::Int8);
+                    continue;
+                };
+                let bytes = &converted.emitted.bytes;
+                let gate = Artifact::parse(bytes).unwrap().ops().find(|op| op.name() == "gate");
+                let gate = gate.unwrap();
+                assert!(gate.relu() && gate.input().offset == gate.output().offset);
+                let (checks, _) = verify(&converted, &model.preprocess, &pictures).unwrap();
+                assert!(!checks.is_empty() || (quantize != Quantize::Int8 && !HAS_TRACT));
+                assert!(checks.iter().all(Check::is_passed), "{checks:?}");
+            }
+        }
+    }
+
     /// One layer's bias is off by some steps in the file, and only that layer is blamed.
     #[test]
     fn a_wrong_layer_is_named() {

@@ -1,16 +1,18 @@
 //! Int8 operators by their formulas: slow, short, and nothing of the runtime's kernels in it.
 
 use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, window_start};
-use artifact::{Affine, Artifact, Conv2d, Dtype, Op, Padding, Pool2d, PoolKind, Requant, Shape};
+use artifact::{
+    Affine, Artifact, Conv2d, Dtype, Gate, Op, Padding, Pool2d, PoolKind, Requant, Shape,
+};
 use rayon::prelude::*;
 
-/// What operator `op` of a checked int8 model computes of `x` and, where it adds one, `residual`;
+/// What operator `op` of a checked int8 model computes of `x` and, where it reads one, `second`;
 /// numbers are those that are stored. Nothing of a layer that is computed in floats.
 pub(super) fn run(
     artifact: &Artifact<'_>,
     op: &Op,
     x: &[f32],
-    residual: Option<&[f32]>,
+    second: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
     let (input, output) = (op.input().quant, op.output().quant);
     let ints = |values: &[f32]| -> Vec<i8> { values.iter().map(|v| *v as i8).collect() };
@@ -21,9 +23,10 @@ pub(super) fn run(
         }
         Op::Cast(_) => x.iter().map(|v| output.quantize(*v)).collect(),
         _ if output.is_float() => return None,
-        Op::Conv2d(op) => conv2d(artifact, op, &ints(x), residual.map(ints).as_deref()),
+        Op::Conv2d(op) => conv2d(artifact, op, &ints(x), second.map(ints).as_deref()),
         Op::Pool2d(op) => pool2d(op, &ints(x)),
         Op::Affine(op) => affine(artifact, op, &ints(x)),
+        Op::Gate(op) => gate(op, &ints(x), &second.map(ints)?),
     };
     Some(result.into_iter().map(f32::from).collect())
 }
@@ -135,6 +138,17 @@ fn pool2d(op: &Pool2d, x: &[i8]) -> Vec<i8> {
         }
     }
     out
+}
+
+fn gate(op: &Gate, x: &[i8], gate: &[i8]) -> Vec<i8> {
+    let [zero_x, zero_s, zero_y] =
+        [op.input, op.gate, op.output].map(|p| i32::from(p.quant.zero_point));
+    let low = if op.relu { zero_y } else { -128 };
+    let value = |(x, s): (&i8, &i8)| {
+        let product = (i32::from(*x) - zero_x) * (i32::from(*s) - zero_s);
+        (zero_y + op.requant.apply(product)).clamp(low, 127) as i8
+    };
+    x.iter().zip(gate.iter().cycle()).map(value).collect()
 }
 
 fn affine(artifact: &Artifact<'_>, op: &Affine, x: &[i8]) -> Vec<i8> {

@@ -19,7 +19,7 @@
 //! bytes before it.
 //!
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
-//! [`crate::Cast`] and [`crate::Quant::FLOAT`].
+//! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`].
 
 use crate::ArtifactError;
 use crate::layout::{Dtype, align_up};
@@ -29,7 +29,7 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Version written, and newest read.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Oldest version read.
 pub const OLDEST_VERSION: u16 = 4;
 /// Bytes of a signature.

@@ -120,6 +120,54 @@ pub struct Affine {
     pub relu: bool,
 }
 
+/// `y[h, w, c] = clamp(x[h, w, c] · s[c])`, as squeeze-and-excitation weighs channels. Int8:
+/// `y = zero_point + rq((x − zero_point_x) · (s − zero_point_s))`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// Input.
+    pub input: Place,
+    /// The factors: one pixel, of as many channels.
+    pub gate: Place,
+    /// Output; may lie exactly on the input.
+    pub output: Place,
+    /// Int8: factor from products to the output.
+    pub requant: Requant,
+    /// Clamp at zero.
+    pub relu: bool,
+}
+
+/// A function of one number that is no clamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Curve {
+    /// `x · min(max(x + 3, 0), 6) / 6`
+    HardSwish,
+    /// `min(max(x + 3, 0), 6) / 6`
+    HardSigmoid,
+    /// `σ(x) = 1 / (1 + e⁻ˣ)`
+    Sigmoid,
+    /// `x · σ(x)`
+    Silu,
+    /// `x · Φ(x)`, with the normal distribution function Φ
+    Gelu,
+}
+
+impl Curve {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::HardSwish, Self::HardSigmoid, Self::Sigmoid, Self::Silu, Self::Gelu];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HardSwish => "hard_swish",
+            Self::HardSigmoid => "hard_sigmoid",
+            Self::Sigmoid => "sigmoid",
+            Self::Silu => "silu",
+            Self::Gelu => "gelu",
+        }
+    }
+}
+
 /// The same numbers in the output's number format: to int8 as [`Quant::quantize`] does, to floats as
 /// [`Quant::dequantize`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -141,6 +189,8 @@ pub enum Op {
     Affine(Affine),
     /// Change of the number format.
     Cast(Cast),
+    /// Per-channel product with another activation.
+    Gate(Gate),
 }
 
 impl Op {
@@ -151,6 +201,7 @@ impl Op {
             Self::Pool2d(o) => [o.input, o.output],
             Self::Affine(o) => [o.input, o.output],
             Self::Cast(o) => [o.input, o.output],
+            Self::Gate(o) => [o.input, o.output],
         }
     }
 
@@ -174,14 +225,17 @@ impl Op {
 
     /// All activations that it reads.
     pub const fn operands(&self) -> [Option<Place>; 2] {
-        [Some(self.input()), self.residual()]
+        match self {
+            Self::Gate(o) => [Some(o.input), Some(o.gate)],
+            _ => [Some(self.input()), self.residual()],
+        }
     }
 
     /// Which of its [`Self::operands`] its output may lie exactly on.
     pub const fn reusable(&self) -> Option<usize> {
         match self {
             Self::Conv2d(_) => Some(1),
-            Self::Affine(_) => Some(0),
+            Self::Affine(_) | Self::Gate(_) => Some(0),
             _ => None,
         }
     }
@@ -212,6 +266,7 @@ impl Op {
             Self::Affine(_) => "affine",
             Self::Cast(o) if o.output.quant.is_float() => "dequantize",
             Self::Cast(_) => "quantize",
+            Self::Gate(_) => "gate",
         }
     }
 
@@ -229,6 +284,7 @@ impl Op {
         match self {
             Self::Conv2d(o) => o.relu,
             Self::Affine(o) => o.relu,
+            Self::Gate(o) => o.relu,
             _ => false,
         }
     }
@@ -251,7 +307,7 @@ impl Op {
                     * o.filter[1] as u64
                     * o.input.shape.c as u64
             }
-            Self::Affine(o) => o.output.shape.len() as u64,
+            Self::Affine(_) | Self::Gate(_) => self.output().shape.len() as u64,
             _ => 0,
         }
     }

@@ -13,8 +13,8 @@ use crate::layout::{
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
-    Affine, ArtifactError, Cast, Conv2d, Header, Meta, Op, Place, Pool2d, PoolKind, Quant, Shape,
-    Span, output_len, stripes, winograd, winograd_i8,
+    Affine, ArtifactError, Cast, Conv2d, Gate, Header, Meta, Op, Place, Pool2d, PoolKind, Quant,
+    Shape, Span, output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -148,6 +148,7 @@ impl<'a> Artifact<'a> {
                 Op::Pool2d(o) => self.check_pool(&o, index)?,
                 Op::Affine(o) => self.check_affine(&o, index, &mut cursor)?,
                 Op::Cast(o) => self.check_cast(&o, index)?,
+                Op::Gate(o) => self.check_gate(&o, index)?,
             }
             let last = index + 1 == self.header.op_count;
             if last
@@ -454,6 +455,18 @@ impl<'a> Artifact<'a> {
         // Of one format, it is a copy.
         let is_copy = self.dtype(o.input) == self.dtype(o.output);
         if is_copy && o.input.quant != o.output.quant {
+            return Err(ArtifactError::Quantization { op: index });
+        }
+        Ok(())
+    }
+
+    fn check_gate(&self, o: &Gate, index: usize) -> Result<(), ArtifactError> {
+        let x = o.input.shape;
+        if x != o.output.shape || o.gate.shape != (Shape { h: 1, w: 1, ..x }) {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        // Products of two differences of bytes stay in 2^16.
+        if self.dtype(o.output) == Dtype::I8 && !o.requant.is_valid() {
             return Err(ArtifactError::Quantization { op: index });
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! What a layer does with each of its sums.
 
+use artifact::Curve;
+
 /// A function of one number, by which layers end.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Activation {
@@ -13,6 +15,8 @@ pub enum Activation {
         /// The largest, or infinity.
         high: f32,
     },
+    /// Another function.
+    Curve(Curve),
 }
 
 impl Activation {
@@ -20,12 +24,21 @@ impl Activation {
     pub const RELU: Self = Self::Clamp { low: 0.0, high: f32::INFINITY };
     /// `min(max(x, 0), 6)`: MobileNets'.
     pub const RELU6: Self = Self::Clamp { low: 0.0, high: 6.0 };
+    /// `x · σ(x)`: EfficientNets'.
+    pub const SILU: Self = Self::Curve(Curve::Silu);
+    /// `x · min(max(x + 3, 0), 6) / 6`: MobileNetV3's.
+    pub const HARD_SWISH: Self = Self::Curve(Curve::HardSwish);
+    /// `min(max(x + 3, 0), 6) / 6`: MobileNetV3's gates'.
+    pub const HARD_SIGMOID: Self = Self::Curve(Curve::HardSigmoid);
+    /// `σ(x) = 1 / (1 + e⁻ˣ)`: EfficientNets' gates'.
+    pub const SIGMOID: Self = Self::Curve(Curve::Sigmoid);
 
-    /// Between which numbers all results lie.
-    pub const fn bounds(self) -> [f32; 2] {
+    /// The bounds of one that does nothing else than to keep them; of none, infinite ones.
+    pub const fn clamp(self) -> Option<[f32; 2]> {
         match self {
-            Self::None => [f32::NEG_INFINITY, f32::INFINITY],
-            Self::Clamp { low, high } => [low, high],
+            Self::None => Some([f32::NEG_INFINITY, f32::INFINITY]),
+            Self::Clamp { low, high } => Some([low, high]),
+            Self::Curve(_) => None,
         }
     }
 
@@ -34,14 +47,16 @@ impl Activation {
         self == Self::None
     }
 
-    /// What both are, one after the other.
+    /// The one that does what both do, one after the other; `None` where there is no such.
     #[must_use]
-    pub fn then(self, next: Self) -> Self {
-        match next {
-            Self::None => self,
-            Self::Clamp { low, high } => {
-                let [least, most] = self.bounds().map(|bound| bound.max(low).min(high));
-                Self::Clamp { low: least, high: most }
+    pub fn then(self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (first, Self::None) => Some(first),
+            (Self::None, next) => Some(next),
+            _ => {
+                let ([least, most], [low, high]) = (self.clamp()?, next.clamp()?);
+                let [low, high] = [least, most].map(|bound| bound.max(low).min(high));
+                Some(Self::Clamp { low, high })
             }
         }
     }
@@ -53,16 +68,27 @@ impl Activation {
             _ if self == Self::RELU => "relu",
             _ if self == Self::RELU6 => "relu6",
             Self::Clamp { .. } => "clamp",
+            Self::Curve(curve) => curve.name(),
         }
     }
 
     /// The result for one number.
     pub fn apply(self, x: f64) -> f64 {
-        let [low, high] = self.bounds().map(f64::from);
-        // NaN becomes the least number, as in the kernels; of no bounds it stays.
         match self {
             Self::None => x,
-            Self::Clamp { .. } => x.max(low).min(high),
+            // NaN becomes the least number, as in the kernels; of no bounds it stays.
+            Self::Clamp { low, high } => x.max(low.into()).min(high.into()),
+            Self::Curve(curve) => {
+                let step = (x + 3.0).clamp(0.0, 6.0) / 6.0;
+                let sigmoid = 1.0 / (1.0 + (-x).exp());
+                match curve {
+                    Curve::HardSwish => x * step,
+                    Curve::HardSigmoid => step,
+                    Curve::Sigmoid => sigmoid,
+                    Curve::Silu => x * sigmoid,
+                    Curve::Gelu => x * 0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2),
+                }
+            }
         }
     }
 }
@@ -79,13 +105,34 @@ mod tests {
             (Activation::RELU6, Activation::RELU),
             (Activation::RELU, Activation::RELU6),
             (Activation::RELU6, Activation::None),
+            (Activation::None, Activation::SILU),
+            (Activation::SILU, Activation::None),
             (clamp(-1.0, 1.0), clamp(2.0, 3.0)),
             (clamp(-3.0, -2.0), Activation::RELU),
         ] {
             for x in [-4.0, -2.5, -0.5, 0.0, 0.5, 2.5, 7.0] {
-                assert_eq!(first.then(next).apply(x), next.apply(first.apply(x)), "{first:?} {x}");
+                let both = first.then(next).unwrap().apply(x);
+                assert_eq!(both, next.apply(first.apply(x)), "{first:?} {x}");
             }
         }
-        assert_eq!(Activation::RELU.then(Activation::RELU), Activation::RELU);
+        assert_eq!(Activation::RELU.then(Activation::RELU), Some(Activation::RELU));
+        assert_eq!(Activation::SILU.then(Activation::RELU), None);
+    }
+
+    /// Right values: of PyTorch 2's `hardswish`, `hardsigmoid`, `sigmoid`, `silu` and `gelu`.
+    #[test]
+    fn curves_are_the_published_ones() {
+        for (curve, expected) in [
+            (Curve::HardSwish, [0.0, -0.333_333_333, 0.666_666_667, 4.0]),
+            (Curve::HardSigmoid, [0.0, 0.333_333_333, 0.666_666_667, 1.0]),
+            (Curve::Sigmoid, [0.017_986_210, 0.268_941_421, 0.731_058_579, 0.982_013_790]),
+            (Curve::Silu, [-0.071_944_840, -0.268_941_421, 0.731_058_579, 3.928_055_160]),
+            (Curve::Gelu, [-0.000_126_685, -0.158_655_254, 0.841_344_746, 3.999_873_315]),
+        ] {
+            for (x, expected) in [-4.0, -1.0, 1.0, 4.0].into_iter().zip(expected) {
+                let y = Activation::Curve(curve).apply(x);
+                assert!((y - expected).abs() < 1e-6, "{curve:?}({x}) = {y}");
+            }
+        }
     }
 }

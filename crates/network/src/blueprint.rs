@@ -60,6 +60,8 @@ pub enum LayerOp {
     Activation(Activation),
     /// Sum of two values.
     Add,
+    /// Product of a map and a pooled value of as many channels.
+    Gate,
     /// Largest or mean of the pixels of a window that there are.
     Pool {
         /// Which.
@@ -128,6 +130,7 @@ impl Layer {
             LayerOp::Input
             | LayerOp::Activation(_)
             | LayerOp::Add
+            | LayerOp::Gate
             | LayerOp::Pool { .. }
             | LayerOp::GlobalPool(_) => Vec::new(),
         }
@@ -282,6 +285,7 @@ impl Blueprint {
                 },
                 LayerOp::Activation(activation) => NodeOp::Activation(activation),
                 LayerOp::Add => NodeOp::Add,
+                LayerOp::Gate => NodeOp::Gate { activation: Activation::None },
                 LayerOp::Pool { kind, window } => {
                     let (filter, stride, padding) = window.over(map);
                     NodeOp::Pool2d { kind, filter, stride, padding }

@@ -46,6 +46,12 @@ pub fn evaluate_all(graph: &Graph, input: &[f32]) -> Vec<Vec<f32>> {
             }
             NodeOp::Cast => operand(0).to_vec(),
             NodeOp::Add => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
+            NodeOp::Gate { activation } => {
+                let gate = operand(1);
+                map_channels(operand(0), gate.len(), |x, c| {
+                    activation.apply(x * f64::from(gate[c]))
+                })
+            }
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let window = Window { filter: *filter, stride: *stride, padding: *padding };
                 pool(*kind, window, x_shape, operand(0), node.shape)

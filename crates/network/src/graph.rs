@@ -69,6 +69,11 @@ pub enum NodeOp {
     Activation(Activation),
     /// Sum of two values of the same shape.
     Add,
+    /// `x · s` per channel: `inputs[0]` is x, `inputs[1]` is s, one pixel of as many channels.
+    Gate {
+        /// Of each number, afterwards.
+        activation: Activation,
+    },
     /// The same value; its reader has another number format than what computes it.
     Cast,
     /// Pooling; taps outside the map are skipped, so an average is over real pixels only.
@@ -177,7 +182,9 @@ impl Node {
     pub fn macs(&self) -> u64 {
         match &self.op {
             NodeOp::Conv2d(conv) => (self.shape.pixels() * conv.weights.len()) as u64,
-            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } => self.shape.len() as u64,
+            NodeOp::BatchNorm { .. } | NodeOp::Affine { .. } | NodeOp::Gate { .. } => {
+                self.shape.len() as u64
+            }
             _ => 0,
         }
     }
@@ -194,6 +201,7 @@ impl NodeOp {
             Self::Affine { .. } => "affine",
             Self::Activation(activation) => activation.name(),
             Self::Add => "add",
+            Self::Gate { .. } => "gate",
             Self::Cast => "cast",
             Self::Pool2d { kind: PoolKind::Max, .. } => "max_pool2d",
             Self::Pool2d { kind: PoolKind::Average, .. } => "avg_pool2d",
@@ -213,9 +221,9 @@ impl NodeOp {
     /// The function of its results that is a part of it.
     pub const fn activation_mut(&mut self) -> Option<&mut Activation> {
         match self {
-            Self::Conv2d(Conv { activation, .. }) | Self::Affine { activation, .. } => {
-                Some(activation)
-            }
+            Self::Conv2d(Conv { activation, .. })
+            | Self::Affine { activation, .. }
+            | Self::Gate { activation } => Some(activation),
             _ => None,
         }
     }
@@ -224,7 +232,7 @@ impl NodeOp {
         match self {
             Self::Input => 0,
             Self::Conv2d(conv) => 1 + conv.residual as usize,
-            Self::Add => 2,
+            Self::Add | Self::Gate { .. } => 2,
             _ => 1,
         }
     }
@@ -273,6 +281,8 @@ impl NodeOp {
             (Self::Activation(_) | Self::Cast, [x]) => Ok(*x),
             (Self::Add, [a, b]) if a == b => Ok(*a),
             (Self::Add, [a, b]) => Err(format!("adds {a:?} and {b:?}")),
+            (Self::Gate { .. }, [x, s]) if *s == (Shape { h: 1, w: 1, ..*x }) => Ok(*x),
+            (Self::Gate { .. }, [x, s]) => Err(format!("multiplies {x:?} by {s:?}")),
             (Self::Pool2d { filter, stride, padding, .. }, [x]) => {
                 window_map(*x, *filter, *stride, *padding)
             }

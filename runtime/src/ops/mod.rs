@@ -5,6 +5,7 @@ pub(crate) mod affine;
 pub(crate) mod cast;
 pub(crate) mod columns;
 pub(crate) mod conv2d;
+pub(crate) mod gate;
 mod operands;
 pub(crate) mod pool2d;
 pub(crate) mod winograd;

@@ -8,8 +8,8 @@ use artifact::layout::{
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant,
-    Requant, Residual, Shape, Span, output_len, winograd_i8,
+    Affine, Cast, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
+    Quant, Requant, Residual, Shape, Span, output_len, winograd_i8,
 };
 pub(crate) use noise::Noise;
 
@@ -346,6 +346,42 @@ pub(crate) fn affine_i8(
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
     let op = Affine { input, output, params: blob.push(&params).unwrap(), shift: 12, relu };
     (model(input, vec![Op::Affine(op)], arena, Dtype::I8, nr, blob), op, values)
+}
+
+/// A map whose channels are multiplied by their largest numbers, or, where it is one pixel, by
+/// themselves; the gate is operator 1 or 0.
+pub(crate) fn gated(
+    shape: Shape,
+    nr: usize,
+    dtype: Dtype,
+    [input, output]: [Quant; 2],
+    in_place: bool,
+    relu: bool,
+) -> (Vec<u8>, Gate) {
+    let mut arena = 0;
+    let x = place(&mut arena, shape, input, dtype, nr);
+    let y = if in_place {
+        Place { quant: output, ..x }
+    } else {
+        place(&mut arena, shape, output, dtype, nr)
+    };
+    let mut ops = Vec::new();
+    let mut gate = x;
+    if shape.pixels() > 1 {
+        gate = place(&mut arena, Shape { h: 1, w: 1, ..shape }, input, dtype, nr);
+        ops.push(Op::Pool2d(Pool2d {
+            kind: PoolKind::Max,
+            input: x,
+            output: gate,
+            filter: [shape.h, shape.w],
+            stride: [1, 1],
+            padding: Padding::default(),
+            requant: Requant { multiplier: 0, shift: 1 },
+        }));
+    }
+    let op = Gate { input: x, gate, output: y, requant: Requant::new(0.011).unwrap(), relu };
+    ops.push(Op::Gate(op));
+    (model(x, ops, arena, dtype, nr, Blob::new()), op)
 }
 
 /// To floats and back, to other steps than before.

@@ -93,7 +93,7 @@ fn signed_models_are_told_from_others() {
     let (code, said) = convert(&["sign", &model, "--key", &private, "-o", &signed]);
     assert_eq!(code, 0, "{said}");
     // Signatures of Ed25519 are the same each time.
-    assert_eq!(read(&signed), read(fixture("versions/6.edge")));
+    assert_eq!(read(&signed), read(fixture("versions").join(format!("{VERSION}.edge"))));
     let picture = text(fixture("../../samples/pictures/chelsea.png"));
     let with_key = |model: &str| classify(&["--model", model, "--key", &public, &picture]);
     assert_eq!(with_key(&signed).0, 0);

@@ -12,8 +12,8 @@ use artifact::layout::{FilterLayout, has_columns, pairs_fit};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Cast, Conv2d, Dtype, Meta, Op, Place, Pool2d, PoolKind, Preprocess,
-    Quant, Requant, Residual, Span,
+    Affine, ArtifactError, Cast, Conv2d, Dtype, Gate, Meta, Op, Place, Pool2d, PoolKind,
+    Preprocess, Quant, Requant, Residual, Span,
 };
 use network::activation::Activation;
 use network::graph::{Conv, Graph, GraphError, NodeOp};
@@ -231,7 +231,15 @@ fn relu(activation: Activation) -> Result<bool, Fault> {
     match activation {
         Activation::None => Ok(false),
         Activation::RELU => Ok(true),
-        Activation::Clamp { .. } => Err(Fault::NotLowered),
+        _ => Err(Fault::NotLowered),
+    }
+}
+
+/// The fixed-point form of a factor, where it is used.
+fn requant(factor: f64, is_used: bool) -> Result<Requant, Fault> {
+    match is_used {
+        true => Requant::new(factor).ok_or(Fault::Scale),
+        false => Ok(Requant { multiplier: 0, shift: 1 }),
     }
 }
 
@@ -274,12 +282,7 @@ impl Lowering<'_> {
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let full = f64::from(filter[0]) * f64::from(filter[1]);
                 let factor = f64::from(input.quant.scale) / (f64::from(output.quant.scale) * full);
-                let requant = match kind {
-                    PoolKind::Average if dtype == Dtype::I8 => {
-                        Requant::new(factor).ok_or(Fault::Scale)?
-                    }
-                    PoolKind::Average | PoolKind::Max => Requant { multiplier: 0, shift: 1 },
-                };
+                let requant = requant(factor, *kind == PoolKind::Average && dtype == Dtype::I8)?;
                 Ok(Op::Pool2d(Pool2d {
                     kind: *kind,
                     input,
@@ -289,6 +292,14 @@ impl Lowering<'_> {
                     padding: *padding,
                     requant,
                 }))
+            }
+            NodeOp::Gate { activation } => {
+                let gate = self.place(node.inputs[1]);
+                let scale = |place: Place| f64::from(place.quant.scale);
+                let factor = scale(input) * scale(gate) / scale(output);
+                let requant = requant(factor, dtype == Dtype::I8)?;
+                let relu = relu(*activation)?;
+                Ok(Op::Gate(Gate { input, gate, output, requant, relu }))
             }
             NodeOp::Cast => Ok(Op::Cast(Cast { input, output })),
             _ => Err(Fault::NotLowered),

@@ -9,7 +9,7 @@
 
 use super::edge::Format;
 use crate::int8::int8_weights_of;
-use artifact::{Padding, PoolKind, Preprocess, Quant, Shape};
+use artifact::{Curve, Padding, PoolKind, Preprocess, Quant, Shape};
 use formats::onnx as proto;
 use network::activation::Activation;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
@@ -406,6 +406,9 @@ impl<'a> Emitter<'a> {
             NodeOp::Cast => self.push("Identity", inputs, &target, Vec::new()),
             NodeOp::Activation(activation) => self.activation(*activation, inputs[0], &target),
             NodeOp::Add => self.push("Add", inputs, &target, Vec::new()),
+            NodeOp::Gate { activation } => self.clamped(*activation, &target, |emitter, output| {
+                emitter.push("Mul", inputs, output, Vec::new());
+            }),
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let global = *filter == [x_shape.h, x_shape.w] && *padding == Padding::default();
                 let mut attributes =
@@ -490,10 +493,49 @@ impl<'a> Emitter<'a> {
         if activation == Activation::RELU {
             return self.push("Relu", &[x], target, Vec::new());
         }
-        let [low, high] = activation.bounds();
+        let [low, high] = match activation {
+            Activation::Curve(curve) => return self.curve(curve, x, target),
+            Activation::Clamp { low, high } => [low, high],
+            Activation::None => [f32::NEG_INFINITY, f32::INFINITY],
+        };
         let low = self.constant(target, "low", &[], [low]);
         let high = self.constant(target, "high", &[], [high]);
         self.push("Clip", &[x, &low, &high], target, Vec::new());
+    }
+
+    /// In operators that this version of ONNX has.
+    fn curve(&mut self, curve: Curve, x: &str, target: &str) {
+        let step = || {
+            vec![
+                proto::Attribute::float("alpha", 1.0 / 6.0),
+                proto::Attribute::float("beta", 0.5),
+            ]
+        };
+        let (op_type, attributes) = match curve {
+            Curve::HardSigmoid => return self.push("HardSigmoid", &[x], target, step()),
+            Curve::Sigmoid => return self.push("Sigmoid", &[x], target, Vec::new()),
+            Curve::HardSwish => ("HardSigmoid", step()),
+            Curve::Silu => ("Sigmoid", Vec::new()),
+            Curve::Gelu => {
+                // x · (erf(x / √2) + 1) / 2
+                let [scale, one, half] = [
+                    ("scale", core::f32::consts::FRAC_1_SQRT_2),
+                    ("one", 1.0),
+                    ("half", 0.5),
+                ]
+                .map(|(part, value)| self.constant(target, part, &[], [value]));
+                let [scaled, erf, raised, share] = ["scaled", "erf", "raised", "share"]
+                    .map(|part| self.names.unique(&format!("{target}_{part}")));
+                self.push("Mul", &[x, &scale], &scaled, Vec::new());
+                self.push("Erf", &[&scaled], &erf, Vec::new());
+                self.push("Add", &[&erf, &one], &raised, Vec::new());
+                self.push("Mul", &[&raised, &half], &share, Vec::new());
+                return self.push("Mul", &[x, &share], target, Vec::new());
+            }
+        };
+        let share = self.names.unique(&format!("{target}_share"));
+        self.push(op_type, &[x], &share, attributes);
+        self.push("Mul", &[x, &share], target, Vec::new());
     }
 }
 

@@ -4,7 +4,7 @@ use crate::small_model::{
     AFFINE, AVERAGE_POOL, DENSE, IN_PLACE_RESIDUAL, MAX_POOL, OTHER_RESIDUAL, Parts, STEM,
 };
 use crate::{refused, refuses, refuses_of, sound};
-use artifact::ArtifactError::{self, Geometry, Meta, NoOutput, Operand, Weights};
+use artifact::ArtifactError::{self, Geometry, Meta, NoOutput, Operand, Quantization, Weights};
 use artifact::{Artifact, Dtype, Op, Shape};
 
 #[test]
@@ -79,7 +79,7 @@ fn dimensions_zero_and_largest() {
                             (Op::Pool2d(o), true) => &mut o.output,
                             (Op::Affine(o), false) => &mut o.input,
                             (Op::Affine(o), true) => &mut o.output,
-                            (Op::Cast(_), _) => unreachable!("only in mixed models"),
+                            (Op::Cast(_) | Op::Gate(_), _) => unreachable!("in other models"),
                         };
                         match axis {
                             0 => place.shape.h = size,
@@ -282,6 +282,42 @@ fn output_that_no_operator_writes() {
         let end = p.conv(STEM).params.offset as usize + p.conv(STEM).params.len as usize;
         p.blob.truncate(end.next_multiple_of(64));
     });
+}
+
+#[test]
+fn gates() {
+    const GATE: usize = 2;
+    let refuses = |error, change: fn(&mut artifact::Gate, artifact::Place)| {
+        for (dtype, nr) in [(Dtype::I8, 4), (Dtype::I8, 16), (Dtype::F32, 16)] {
+            refuses_of(error, Parts::gated(dtype, nr), |p| {
+                let picture = p.input;
+                let Op::Gate(gate) = &mut p.ops[GATE] else { unreachable!() };
+                change(gate, picture);
+            });
+        }
+    };
+    // Factors of another number, of more than a pixel, or that nobody wrote.
+    refuses(Operand { op: GATE }, |gate, _| gate.gate.shape.c = 3);
+    refuses(Operand { op: GATE }, |gate, _| gate.gate = gate.input);
+    refuses(Operand { op: GATE }, |gate, picture| gate.gate.offset = picture.offset + 64);
+    // Over its factors.
+    refuses(Operand { op: GATE }, |gate, _| gate.output.offset = gate.gate.offset);
+    refuses(Operand { op: GATE }, |gate, _| gate.output.shape.h = 3);
+    for nr in [4, 16] {
+        for by_itself in [false, true] {
+            refuses_of(Geometry { op: GATE }, Parts::gated(Dtype::I8, nr), |p| {
+                let apart = p.arena_len.next_multiple_of(64) as u32;
+                p.arena_len *= 3;
+                let Op::Gate(gate) = &mut p.ops[GATE] else { unreachable!() };
+                gate.output.offset = apart;
+                if by_itself { gate.gate = gate.input } else { gate.output.shape.h = 3 }
+            });
+        }
+        refuses_of(Quantization { op: GATE }, Parts::gated(Dtype::I8, nr), |p| {
+            let Op::Gate(gate) = &mut p.ops[GATE] else { unreachable!() };
+            gate.requant.shift = 0;
+        });
+    }
 }
 
 #[test]

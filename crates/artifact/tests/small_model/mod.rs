@@ -9,7 +9,7 @@ use artifact::layout::{
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Cast, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind,
+    Affine, ArtifactError, Cast, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d, PoolKind,
     Preprocess, Quant, Requant, Residual, Shape, Span,
 };
 pub(crate) use noise::Noise;
@@ -231,11 +231,46 @@ impl Parts {
         }
     }
 
+    /// A convolution whose channels are weighed by their means, in place, and a dense layer.
+    pub(crate) fn gated(dtype: Dtype, nr: usize) -> Self {
+        let sound = Self::sound(dtype, nr);
+        let [x, map] = [sound.input, sound.ops[STEM].output()];
+        let [mean, scores] = [sound.ops[AVERAGE_POOL].output(), sound.output];
+        let column = sound.arena_len.next_multiple_of(64) as u32;
+        let mut weights = Weights { dtype, nr, blob: Vec::new(), noise: Noise(11), column };
+        let quant = match dtype {
+            Dtype::I8 => Quant { scale: 0.25, zero_point: -7 },
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Quant::NONE,
+        };
+        let weighed = Place { quant, ..map };
+        let requant = Requant::new(0.5).unwrap();
+        let pool = |input: Place, output| {
+            let (filter, stride, padding) = ([4; 2], [4; 2], Padding::default());
+            let kind = PoolKind::Average;
+            Op::Pool2d(Pool2d { kind, input, output, filter, stride, padding, requant })
+        };
+        let (input, output) = (map, weighed);
+        let ops = vec![
+            weights.conv(x, map, 3, None),
+            pool(map, mean),
+            Op::Gate(Gate { input, gate: mean, output, requant, relu: false }),
+            pool(weighed, mean),
+            weights.conv(mean, scores, 1, None),
+        ];
+        let arena_len = (column + COLUMN) as usize;
+        Self { ops, arena_len, blob: weights.blob, ..sound }
+    }
+
     /// Every number format and panel width.
     pub(crate) fn all() -> Vec<Self> {
         [Dtype::I8, Dtype::F32, Dtype::F16, Dtype::Bf16]
             .into_iter()
-            .flat_map(|dtype| [4, 16].map(|nr| Self::sound(dtype, nr)))
+            .flat_map(|dtype| {
+                [Self::sound, Self::gated]
+                    .map(|of| [4, 16].map(|nr| of(dtype, nr)))
+                    .into_iter()
+                    .flatten()
+            })
             .chain([4, 16].map(Self::mixed))
             .collect()
     }

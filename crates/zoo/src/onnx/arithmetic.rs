@@ -5,11 +5,12 @@ use super::constant::{Constant, Values};
 use super::view::View;
 use super::{Importer, Map, Value};
 use artifact::Shape;
+use network::activation::Activation;
 use network::graph::NodeOp;
 use std::rc::Rc;
 
 impl Importer<'_> {
-    /// A sum of two maps, or one number a channel added, subtracted, multiplied or divided by.
+    /// A sum or product of two maps, or one number a channel added, subtracted, multiplied or divided by.
     pub(super) fn arithmetic(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let operator = call.node.op_type.as_str();
         if call.operands.len() != 2 {
@@ -17,7 +18,7 @@ impl Importer<'_> {
         }
         let are_maps = [0, 1].map(|i| matches!(call.operand(i), Some(Value::Map(_))));
         if are_maps == [true; 2] {
-            return self.sum(call, operator);
+            return if operator == "Mul" { self.gate(call) } else { self.sum(call, operator) };
         }
         let (x, constant) =
             (call.map(usize::from(!are_maps[0]))?, call.constant(are_maps[0].into())?);
@@ -57,7 +58,7 @@ impl Importer<'_> {
 
     fn sum(&mut self, call: &Call<'_>, operator: &str) -> Result<Value, String> {
         if !matches!(operator, "Add" | "Sum") {
-            return Err("combines two maps; only their sum is read".into());
+            return Err("combines two maps; only their sum or product is read".into());
         }
         let (mut a, mut b) = (call.map(0)?, call.map(1)?);
         if a.view.channels() != b.view.channels() {
@@ -67,6 +68,29 @@ impl Importer<'_> {
         let view = view
             .ok_or_else(|| format!("adds maps of {:?} and {:?}", self.dims(&a), self.dims(&b)))?;
         Ok(Value::Map(self.push(call, NodeOp::Add, &[&a, &b], view)?))
+    }
+
+    /// A map times one of a single pixel, number by number of its channels.
+    fn gate(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let (mut x, mut gate) = (call.map(0)?, call.map(1)?);
+        if self.shape(&gate).pixels() > 1 {
+            core::mem::swap(&mut x, &mut gate);
+        }
+        if x.view.channels() != gate.view.channels() {
+            (x, gate) = (self.settled(call, &x)?, self.settled(call, &gate)?);
+        }
+        // Dimensions are aligned at their ends.
+        let channel = |map: &Map| map.view.channel_axis().map(|axis| map.view.rank() - axis);
+        let is_pixel = self.shape(&gate) == (Shape { h: 1, w: 1, ..self.shape(&x) });
+        if !is_pixel || channel(&x) != channel(&gate) || x.view.rank() < gate.view.rank() {
+            return Err(format!(
+                "multiplies maps of {:?} and {:?}; only a factor for each channel is read",
+                self.dims(&x),
+                self.dims(&gate)
+            ));
+        }
+        let op = NodeOp::Gate { activation: Activation::None };
+        Ok(Value::Map(self.push(call, op, &[&x, &gate], x.view.clone())?))
     }
 
     /// `x · factor + addend`, of each channel of the map.

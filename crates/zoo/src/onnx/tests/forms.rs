@@ -92,6 +92,51 @@ fn heads_pool_in_many_ways() {
     );
 }
 
+/// A map whose channels are weighed by what is computed of their means, as in
+/// squeeze-and-excitation; in both layouts and orders.
+#[test]
+fn gates() {
+    let squeezed = |axes: &[i64]| {
+        with_int(with_ints(node("ReduceMean", &["m"], "p"), "axes", axes), "keepdims", 1)
+    };
+    // Pixels 0, 1, 2 and 3, 4, 5: means 1.5, 2.5, 3.5, and negative ones are clamped.
+    let constants = |layout: &[i64]| vec![tensor("less", layout, &[2.0, 1.0, 1.0])];
+    let gate = |operands: [&str; 2], axes: &[i64]| {
+        vec![
+            squeezed(axes),
+            node("Sub", &["p", "less"], "q"),
+            node("Relu", &["q"], "s"),
+            node("Mul", &operands, "g"),
+            with_int(with_ints(node("ReduceSum", &["g"], "y"), "axes", axes), "keepdims", 0),
+        ]
+    };
+    for operands in [["m", "s"], ["s", "m"]] {
+        let mut nodes = vec![node("Identity", &["x"], "m")];
+        nodes.extend(gate(operands, &[2, 3]));
+        let model = file(&[1, 3, 1, 2], nodes, constants(&[1, 3, 1, 1]));
+        assert_eq!(logits(&model), [0.0, 7.5, 17.5]);
+        let mut nodes = vec![node("Identity", &["x"], "m")];
+        nodes.extend(gate(operands, &[1, 2]));
+        let model = file(&[1, 1, 2, 3], nodes, constants(&[3]));
+        assert_eq!(logits(&model), [0.0, 7.5, 17.5]);
+        let graph = import(&model).unwrap().graph;
+        // What is written is read again.
+        let labels: Vec<String> = ["a", "b", "c"].map(String::from).into();
+        let preprocess = Preprocess::raw(1, 2);
+        let bytes = to_onnx(&graph, Format::F32, Form::Qdq, &labels, &preprocess);
+        let again = onnx("m.onnx".as_ref(), &bytes, &Hints::default()).unwrap();
+        assert_eq!(evaluate(&again.graph, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]), [0.0, 7.5, 17.5]);
+    }
+    // A row is aligned at its end, where the map has columns.
+    let nodes = vec![
+        node("GlobalAveragePool", &["x"], "p"),
+        node("Flatten", &["p"], "s"),
+        node("Mul", &["x", "s"], "g"),
+        node("GlobalMaxPool", &["g"], "y"),
+    ];
+    refused(&file(&[1, 3, 2, 3], nodes, vec![]), "only a factor for each channel");
+}
+
 /// Every second pixel between channels of zeros, in the forms in which CIFAR's ResNets are written.
 #[test]
 fn shortcuts_without_parameters() {

@@ -28,7 +28,7 @@ fn refusals_name_the_node_and_the_remedy() {
         ),
         (pooled(vec![node("Conv", &["x", "x"], "last")]), vec![], "no constant"),
         (pooled(vec![node("Relu", &["nowhere"], "last")]), vec![], "`nowhere`"),
-        (pooled(vec![node("Mul", &["x", "x"], "last")]), vec![], "only their sum"),
+        (pooled(vec![node("Mul", &["x", "x"], "last")]), vec![], "only a factor for each channel"),
         (
             pooled(vec![node("Clip", &["x", "low", "high"], "last")]),
             vec![tensor("low", &[], &[0.0]), tensor("high", &[], &[6.0])],

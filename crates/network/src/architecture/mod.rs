@@ -19,20 +19,24 @@ pub fn default_preprocess(side: u16) -> Preprocess {
     Preprocess::normalized(side, side, mean, std)
 }
 
+/// A family's configs by name.
+type Named<Config> = [(&'static str, fn() -> Config)];
+
 /// A network without weights: pictures, the layers of a family, a head.
 ///
 /// In files, a family's fields stand beside the others. Without `family` it is a ResNet's, as all were
 /// once, and as ResNets are still written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Architecture {
     /// Name for people, e.g. `resnet_18`.
     pub name: String,
     /// Channels of the picture: 3, or 1 of grey.
-    #[serde(skip_serializing_if = "is_rgb")]
+    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
     pub channels: usize,
     /// Pooling before the head.
     pub pooling: Pooling,
     /// Share of the pooled features that training leaves out before the head, 0..1.
+    #[serde(default)]
     pub dropout: f64,
     /// Classes of the head.
     pub classes: usize,
@@ -75,40 +79,25 @@ const fn rgb() -> usize {
     3
 }
 
-impl<'de> Deserialize<'de> for Architecture {
+impl<'de> Deserialize<'de> for Family {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Common {
-            name: String,
-            #[serde(default = "rgb")]
-            channels: usize,
-            pooling: Pooling,
-            #[serde(default)]
-            dropout: f64,
-            classes: usize,
-            family: Option<String>,
-        }
         // The family's fields are read once it is known; an error then names the field.
         let value = serde_json::Value::deserialize(deserializer)?;
-        let read = || {
-            let Common { name, channels, pooling, dropout, classes, family } =
-                Common::deserialize(&value)?;
-            let family = match family.as_deref() {
-                None => Family::ResNet(ResNetConfig::deserialize(&value)?),
-                Some(other) => {
-                    let what = format!("family `{other}`, which this build does not know; update");
-                    return Err(serde::de::Error::custom(what));
-                }
-            };
-            Ok(Self { name, channels, pooling, dropout, classes, family })
+        let read = match value.get("family").map(|family| family.as_str().unwrap_or_default()) {
+            None => ResNetConfig::deserialize(&value).map(Self::ResNet),
+            Some(other) => Err(serde::de::Error::custom(format!(
+                "family `{other}`, which this build does not know; update"
+            ))),
         };
-        read().map_err(|e: serde_json::Error| serde::de::Error::custom(e))
+        read.map_err(serde::de::Error::custom)
     }
 }
 
 impl Architecture {
     /// All names that [`Self::by_name`] knows but for presets.
-    pub const NAMES: [&str; 17] = resnet::NAMES;
+    pub fn names() -> Vec<&'static str> {
+        resnet::NAMED.iter().map(|(name, _)| *name).collect()
+    }
 
     /// Of colors, with average pooling, without dropout.
     pub fn new(name: &str, classes: usize, family: Family) -> Self {
@@ -116,7 +105,7 @@ impl Architecture {
         Self { name, channels: rgb(), pooling, dropout: 0.0, classes, family }
     }
 
-    /// A named architecture with a head of `classes`: one of [`Self::NAMES`], or a KerasHub
+    /// A named architecture with a head of `classes`: one of [`Self::names`], or a KerasHub
     /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`.
     pub fn by_name(name: &str, classes: usize) -> Option<Self> {
         resnet::by_name(name, classes)
@@ -128,7 +117,7 @@ impl Architecture {
     /// A name that is not known, with those that are.
     pub fn named(name: &str, classes: usize) -> Result<Self, String> {
         Self::by_name(name, classes)
-            .ok_or_else(|| format!("{name}: not known; use one of {}", Self::NAMES.join(", ")))
+            .ok_or_else(|| format!("{name}: not known; use one of {}", Self::names().join(", ")))
     }
 
     /// Classes of the data set that the architecture was designed for: CIFAR-10's or ImageNet's.

@@ -1,8 +1,9 @@
 //! ResNets with KerasHub's semantics, as [`Blueprint`]s.
 
-use crate::architecture::{Architecture, Family};
+use crate::architecture::{Architecture, Family, Named};
 use crate::blueprint::{Blueprint, LayerId, Pooling, WindowSpec};
 use crate::padding::ConvPadding;
+use BlockType::{BasicBlock, BasicBlockVd, BottleneckBlock, BottleneckBlockVd};
 use artifact::PoolKind;
 use serde::{Deserialize, Serialize};
 
@@ -96,70 +97,49 @@ const MAX_STAGES: usize = 16;
 /// [`same_padding`](crate::padding::same_padding): the pixels added are left out of the mean.
 const SHORTCUT_POOL: usize = 2;
 
-/// Names that [`by_name`] knows.
-pub(crate) const NAMES: [&str; 17] = [
-    "resnet_8_cifar",
-    "resnet_20_cifar",
-    "resnet_18",
-    "resnet_34",
-    "resnet_50",
-    "resnet_101",
-    "resnet_152",
-    "resnet_v2_50",
-    "resnet_v2_101",
-    "resnet_vd_18",
-    "resnet_vd_34",
-    "resnet_vd_50",
-    "resnet_vd_101",
-    "resnet_vd_152",
-    "resnet_vd_200",
-    "resnet_18_cifar",
-    "kerashub_guide",
+/// Networks by name.
+pub(super) const NAMED: &Named<ResNetConfig> = &[
+    ("resnet_8_cifar", || ResNetConfig::cifar(1)),
+    ("resnet_20_cifar", || ResNetConfig::cifar(3)),
+    ("resnet_18", || ResNetConfig::preset(BasicBlock, &[2, 2, 2, 2])),
+    ("resnet_34", || ResNetConfig::preset(BasicBlock, &[3, 4, 6, 3])),
+    ("resnet_50", || ResNetConfig::preset(BottleneckBlock, &[3, 4, 6, 3])),
+    ("resnet_101", || ResNetConfig::preset(BottleneckBlock, &[3, 4, 23, 3])),
+    ("resnet_152", || ResNetConfig::preset(BottleneckBlock, &[3, 8, 36, 3])),
+    ("resnet_v2_50", || ResNetConfig::v2(&[3, 4, 6, 3])),
+    ("resnet_v2_101", || ResNetConfig::v2(&[3, 4, 23, 3])),
+    ("resnet_vd_18", || ResNetConfig::vd(BasicBlockVd, &[2, 2, 2, 2])),
+    ("resnet_vd_34", || ResNetConfig::vd(BasicBlockVd, &[3, 4, 6, 3])),
+    ("resnet_vd_50", || ResNetConfig::vd(BottleneckBlockVd, &[3, 4, 6, 3])),
+    ("resnet_vd_101", || ResNetConfig::vd(BottleneckBlockVd, &[3, 4, 23, 3])),
+    ("resnet_vd_152", || ResNetConfig::vd(BottleneckBlockVd, &[3, 8, 36, 3])),
+    ("resnet_vd_200", || ResNetConfig::vd(BottleneckBlockVd, &[3, 12, 48, 3])),
+    ("resnet_18_cifar", || ResNetConfig {
+        input_conv_kernel_sizes: vec![3],
+        stem_stride: 1,
+        stem_pool: false,
+        ..ResNetConfig::preset(BasicBlock, &[2, 2, 2, 2])
+    }),
+    // What the KerasHub guide trains from scratch.
+    ("kerashub_guide", || ResNetConfig {
+        stackwise_num_filters: vec![64; 3],
+        stackwise_num_strides: vec![1, 2, 2],
+        ..ResNetConfig::preset(BasicBlock, &[2, 2, 2])
+    }),
 ];
 
-/// A named architecture with a head of `classes`: one of [`NAMES`], or a KerasHub preset's name, such
+/// A named architecture with a head of `classes`: one of [`NAMED`], or a KerasHub preset's name, such
 /// as `resnet_vd_50_ssld_v2_imagenet`.
 pub(crate) fn by_name(name: &str, classes: usize) -> Option<Architecture> {
-    use BlockType::{BasicBlock, BasicBlockVd, BottleneckBlock, BottleneckBlockVd};
     // Presets of one architecture differ in how they were trained.
     let plain =
         name.strip_suffix("_imagenet").map(|rest| rest.split("_ssld").next().unwrap_or(rest));
-    let preset = ResNetConfig::preset;
-    let config = match plain.unwrap_or(name) {
-        "resnet_8_cifar" => ResNetConfig::cifar(1),
-        "resnet_20_cifar" => ResNetConfig::cifar(3),
-        "resnet_18_cifar" => ResNetConfig {
-            input_conv_kernel_sizes: vec![3],
-            stem_stride: 1,
-            stem_pool: false,
-            ..preset(BasicBlock, &[2, 2, 2, 2])
-        },
-        // What the KerasHub guide trains from scratch.
-        "kerashub_guide" => ResNetConfig {
-            stackwise_num_filters: vec![64; 3],
-            stackwise_num_strides: vec![1, 2, 2],
-            ..preset(BasicBlock, &[2, 2, 2])
-        },
-        "resnet_18" => preset(BasicBlock, &[2, 2, 2, 2]),
-        "resnet_34" => preset(BasicBlock, &[3, 4, 6, 3]),
-        "resnet_50" => preset(BottleneckBlock, &[3, 4, 6, 3]),
-        "resnet_101" => preset(BottleneckBlock, &[3, 4, 23, 3]),
-        "resnet_152" => preset(BottleneckBlock, &[3, 8, 36, 3]),
-        "resnet_v2_50" => ResNetConfig::v2(&[3, 4, 6, 3]),
-        "resnet_v2_101" => ResNetConfig::v2(&[3, 4, 23, 3]),
-        "resnet_vd_18" => ResNetConfig::vd(BasicBlockVd, &[2, 2, 2, 2]),
-        "resnet_vd_34" => ResNetConfig::vd(BasicBlockVd, &[3, 4, 6, 3]),
-        "resnet_vd_50" => ResNetConfig::vd(BottleneckBlockVd, &[3, 4, 6, 3]),
-        "resnet_vd_101" => ResNetConfig::vd(BottleneckBlockVd, &[3, 4, 23, 3]),
-        "resnet_vd_152" => ResNetConfig::vd(BottleneckBlockVd, &[3, 8, 36, 3]),
-        "resnet_vd_200" => ResNetConfig::vd(BottleneckBlockVd, &[3, 12, 48, 3]),
-        _ => return None,
-    };
+    let (_, config) = NAMED.iter().find(|(known, _)| *known == plain.unwrap_or(name))?;
     let is_guide = name == "kerashub_guide";
     Some(Architecture {
         pooling: if is_guide { Pooling::Max } else { Pooling::Avg },
         dropout: if is_guide { 0.5 } else { 0.0 },
-        ..Architecture::new(name, classes, Family::ResNet(config))
+        ..Architecture::new(name, classes, Family::ResNet(config()))
     })
 }
 
@@ -398,7 +378,7 @@ mod tests {
 
     fn resnet(name: &str) -> (Architecture, ResNetConfig) {
         let found = by_name(name, 10).unwrap();
-        let Family::ResNet(config) = found.family.clone();
+        let config = found.family.resnet().unwrap().clone();
         (found, config)
     }
 
@@ -429,8 +409,7 @@ mod tests {
         for config in [&architecture, &wide] {
             assert_eq!(&serde_json::from_value::<Architecture>(written(config)).unwrap(), config);
         }
-        let Family::ResNet(wide) = wide.family;
-        let forged = ResNetConfig { expansion: 9, ..wide };
+        let forged = ResNetConfig { expansion: 9, ..wide.family.resnet().unwrap().clone() };
         assert!(forged.check().unwrap_err().contains("1..=8"));
     }
 

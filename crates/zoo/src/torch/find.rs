@@ -1,11 +1,11 @@
-//! The ResNet among the tensors of a file, whatever leads to it.
+//! The network among the tensors of a file, whatever leads to it.
 
-use super::architecture::{architecture, unknown};
+use super::families::{FAMILIES, Names, Shapes, Traces, unknown};
 use super::foreign_names::{as_torchvision, plain};
-use super::names::Names;
 use crate::{Head, Hints};
 use artifact::text::AsPlain;
 use network::architecture::Architecture;
+use network::blueprint::HEAD;
 use network::checkpoint::Assumption;
 use std::collections::BTreeMap;
 
@@ -26,11 +26,11 @@ impl Entry {
     }
 }
 
-/// A ResNet that was found among the tensors of a file.
+/// A network that was found among the tensors of a file.
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) config: Architecture,
-    /// Names that [`Names`] know, and those in the file.
+    /// Our names, and those in the file.
     pub(super) tensors: BTreeMap<String, String>,
     /// What belongs to no layer.
     pub(super) extra: Vec<String>,
@@ -62,45 +62,24 @@ pub(super) fn told_by(name: &str, hints: &Hints) -> Option<String> {
 const COPIES: [&str; 9] =
     ["ema", "swa", "averaged", "shadow", "momentum", "teacher", "target", "k", "best"];
 
-/// Parts of other networks, by a word in the names of their tensors.
-const STRANGE: [(&str, &str); 6] = [
-    ("filt", "blurring (anti-aliased) pools"),
-    ("se", "squeeze-and-excitation"),
-    ("attn", "attention"),
-    ("attnpool", "attention"),
-    ("cbam", "attention"),
-    ("bn0", "split attention"),
-];
-
-/// Whether a name is one of the network's layers before the head.
-fn is_backbone(name: &str) -> bool {
-    ["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"]
-        .iter()
-        .any(|p| name.starts_with(p))
-}
-
-/// The path of each ResNet that is among these tensors.
-fn prefixes(entries: &BTreeMap<String, Entry>) -> Vec<&str> {
-    let stems = [
-        ("conv1.weight", "layer1.0.conv1.weight"),
-        ("conv1.0.weight", "layer1.0.conv1.weight"),
-        ("stem.conv.weight", "stages.0.blocks.0.conv1.weight"),
-    ];
-    let prefix = |name: &'_ String| {
-        stems.iter().find_map(|(stem, block)| {
-            let prefix = name.strip_suffix(stem)?;
+/// The path of each network that is among these tensors, and its family.
+fn networks(entries: &BTreeMap<String, Entry>) -> Vec<(&str, &'static Traces)> {
+    let stems = || FAMILIES.iter().flat_map(|f| f.stems.iter().map(move |pair| (pair, *f)));
+    let network = |name| {
+        stems().find_map(|([stem, block], family)| {
+            let prefix = str::strip_suffix(name, stem)?;
             let whole = prefix.is_empty() || prefix.ends_with('.');
-            (whole && entries.contains_key(&format!("{prefix}{block}"))).then_some(prefix.len())
+            (whole && entries.contains_key(&format!("{prefix}{block}"))).then_some((prefix, family))
         })
     };
-    entries.keys().filter_map(|name| Some(&name[..prefix(name)?])).collect()
+    entries.keys().filter_map(|name| network(name.as_str())).collect()
 }
 
-/// The prefix to take, and those of others.
+/// The network to take.
 fn choose<'a>(
-    prefixes: &[&'a str],
+    networks: &[(&'a str, &'static Traces)],
     wanted: Option<&str>,
-) -> Result<(&'a str, Vec<&'a str>), String> {
+) -> Result<(&'a str, &'static Traces), String> {
     let is_copy = |prefix: &str| {
         let words = prefix.split(|c: char| !c.is_alphanumeric());
         words.into_iter().any(|word| COPIES.contains(&word.to_lowercase().as_str()))
@@ -108,28 +87,27 @@ fn choose<'a>(
     let is_wanted = |prefix: &str, name: &str| {
         prefix.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    let chosen: Vec<&str> = match wanted {
-        Some(name) => prefixes.iter().copied().filter(|p| is_wanted(p, name)).collect(),
-        None if prefixes.len() == 1 => prefixes.to_vec(),
-        None => prefixes.iter().copied().filter(|p| !is_copy(p)).collect(),
+    let is_chosen = |(prefix, _): &&(&str, _)| match wanted {
+        Some(name) => is_wanted(prefix, name),
+        None => networks.len() == 1 || !is_copy(prefix),
     };
-    let [one] = chosen[..] else {
-        let names: Vec<&str> = prefixes.iter().map(|p| p.trim_end_matches('.')).collect();
+    let [one] = networks.iter().filter(is_chosen).collect::<Vec<_>>()[..] else {
+        let names: Vec<&str> = networks.iter().map(|(p, _)| p.trim_end_matches('.')).collect();
         return Err(format!(
             "{} networks, under `{}`; choose one by --state-dict",
-            prefixes.len(),
+            networks.len(),
             names.join("`, `").plain()
         ));
     };
-    Ok((one, prefixes.iter().copied().filter(|p| *p != one).collect()))
+    Ok(*one)
 }
 
 impl Network {
-    /// The ResNet among `entries`; its architecture follows from names and shapes, and where those do
+    /// The network among `entries`; its architecture follows from names and shapes, and where those do
     /// not say, from `hints`.
     ///
     /// # Errors
-    /// No ResNet, or several; networks with other layers; no head where one is needed.
+    /// No network of a known family, or several; networks with other layers; no head where one is needed.
     pub(super) fn find(
         name: &str,
         entries: Vec<Entry>,
@@ -138,35 +116,32 @@ impl Network {
     ) -> Result<Self, String> {
         let entries = entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
         let entries = as_torchvision(entries);
-        let prefixes = prefixes(&entries);
-        if prefixes.is_empty() {
+        let networks = networks(&entries);
+        if networks.is_empty() {
             return Err(unknown(entries.keys().map(String::as_str)));
         }
-        let (prefix, others) = choose(&prefixes, hints.state_dict.as_deref())?;
+        let (prefix, family) = choose(&networks, hints.state_dict.as_deref())?;
         let mut assumed = Vec::new();
-        if let [other, ..] = others[..]
-            && hints.state_dict.is_none()
-        {
+        let other = networks.iter().find(|(other, _)| *other != prefix);
+        if let Some((other, _)) = other.filter(|_| hints.state_dict.is_none()) {
             let name = |prefix: &str| prefix.trim_end_matches('.').plain().to_string();
             let what = format!("the weights under `{}`, not `{}`", name(prefix), name(other));
             assumed.push(Assumption::new(what, Hints::STATE_DICT));
         }
-        let place = Place::new(&entries, prefix)?;
-        let config = architecture(name, &place.shapes, hints, &mut assumed)?;
+        let place = Place::new(&entries, prefix, family)?;
+        let config = (family.architecture)(name, &place.shapes, hints, &mut assumed)?;
         config.check()?;
         let names = Names::of(&config);
         let mut tensors: BTreeMap<String, String> = BTreeMap::new();
         let mut extra = Vec::new();
-        for (name, shape) in place.shapes.iter().filter(|(name, _)| is_backbone(name)) {
+        for (name, shape) in place.shapes.iter().filter(|(name, _)| family.is_backbone(name)) {
             match names.canonical(name) {
-                Some(_) => {
-                    tensors.extend(place.path(name).map(|theirs| ((*name).to_owned(), theirs)));
-                }
+                Some(ours) => tensors.extend(place.path(name).map(|theirs| (ours, theirs))),
                 None => extra.push(format!("`{}` {shape:?}", name.plain())),
             }
         }
         let mut network = Self { config, tensors, extra, assumed };
-        network.add_head(&place, &place.rest(&prefixes), head)?;
+        network.add_head(&place, &place.rest(&networks), head)?;
         Ok(network)
     }
 
@@ -203,7 +178,7 @@ impl Network {
         }
         for part in ["weight", "bias"] {
             let theirs = place.path(&format!("{layer}.{part}"));
-            self.tensors.extend(theirs.map(|theirs| (format!("fc.{part}"), theirs)));
+            self.tensors.extend(theirs.map(|theirs| (format!("{HEAD}.{part}"), theirs)));
         }
         Ok(())
     }
@@ -215,12 +190,17 @@ struct Place<'e> {
     prefix: &'e str,
     /// What it is a part of: what stands beside the network may be its head.
     parent: &'e str,
+    family: &'e Traces,
     /// Of its tensors, without the prefix.
-    shapes: BTreeMap<&'e str, &'e [usize]>,
+    shapes: Shapes<'e>,
 }
 
 impl<'e> Place<'e> {
-    fn new(entries: &'e BTreeMap<String, Entry>, prefix: &'e str) -> Result<Self, String> {
+    fn new(
+        entries: &'e BTreeMap<String, Entry>,
+        prefix: &'e str,
+        family: &'e Traces,
+    ) -> Result<Self, String> {
         // A counter, which `.half()` turns into a number like all others.
         let counts = |name: &str| name.ends_with(".num_batches_tracked");
         let inside: Vec<(&str, &Entry)> = (entries.iter())
@@ -228,7 +208,7 @@ impl<'e> Place<'e> {
             .filter(|(name, _)| !counts(name))
             .collect();
         let strange =
-            inside.iter().find(|(n, e)| is_backbone(n) && is_part(n) && e.shape.is_none());
+            inside.iter().find(|(n, e)| family.is_backbone(n) && is_part(n) && e.shape.is_none());
         if let Some((_, entry)) = strange {
             return Err(format!(
                 "`{}` is {}, but tensors of floats are read; save the float model's state_dict()",
@@ -236,25 +216,24 @@ impl<'e> Place<'e> {
                 entry.of
             ));
         }
-        let shapes: BTreeMap<&str, &[usize]> = (inside.iter())
+        let shapes: Shapes<'_> = (inside.iter())
             .filter_map(|(name, entry)| Some((*name, entry.shape.as_deref()?)))
             .collect();
-        refuse_strange(shapes.keys().copied().filter(|name| is_backbone(name)))?;
         let parent = &prefix[..prefix.trim_end_matches('.').rfind('.').map_or(0, |dot| dot + 1)];
-        Ok(Self { entries, prefix, parent, shapes })
+        Ok(Self { entries, prefix, parent, family, shapes })
     }
 
-    /// What is no backbone: the network's own, else what stands beside all `prefixes`.
-    fn rest(&self, prefixes: &[&str]) -> Vec<(&'e str, &'e [usize])> {
-        let own: Vec<(&str, &[usize])> =
-            self.shapes.iter().map(|(n, s)| (*n, *s)).filter(|(n, _)| !is_backbone(n)).collect();
+    /// What is no backbone: the network's own, else what stands beside all `networks`.
+    fn rest(&self, networks: &[(&str, &Traces)]) -> Vec<(&'e str, &'e [usize])> {
+        let is_own = |(name, _): &(&str, _)| !self.family.is_backbone(name);
+        let own: Vec<_> = self.shapes.iter().map(|(n, s)| (*n, *s)).filter(is_own).collect();
         if !own.is_empty() || self.prefix.is_empty() {
             return own;
         }
         let beside = self.entries.iter().filter(|(name, _)| {
-            let is_of = |p: &&str| !p.is_empty() && name.starts_with(*p);
+            let is_of = |(p, _): &(&str, _)| !p.is_empty() && name.starts_with(p);
             let trains = name.contains("optim") || name.contains("scheduler");
-            name.starts_with(self.parent) && !prefixes.iter().any(is_of) && is_part(name) && !trains
+            name.starts_with(self.parent) && !networks.iter().any(is_of) && is_part(name) && !trains
         });
         beside.filter_map(|(n, e)| Some((&n[self.parent.len()..], e.shape.as_deref()?))).collect()
     }
@@ -281,20 +260,6 @@ fn head_of<'a>(rest: &[(&'a str, &[usize])], features: usize) -> Option<(&'a str
     let is_bias = |(name, _): &&(&str, &[usize])| name.strip_suffix(".bias") == Some(layer);
     let biases = rest.iter().filter(is_bias).count();
     (inputs == features && rest.len() == 1 + biases).then_some((layer, classes))
-}
-
-/// Names the parts of other networks, instead of all their tensors.
-fn refuse_strange<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), String> {
-    for name in names {
-        let what = name.split('.').find_map(|word| STRANGE.iter().find(|(w, _)| *w == word));
-        if let Some((_, what)) = what {
-            return Err(format!(
-                "a ResNet with {what} (`{}`), which is not read; choose a plain one",
-                name.plain()
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -382,7 +347,7 @@ mod tests {
             ("student.backbone.", "teacher.backbone."),
         ] {
             let network = find(two(copy, one)).unwrap();
-            assert_eq!(network.tensors["conv1.weight"], format!("{one}conv1.weight"));
+            assert_eq!(network.tensors["conv1_conv.weight"], format!("{one}conv1.weight"));
             let [kept, left] = [one, copy].map(|p| p.trim_end_matches('.'));
             assert_eq!(
                 network.assumed[0].what,
@@ -394,7 +359,7 @@ mod tests {
         assert_eq!(error, "2 networks, under `net_a`, `net_b`; choose one by --state-dict");
         let hints = Hints { state_dict: Some("net_b".into()), ..Hints::default() };
         let chosen = Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap();
-        assert_eq!(chosen.tensors["conv1.weight"], "net_b.conv1.weight");
+        assert_eq!(chosen.tensors["conv1_conv.weight"], "net_b.conv1.weight");
         let hints = Hints { state_dict: Some("net".into()), ..Hints::default() };
         Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap_err();
     }
@@ -415,12 +380,12 @@ mod tests {
             );
             let network = find(all).unwrap();
             assert_eq!(network.config.classes, 7, "{head}");
-            assert_eq!(network.tensors["fc.bias"], format!("{head}.bias"));
+            assert_eq!(network.tensors["predictions.bias"], format!("{head}.bias"));
         }
         // One without a bias.
         let mut all = backbone("resnet_18", "");
         add(&mut all, &[("fc.weight", &[7, 512])]);
-        assert!(!find(all).unwrap().tensors.contains_key("fc.bias"));
+        assert!(!find(all).unwrap().tensors.contains_key("predictions.bias"));
         // What fine-tuning throws away does not matter to it.
         let none: &[(&str, &[usize])] = &[];
         let several: &[(&str, &[usize])] =

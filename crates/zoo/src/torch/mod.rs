@@ -2,13 +2,12 @@
 //! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets.
 //!
 //! The weights may lie anywhere in a training checkpoint, and below any prefix: a path of names leads
-//! to each tensor, and [`find::Network`] finds the ones that are a ResNet.
+//! to each tensor, and [`find::Network`] finds the ones that are a network of a known family.
 
-mod architecture;
 pub(crate) mod burnpack;
+mod families;
 mod find;
 mod foreign_names;
-mod names;
 pub(crate) mod timm;
 pub(crate) mod transformers;
 mod travelling;
@@ -20,11 +19,11 @@ use crate::assemble::{add_head, assemble, draft};
 use crate::{Head, Hints, ImportError, foreign, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
+use families::add_parameterless_shortcuts;
 use find::{Entry, Network};
 use formats::Array;
 use formats::archive::{self, Archive};
 use formats::pickle::{Id, Object, Pickle, Storage, TensorView};
-use names::{Names, add_parameterless_shortcuts};
 use network::architecture::IMAGENET_STATISTICS;
 use network::blueprint::HEAD;
 use network::checkpoint::{Assumption, Checkpoint, Draft, Tensor};
@@ -128,7 +127,7 @@ pub(crate) fn from_arrays(
     assembled(path, network, arrays)
 }
 
-/// The checkpoint of a network whose `arrays` have the names that [`Names`] know.
+/// The checkpoint of a network whose `arrays` have our names.
 fn assembled(
     path: &Path,
     network: Network,
@@ -137,16 +136,14 @@ fn assembled(
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let Network { config, extra, mut assumed, .. } = network;
     config.check().map_err(unsupported)?;
-    let (mut found, names) = (BTreeMap::new(), Names::of(&config));
+    let mut found = BTreeMap::new();
     for (name, array) in arrays {
-        if let Some(name) = names.canonical(&name) {
-            let mut tensor = tensor(array);
-            if name == format!("{HEAD}.weight") && tensor.shape.len() == 4 {
-                // timm's v2 head is a 1×1 convolution.
-                tensor.shape.drain(1..3);
-            }
-            found.insert(name, tensor);
+        let mut tensor = tensor(array);
+        if name == format!("{HEAD}.weight") && tensor.shape.len() == 4 {
+            // timm's v2 head is a 1×1 convolution.
+            tensor.shape.drain(1..3);
         }
+        found.insert(name, tensor);
     }
     add_parameterless_shortcuts(&config, &mut found);
     add_head(&config, &mut found);

@@ -1,13 +1,10 @@
 //! Writes PyTorch state dicts as safetensors: timm's names, which for version 1 are torchvision's,
 //! and those of the CIFAR ResNets for networks of small pictures.
 
-use super::names::Names;
+use super::families::{Names, check};
 use super::travelling::{METADATA, Travelling};
 use artifact::text::AsPlain;
-use network::architecture::resnet::{BottleneckStride, ResNetConfig};
-use network::blueprint::Pooling;
 use network::checkpoint::{Checkpoint, Tensor};
-use network::padding::ConvPadding;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
 
@@ -36,9 +33,7 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
     let config = &checkpoint.config;
     let architecture =
         |what: String| StateDictError::Architecture { name: config.name.clone(), what };
-    let resnet = config.family.resnet();
-    let resnet = resnet.ok_or_else(|| architecture("a network of another family".into()))?;
-    check(resnet, config.pooling).map_err(|what| architecture(what.into()))?;
+    check(config).map_err(|what| architecture(what.into()))?;
     let names = Names::of(config);
     let mut tensors = Vec::new();
     for (name, tensor) in &checkpoint.tensors {
@@ -46,7 +41,7 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
             .torch(name)
             .ok_or_else(|| architecture(format!("a tensor `{}`", name.plain())))?;
         let (mut shape, values) = oihw(tensor);
-        if name == "predictions.weight" && resnet.use_pre_activation {
+        if theirs == "head.fc.weight" {
             // timm's v2 head is a 1×1 convolution.
             shape.extend([1, 1]);
         }
@@ -61,33 +56,6 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
         Travelling { labels: checkpoint.labels.clone(), preprocess: checkpoint.preprocess };
     let metadata = [(METADATA.to_owned(), serde_json::json!(travelling).to_string())].into();
     Ok(safetensors::serialize(views?, Some(metadata))?)
-}
-
-/// What a state dict does not say, readers take for granted.
-fn check(config: &ResNetConfig, pooling: Pooling) -> Result<(), &'static str> {
-    let strides = config.stackwise_num_strides.iter();
-    if strides.enumerate().any(|(stack, stride)| *stride != if stack == 0 { 1 } else { 2 }) {
-        return Err("other strides than 1, 2, 2, …");
-    }
-    let small = config.input_conv_kernel_sizes == [3];
-    if (config.stem_stride, config.stem_pool) != if small { (1, false) } else { (2, true) } {
-        return Err("a stem of another stride, or a pool that does not go with it");
-    }
-    match config.input_conv_filters.len() {
-        1 => {}
-        3 if !config.use_pre_activation => {}
-        _ => return Err("a stem of other than 1 convolution (3, but not in version 2)"),
-    }
-    if config.bottleneck_stride != BottleneckStride::Second {
-        return Err("bottlenecks that stride in their first convolution");
-    }
-    if pooling != Pooling::Avg {
-        return Err("max pooling before the head");
-    }
-    match config.padding {
-        ConvPadding::Symmetric => Ok(()),
-        ConvPadding::Same => Err("TensorFlow's padding"),
-    }
 }
 
 /// OHWI to OIHW; matrices and vectors stay.

@@ -12,9 +12,10 @@
 
 use crate::assemble::identity_batch_norm;
 use network::architecture::Architecture;
-use network::architecture::resnet::{BlockType, ResNetConfig};
-use network::blueprint::HEAD;
+use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
+use network::blueprint::{HEAD, Pooling};
 use network::checkpoint::Tensor;
+use network::padding::ConvPadding;
 use std::collections::BTreeMap;
 
 /// The convolutions of a deep stem in timm's `conv1` sequence, and the batch-norms between.
@@ -27,7 +28,7 @@ const DEEP_STEM: [(&str, &str); 5] = [
 ];
 
 /// Their names of one of our layers: the first is written, all are read.
-pub(super) fn names(layer: &str, config: &ResNetConfig) -> Vec<String> {
+pub(in crate::torch) fn names(layer: &str, config: &ResNetConfig) -> Vec<String> {
     let stem = config.input_conv_filters.len();
     let (v2, small) = (config.use_pre_activation, config.input_conv_kernel_sizes == [3]);
     if let Some((theirs, _)) = DEEP_STEM.iter().find(|(_, ours)| *ours == layer && stem > 1) {
@@ -75,6 +76,33 @@ fn of_block(layer: &str, config: &ResNetConfig, small: bool) -> Option<Vec<Strin
     let mut names = ["downsample", "shortcut"];
     names.rotate_left(small.into());
     Some(names.map(|name| format!("{prefix}.{name}.{place}")).into())
+}
+
+/// What a state dict does not say, readers take for granted.
+pub(in crate::torch) fn check(config: &ResNetConfig, pooling: Pooling) -> Result<(), &'static str> {
+    let strides = config.stackwise_num_strides.iter();
+    if strides.enumerate().any(|(stack, stride)| *stride != if stack == 0 { 1 } else { 2 }) {
+        return Err("other strides than 1, 2, 2, …");
+    }
+    let small = config.input_conv_kernel_sizes == [3];
+    if (config.stem_stride, config.stem_pool) != if small { (1, false) } else { (2, true) } {
+        return Err("a stem of another stride, or a pool that does not go with it");
+    }
+    match config.input_conv_filters.len() {
+        1 => {}
+        3 if !config.use_pre_activation => {}
+        _ => return Err("a stem of other than 1 convolution (3, but not in version 2)"),
+    }
+    if config.bottleneck_stride != BottleneckStride::Second {
+        return Err("bottlenecks that stride in their first convolution");
+    }
+    if pooling != Pooling::Avg {
+        return Err("max pooling before the head");
+    }
+    match config.padding {
+        ConvPadding::Symmetric => Ok(()),
+        ConvPadding::Same => Err("TensorFlow's padding"),
+    }
 }
 
 /// Puts a projection where the source has a shortcut without parameters and we have one with:

@@ -1,5 +1,8 @@
-//! The architecture that follows from names and shapes, and from hints where they do not say.
+//! The ResNet that follows from names and shapes, and from hints where they do not say.
 
+pub(super) mod names;
+
+use super::{Traces, unknown};
 use crate::Hints;
 use artifact::text::AsPlain;
 use network::architecture::resnet::{BlockType, ResNetConfig};
@@ -7,6 +10,26 @@ use network::architecture::{Architecture, Family};
 use network::checkpoint::Assumption;
 use network::padding::ConvPadding;
 use std::collections::BTreeMap;
+
+pub(super) const TRACES: Traces = Traces {
+    stems: &[
+        ["conv1.weight", "layer1.0.conv1.weight"],
+        ["conv1.0.weight", "layer1.0.conv1.weight"],
+        ["stem.conv.weight", "stages.0.blocks.0.conv1.weight"],
+    ],
+    backbone: &["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"],
+    architecture,
+};
+
+/// Parts of other networks, by a word in the names of their tensors.
+const STRANGE: [(&str, &str); 6] = [
+    ("filt", "blurring (anti-aliased) pools"),
+    ("se", "squeeze-and-excitation"),
+    ("attn", "attention"),
+    ("attnpool", "attention"),
+    ("cbam", "attention"),
+    ("bn0", "split attention"),
+];
 
 /// Shapes under torchvision's names, or those of timm's v2.
 struct Shapes<'a> {
@@ -17,10 +40,6 @@ struct Shapes<'a> {
 impl<'a> Shapes<'a> {
     fn of(&self, tensor: &str) -> Option<&'a [usize]> {
         self.all.get(tensor).copied()
-    }
-
-    fn unknown(&self) -> String {
-        unknown(self.all.keys().copied())
     }
 
     fn block(&self, stack: usize, block: usize) -> String {
@@ -43,7 +62,7 @@ impl<'a> Shapes<'a> {
         };
         let shape = |conv: &&str| match self.of(conv) {
             Some(&[outputs, inputs, size, _]) => Ok([outputs, inputs, size]),
-            _ => Err(self.unknown()),
+            _ => Err(unknown(self.all.keys().copied())),
         };
         convs.iter().map(shape).collect()
     }
@@ -53,7 +72,9 @@ impl<'a> Shapes<'a> {
         let (mut widths, mut blocks) = (Vec::new(), Vec::new());
         while let Some([width, ..]) = self.conv(widths.len(), 0, 1) {
             let stack = widths.len();
-            let Some([_, inputs, ..]) = self.conv(stack, 0, 2) else { return Err(self.unknown()) };
+            let Some([_, inputs, ..]) = self.conv(stack, 0, 2) else {
+                return Err(unknown(self.all.keys().copied()));
+            };
             if inputs != width {
                 return Err(
                     "grouped convolutions (ResNeXt), which are not read; choose a ResNet".into()
@@ -86,13 +107,14 @@ impl<'a> Shapes<'a> {
     }
 }
 
-/// The architecture of a state dict; a head adds its classes.
-pub(super) fn architecture(
+/// The architecture of a state dict.
+fn architecture(
     name: &str,
     shapes: &BTreeMap<&str, &[usize]>,
     hints: &Hints,
     assumed: &mut Vec<Assumption>,
 ) -> Result<Architecture, String> {
+    refuse_strange(shapes.keys().copied().filter(|name| TRACES.is_backbone(name)))?;
     let shapes = Shapes { all: shapes, v2: shapes.contains_key("stem.conv.weight") };
     let stem = shapes.stem()?;
     let kernels: Vec<usize> = stem.iter().map(|[_, _, size]| *size).collect();
@@ -151,15 +173,14 @@ pub(super) fn architecture(
     })
 }
 
-/// An error's text: whose tensors have these names is not known.
-pub(super) fn unknown<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let mut names = names.take(5).collect::<Vec<_>>().join(", ");
-    if names.is_empty() {
-        names = "none".into();
+/// Names the first part of another network, instead of all their tensors.
+fn refuse_strange<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), String> {
+    let of = |word: &str| STRANGE.iter().find(|(strange, _)| *strange == word);
+    match names.find_map(|name| Some((name, name.split('.').find_map(of)?))) {
+        None => Ok(()),
+        Some((name, (_, what))) => Err(format!(
+            "a ResNet with {what} (`{}`), which is not read; choose a plain one",
+            name.plain()
+        )),
     }
-    format!(
-        "not a ResNet of torchvision, timm, transformers or the CIFAR kind; its tensors are {}, …; as \
-         ONNX (torch.onnx.export) other networks are read, too",
-        names.plain()
-    )
 }

@@ -1,0 +1,127 @@
+//! What PyTorch's packages call things, family by family, in both directions.
+//!
+//! A family says by which tensors its networks are known ([`FAMILIES`]) and what its layers are called;
+//! all tensors follow.
+
+mod resnet;
+
+pub(super) use resnet::names::add_parameterless_shortcuts;
+
+use crate::Hints;
+use artifact::text::AsPlain;
+use network::architecture::{Architecture, Family};
+use network::blueprint::{Layer, LayerOp};
+use network::checkpoint::Assumption;
+use std::collections::BTreeMap;
+
+/// Shapes of tensors by name.
+pub(super) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+
+/// What the networks of a family are known by among the tensors of a file.
+#[derive(Debug)]
+pub(super) struct Traces {
+    /// A tensor of the stem, and one of the first block of the same network.
+    pub(super) stems: &'static [[&'static str; 2]],
+    /// How the names of all tensors before the head start.
+    pub(super) backbone: &'static [&'static str],
+    /// The architecture of a name that follows from shapes, and from hints where they do not say; a
+    /// head adds its classes.
+    pub(super) architecture:
+        fn(&str, &Shapes<'_>, &Hints, &mut Vec<Assumption>) -> Result<Architecture, String>,
+}
+
+/// All families.
+pub(super) const FAMILIES: [&Traces; 1] = [&resnet::TRACES];
+
+impl Traces {
+    /// Whether a name is one of the network's layers before the head.
+    pub(super) fn is_backbone(&self, name: &str) -> bool {
+        self.backbone.iter().any(|start| name.starts_with(start))
+    }
+}
+
+/// What a state dict does not say, readers take for granted.
+pub(super) fn check(config: &Architecture) -> Result<(), &'static str> {
+    match &config.family {
+        Family::ResNet(resnet) => resnet::names::check(resnet, config.pooling),
+    }
+}
+
+/// Parts of a batch-norm, ours and theirs.
+const NORM: [(&str, &str); 4] =
+    [("gamma", "weight"), ("beta", "bias"), ("mean", "running_mean"), ("variance", "running_var")];
+/// Parts of every other layer.
+const PLAIN: [(&str, &str); 2] = [("weight", "weight"), ("bias", "bias")];
+
+/// A layer with tensors.
+#[derive(Debug)]
+struct Row {
+    ours: String,
+    /// The first is written, all are read.
+    theirs: Vec<String>,
+    parts: &'static [(&'static str, &'static str)],
+}
+
+/// Names of an architecture's tensors.
+#[derive(Debug)]
+pub(super) struct Names(Vec<Row>);
+
+impl Names {
+    pub(super) fn of(config: &Architecture) -> Self {
+        let layers = config.blueprint().layers.into_iter();
+        let row = |layer: Layer| Row {
+            theirs: match &config.family {
+                Family::ResNet(config) => resnet::names::names(&layer.name, config),
+            },
+            parts: if layer.op == LayerOp::BatchNorm { &NORM } else { &PLAIN },
+            ours: layer.name,
+        };
+        Self(layers.filter(|layer| !layer.parts().is_empty()).map(row).collect())
+    }
+
+    /// Our name of a tensor; `None` where there is none.
+    pub(super) fn canonical(&self, name: &str) -> Option<String> {
+        let (layer, part) = name.rsplit_once('.')?;
+        let row = self.0.iter().find(|row| row.theirs.iter().any(|theirs| theirs == layer))?;
+        let (ours, _) = row.parts.iter().find(|(_, theirs)| *theirs == part)?;
+        Some(format!("{}.{ours}", row.ours))
+    }
+
+    /// The name in PyTorch's packages of one of our tensors; `None` where there is none.
+    pub(super) fn torch(&self, name: &str) -> Option<String> {
+        let (layer, part) = name.rsplit_once('.')?;
+        let row = self.0.iter().find(|row| row.ours == layer)?;
+        let (_, theirs) = row.parts.iter().find(|(ours, _)| *ours == part)?;
+        Some(format!("{}.{theirs}", row.theirs.first()?))
+    }
+}
+
+/// An error's text: whose tensors have these names is not known.
+pub(super) fn unknown<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut names = names.take(5).collect::<Vec<_>>().join(", ");
+    if names.is_empty() {
+        names = "none".into();
+    }
+    format!(
+        "not a ResNet of torchvision, timm, transformers or the CIFAR kind; its tensors are {}, …; as \
+         ONNX (torch.onnx.export) other networks are read, too",
+        names.plain()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_there_and_back() {
+        for architecture in Architecture::names() {
+            let config = Architecture::named(architecture, 10).unwrap();
+            let names = Names::of(&config);
+            for (name, _) in config.blueprint().tensors() {
+                let theirs = names.torch(&name).unwrap();
+                assert_eq!(names.canonical(&theirs), Some(name), "{theirs}");
+            }
+        }
+    }
+}

@@ -1,9 +1,11 @@
 //! The families of networks, and what they have in common.
 
+pub mod mobilenet;
 pub mod resnet;
 
 use crate::blueprint::{Blueprint, Pooling};
 use artifact::Preprocess;
+use mobilenet::MobileNetV2Config;
 use resnet::ResNetConfig;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -47,9 +49,13 @@ pub struct Architecture {
 
 /// The layers before the pooling, by family.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(untagged)]
+#[serde(tag = "family")]
 pub enum Family {
+    /// Inverted residuals with depthwise convolutions.
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2(MobileNetV2Config),
     /// Residual networks.
+    #[serde(untagged)]
     ResNet(ResNetConfig),
 }
 
@@ -58,6 +64,7 @@ impl Family {
     pub fn resnet(&self) -> Option<&ResNetConfig> {
         match self {
             Self::ResNet(config) => Some(config),
+            Self::MobileNetV2(_) => None,
         }
     }
 
@@ -65,6 +72,7 @@ impl Family {
     pub fn resnet_mut(&mut self) -> Option<&mut ResNetConfig> {
         match self {
             Self::ResNet(config) => Some(config),
+            Self::MobileNetV2(_) => None,
         }
     }
 }
@@ -85,6 +93,7 @@ impl<'de> Deserialize<'de> for Family {
         let value = serde_json::Value::deserialize(deserializer)?;
         let read = match value.get("family").map(|family| family.as_str().unwrap_or_default()) {
             None => ResNetConfig::deserialize(&value).map(Self::ResNet),
+            Some("mobilenet_v2") => MobileNetV2Config::deserialize(&value).map(Self::MobileNetV2),
             Some(other) => Err(serde::de::Error::custom(format!(
                 "family `{other}`, which this build does not know; update"
             ))),
@@ -96,7 +105,8 @@ impl<'de> Deserialize<'de> for Family {
 impl Architecture {
     /// All names that [`Self::by_name`] knows but for presets.
     pub fn names() -> Vec<&'static str> {
-        resnet::NAMED.iter().map(|(name, _)| *name).collect()
+        let names = resnet::NAMED.iter().map(|(name, _)| *name);
+        names.chain(mobilenet::NAMED.iter().map(|(name, _)| *name)).collect()
     }
 
     /// Of colors, with average pooling, without dropout.
@@ -108,7 +118,10 @@ impl Architecture {
     /// A named architecture with a head of `classes`: one of [`Self::names`], or a KerasHub
     /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`.
     pub fn by_name(name: &str, classes: usize) -> Option<Self> {
-        resnet::by_name(name, classes)
+        resnet::by_name(name, classes).or_else(|| {
+            let (_, config) = mobilenet::NAMED.iter().find(|(known, _)| *known == name)?;
+            Some(Self::new(name, classes, Family::MobileNetV2(config())))
+        })
     }
 
     /// As [`Self::by_name`].
@@ -129,6 +142,7 @@ impl Architecture {
     pub fn native_size(&self) -> u16 {
         match &self.family {
             Family::ResNet(config) => config.native_size(),
+            Family::MobileNetV2(_) => 224,
         }
     }
 
@@ -153,6 +167,7 @@ impl Architecture {
     pub fn check(&self) -> Result<(), String> {
         match &self.family {
             Family::ResNet(config) => config.check()?,
+            Family::MobileNetV2(config) => config.check()?,
         }
         if ![1, 3].contains(&self.channels) {
             return Err(format!("pictures of {} channels, expected 3 or 1", self.channels));
@@ -171,6 +186,7 @@ impl Architecture {
         let mut net = Blueprint::new(&self.name, self.channels);
         let features = match &self.family {
             Family::ResNet(config) => config.backbone(&mut net),
+            Family::MobileNetV2(config) => config.backbone(&mut net),
         };
         net.head(features, self.pooling, self.classes);
         net

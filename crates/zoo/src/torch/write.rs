@@ -13,7 +13,7 @@ use safetensors::{Dtype, SafeTensorError};
 #[non_exhaustive]
 pub enum StateDictError {
     /// PyTorch's packages have no such network.
-    #[error("{name}: {what}, which no ResNet of torchvision or timm has")]
+    #[error("{name}: {what}, which no network of torchvision or timm has")]
     Architecture {
         /// Architecture.
         name: String,

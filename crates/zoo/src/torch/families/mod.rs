@@ -3,6 +3,7 @@
 //! A family says by which tensors its networks are known ([`FAMILIES`]) and what its layers are called;
 //! all tensors follow.
 
+mod mobilenet;
 mod resnet;
 
 pub(super) use resnet::names::add_parameterless_shortcuts;
@@ -31,7 +32,7 @@ pub(super) struct Traces {
 }
 
 /// All families.
-pub(super) const FAMILIES: [&Traces; 1] = [&resnet::TRACES];
+pub(super) const FAMILIES: [&Traces; 2] = [&resnet::TRACES, &mobilenet::TRACES];
 
 impl Traces {
     /// Whether a name is one of the network's layers before the head.
@@ -44,6 +45,7 @@ impl Traces {
 pub(super) fn check(config: &Architecture) -> Result<(), &'static str> {
     match &config.family {
         Family::ResNet(resnet) => resnet::names::check(resnet, config.pooling),
+        Family::MobileNetV2(mobilenet) => mobilenet::check(mobilenet, config.pooling),
     }
 }
 
@@ -72,6 +74,7 @@ impl Names {
         let row = |layer: Layer| Row {
             theirs: match &config.family {
                 Family::ResNet(config) => resnet::names::names(&layer.name, config),
+                Family::MobileNetV2(config) => mobilenet::names(&layer.name, config),
             },
             parts: if layer.op == LayerOp::BatchNorm { &NORM } else { &PLAIN },
             ours: layer.name,
@@ -103,7 +106,8 @@ pub(super) fn unknown<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names = "none".into();
     }
     format!(
-        "not a ResNet of torchvision, timm, transformers or the CIFAR kind; its tensors are {}, …; as \
+        "neither a ResNet of torchvision, timm, transformers or the CIFAR kind nor torchvision's \
+         MobileNetV2; its tensors are {}, …; as \
          ONNX (torch.onnx.export) other networks are read, too",
         names.plain()
     )

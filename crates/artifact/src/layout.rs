@@ -487,14 +487,20 @@ mod tests {
 
     #[test]
     fn panels_read_the_channels_of_their_groups() {
-        for (c_in, c_out, count) in [(128, 128, 32), (40, 40, 5), (12, 60, 3), (48, 48, 2), (8, 24, 8)] {
-            for (nr, dtype) in [(16, Dtype::I8), (4, Dtype::I8), (16, Dtype::Bf16), (16, Dtype::F32)] {
+        for (c_in, c_out, count) in
+            [(128, 128, 32), (40, 40, 5), (12, 60, 3), (48, 48, 2), (8, 24, 8)]
+        {
+            for (nr, dtype) in
+                [(16, Dtype::I8), (4, Dtype::I8), (16, Dtype::Bf16), (16, Dtype::F32)]
+            {
                 let groups = Groups { c_in, c_out, count, nr, dtype };
                 let span = groups.span();
                 for output in 0..c_out {
                     let first = groups.first(output / nr, span);
                     let [start, inputs] = groups.inputs_of(output);
-                    assert!(first <= start && start + inputs <= first + span && first + span <= c_in);
+                    assert!(
+                        first <= start && start + inputs <= first + span && first + span <= c_in
+                    );
                 }
             }
         }

@@ -167,6 +167,40 @@ impl Grouped {
             && self.groups == output.shape.c
             && DepthwiseLayout::fits(kh as usize, kw as usize)
     }
+
+    /// How many weights are packed, of which some may be zeros that fill up.
+    pub const fn packed_len(&self, nr: usize, dtype: Dtype) -> usize {
+        match self.is_depthwise() {
+            true => self.conv.depthwise_layout(nr, dtype).len(),
+            false => self.conv.filter_layout(self.groups, nr, dtype).len(),
+        }
+    }
+
+    /// Calls `f` with the place of every weight in OHWI, where I counts the channels of a group, and
+    /// as it is packed.
+    pub fn for_each_weight(&self, nr: usize, dtype: Dtype, mut f: impl FnMut(usize, usize)) {
+        let groups = self.conv.groups(self.groups, nr, dtype);
+        let (depthwise, filter) = (
+            self.conv.depthwise_layout(nr, dtype),
+            self.conv.filter_layout(self.groups, nr, dtype),
+        );
+        let mut from = 0;
+        for o in 0..filter.c_out {
+            let [start, inputs] = groups.inputs_of(o);
+            let first = start - groups.first(o / nr, filter.c_in);
+            for tap in 0..filter.kh * filter.kw {
+                let (y, x) = (tap / filter.kw, tap % filter.kw);
+                for c in 0..inputs {
+                    let to = match self.is_depthwise() {
+                        true => depthwise.index(o, y, x),
+                        false => filter.index(o, y, x, first + c),
+                    };
+                    f(from, to);
+                    from += 1;
+                }
+            }
+        }
+    }
 }
 
 /// What a pooling window computes.

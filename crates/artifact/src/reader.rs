@@ -8,14 +8,13 @@
 
 use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum};
 use crate::layout::{
-    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes,
-    FilterLayout, MAX_PAIR, activation_bytes, align_up, conv_planes, extremes, has_columns,
-    padding_fits,
+    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
+    align_up, conv_planes, extremes, has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
-    Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d, PoolKind, Quant,
-    Shape, Span, output_len, stripes, winograd, winograd_i8,
+    Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d,
+    PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.

@@ -185,8 +185,7 @@ impl<E: Number, W> Conv<'_, E, W> {
         let depth = self.filter.groups() * self.filter.dtype.kr();
         // What a dot takes: a filter row, or a tap where channels leave groups partly empty, or where
         // it does not see all of them.
-        let by_rows =
-            self.filter.c_in == c_in && (depth == channels || self.filter.packs_rows());
+        let by_rows = self.filter.c_in == c_in && (depth == channels || self.filter.packs_rows());
         let row_len = taps * depth;
         if by_rows && self.are_inside(origin) {
             let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };

@@ -91,8 +91,7 @@ impl<E: Number> Conv<'_, E, E> {
         let c = usize::from(self.output.c);
         let row_len = usize::from(self.output.w) * c;
         let [kh, kw] = [self.filter.kh, self.filter.kw];
-        let layout =
-            DepthwiseLayout { kh, kw, channels: c, nr: NR, dtype: self.filter.dtype };
+        let layout = DepthwiseLayout { kh, kw, channels: c, nr: NR, dtype: self.filter.dtype };
         let (panel_len, params_len) = (layout.panel_len(), E::PLANES * NR);
         for (i, out) in out.chunks_exact_mut(row_len).enumerate() {
             for panel in 0..layout.panels() {
@@ -221,10 +220,7 @@ impl<E: Number> Conv<'_, E, E> {
     /// Whether NR numbers may be read of each pixel: a last panel has fewer, and those after the
     /// last pixel may be too few.
     #[inline(always)]
-    fn reads_inside<I: Lanes<NR, E, E>, const NR: usize>(
-        &self,
-        line: &Line<'_, I, E, NR>,
-    ) -> bool {
+    fn reads_inside<I: Lanes<NR, E, E>, const NR: usize>(&self, line: &Line<'_, I, E, NR>) -> bool {
         let c = usize::from(self.input.c);
         self.input.len() - c + line.channel + NR <= self.x.len()
     }

@@ -131,14 +131,15 @@ impl Channels<NR, i8> for Simd128 {
     fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> [v128; PAIRS] {
         // SAFETY: a row is 16 bytes long; loads need no alignment.
         let [a, b, c, d] = rows.map(|row| unsafe { v128_load(row.as_ptr().cast()) });
-        let low = |x, y| {
-            i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y)
-        };
+        let low =
+            |x, y| i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y);
         let high = |x, y| {
             i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(x, y)
         };
         let mut column = [a; PAIRS];
-        for (i, (ab, cd)) in [(low(a, b), low(c, d)), (high(a, b), high(c, d))].into_iter().enumerate() {
+        for (i, (ab, cd)) in
+            [(low(a, b), low(c, d)), (high(a, b), high(c, d))].into_iter().enumerate()
+        {
             let quads = [
                 i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(ab, cd),
                 i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(ab, cd),

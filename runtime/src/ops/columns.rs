@@ -5,8 +5,8 @@
 //! see [`crate::kernels::columns`]. Copying also pads, so that maps need no pad pixel and rows of
 //! one may be taken for a map.
 
-use super::{Context, planes};
 use super::operands::{Operands, borrow, conv};
+use super::{Context, planes};
 use crate::kernels::columns::{dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::pairs::{GROUP, NR, PLANES, Pair, Sums};
@@ -294,8 +294,7 @@ impl<'a> Windows<'a> {
             first: conv.groups.first(panel, filter.c_in),
             row: filter.kw * c,
             pairs: [tap, taps * tap],
-            is_whole: filter.c_in == c
-                && (filter.packs_rows() || channels.is_multiple_of(KR_I8)),
+            is_whole: filter.c_in == c && (filter.packs_rows() || channels.is_multiple_of(KR_I8)),
         }
     }
 

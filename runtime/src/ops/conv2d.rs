@@ -1,19 +1,19 @@
 //! Convolutions and dense layers.
 
+#[cfg(feature = "float")]
+use super::depthwise;
 use super::operands::{Operands, conv, operands};
 #[cfg(feature = "host")]
 use super::winograd;
 #[cfg(all(feature = "host", target_arch = "x86_64"))]
 use super::winograd_i8;
 use super::{Context, columns, fill_pad};
-#[cfg(feature = "float")]
-use super::depthwise;
 #[cfg(feature = "host")]
 use crate::isa::with_token;
-use crate::kernels::{Number, limit};
 use crate::kernels::conv::Conv;
 #[cfg(feature = "float")]
 use crate::kernels::{Lanes, scalar::Scalar};
+use crate::kernels::{Number, limit};
 use artifact::{Dtype, Grouped, Op};
 #[cfg(feature = "host")]
 use half::bf16;

@@ -26,8 +26,17 @@ pub(super) fn rows(
         let first_row = i * planes.band;
         for channel in (0..c).step_by(DEPTHWISE_CHANNELS) {
             let count = DEPTHWISE_CHANNELS.min(c - channel);
-            copy(conv, [first_row, out.len() / row_len], channel..channel + count, pad, planes, scratch);
-            for (j, plane) in scratch.chunks_exact(planes.rows * planes.columns).enumerate().take(count) {
+            copy(
+                conv,
+                [first_row, out.len() / row_len],
+                channel..channel + count,
+                pad,
+                planes,
+                scratch,
+            );
+            for (j, plane) in
+                scratch.chunks_exact(planes.rows * planes.columns).enumerate().take(count)
+            {
                 convolve(conv, plane, planes.columns, [first_row, channel + j], out);
             }
         }
@@ -78,10 +87,8 @@ fn convolve(
     let (kh, kw) = (conv.filter.kh, conv.filter.kw);
     let params = &conv.params[channel / NR * (PLANES * NR)..][channel % NR..];
     let param = |p: ConvPlane| params[p as usize * NR];
-    let requant = Requant {
-        multiplier: param(ConvPlane::Multiplier),
-        shift: param(ConvPlane::Shift) as u8,
-    };
+    let requant =
+        Requant { multiplier: param(ConvPlane::Multiplier), shift: param(ConvPlane::Shift) as u8 };
     let filter = &conv.weights[channel * kh * kw..][..kh * kw];
     let mut weights = [0i32; MAX_DEPTHWISE * MAX_DEPTHWISE];
     weights.iter_mut().zip(filter).for_each(|(to, w)| *to = (*w).into());

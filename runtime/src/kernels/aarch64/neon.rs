@@ -474,10 +474,8 @@ impl Channels<NR, i8> for Neon {
             };
             let (first, second) = (pair(0), pair(2));
             for half in 0..2 {
-                let quads = [
-                    vzip1q_s16(first[half], second[half]),
-                    vzip2q_s16(first[half], second[half]),
-                ];
+                let quads =
+                    [vzip1q_s16(first[half], second[half]), vzip2q_s16(first[half], second[half])];
                 for (i, quad) in quads.into_iter().enumerate() {
                     let at = half * QUADS + i * 2;
                     acc[at] = vaddw_s16(acc[at], vget_low_s16(quad));

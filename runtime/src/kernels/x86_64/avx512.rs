@@ -406,8 +406,7 @@ impl Channels<NR, i8> for Avx512Vnni {
             let rows = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
             let rows = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(rows, c), d);
             // Four channels of all rows to each quarter, then the rows of each channel together.
-            let quarters =
-                _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let rows = _mm512_permutexvar_epi32(quarters, rows);
             let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             _mm512_shuffle_epi8(rows, _mm512_broadcast_i32x4(order))

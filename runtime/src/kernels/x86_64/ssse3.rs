@@ -163,9 +163,8 @@ impl Channels<NR, i8> for Ssse3 {
         [0, 2].map(|r| {
             let (first, second) = (load(r), load(r + 1));
             // SAFETY: `self` proves SSSE3; registers only.
-            let [low, high] = unsafe {
-                [_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second)]
-            };
+            let [low, high] =
+                unsafe { [_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second)] };
             let ([a, b], [c, d]) = (widen(self, low), widen(self, high));
             [a, b, c, d]
         })

@@ -106,6 +106,8 @@ impl<E: Number> Conv<'_, E, E> {
                     row: first_row + i,
                 };
                 match (I::ROWS, kw, kh.div_ceil(I::ROWS), self.stride[1]) {
+                    (4, 1, 1, 1) => self.line::<I, NR, MR, 1, 1, 1>(&line, out),
+                    (1, 1, 1, 1) => self.line::<I, NR, MR, 1, 1, 1>(&line, out),
                     (4, 3, 1, 1) => self.line::<I, NR, MR, 3, 1, 1>(&line, out),
                     (4, 3, 1, 2) => self.line::<I, NR, MR, 3, 1, 2>(&line, out),
                     (4, 5, 2, 1) => self.line::<I, NR, MR, 5, 2, 1>(&line, out),

@@ -3,7 +3,7 @@
 use artifact::layout::FilterLayout;
 use artifact::{Dtype, PoolKind, Preprocess, Quant, Shape};
 use network::graph::{Conv, Graph, Node, NodeOp};
-use network::int8::{quantize_at_scale, quantize_channel};
+use network::int8::{quantize_at_scale, quantize_balanced, quantize_channel};
 use rayon::prelude::*;
 
 /// How many weights of an output lie side by side once packed for PCs, whose pairs are kept small;
@@ -47,7 +47,9 @@ pub(crate) fn int8_weights(
         let least = (unit / in_scale) as f32 * 1.001;
         match conv.weight_scales.get(o) {
             Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
-            _ => quantize_channel(weights, run, least),
+            // Where others keep their steps, pairs are too large for speed anyway.
+            Some(_) => quantize_balanced(weights, least),
+            None => quantize_channel(weights, run, least),
         }
     });
     let (values, scales): (Vec<Vec<i8>>, Vec<f32>) = channels.unzip();

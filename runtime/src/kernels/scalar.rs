@@ -2,7 +2,7 @@
 
 use super::conv::Conv;
 #[cfg(feature = "float")]
-use super::depthwise::Channels;
+use super::depthwise::{Channels, Lines};
 use super::winograd::{Block, Multiply, Products};
 use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
@@ -206,8 +206,8 @@ impl<const NR: usize> Channels<NR, i8> for Scalar {
     type Weights = Self::Column;
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> Self::Column {
-        rows.map(|row| *row)
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        lines.check::<_, NR>(x, at).map(|at| core::array::from_fn(|c| x[at + c]))
     }
 
     #[inline(always)]
@@ -237,8 +237,8 @@ impl<const NR: usize> Channels<NR, f32> for Scalar {
     type Weights = [f32; NR];
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> [f32; NR] {
-        *rows[0]
+    fn column(self, x: &[f32], at: usize, _: Lines) -> [f32; NR] {
+        core::array::from_fn(|c| x[at + c])
     }
 
     #[inline(always)]
@@ -315,8 +315,8 @@ impl<T: PlainFloats, const NR: usize> Channels<NR, f32> for T {
     type Weights = [f32; NR];
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> [f32; NR] {
-        Scalar.column(rows)
+    fn column(self, x: &[f32], at: usize, lines: Lines) -> [f32; NR] {
+        Scalar.column(x, at, lines)
     }
 
     #[inline(always)]

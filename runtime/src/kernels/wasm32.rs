@@ -7,7 +7,7 @@
 #![expect(clippy::needless_range_loop, reason = "indices keep accumulators in registers")]
 
 use super::conv::Conv;
-use super::depthwise::Channels;
+use super::depthwise::{Channels, Lines};
 use super::scalar::{PlainFloats, Scalar, plane};
 use super::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
@@ -128,9 +128,10 @@ impl Channels<NR, i8> for Simd128 {
     type Weights = [v128; PAIRS];
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> [v128; PAIRS] {
-        // SAFETY: a row is 16 bytes long; loads need no alignment.
-        let [a, b, c, d] = rows.map(|row| unsafe { v128_load(row.as_ptr().cast()) });
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> [v128; PAIRS] {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: 16 bytes of each line are in bounds, as just checked; loads need no alignment.
+        let [a, b, c, d] = at.map(|at| unsafe { v128_load(x.as_ptr().add(at).cast()) });
         let low =
             |x, y| i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y);
         let high = |x, y| {

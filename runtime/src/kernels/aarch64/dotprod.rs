@@ -4,7 +4,7 @@
 use super::neon::{Load4, Neon, Scale, finish, load_plane, scale};
 use super::{Fp16, has};
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
@@ -199,10 +199,11 @@ impl Channels<NR, i8> for DotProd {
     type Weights = [int8x16_t; QUADS];
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> Self::Column {
-        // SAFETY: `self` proves NEON; a row is 16 bytes long.
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves NEON; 16 bytes of each line are in bounds, as just checked.
         unsafe {
-            let [a, b, c, d] = rows.map(|row| vld1q_s8(row.as_ptr()));
+            let [a, b, c, d] = at.map(|at| vld1q_s8(x.as_ptr().add(at)));
             let pairs = |x, y| {
                 [vreinterpretq_s16_s8(vzip1q_s8(x, y)), vreinterpretq_s16_s8(vzip2q_s8(x, y))]
             };
@@ -246,8 +247,8 @@ impl Channels<NR, f32> for DotProd {
     type Weights = <Neon as Channels<NR, f32>>::Weights;
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> Self::Column {
-        Channels::<NR, f32>::column(self.neon, rows)
+    fn column(self, x: &[f32], at: usize, lines: Lines) -> Self::Column {
+        Channels::<NR, f32>::column(self.neon, x, at, lines)
     }
 
     #[inline(always)]

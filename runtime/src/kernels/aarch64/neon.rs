@@ -6,7 +6,7 @@
 //! are added at the end.
 
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
@@ -440,9 +440,9 @@ impl Channels<NR, i8> for Neon {
     type Weights = [int8x16_t; DEPTHWISE_ROWS];
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> Self::Column {
-        // SAFETY: `self` proves NEON; a row is 16 bytes long.
-        rows.map(|row| unsafe { vld1q_s8(row.as_ptr()) })
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        // SAFETY: `self` proves NEON; 16 bytes of each line are in bounds, as just checked.
+        lines.check::<_, NR>(x, at).map(|at| unsafe { vld1q_s8(x.as_ptr().add(at)) })
     }
 
     #[inline(always)]
@@ -497,8 +497,8 @@ impl Channels<NR, f32> for Neon {
     type Weights = [float32x4_t; QUADS];
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> Self::Column {
-        Channels::<NR, f32>::weights(self, rows[0])
+    fn column(self, x: &[f32], at: usize, _: Lines) -> Self::Column {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
     }
 
     #[inline(always)]

@@ -4,11 +4,10 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::DEPTHWISE_ROWS;
 use core::arch::x86_64::*;
 use half::bf16;
 
@@ -197,8 +196,8 @@ impl Channels<NR, f32> for Avx2 {
     type Weights = [__m256; 2];
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> [__m256; 2] {
-        Channels::<NR, f32>::weights(self, rows[0])
+    fn column(self, x: &[f32], at: usize, _: Lines) -> [__m256; 2] {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
     }
 
     #[inline(always)]

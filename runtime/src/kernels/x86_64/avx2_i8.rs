@@ -10,7 +10,7 @@
 
 use super::avx2::Avx2;
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{Scalar, plane};
 use crate::kernels::{Finish, Lanes, Rows, peak};
 use artifact::Dtype;
@@ -365,22 +365,28 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
 /// Two pairs of rows in numbers of 16 bits, eight channels a register.
 type RowPairs = [[__m256i; 2]; 2];
 
-/// Four rows of bytes, widened by `widen`.
+/// Four lines of bytes as numbers of 16 bits: as they are stored, or with their signs.
 #[inline(always)]
-fn row_pairs(
-    _: Avx2,
-    rows: [&[i8; NR]; DEPTHWISE_ROWS],
-    widen: impl Fn(__m128i) -> __m256i,
-) -> RowPairs {
-    [0, 2].map(|r: usize| {
-        // SAFETY: the token proves AVX2; a row is 16 bytes long.
-        let [low, high] = unsafe {
-            let first = _mm_loadu_si128(rows[r].as_ptr().cast());
-            let second = _mm_loadu_si128(rows[r + 1].as_ptr().cast());
-            [_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second)]
-        };
-        [widen(low), widen(high)]
-    })
+fn row_pairs<const SIGNED: bool>(_: Avx2, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+    let at = lines.check::<_, NR>(x, at);
+    // SAFETY: the token proves AVX2; 16 bytes of each line are in bounds, as just checked.
+    unsafe {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; 2];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let mut first = _mm_loadu_si128(x.as_ptr().add(at[2 * i]).cast());
+            let mut second = _mm_loadu_si128(x.as_ptr().add(at[2 * i + 1]).cast());
+            if SIGNED {
+                first = _mm_xor_si128(first, _mm_set1_epi8(Avx2::FLIP));
+                second = _mm_xor_si128(second, _mm_set1_epi8(Avx2::FLIP));
+            }
+            let (low, high) = (_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second));
+            *pair = match SIGNED {
+                true => [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)],
+                false => [_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high)],
+            };
+        }
+        pairs
+    }
 }
 
 /// Weights of four rows in the same order.
@@ -388,15 +394,18 @@ fn row_pairs(
 fn weight_pairs(_: Avx2, w: &[i8]) -> RowPairs {
     let (halves, _) = w.as_chunks::<32>();
     // SAFETY: the token proves AVX2; a half is 32 bytes long.
-    let [first, second] = [0, 1].map(|i: usize| unsafe {
-        let pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
-        let half = _mm256_loadu_si256(halves[i].as_ptr().cast());
-        let half = _mm256_shuffle_epi8(half, _mm256_broadcastsi128_si256(pairs));
-        let half = _mm256_permute4x64_epi64(half, 0b11_01_10_00);
-        let upper = _mm256_extracti128_si256(half, 1);
-        [_mm256_cvtepi8_epi16(_mm256_castsi256_si128(half)), _mm256_cvtepi8_epi16(upper)]
-    });
-    [[first[0], second[0]], [first[1], second[1]]]
+    unsafe {
+        let order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+        let mut pairs = [[_mm256_setzero_si256(); 2]; 2];
+        for i in 0..2 {
+            let half = _mm256_loadu_si256(halves[i].as_ptr().cast());
+            let half = _mm256_shuffle_epi8(half, _mm256_broadcastsi128_si256(order));
+            let half = _mm256_permute4x64_epi64(half, 0b11_01_10_00);
+            pairs[0][i] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(half));
+            pairs[1][i] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(half, 1));
+        }
+        pairs
+    }
 }
 
 /// `acc + Σ x · w`, pair by pair.
@@ -419,11 +428,8 @@ impl Channels<NR, i8> for Avx2 {
     type Weights = RowPairs;
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> RowPairs {
-        // SAFETY: `self` proves AVX2; registers only.
-        row_pairs(self, rows, |bytes| unsafe {
-            _mm256_cvtepi8_epi16(_mm_xor_si128(bytes, _mm_set1_epi8(Self::FLIP)))
-        })
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+        row_pairs::<true>(self, x, at, lines)
     }
 
     #[inline(always)]
@@ -458,9 +464,8 @@ impl<const VNNI: bool> Channels<NR, i8> for Fast<VNNI> {
     type Weights = RowPairs;
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> RowPairs {
-        // SAFETY: the token proves AVX2; registers only.
-        row_pairs(self.0, rows, |bytes| unsafe { _mm256_cvtepu8_epi16(bytes) })
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+        row_pairs::<false>(self.0, x, at, lines)
     }
 
     #[inline(always)]

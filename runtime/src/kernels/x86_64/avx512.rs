@@ -6,7 +6,7 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, peak};
@@ -399,12 +399,15 @@ impl Channels<NR, i8> for Avx512Vnni {
     type Weights = __m512i;
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> __m512i {
-        // SAFETY: `self` proves AVX-512; a row is 16 bytes long.
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> __m512i {
+        let [a, b, c, d] = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves AVX-512; 16 bytes of each line are in bounds, as just checked.
         unsafe {
-            let [a, b, c, d] = rows.map(|row| _mm_loadu_si128(row.as_ptr().cast()));
-            let rows = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
-            let rows = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(rows, c), d);
+            let x = x.as_ptr();
+            let rows = _mm512_castsi128_si512(_mm_loadu_si128(x.add(a).cast()));
+            let rows = _mm512_inserti32x4::<1>(rows, _mm_loadu_si128(x.add(b).cast()));
+            let rows = _mm512_inserti32x4::<2>(rows, _mm_loadu_si128(x.add(c).cast()));
+            let rows = _mm512_inserti32x4::<3>(rows, _mm_loadu_si128(x.add(d).cast()));
             // Four channels of all rows to each quarter, then the rows of each channel together.
             let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let rows = _mm512_permutexvar_epi32(quarters, rows);
@@ -442,9 +445,8 @@ impl Channels<NR, f32> for Avx512Vnni {
     type Weights = __m512;
 
     #[inline(always)]
-    fn column(self, rows: [&[f32; NR]; DEPTHWISE_ROWS]) -> __m512 {
-        // SAFETY: `self` proves AVX-512; a row holds 16 numbers.
-        unsafe { _mm512_loadu_ps(rows[0].as_ptr()) }
+    fn column(self, x: &[f32], at: usize, _: Lines) -> __m512 {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
-use crate::kernels::depthwise::Channels;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{PlainFloats, Scalar, plane};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
 use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
@@ -157,9 +157,10 @@ impl Channels<NR, i8> for Ssse3 {
     type Weights = Pairs;
 
     #[inline(always)]
-    fn column(self, rows: [&[i8; NR]; DEPTHWISE_ROWS]) -> Pairs {
-        // SAFETY: `self` proves SSSE3; a row is 16 bytes long.
-        let load = |r: usize| unsafe { _mm_loadu_si128(rows[r].as_ptr().cast()) };
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Pairs {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves SSSE3; 16 bytes of each line are in bounds, as just checked.
+        let load = |r: usize| unsafe { _mm_loadu_si128(x.as_ptr().add(at[r]).cast()) };
         [0, 2].map(|r| {
             let (first, second) = (load(r), load(r + 1));
             // SAFETY: `self` proves SSSE3; registers only.

@@ -58,8 +58,8 @@ impl Lines {
     }
 }
 
-/// Numbers of a panel's weights.
-const MAX_WEIGHTS: usize = 16 * MAX_DEPTHWISE * (MAX_DEPTHWISE + 1);
+/// Most weights of a step.
+const MAX_STEP: usize = 16 * DEPTHWISE_ROWS;
 
 /// Pixels below each other in the window of a copy.
 type Patch<E, const NR: usize> = [[[E; NR]; MAX_DEPTHWISE]; MAX_DEPTHWISE];
@@ -78,6 +78,17 @@ struct Panel<'a, I: Lanes<NR, E, E>, E: Number, const NR: usize> {
     channel: usize,
     /// Channels.
     count: usize,
+}
+
+/// Where the columns of a row of windows lie.
+#[derive(Clone, Copy)]
+struct Map<'a, E, Column> {
+    /// A panel of the map, from the windows' first row on.
+    x: &'a [E],
+    /// All rows of the windows.
+    lines: Lines,
+    /// What lies outside.
+    pad: Column,
 }
 
 /// Weights of a panel in registers, and what sums start from.
@@ -175,23 +186,23 @@ impl<E: Number> Conv<'_, E, E> {
             let y_in = y.clamp(0, (h_in - kh) as isize);
             let filter = match y_in - y {
                 0 => whole,
-                moved => panel.moved(moved, pad),
+                moved => panel.moved(&whole, moved, pad),
             };
-            let x = &self.x[y_in as usize * stride + panel.channel..];
-            let column = |s: usize, at: usize| {
-                let count = (kh - s * I::ROWS).min(I::ROWS);
-                isa.column(x, s * I::ROWS * stride + at, Lines { count, stride })
+            let map = Map {
+                x: &self.x[y_in as usize * stride + panel.channel..],
+                lines: Lines { count: kh, stride },
+                pad,
             };
             for first in (0..w_out).step_by(MR) {
                 let count = MR.min(w_out - first);
                 let at = window_start(first, self.stride[1], self.padding.left);
                 let acc = if inside.start <= first && first + MR <= inside.end {
-                    filter.tile::<MR, S>(isa, |s, j| column(s, (at as usize + j) * c))
+                    filter.tile::<MR, S>(isa, map, |j| Some((at as usize + j) * c))
                 } else {
-                    filter.tile::<MR, S>(isa, |s, j| {
+                    filter.tile::<MR, S>(isa, map, |j| {
                         // Negative numbers are huge as unsigned.
                         let at = (at + j as isize) as usize;
-                        if at < w_in { column(s, at * c) } else { pad }
+                        (at < w_in).then_some(at * c)
                     })
                 };
                 for (m, acc) in acc.into_iter().enumerate().take(count) {
@@ -202,6 +213,7 @@ impl<E: Number> Conv<'_, E, E> {
     }
 
     /// As [`Self::rows`], of any filter.
+    #[inline(always)]
     fn any<I, const NR: usize>(&self, panel: &Panel<'_, I, E, NR>, first_row: usize, out: &mut [E])
     where
         I: Channels<NR, E>,
@@ -288,50 +300,88 @@ impl<I: Channels<NR, E>, E: Number, const NR: usize> Panel<'_, I, E, NR> {
         start: I::Acc,
     ) -> Filter<I, E, NR, KW, STEPS> {
         let len = I::ROWS * NR;
-        let step = |s: usize, k: usize| self.isa.weights(&weights[(s * KW + k) * len..][..len]);
-        let weights = core::array::from_fn(|s| core::array::from_fn(|k| step(s, k)));
-        Filter { weights, start }
+        // Loops, since closures may be compiled for the baseline.
+        let mut loaded = [[self.isa.weights(&weights[..len]); KW]; STEPS];
+        for s in 0..STEPS {
+            for k in 0..KW {
+                loaded[s][k] = self.isa.weights(&weights[(s * KW + k) * len..][..len]);
+            }
+        }
+        Filter { weights: loaded, start }
     }
 
-    /// The filter of a window that was moved down by `moved` rows into the map: its weights moved up,
-    /// those that leave it multiplied with the pad value.
+    /// The filter of windows that were moved down by `moved` rows into the map: the weights of `whole`
+    /// moved up, those that leave it multiplied with the pad value.
+    #[inline(always)]
     fn moved<const KW: usize, const STEPS: usize>(
         &self,
+        whole: &Filter<I, E, NR, KW, STEPS>,
         moved: isize,
         pad: I::Column,
     ) -> Filter<I, E, NR, KW, STEPS> {
-        let [mut kept, mut left] = [[E::zeroed(); MAX_WEIGHTS]; 2];
-        for y in 0..self.layout.kh {
+        let isa = self.isa;
+        let nothing = [E::zeroed(); MAX_STEP];
+        let mut filter = *whole;
+        if I::ROWS == 1 {
+            // Whole vectors, and pixels outside are zero.
+            for s in 0..STEPS {
+                let from = s as isize + moved;
+                filter.weights[s] = match usize::try_from(from).ok().filter(|from| *from < STEPS) {
+                    Some(from) => whole.weights[from],
+                    None => [isa.weights(&nothing[..NR]); KW],
+                };
+            }
+            return filter;
+        }
+        let (kh, len) = (self.layout.kh, I::ROWS * NR);
+        let [mut kept, mut left] = [[[nothing; KW]; STEPS]; 2];
+        for y in 0..kh {
             let to = y as isize - moved;
-            for (c, x) in (0..NR * KW).map(|i| (i % NR, i / NR)) {
-                let weight = self.weights[self.layout.index(c, y, x)];
-                if (0..self.layout.kh as isize).contains(&to) {
-                    kept[self.layout.index(c, to as usize, x)] = weight;
-                } else {
-                    left[self.layout.index(c, y, x)] = weight;
+            let (side, to) = match usize::try_from(to).ok().filter(|to| *to < kh) {
+                Some(to) => (&mut kept, to),
+                None => (&mut left, y),
+            };
+            for (k, to_step) in side[to / I::ROWS].iter_mut().enumerate() {
+                let from = &self.weights[(y / I::ROWS * KW + k) * len..][..len];
+                for (to_lane, from) in
+                    to_step.chunks_exact_mut(I::ROWS).zip(from.chunks_exact(I::ROWS))
+                {
+                    to_lane[to % I::ROWS] = from[y % I::ROWS];
                 }
             }
         }
-        let outside: Filter<I, E, NR, KW, STEPS> = self.filter(&left, self.start);
-        let [start] = outside.tile::<1, 1>(self.isa, |_, _| pad);
-        self.filter(&kept, start)
+        for s in 0..STEPS {
+            for k in 0..KW {
+                let outside = isa.weights(&left[s][k][..len]);
+                filter.start = isa.accumulate(filter.start, pad, outside);
+                filter.weights[s][k] = isa.weights(&kept[s][k][..len]);
+            }
+        }
+        filter
     }
 }
 
 impl<I: Channels<NR, E>, E: Number, const NR: usize, const KW: usize, const STEPS: usize>
     Filter<I, E, NR, KW, STEPS>
 {
-    /// Sums of MR windows; `column(s, j)` is what step `s` has in column `j` from the first window on.
+    /// Sums of MR windows of a map; `place(j)` is where column `j` from the first window on lies, `None`
+    /// outside.
     #[inline(always)]
     fn tile<const MR: usize, const S: usize>(
         &self,
         isa: I,
-        column: impl Fn(usize, usize) -> I::Column,
+        map: Map<'_, E, I::Column>,
+        place: impl Fn(usize) -> Option<usize>,
     ) -> [I::Acc; MR] {
         let mut acc = [self.start; MR];
+        let Map { x, lines: Lines { count, stride }, pad } = map;
         for s in 0..STEPS {
+            let lines = Lines { count: (count - s * I::ROWS).min(I::ROWS), stride };
             for j in 0..(MR - 1) * S + KW {
-                let column = column(s, j);
+                let column = match place(j) {
+                    Some(at) => isa.column(x, s * I::ROWS * stride + at, lines),
+                    None => pad,
+                };
                 for m in 0..MR {
                     if j >= m * S && j - m * S < KW {
                         acc[m] = isa.accumulate(acc[m], column, self.weights[s][j - m * S]);

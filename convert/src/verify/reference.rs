@@ -1,8 +1,8 @@
 //! Int8 operators by their formulas: slow, short, and nothing of the runtime's kernels in it.
 
-use artifact::layout::{AFFINE_PLANES, ConvPlane, conv_planes, window_start};
+use artifact::layout::{AFFINE_PLANES, window_start};
 use artifact::{
-    Affine, Artifact, Dtype, Gate, Grouped, Lookup, Op, Padding, Pool2d, PoolKind, Requant, Shape,
+    Affine, Artifact, Dtype, Gate, Grouped, Lookup, Op, Padding, Pool2d, PoolKind, Shape,
 };
 use rayon::prelude::*;
 
@@ -84,9 +84,7 @@ fn conv2d(
     let mut weights = vec![0i8; c_out * kh * kw * c_in];
     grouped.for_each_weight(nr, Dtype::I8, |to, at| weights[to] = packed[at] as i8);
     let params = i32s(artifact.span(op.params));
-    let param = |o: usize, plane: ConvPlane| {
-        params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr]
-    };
+    let form = op.params_form(nr, Dtype::I8).expect("a checked file");
     let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
     let [low, high] = op.clamp.bytes(op.output.quant).map(i32::from);
     let mut out = vec![0i8; op.output.shape.len()];
@@ -97,7 +95,8 @@ fn conv2d(
         for (o, out) in out.iter_mut().enumerate() {
             let filter = &weights[o * kh * kw * c_in..][..kh * kw * c_in];
             // The bias has the zero point of all taps in it, so those outside count as that.
-            let mut acc = param(o, ConvPlane::Bias);
+            let channel = form.channel(nr, o, op.residual.is_some(), |i| params[i]);
+            let mut acc = channel.bias;
             for (tap, _) in inside.iter().enumerate().filter(|(_, inside)| !**inside) {
                 acc += zero_x
                     * filter[tap * c_in..][..c_in].iter().map(|w| i32::from(*w)).sum::<i32>();
@@ -110,15 +109,13 @@ fn conv2d(
             if let (Some(record), Some(values)) = (&op.residual, residual) {
                 let r =
                     i32::from(values[at * c_out + o]) - i32::from(record.input.quant.zero_point);
-                let lifted = r * param(o, ConvPlane::Residual);
+                let lifted = r * channel.residual;
                 acc += match record.shift {
                     0 => lifted,
                     shift => (lifted + (1 << (shift - 1))) >> shift,
                 };
             }
-            let shift = param(o, ConvPlane::Shift) as u8;
-            let requant = Requant { multiplier: param(o, ConvPlane::Multiplier), shift };
-            *out = (zero_y + requant.apply(acc)).max(low).min(high) as i8;
+            *out = (zero_y + channel.requant().apply(acc)).max(low).min(high) as i8;
         }
     });
     out

@@ -19,7 +19,8 @@
 //! each `[filter row][filter column][channel group][2][2][2]`: channels 0 and 2 of two outputs,
 //! then channels 1 and 3, as SXTB16 takes a word apart.
 //!
-//! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`].
+//! **Per-channel parameters** follow as planes of i32 (or f32) per panel, see [`ConvPlane`], or in a
+//! shorter form, see [`crate::params`].
 
 use crate::{Padding, Shape};
 use serde::{Deserialize, Serialize};
@@ -334,10 +335,11 @@ impl DepthwiseLayout {
 }
 
 /// Where a microcontroller copies the windows of a depthwise convolution: a plane for each of
-/// [`DEPTHWISE_CHANNELS`], with padding.
+/// [`DEPTHWISE_CHANNELS`], with padding, widened to 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DepthwisePlanes {
-    /// Columns of a plane; more than windows need, so that four bytes may be read from any of theirs.
+    /// Columns of a plane, an even number; more than windows need, so that those of two outputs may be
+    /// read from any.
     pub columns: usize,
     /// Rows of a plane.
     pub rows: usize,
@@ -346,16 +348,17 @@ pub struct DepthwisePlanes {
 }
 
 impl DepthwisePlanes {
-    /// Of a filter that slides over an output of `w` columns.
-    pub const fn new(filter: [u16; 2], stride: [u16; 2], w: u16) -> Self {
+    /// Of a filter that slides over an output of `h` rows and `w` columns.
+    pub const fn new(filter: [u16; 2], stride: [u16; 2], [h, w]: [u16; 2]) -> Self {
         let columns = (w as usize - 1) * stride[1] as usize + filter[1] as usize;
-        let rows = (DEPTHWISE_BAND - 1) * stride[0] as usize + filter[0] as usize;
-        Self { columns: (columns + 2).div_ceil(4) * 4 + 4, rows, band: DEPTHWISE_BAND }
+        let band = if (h as usize) < DEPTHWISE_BAND { h as usize } else { DEPTHWISE_BAND };
+        let rows = (band - 1) * stride[0] as usize + filter[0] as usize;
+        Self { columns: columns.div_ceil(2) * 2 + 2, rows, band }
     }
 
     /// Bytes of all.
     pub const fn bytes(self) -> usize {
-        self.columns * self.rows * DEPTHWISE_CHANNELS
+        self.columns * self.rows * DEPTHWISE_CHANNELS * size_of::<i16>()
     }
 }
 

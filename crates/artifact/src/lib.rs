@@ -24,6 +24,7 @@ pub mod header;
 pub mod layout;
 pub mod meta;
 pub mod op;
+pub mod params;
 pub mod quant;
 mod reader;
 pub mod shape;

@@ -1,5 +1,6 @@
 //! Operator records, in execution order.
 
+use crate::params::ParamsForm;
 use crate::layout::{DepthwiseLayout, DepthwisePlanes, FilterLayout, Groups};
 use crate::{Dtype, Padding, Quant, Requant, Shape};
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,8 @@ pub struct Conv2d {
     pub scratch: Option<Span>,
     /// Whether [`crate::layout::pairs_fit`] them; false in f32 models.
     pub pairs_fit: bool,
-    /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel.
+    /// Per-channel parameters, [`crate::layout::conv_planes`] planes a panel or as [`crate::params`]
+    /// says.
     pub params: Span,
     /// Added activation.
     pub residual: Option<Residual>,
@@ -125,6 +127,12 @@ impl Conv2d {
     pub const fn groups(&self, groups: u16, nr: usize, dtype: Dtype) -> Groups {
         let (c_in, c_out) = (self.input.shape.c as usize, self.output.shape.c as usize);
         Groups { c_in, c_out, count: groups as usize, nr, dtype }
+    }
+
+    /// How its parameters lie, `None` where they have no such length.
+    pub const fn params_form(&self, nr: usize, dtype: Dtype) -> Option<ParamsForm> {
+        let outputs = self.output.shape.c as usize;
+        ParamsForm::of(self.params.len as usize, outputs, self.residual.is_some(), dtype, nr)
     }
 
     /// How its weights are packed unless it is depthwise.
@@ -143,7 +151,7 @@ impl Conv2d {
 
     /// Where a microcontroller copies its windows if it is depthwise.
     pub const fn planes(&self) -> DepthwisePlanes {
-        DepthwisePlanes::new(self.filter, self.stride, self.output.shape.w)
+        DepthwisePlanes::new(self.filter, self.stride, [self.output.shape.h, self.output.shape.w])
     }
 }
 
@@ -367,8 +375,14 @@ impl Op {
         }
     }
 
-    /// The oldest version of files that has it.
-    pub const fn version(&self) -> u16 {
+    /// The oldest version of files in panels of `nr` that has it.
+    pub const fn version(&self, nr: usize) -> u16 {
+        if let Some(conv) = self.conv()
+            && !conv.output.quant.is_float()
+            && let Some(ParamsForm::Short(_)) = conv.params_form(nr, Dtype::I8)
+        {
+            return 7;
+        }
         match (self, self.clamp()) {
             (Self::Gate(_) | Self::Grouped(_) | Self::Lookup(_), _) => 7,
             (_, Clamp::Bounds { .. }) => 7,

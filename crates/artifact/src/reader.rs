@@ -8,10 +8,11 @@
 
 use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum};
 use crate::layout::{
-    AFFINE_PLANES, ALIGN, ConvPlane, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
-    align_up, conv_planes, extremes, has_columns, padding_fits,
+    AFFINE_PLANES, ALIGN, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
+    align_up, extremes, has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
+use crate::params::ParamsForm;
 use crate::{
     Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d,
     PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
@@ -135,7 +136,7 @@ impl<'a> Artifact<'a> {
             let Some(op) = ops.next() else {
                 return Err(ArtifactError::Record { op: index });
             };
-            if op.version() > self.header.version {
+            if op.version(self.header.nr) > self.header.version {
                 return Err(ArtifactError::Record { op: index });
             }
             match op.conv() {
@@ -362,6 +363,20 @@ impl<'a> Artifact<'a> {
         Ok(bytes)
     }
 
+    /// Parameters of a convolution, with what tells of an int8 one's channel.
+    fn take_params(
+        &self,
+        o: &Conv2d,
+        dtype: Dtype,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<Params<'a>, ArtifactError> {
+        let nr = self.header.nr;
+        let form = o.params_form(nr, dtype).ok_or(ArtifactError::Weights { op: index })?;
+        let bytes = self.take_span(o.params, Some(o.params.len as usize), index, cursor)?;
+        Ok(Params { bytes, form, nr })
+    }
+
     /// Size of the output and padding of a convolution.
     fn check_window(o: &Conv2d, index: usize) -> Result<(), ArtifactError> {
         let (i, y, p) = (o.input.shape, o.output.shape, o.padding);
@@ -391,15 +406,14 @@ impl<'a> Artifact<'a> {
         let (dtype, nr) = (self.dtype(o.conv.output), self.header.nr);
         let layout = o.conv.depthwise_layout(nr, dtype);
         let weights = self.take_span(o.conv.weights, Some(layout.bytes()), index, cursor)?;
-        let params_len = layout.panels() * conv_planes(dtype, nr) * nr * 4;
-        let params = self.take_span(o.conv.params, Some(params_len), index, cursor)?;
+        let params = self.take_params(&o.conv, dtype, index, cursor)?;
         let planes = has_columns(dtype, nr).then(|| o.conv.planes().bytes());
         if o.conv.scratch.map(|s| s.len as usize) != planes {
             return Err(ArtifactError::Geometry { op: index });
         }
         let taps = (layout.kh * layout.kw) as u64;
         let is_sound = dtype != Dtype::I8
-            || (check_conv_params(params, nr, taps, &o.conv)
+            || (check_conv_params(params, taps, &o.conv)
                 && extremes(weights).smallest > i8::MIN.into());
         if is_sound { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) }
     }
@@ -448,15 +462,14 @@ impl<'a> Artifact<'a> {
         let panel = layout.panel_len().checked_mul(dtype.weight_bytes() * filters);
         let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
         let weights = self.take_span(o.weights, weights, index, cursor)?;
-        let params_len = layout.panels() * conv_planes(dtype, layout.nr) * layout.nr * 4;
-        let params = self.take_span(o.params, Some(params_len), index, cursor)?;
+        let params = self.take_params(o, dtype, index, cursor)?;
         if has_columns && o.scratch.map(|s| s.len as usize) != Some(layout.column_bytes()) {
             return geometry;
         }
         if dtype == Dtype::I8 {
             // Some kernels negate weights, which −128 does not survive.
             let Extremes { smallest, largest_pair } = extremes(weights);
-            let ok = check_conv_params(params, layout.nr, taps, o)
+            let ok = check_conv_params(params, taps, o)
                 && smallest > i8::MIN.into()
                 && (!o.pairs_fit || largest_pair <= MAX_PAIR)
                 && (o.scratch.is_none()
@@ -596,29 +609,38 @@ fn i32s(bytes: &[u8]) -> impl Iterator<Item = i32> {
     bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
+/// A convolution's parameters.
+#[derive(Clone, Copy)]
+struct Params<'a> {
+    bytes: &'a [u8],
+    form: ParamsForm,
+    nr: usize,
+}
+
 /// Ranges of an int8 convolution's parameters, and the bound on its accumulators.
-fn check_conv_params(params: &[u8], nr: usize, taps: u64, o: &Conv2d) -> bool {
+fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
     if o.residual.is_some_and(|r| r.shift > 24) {
         return false;
     }
-    params.chunks_exact(conv_planes(Dtype::I8, nr) * nr * 4).all(|panel| {
-        (0..nr).all(|c| {
-            let plane = |p: ConvPlane| {
-                let at = (p as usize * nr + c) * 4;
-                i32s(&panel[at..at + 4]).next().unwrap_or(0)
-            };
-            let residual = match o.residual {
-                Some(r) => (i64::from(plane(ConvPlane::Residual)) * 256) >> r.shift,
-                None => 0,
-            };
-            // |Σ x·w| ≤ taps · 128 · 128, then the bias and the residual
-            let bound = taps as i64 * (1 << 14) + i64::from(plane(ConvPlane::Bias)).abs();
-            let shift = plane(ConvPlane::Shift);
-            plane(ConvPlane::Multiplier) >= 0
-                && (1..=62).contains(&shift)
-                && (0..MAX_RESIDUAL_FACTOR).contains(&plane(ConvPlane::Residual))
-                && bound + residual < i64::from(i32::MAX)
-        })
+    let Params { bytes, form, nr } = params;
+    let word = |i: usize| i32s(&bytes[i * 4..i * 4 + 4]).next().unwrap_or(0);
+    let outputs = usize::from(o.output.shape.c);
+    // Those of a panel or a pair that do not exist have parameters, too.
+    let end = outputs.next_multiple_of(if form == ParamsForm::Planes { nr } else { 2 });
+    (0..end).all(|channel| {
+        let has_factor = form == ParamsForm::Planes || o.residual.is_some();
+        let channel = form.channel(nr, channel, has_factor, word);
+        let [multiplier, shift] = channel.requant;
+        let residual = match o.residual {
+            Some(r) => (i64::from(channel.residual) * 256) >> r.shift,
+            None => 0,
+        };
+        // |Σ x·w| ≤ taps · 128 · 128, then the bias and the residual
+        let bound = taps as i64 * (1 << 14) + i64::from(channel.bias).abs();
+        multiplier >= 0
+            && form.has_shift(shift)
+            && (0..MAX_RESIDUAL_FACTOR).contains(&channel.residual)
+            && bound + residual < i64::from(i32::MAX)
     })
 }
 

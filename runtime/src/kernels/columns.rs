@@ -9,12 +9,6 @@
 #[cfg(not(edge_thumb2))]
 use super::pairs::Sums;
 use super::pairs::{GROUP, Pair};
-#[cfg(edge_dsp)]
-use super::pairs::{NR, PLANES};
-#[cfg(edge_dsp)]
-use super::scalar::plane;
-#[cfg(edge_dsp)]
-use artifact::layout::ConvPlane;
 use artifact::layout::{KR_I8, WINDOWS};
 
 /// Writes channels into window `m` of a column, zeros where the last group is not full.
@@ -61,14 +55,6 @@ use super::dsp::sign_extend;
 fn sign_extend(word: u32) -> [Pair; 2] {
     let wide = |byte: u32| u32::from(i16::from((word >> (8 * byte)) as i8).cast_unsigned());
     [wide(0) | wide(2) << 16, wide(1) | wide(3) << 16]
-}
-
-/// Whether all outputs shift their products by more than 32 bits, as those of nearly all layers do,
-/// so that the lower half of a product decides nothing.
-#[cfg(edge_dsp)]
-pub(crate) fn shifts_are_large(params: &[i32]) -> bool {
-    let mut panels = params.chunks_exact(PLANES * NR);
-    panels.all(|panel| plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|s| *s > 32))
 }
 
 /// Adds the products of a column and the weights of two outputs.

@@ -3,6 +3,7 @@
 use super::{Finish, Lanes, Number, Rows};
 use artifact::Padding;
 use artifact::Shape;
+use artifact::params::ParamsForm;
 use artifact::layout::{FilterLayout, Groups, MAX_PACKED_ROW, window_start};
 
 /// Where the residual of a convolution lies.
@@ -56,6 +57,8 @@ pub(crate) struct Conv<'a, E: Number, W> {
     pub weights: &'a [W],
     /// Per-channel parameters.
     pub params: &'a [E::Param],
+    /// How they lie.
+    pub params_form: ParamsForm,
     /// Added activation.
     pub residual: ResidualSource<'a, E>,
     /// Epilogue.

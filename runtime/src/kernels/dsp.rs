@@ -1,83 +1,9 @@
 //! [`super::columns`] with the DSP instructions of Armv7E-M and Armv8-M Mainline.
 
-use super::Finish;
-use super::conv::ResidualSource;
-use super::pairs::{GROUP, NR, PLANES, Pair};
-use artifact::layout::KR_I8;
-
-/// What all outputs of a column share.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Layer {
-    zero_point: i32,
-    /// The smallest output, in each byte.
-    low: u32,
-    /// Where the second and third window's outputs lie behind the first one's.
-    windows: [usize; 2],
-    residual_zero_point: i32,
-    residual_shift: u32,
-    /// Half of what its last bit stands for.
-    residual_rounding: i32,
-}
-
-impl Layer {
-    /// Outputs have `channels`; of a last, partial column `count` windows are wanted.
-    pub(crate) fn new(finish: &Finish, channels: usize, count: usize) -> Self {
-        Self {
-            zero_point: finish.zero_point,
-            low: u32::from_ne_bytes([finish.low as u8; 4]),
-            // Windows that nobody wants are stored first, and then stored over.
-            windows: [1, 2].map(|m| channels * m.min(count - 1)),
-            residual_zero_point: finish.residual_zero_point,
-            residual_shift: finish.residual_shift,
-            residual_rounding: (1 << finish.residual_shift) >> 1,
-        }
-    }
-}
-
-/// Computes the `channels` outputs of a column's windows, whole panels. `out` starts at the first
-/// window's, `residual` at what is added to them.
-///
-/// Shifts must be above 32, see [`super::columns::shifts_are_large`]; else results are wrong.
-pub(crate) fn outputs(
-    layer: &Layer,
-    channels: usize,
-    params: &[i32],
-    column: &[Pair],
-    weights: &[i8],
-    out: &mut [i8],
-    residual: ResidualSource<'_, i8>,
-) {
-    let panels = channels / NR;
-    let half_len = weights.len() / (2 * panels).max(1);
-    let groups = half_len / (2 * KR_I8);
-    let params_len = PLANES * NR;
-    let end = layer.windows[1] + channels;
-    assert!(groups > 0 && column.len() >= groups * GROUP && params.len() >= panels * params_len);
-    assert!(channels == panels * NR && out.len() >= end);
-    let residual = match residual {
-        ResidualSource::None => None,
-        ResidualSource::InPlace => Some(out.as_ptr()),
-        ResidualSource::Other(r) => {
-            assert!(r.len() >= end);
-            Some(r.as_ptr())
-        }
-    };
-    for panel in 0..panels {
-        for half in 0..2 {
-            let (at, pair) = (panel * NR + half * 2, panel * 2 + half);
-            let residual = residual.map_or(core::ptr::null(), |r| r.wrapping_add(at));
-            // SAFETY: the build's target has the instructions; all operands are as long as just
-            // asserted.
-            unsafe {
-                let params = params.as_ptr().add(panel * params_len + half * 2);
-                let weights = weights.as_ptr().add(pair * half_len);
-                let out = out.as_mut_ptr().add(at);
-                two_outputs(params, column.as_ptr(), weights, groups, layer, out, residual);
-            }
-        }
-    }
-}
+use super::conv::{Conv, ResidualSource};
+use super::pairs::{GROUP, Pair};
+use artifact::layout::{KR_I8, WINDOWS};
+use artifact::params::ParamsForm;
 
 /// Names a core that has the instructions: assembly outside of functions knows the architecture only.
 #[cfg(not(edge_armv8m))]
@@ -92,31 +18,151 @@ macro_rules! cpu {
         ".cpu cortex-m33"
     };
 }
+pub(super) use cpu;
 
-/// Twelve products take one load of six activations, one of four weights, two SXTB16 and six
-/// SMLAD. All fourteen registers are in use, hence not inline.
-///
-/// # Safety
-/// Readable are two values of each [`artifact::layout::ConvPlane`] at `params`, `groups` groups of channels (at least
-/// one) at `column` and `weights`, and unless it is null two bytes at `residual` and behind it where
-/// `layer` says; those of `out` are writable. Words are aligned.
-#[unsafe(naked)]
-unsafe extern "C" fn two_outputs(
+/// A convolution whose columns [`Self::outputs`] can compute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layer<'a> {
+    /// With what all columns share.
+    call: Call,
+    params: &'a [i32],
+    weights: &'a [i8],
+    /// Outputs of a pixel, and those of them that are computed: pairs.
+    channels: [usize; 2],
+    /// [`Pair`]s of a column.
+    column_len: usize,
+    has_residual: bool,
+}
+
+/// The operands of [`column_outputs`], which knows where they lie.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct Call {
     params: *const i32,
     column: *const Pair,
-    weights: *const i8,
-    groups: usize,
-    layer: &Layer,
+    /// Twice the zero point, plus one: half a step more than it.
+    rounding: i32,
     out: *mut i8,
+    /// Where the second and third window's outputs lie behind the first one's.
+    windows: [usize; 2],
+    /// Bytes of a pair's weights behind its first four.
+    rest: usize,
+    groups: usize,
+    params_end: *const i32,
+    /// What is added to the first window's outputs, or null.
     residual: *const i8,
-) {
+    factors: *const i32,
+    residual_zero_point: i32,
+    /// Half of what its last bit stands for.
+    residual_rounding: i32,
+    residual_shift: u32,
+}
+
+impl<'a> Layer<'a> {
+    /// `None` where parameters are not in the short form.
+    pub(crate) fn new(conv: &Conv<'a, i8, i8>) -> Option<Self> {
+        let ParamsForm::Short(channels) = conv.params_form else { return None };
+        let pair_len = conv.filter.panel_len() / 2;
+        let groups = pair_len / (2 * KR_I8);
+        let pairs = channels / 2;
+        let factors = channels.div_ceil(2) * 4;
+        let has_residual = !matches!(conv.residual, ResidualSource::None);
+        let params_len = factors + if has_residual { pairs * 2 } else { 0 };
+        if pairs == 0
+            || groups == 0
+            || conv.weights.len() < pairs * pair_len
+            || conv.params.len() < params_len
+        {
+            return None;
+        }
+        let finish = &conv.finish;
+        let params = conv.params.as_ptr();
+        let call = Call {
+            params,
+            column: core::ptr::null(),
+            rounding: 2 * finish.zero_point + 1,
+            out: core::ptr::null_mut(),
+            windows: [0; 2],
+            rest: pair_len - 4,
+            groups,
+            params_end: params.wrapping_add(pairs * 4),
+            residual: core::ptr::null(),
+            factors: params.wrapping_add(factors),
+            residual_zero_point: finish.residual_zero_point,
+            residual_rounding: (1 << finish.residual_shift) >> 1,
+            residual_shift: finish.residual_shift,
+        };
+        Some(Self {
+            call,
+            params: conv.params,
+            weights: conv.weights,
+            channels: [channels, pairs * 2],
+            column_len: groups * GROUP,
+            has_residual,
+        })
+    }
+
+    /// Outputs of a pixel that are computed, all but the last one of an odd number. They are kept
+    /// within eight bits, not above the layer's smallest output.
+    pub(crate) fn computed(&self) -> usize {
+        self.channels[1]
+    }
+
+    /// Computes the outputs of a column's windows, of which `count` are wanted. `out` starts at the
+    /// first window's, `residual` at what is added to them.
+    pub(crate) fn outputs(
+        &self,
+        count: usize,
+        column: &[Pair],
+        out: &mut [i8],
+        residual: ResidualSource<'_, i8>,
+    ) {
+        let [channels, computed] = self.channels;
+        // Windows that nobody wants are stored first, and then stored over.
+        let windows = [1, 2].map(|m: usize| channels * m.min(count.saturating_sub(1)));
+        let end = windows[1] + computed;
+        assert!(column.len() >= self.column_len && out.len() >= end);
+        let residual = match residual {
+            ResidualSource::None => core::ptr::null(),
+            ResidualSource::InPlace => out.as_ptr(),
+            ResidualSource::Other(r) => {
+                assert!(r.len() >= end);
+                r.as_ptr()
+            }
+        };
+        assert!(residual.is_null() != self.has_residual);
+        let (column, out) = (column.as_ptr(), out.as_mut_ptr());
+        let call = Call { column, out, windows, residual, ..self.call };
+        debug_assert!(!self.params.is_empty());
+        // SAFETY: the build's target has the instructions; the column, the outputs and what is added are
+        // as long as just asserted, weights and parameters as `new` has seen.
+        unsafe { column_outputs(&call, self.weights.as_ptr()) }
+    }
+}
+
+/// Computes two outputs of three windows at a time, until all are.
+///
+/// Twelve products take one load of six activations, one of four weights, two SXTB16 and six SMLAD.
+/// All fourteen registers are in use there, so the rest lies on the stack. To requantize, only the
+/// upper half of a product decides, to which one addition rounds and adds the zero point.
+///
+/// # Safety
+/// The operands of `call` are readable, `out` writable: as many parameters as it says, of each pair of
+/// them as many weights, a column; two bytes of `out` for each pair, there and behind it where
+/// `windows` says, and unless it is null those of `residual`. Words are aligned.
+#[unsafe(naked)]
+unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
     core::arch::naked_asm!(
         cpu!(),
-        ".macro edge_products",
+        ".macro edge_load",
         "ldmia r1!, {{r3, r10, r11}}",
         "ldr r12, [r2], #4",
         "sxtb16 lr, r12",
         "sxtb16 r12, r12, ror #8",
+        ".endm",
+        // Forty bytes.
+        ".macro edge_products",
+        "edge_load",
         "smlad r4, lr, r3, r4",
         "smlad r5, lr, r10, r5",
         "smlad r6, lr, r11, r6",
@@ -125,99 +171,157 @@ unsafe extern "C" fn two_outputs(
         "smlad r9, r12, r11, r9",
         ".endm",
         // Adds the residual of one output: ((r - zero point) * factor + rounding) >> shift.
-        ".macro edge_residual first, second, third, factor",
-        "ldr r12, [r0, #\\factor]",
-        "ldr lr, [r1, #16]",
-        "ldr r0, [r1, #24]",
+        ".macro edge_residual first, second, third",
+        "ldr r0, [sp, #40]",
+        "ldr r12, [r0], #4",
+        "str r0, [sp, #40]",
+        "ldrd lr, r0, [sp, #44]",
         "mls lr, lr, r12, r0",
-        "ldr r1, [r1, #20]",
-        "ldrsb r0, [r3]",
-        "mla r0, r0, r12, lr",
-        "asrs r0, r1",
-        "add \\first, r0",
         "ldrsb r0, [r3, r10]",
         "mla r0, r0, r12, lr",
-        "asrs r0, r1",
+        "asr r0, r0, r1",
         "add \\second, r0",
         "ldrsb r0, [r3, r11]",
         "mla r0, r0, r12, lr",
-        "asrs r0, r1",
+        "asr r0, r0, r1",
         "add \\third, r0",
+        "ldrsb r0, [r3], #1",
+        "mla r0, r0, r12, lr",
+        "asr r0, r0, r1",
+        "add \\first, r0",
         ".endm",
-        // Requantizes one output. Only the upper half of the product decides.
+        // Requantizes one output. The lowest byte of the register `shift` is what counts.
         ".macro edge_requantize first, second, third, multiplier, shift",
-        "ldr r12, [r0, #\\shift]",
-        "ldr r3, [r0, #\\multiplier]",
-        "subs r12, #32",
-        "mov lr, #1",
-        "lsl lr, lr, r12",
-        "asr lr, lr, #1",
-        "smmla \\first, \\first, r3, lr",
-        "smmla \\second, \\second, r3, lr",
-        "smmla \\third, \\third, r3, lr",
-        "asr \\first, \\first, r12",
-        "asr \\second, \\second, r12",
-        "asr \\third, \\third, r12",
-        ".endm",
-        // Clamps both outputs of a window into the lower half of the first.
-        ".macro edge_clamp first, second",
-        "add \\first, r3",
-        "add \\second, r3",
+        "lsl r0, r3, \\shift",
+        "asr r0, r0, #1",
+        "smmla \\first, \\first, \\multiplier, r0",
+        "smmla \\second, \\second, \\multiplier, r0",
+        "smmla \\third, \\third, \\multiplier, r0",
+        "asr \\first, \\first, \\shift",
+        "asr \\second, \\second, \\shift",
+        "asr \\third, \\third, \\shift",
         "ssat \\first, #8, \\first",
         "ssat \\second, #8, \\second",
-        "bfi \\first, \\second, #8, #8",
-        "ssub8 \\second, \\first, r12",
-        "sel \\first, \\first, r12",
+        "ssat \\third, #8, \\third",
         ".endm",
-        "push {{r0, r4-r11, lr}}",
+        "push {{r4-r11, lr}}",
+        "mov r2, r1",
+        "add r1, r0, #32",
+        "ldmia r1, {{r3-r8}}",
+        "push {{r3-r8}}",
+        "ldmia r0, {{r3-r10}}",
+        "mov r1, r4",
+        "mov r0, r3",
+        // Of 2 * groups products of a pair, the first is apart, and the loop is entered where the
+        // others, an odd number, leave a multiple of eight.
+        "lsl r10, r10, #1",
+        "sub r10, r10, #1",
+        "and r10, r10, #7",
+        "movs r11, #40",
+        "adr.w r12, 3f",
+        "mls r10, r10, r11, r12",
+        "orr r10, r10, #1",
+        "push {{r3-r10}}",
+        // A pair: parameters at r0, the column at r1, weights at r2.
+        "1:",
         "ldrd r4, r7, [r0]",
-        "mov r5, r4",
-        "mov r6, r4",
-        "mov r8, r7",
-        "mov r9, r7",
-        // One group, where their number is odd.
-        "add r0, r2, r3, lsl #3",
-        "lsls r3, r3, #31",
-        "beq 2f",
-        "edge_products",
-        "edge_products",
-        "cmp r2, r0",
-        "beq 3f",
+        "asr r4, r4, #8",
+        "asr r7, r7, #8",
+        "edge_load",
+        "smlad r5, lr, r10, r4",
+        "smlad r6, lr, r11, r4",
+        "smlad r4, lr, r3, r4",
+        "smlad r8, r12, r10, r7",
+        "smlad r9, r12, r11, r7",
+        "smlad r7, r12, r3, r7",
+        "ldr r0, [sp, #24]",
+        "add r0, r2",
+        "ldr pc, [sp, #28]",
         "2:",
         "edge_products",
         "edge_products",
         "edge_products",
         "edge_products",
+        "edge_products",
+        "edge_products",
+        "edge_products",
+        "edge_products",
+        "3:",
         "cmp r2, r0",
         "bne 2b",
-        "3:",
-        "ldr r0, [sp]",
-        "ldrd r1, r2, [sp, #40]",
-        "ldr r3, [sp, #48]",
-        "ldrd r10, r11, [r1, #8]",
-        "cbz r3, 4f",
-        "edge_residual r4, r5, r6, 48",
-        "ldr r0, [sp]",
-        "ldr r1, [sp, #40]",
-        "adds r3, #1",
-        "edge_residual r7, r8, r9, 52",
-        "ldr r0, [sp]",
-        "ldr r1, [sp, #40]",
+        "ldr r3, [sp, #36]",
+        "cmp r3, #0",
+        "beq 4f",
+        "ldrd r10, r11, [sp, #16]",
+        "ldr r1, [sp, #52]",
+        "edge_residual r4, r5, r6",
+        "edge_residual r7, r8, r9",
+        "str r3, [sp, #36]",
         "4:",
-        "edge_requantize r4, r5, r6, 16, 32",
-        "edge_requantize r7, r8, r9, 20, 36",
-        "ldrd r3, r12, [r1]",
-        "edge_clamp r6, r9",
-        "edge_clamp r5, r8",
-        "edge_clamp r4, r7",
-        "strh r6, [r2, r11]",
-        "strh r5, [r2, r10]",
-        "strh r4, [r2]",
-        "pop {{r0, r4-r11, pc}}",
+        "ldm sp, {{r0, r1, r3}}",
+        "ldmia r0!, {{r10, r11, r12, lr}}",
+        "str r0, [sp]",
+        "edge_requantize r4, r5, r6, r12, r10",
+        "edge_requantize r7, r8, r9, lr, r11",
+        "ldr r0, [sp, #12]",
+        "ldrd r10, r11, [sp, #16]",
+        "bfi r6, r9, #8, #8",
+        "bfi r5, r8, #8, #8",
+        "bfi r4, r7, #8, #8",
+        "strh r6, [r0, r11]",
+        "strh r5, [r0, r10]",
+        "strh r4, [r0], #2",
+        "str r0, [sp, #12]",
+        "ldr r0, [sp]",
+        "ldr r3, [sp, #32]",
+        "cmp r0, r3",
+        "bne 1b",
+        "add sp, #56",
+        "pop {{r4-r11, pc}}",
+        ".purgem edge_load",
         ".purgem edge_products",
         ".purgem edge_residual",
         ".purgem edge_requantize",
-        ".purgem edge_clamp",
+    )
+}
+
+/// Widens `groups` of four numbers of each window, from where it starts in `x`, into a column.
+pub(crate) fn widen_three(column: &mut [Pair], x: &[i8], starts: [usize; WINDOWS], groups: usize) {
+    let len = groups * KR_I8;
+    assert!(groups > 0 && column.len() >= groups * GROUP);
+    let [a, b, c] = starts.map(|start| x[start..][..len].as_ptr());
+    // SAFETY: the build's target has the instructions; `groups` groups are there of all.
+    unsafe { widen_groups(column.as_mut_ptr(), a, b, c, groups) }
+}
+
+/// # Safety
+/// `groups` groups (at least one) are writable at `column` and readable of each window.
+#[unsafe(naked)]
+unsafe extern "C" fn widen_groups(
+    column: *mut Pair,
+    first: *const i8,
+    second: *const i8,
+    third: *const i8,
+    groups: usize,
+) {
+    core::arch::naked_asm!(
+        cpu!(),
+        "ldr r12, [sp]",
+        "push {{r4-r11, lr}}",
+        "2:",
+        "ldr r4, [r1], #4",
+        "ldr r5, [r2], #4",
+        "ldr r6, [r3], #4",
+        "subs r12, #1",
+        "sxtb16 r7, r4",
+        "sxtb16 r8, r5",
+        "sxtb16 r9, r6",
+        "sxtb16 r10, r4, ror #8",
+        "sxtb16 r11, r5, ror #8",
+        "sxtb16 lr, r6, ror #8",
+        "stmia r0!, {{r7-r11, lr}}",
+        "bne 2b",
+        "pop {{r4-r11, pc}}",
     )
 }
 

@@ -18,6 +18,9 @@ pub(crate) mod depthwise;
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
 #[expect(clippy::too_many_lines, reason = "one run of instructions")]
 pub(crate) mod dsp;
+#[cfg(edge_dsp)]
+#[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
+pub(crate) mod dsp_planes;
 pub(crate) mod pairs;
 pub(crate) mod scalar;
 #[cfg(edge_thumb2)]

@@ -1,12 +1,9 @@
 //! What columns are made of: pairs of numbers of 16 bits, see [`super::columns`].
 
-use artifact::Dtype;
-use artifact::layout::{KR_I8, WINDOWS, conv_planes};
+use artifact::layout::{KR_I8, WINDOWS};
 
 /// Panel width.
 pub(crate) const NR: usize = 4;
-/// Planes of a panel's parameters.
-pub(crate) const PLANES: usize = conv_planes(Dtype::I8, NR);
 
 /// Two numbers of 16 bits, the first in the lower half.
 pub(crate) type Pair = u32;

@@ -9,13 +9,14 @@ use super::operands::{Operands, borrow, conv};
 use super::{Context, planes};
 use crate::kernels::columns::{dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
-use crate::kernels::pairs::{GROUP, NR, PLANES, Pair, Sums};
-use crate::kernels::{Finish, lift_residual, limit, requantize};
 #[cfg(edge_dsp)]
-use crate::kernels::{columns::shifts_are_large, dsp};
-use artifact::layout::{ConvPlane, KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
+use crate::kernels::dsp;
+use crate::kernels::pairs::{GROUP, NR, Pair, Sums};
+use crate::kernels::{Finish, lift_residual, limit, requantize};
+use artifact::layout::{KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
+use artifact::params::ChannelParams;
 use artifact::stripes::{input_rows, turns};
-use artifact::{Conv2d, Grouped, Place, Requant};
+use artifact::{Conv2d, Grouped, Place};
 use core::ops::Range;
 
 /// Runs one convolution on the arena.
@@ -123,6 +124,13 @@ fn rows(
     limit(out, conv.finish.high, 0);
 }
 
+/// What belongs to a channel.
+#[inline(always)]
+pub(super) fn channel_params(conv: &Conv<'_, i8, i8>, channel: usize) -> ChannelParams {
+    let residual = !matches!(conv.residual, ResidualSource::None);
+    conv.params_form.channel(NR, channel, residual, |i| conv.params[i])
+}
+
 /// Computes a panel of a map whose channels fall into groups.
 fn grouped_pixels(
     conv: &Conv<'_, i8, i8>,
@@ -150,17 +158,21 @@ fn grouped_pixels(
 fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8]) {
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
     #[cfg(edge_dsp)]
-    let is_plain = c.is_multiple_of(NR) && shifts_are_large(conv.params);
-    #[cfg(edge_dsp)]
-    let whole = dsp::Layer::new(&conv.finish, c, WINDOWS);
+    let layer = dsp::Layer::new(conv);
     let windows = Windows::new(conv, 0, pad);
     let mut walk = [0, 0];
     for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
         let first = i * WINDOWS;
         // Of a last, partial column, windows beyond the map stay as they were: nobody looks.
         let count = out.len() / c;
+        #[cfg(edge_dsp)]
+        let are_copied = count == WINDOWS && windows.copy_three(walk, column);
+        #[cfg(not(edge_dsp))]
+        let are_copied = false;
         for m in 0..count {
-            windows.copy(walk, m, column);
+            if !are_copied {
+                windows.copy(walk, m, column);
+            }
             walk[1] += 1;
             if walk[1] == w {
                 walk = [walk[0] + 1, 0];
@@ -171,13 +183,27 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
             here => here,
         };
         #[cfg(edge_dsp)]
-        if is_plain {
-            let layer =
-                if count == WINDOWS { &whole } else { &dsp::Layer::new(&conv.finish, c, count) };
-            dsp::outputs(layer, c, conv.params, column, conv.weights, out, residual);
+        if let Some(layer) = &layer {
+            layer.outputs(count, column, out, residual);
+            let computed = layer.computed();
+            if computed < c {
+                outputs(conv, computed, column, out, residual);
+            }
             continue;
         }
         outputs(conv, 0, column, out, residual);
+    }
+    #[cfg(edge_dsp)]
+    if layer.is_some() {
+        raise(out, conv.finish.low);
+    }
+}
+
+/// Keeps outputs at or above `low`, which is -128 for nearly all layers.
+#[cfg(edge_dsp)]
+pub(super) fn raise(out: &mut [i8], low: i32) {
+    if low > i8::MIN.into() {
+        out.iter_mut().for_each(|y| *y = (*y).max(low as i8));
     }
 }
 
@@ -195,13 +221,12 @@ fn outputs(
     let pair_len = conv.filter.panel_len() / 2;
     let pairs = conv.weights[first / 2 * pair_len..].chunks_exact(pair_len);
     for (channel, weights) in (first..end).step_by(2).zip(pairs) {
-        let params = &conv.params[channel / NR * (PLANES * NR)..][channel % NR..];
-        let bias = ConvPlane::Bias as usize * NR;
-        let mut sums: Sums = [[params[bias]; WINDOWS], [params[bias + 1]; WINDOWS]];
-        dot(&mut sums, column, weights);
         // The last pair of an odd number has one output.
+        let both = [channel, (channel + 1).min(end - 1)].map(|c| channel_params(conv, c));
+        let mut sums: Sums = both.map(|params| [params.bias; WINDOWS]);
+        dot(&mut sums, column, weights);
         for (o, sums) in sums.iter_mut().enumerate().take(end - channel) {
-            let scale = Scale::new(params, o, &conv.finish);
+            let scale = Scale { params: both[o], finish: &conv.finish };
             let out = &mut out[channel + o..];
             match residual {
                 ResidualSource::None => {}
@@ -215,48 +240,57 @@ fn outputs(
 
 /// What finishing an output takes.
 struct Scale<'a> {
-    requant: Requant,
-    /// Of the residual.
-    factor: i32,
+    params: ChannelParams,
     finish: &'a Finish,
 }
 
-impl<'a> Scale<'a> {
-    #[inline(always)]
-    fn new(params: &[i32], o: usize, finish: &'a Finish) -> Self {
-        let of = |p: ConvPlane| params[p as usize * NR + o];
-        let requant =
-            Requant { multiplier: of(ConvPlane::Multiplier), shift: of(ConvPlane::Shift) as u8 };
-        Self { requant, factor: of(ConvPlane::Residual), finish }
-    }
-
+impl Scale<'_> {
     /// Adds residuals, every `c`th of `from`.
     #[inline(never)]
     fn add(&self, sums: &mut [i32; WINDOWS], from: &[i8], c: usize) {
         for (sum, r) in sums.iter_mut().zip(from.iter().step_by(c)) {
-            *sum = sum.wrapping_add(lift_residual(*r, self.factor, self.finish));
+            *sum = sum.wrapping_add(lift_residual(*r, self.params.residual, self.finish));
         }
     }
 
     /// Requantizes and clamps into every `c`th of `out`.
     #[inline(never)]
     fn finish(&self, sums: &[i32; WINDOWS], out: &mut [i8], c: usize) {
-        let Requant { multiplier, shift } = self.requant;
+        let quick = Quick::new(&self.params, self.finish);
+        for (sum, out) in sums.iter().zip(out.iter_mut().step_by(c)) {
+            *out = quick.apply(*sum);
+        }
+    }
+}
+
+/// Requantization that takes few steps on a core of 32 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Quick<'a> {
+    params: ChannelParams,
+    finish: &'a Finish,
+    /// Half of the last bit that is kept of the upper half of a product.
+    half: i32,
+}
+
+impl<'a> Quick<'a> {
+    #[inline(always)]
+    pub(super) fn new(params: &ChannelParams, finish: &'a Finish) -> Self {
+        let shift = params.requant[1];
+        Self { params: *params, finish, half: if shift > 32 { 1 << (shift - 33) } else { 0 } }
+    }
+
+    /// As [`requantize`].
+    #[inline(always)]
+    pub(super) fn apply(&self, sum: i32) -> i8 {
+        let [multiplier, shift] = self.params.requant;
         let Finish { zero_point, low, .. } = *self.finish;
-        let out = out.iter_mut().step_by(c);
-        if shift <= 32 {
-            for (sum, out) in sums.iter().zip(out) {
-                *out = requantize(*sum, self.requant, zero_point, low);
-            }
-            return;
+        if self.half == 0 {
+            return requantize(sum, self.params.requant(), zero_point, low);
         }
         // As nearly always. The lower half of the product decides nothing then.
-        let (shift, half) = (shift - 32, (1i32 << (shift - 32)) >> 1);
-        for (sum, out) in sums.iter().zip(out) {
-            let upper = ((i64::from(*sum) * i64::from(multiplier)) >> 32) as i32;
-            let y = (upper.wrapping_add(half) >> shift).wrapping_add(zero_point);
-            *out = y.clamp(-128, 127).max(low) as i8;
-        }
+        let upper = ((i64::from(sum) * i64::from(multiplier)) >> 32) as i32;
+        let y = (upper.wrapping_add(self.half) >> (shift - 32)).wrapping_add(zero_point);
+        y.clamp(-128, 127).max(low) as i8
     }
 }
 
@@ -296,6 +330,33 @@ impl<'a> Windows<'a> {
             pairs: [tap, taps * tap],
             is_whole: filter.c_in == c && (filter.packs_rows() || channels.is_multiple_of(KR_I8)),
         }
+    }
+
+    /// Copies the windows of three pixels from `[row, column]` on, where all of them lie inside the map.
+    #[cfg(edge_dsp)]
+    fn copy_three(&self, [row, column]: [usize; 2], to: &mut [Pair]) -> bool {
+        let Self { conv, h, w, c, pairs: [_, row_pairs], .. } = *self;
+        let filter = conv.filter;
+        let y0 = window_start(row, conv.stride[0], conv.padding.top);
+        let x0 = window_start(column, conv.stride[1], conv.padding.left);
+        let step = usize::from(conv.stride[1]);
+        let inside = self.is_whole && y0 >= 0 && x0 >= 0 && y0 as usize + filter.kh <= h;
+        let groups = row_pairs / GROUP;
+        let first = (y0 * w as isize + x0) as usize * c;
+        // What a group that is not full reads behind it meets weights of zero.
+        let end = first + (filter.kh - 1) * w * c + 2 * step * c + groups * KR_I8;
+        let is_row = x0 as usize + 2 * step + filter.kw <= w;
+        // Pixels that are their windows follow each other through rows.
+        let is_pixel = [filter.kh, filter.kw, step, usize::from(conv.stride[0])] == [1; 4];
+        if !inside || !(is_row || is_pixel) || end > conv.x.len() {
+            return false;
+        }
+        for (ky, to) in to.chunks_exact_mut(row_pairs).enumerate() {
+            let start = first + ky * w * c;
+            let starts = [start, start + step * c, start + 2 * step * c];
+            dsp::widen_three(to, conv.x, starts, groups);
+        }
+        true
     }
 
     /// Copies window `m` of a column, that of the output's pixel at `[row, column]`.

@@ -4,6 +4,7 @@ use super::{Context, float_bounds};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Number};
 use artifact::{Conv2d, Grouped, Span};
+use artifact::params::ParamsForm;
 use core::ops::Range;
 
 /// A convolution's operands in the arena.
@@ -77,6 +78,7 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
         pairs_fit: op.pairs_fit,
         weights: bytemuck::cast_slice(cx.artifact.span(op.weights)),
         params: bytemuck::cast_slice(cx.artifact.span(op.params)),
+        params_form: op.params_form(NR, dtype).unwrap_or(ParamsForm::Planes),
         residual,
         finish: Finish {
             zero_point,

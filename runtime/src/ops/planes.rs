@@ -4,73 +4,95 @@
 //! sum takes are far apart. Some channels' windows are therefore copied into planes first, with padding,
 //! for a band of rows; each plane is then convolved as a picture of one color.
 
+use super::columns::{Quick, channel_params};
 use crate::kernels::conv::{Conv, ResidualSource};
-use crate::kernels::pairs::{NR, PLANES};
-use crate::kernels::{lift_residual, requantize};
-use artifact::Requant;
-use artifact::layout::{
-    ConvPlane, DEPTHWISE_CHANNELS, DepthwisePlanes, MAX_DEPTHWISE, window_start,
-};
+#[cfg(edge_dsp)]
+use crate::kernels::dsp_planes;
+use crate::kernels::lift_residual;
+use artifact::layout::{DEPTHWISE_CHANNELS, DepthwisePlanes, MAX_DEPTHWISE, window_start};
+use core::ops::Range;
 
 /// Computes a map, or rows that are taken for one.
 pub(super) fn rows(
     conv: &Conv<'_, i8, i8>,
     pad: i8,
     planes: DepthwisePlanes,
-    scratch: &mut [i8],
+    scratch: &mut [i16],
     out: &mut [i8],
 ) {
     let c = usize::from(conv.output.c);
     let row_len = usize::from(conv.output.w) * c;
+    let plane_len = planes.rows * planes.columns;
+    #[cfg(edge_dsp)]
+    let layer = dsp_planes::Layer::new(conv, planes);
     for (i, out) in out.chunks_mut(planes.band * row_len).enumerate() {
-        let first_row = i * planes.band;
+        let (first_row, count) = (i * planes.band, out.len() / row_len);
+        let [above, inside, below] = split_rows(conv, first_row, count);
+        let y0 = window_start(first_row, conv.stride[0], conv.padding.top) + above as isize;
         for channel in (0..c).step_by(DEPTHWISE_CHANNELS) {
-            let count = DEPTHWISE_CHANNELS.min(c - channel);
-            copy(
-                conv,
-                [first_row, out.len() / row_len],
-                channel..channel + count,
-                pad,
-                planes,
-                scratch,
-            );
-            for (j, plane) in
-                scratch.chunks_exact(planes.rows * planes.columns).enumerate().take(count)
-            {
-                convolve(conv, plane, planes.columns, [first_row, channel + j], out);
+            let channels = channel..c.min(channel + DEPTHWISE_CHANNELS);
+            for plane in scratch.chunks_exact_mut(plane_len).take(channels.len()) {
+                plane[..above * planes.columns].fill(pad.into());
+                plane[(above + inside) * planes.columns..][..below * planes.columns]
+                    .fill(pad.into());
+            }
+            #[cfg(edge_dsp)]
+            if let Some(layer) = &layer {
+                if inside > 0 {
+                    layer.copy([y0 as usize, inside], channel, pad, above, scratch);
+                }
+                for (index, channel) in channels.enumerate() {
+                    layer.convolve(scratch, index, channel, count, out);
+                }
+                continue;
+            }
+            for row in 0..inside {
+                let to = (above + row) * planes.columns;
+                let y = y0 as usize + row;
+                copy(conv, y, channels.clone(), pad, [to, planes.columns, plane_len], scratch);
+            }
+            for (plane, channel) in scratch.chunks_exact(plane_len).zip(channels) {
+                convolve(conv, plane, planes.columns, [first_row, channel], out);
             }
         }
     }
+    #[cfg(edge_dsp)]
+    if layer.is_some() {
+        super::columns::raise(out, conv.finish.low);
+    }
 }
 
-/// Copies what the windows of `count` output rows from `first_row` on read of some channels.
+/// How many rows the windows of `count` output rows from `first_row` on read above the map, in it
+/// and below it.
+fn split_rows(conv: &Conv<'_, i8, i8>, first_row: usize, count: usize) -> [usize; 3] {
+    let rows = (count - 1) * usize::from(conv.stride[0]) + conv.filter.kh;
+    let y0 = window_start(first_row, conv.stride[0], conv.padding.top);
+    let above = rows.min(usize::try_from(-y0).unwrap_or(0));
+    let end = (y0 + rows as isize).clamp(0, conv.input.h as isize);
+    let inside = (end - y0.max(0)).max(0) as usize;
+    [above, inside, rows - above - inside]
+}
+
+/// Copies a line of the map into those of some channels' planes, the first of which starts at `to`.
 fn copy(
     conv: &Conv<'_, i8, i8>,
-    [first_row, count]: [usize; 2],
-    channels: core::ops::Range<usize>,
+    y: usize,
+    channels: Range<usize>,
     pad: i8,
-    planes: DepthwisePlanes,
-    scratch: &mut [i8],
+    [to, columns, plane_len]: [usize; 3],
+    scratch: &mut [i16],
 ) {
     let (w, c) = (usize::from(conv.input.w), usize::from(conv.input.c));
-    let plane_len = planes.rows * planes.columns;
     let left = usize::from(conv.padding.left);
-    let y0 = window_start(first_row, conv.stride[0], conv.padding.top);
-    let rows = (count - 1) * usize::from(conv.stride[0]) + conv.filter.kh;
-    for r in 0..rows {
-        // Negative numbers are huge as unsigned.
-        let y = (y0 + r as isize) as usize;
-        let line = if y < usize::from(conv.input.h) { &conv.x[y * w * c..][..w * c] } else { &[] };
-        for (j, channel) in channels.clone().enumerate() {
-            let to = &mut scratch[j * plane_len + r * planes.columns..][..planes.columns];
-            let (before, to) = to.split_at_mut(left.min(to.len()));
-            let inside = to.len().min(line.len() / c);
-            let (inside, after) = to.split_at_mut(inside);
-            before.fill(pad);
-            after.fill(pad);
-            for (to, pixel) in inside.iter_mut().zip(line.chunks_exact(c)) {
-                *to = pixel[channel];
-            }
+    let line = &conv.x[y * w * c..][..w * c];
+    for (j, channel) in channels.enumerate() {
+        let to = &mut scratch[j * plane_len + to..][..columns];
+        let (before, to) = to.split_at_mut(left.min(to.len()));
+        let (inside, after) = to.split_at_mut(to.len().min(w));
+        before.fill(pad.into());
+        after.fill(pad.into());
+        for (to, x) in inside.iter_mut().zip(line[channel..].iter().step_by(c)) {
+            *to = (*x).into();
         }
     }
 }
@@ -78,41 +100,57 @@ fn copy(
 /// Convolves a plane into one channel of the rows of `out`, which start at `first_row`.
 fn convolve(
     conv: &Conv<'_, i8, i8>,
-    plane: &[i8],
+    plane: &[i16],
     columns: usize,
     [first_row, channel]: [usize; 2],
     out: &mut [i8],
 ) {
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
     let (kh, kw) = (conv.filter.kh, conv.filter.kw);
-    let params = &conv.params[channel / NR * (PLANES * NR)..][channel % NR..];
-    let param = |p: ConvPlane| params[p as usize * NR];
-    let requant =
-        Requant { multiplier: param(ConvPlane::Multiplier), shift: param(ConvPlane::Shift) as u8 };
+    let params = channel_params(conv, channel);
+    let quick = Quick::new(&params, &conv.finish);
     let filter = &conv.weights[channel * kh * kw..][..kh * kw];
     let mut weights = [0i32; MAX_DEPTHWISE * MAX_DEPTHWISE];
     weights.iter_mut().zip(filter).for_each(|(to, w)| *to = (*w).into());
     let [row_stride, column_stride] = conv.stride.map(usize::from);
+    let three = weights.first_chunk::<9>().filter(|_| [kh, kw] == [3, 3]);
     for (i, line) in out.chunks_exact_mut(w * c).enumerate() {
-        for (x, pixel) in line.chunks_exact_mut(c).enumerate() {
-            let mut sum = param(ConvPlane::Bias);
+        let rows = &plane[i * row_stride * columns..];
+        let outputs = line[channel..].iter_mut().step_by(c);
+        let residual = |x: usize, y: i8| {
+            let r = match conv.residual {
+                ResidualSource::None => return 0,
+                ResidualSource::InPlace => y,
+                ResidualSource::Other(r) => r[((first_row + i) * w + x) * c + channel],
+            };
+            lift_residual(r, params.residual, &conv.finish)
+        };
+        if let Some(weights) = three {
+            let (first, others) = rows.split_at(columns);
+            let (second, third) = others.split_at(columns);
+            let taken = [first, second, third].map(|row| row.windows(3).step_by(column_stride));
+            let [first, second, third] = taken;
+            let windows = first.zip(second).zip(third);
+            for (x, (y, ((a, b), c))) in outputs.zip(windows).enumerate() {
+                let mut sum = params.bias.wrapping_add(residual(x, *y));
+                for (row, w) in [a, b, c].into_iter().zip(weights.as_chunks::<3>().0) {
+                    for (x, w) in row.iter().zip(w) {
+                        sum = sum.wrapping_add(i32::from(*x) * w);
+                    }
+                }
+                *y = quick.apply(sum);
+            }
+            continue;
+        }
+        for (x, y) in outputs.enumerate() {
+            let mut sum = params.bias.wrapping_add(residual(x, *y));
             for (ky, w) in weights[..kh * kw].chunks_exact(kw).enumerate() {
-                let row = &plane[(i * row_stride + ky) * columns + x * column_stride..][..kw];
+                let row = &rows[ky * columns + x * column_stride..][..kw];
                 for (x, w) in row.iter().zip(w) {
                     sum = sum.wrapping_add(i32::from(*x) * w);
                 }
             }
-            let residual = match conv.residual {
-                ResidualSource::None => None,
-                ResidualSource::InPlace => Some(pixel[channel]),
-                ResidualSource::Other(r) => Some(r[((first_row + i) * w + x) * c + channel]),
-            };
-            if let Some(r) = residual {
-                let lifted = lift_residual(r, param(ConvPlane::Residual), &conv.finish);
-                sum = sum.wrapping_add(lifted);
-            }
-            let (zero_point, low) = (conv.finish.zero_point, conv.finish.low);
-            pixel[channel] = requantize(sum, requant, zero_point, low);
+            *y = quick.apply(sum);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::int8::{Int8Weights, int8_weights, run_len};
 use artifact::layout::{AFFINE_PLANES, ConvPlane, conv_planes, has_columns};
+use artifact::params::shorten;
 use artifact::{Dtype, Grouped, MAX_RESIDUAL_FACTOR, Place, Quant, Requant};
 use network::graph::Conv;
 
@@ -112,6 +113,11 @@ pub(super) fn pack_i8(
         set(ConvPlane::Multiplier, requant.multiplier);
         set(ConvPlane::Shift, requant.shift.into());
         set(ConvPlane::Residual, (ratio(o) * f64::from(1u32 << shift)).round() as i32);
+    }
+    if has_columns(Dtype::I8, nr)
+        && let Some(short) = shorten(&params, c_out, q.residual.is_some())
+    {
+        params = short;
     }
     Some((packed, bytes_of(&params, i32::to_le_bytes), shift))
 }

@@ -1,0 +1,169 @@
+//! Where the parameters of an int8 convolution's channels lie.
+//!
+//! All files may have them in planes of a panel, see [`ConvPlane`]. Microcontrollers, where flash is
+//! short, mostly have half as many bytes. Of each two outputs: two words of a bias, times 256, plus
+//! the shift less 32; two multipliers. Then, behind those of all outputs and only where a residual is
+//! added, the factor of each. Outputs that do not exist have a shift of 33 and are zero else. Shifts
+//! of 33 to [`MAX_SHORT_SHIFT`] fit, which those of nearly all layers are. Such files have version 7.
+
+use crate::layout::{ConvPlane, conv_planes, has_columns};
+use crate::{Dtype, Requant};
+
+/// The largest shift of the short form: rounding and zero point are added in one step to the upper
+/// half of a product, shifted as far.
+pub const MAX_SHORT_SHIFT: u8 = 54;
+
+/// How parameters lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParamsForm {
+    /// In planes of a panel.
+    Planes,
+    /// In the short form, of so many outputs.
+    Short(usize),
+}
+
+/// What belongs to an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelParams {
+    /// See [`ConvPlane::Bias`].
+    pub bias: i32,
+    /// See [`ConvPlane::Multiplier`] and [`ConvPlane::Shift`], which may be out of range.
+    pub requant: [i32; 2],
+    /// See [`ConvPlane::Residual`].
+    pub residual: i32,
+}
+
+impl ChannelParams {
+    /// Multiplier and shift of a checked file.
+    #[inline(always)]
+    pub const fn requant(&self) -> Requant {
+        Requant { multiplier: self.requant[0], shift: self.requant[1] as u8 }
+    }
+}
+
+impl ParamsForm {
+    /// That of parameters of `len` bytes, if there is one.
+    pub const fn of(
+        len: usize,
+        outputs: usize,
+        residual: bool,
+        dtype: Dtype,
+        nr: usize,
+    ) -> Option<Self> {
+        if has_columns(dtype, nr) && len == short_words(outputs, residual) * 4 {
+            Some(Self::Short(outputs))
+        } else if len == outputs.div_ceil(nr) * conv_planes(dtype, nr) * nr * 4 {
+            Some(Self::Planes)
+        } else {
+            None
+        }
+    }
+
+    /// What belongs to output `o`, of int8 in panels of `nr`; `word` gives a number of the
+    /// parameters. The residual is 0 where `residual` is not set.
+    #[inline(always)]
+    pub fn channel(
+        self,
+        nr: usize,
+        o: usize,
+        residual: bool,
+        word: impl Fn(usize) -> i32,
+    ) -> ChannelParams {
+        match self {
+            Self::Planes => {
+                let panel = o / nr * conv_planes(Dtype::I8, nr);
+                let plane = |p: ConvPlane| word((panel + p as usize) * nr + o % nr);
+                ChannelParams {
+                    bias: plane(ConvPlane::Bias),
+                    requant: [plane(ConvPlane::Multiplier), plane(ConvPlane::Shift)],
+                    residual: if residual { plane(ConvPlane::Residual) } else { 0 },
+                }
+            }
+            Self::Short(outputs) => {
+                let pair = o / 2 * 4 + o % 2;
+                let first = word(pair);
+                let factors = outputs.div_ceil(2) * 4;
+                ChannelParams {
+                    bias: first >> 8,
+                    requant: [word(pair + 2), 32 + (first & 0xff)],
+                    residual: if residual { word(factors + o) } else { 0 },
+                }
+            }
+        }
+    }
+
+    /// Whether a shift is one that the form can have.
+    pub const fn has_shift(self, shift: i32) -> bool {
+        match self {
+            Self::Planes => shift >= 1 && shift <= Requant::MAX_SHIFT as i32,
+            Self::Short(_) => shift > 32 && shift <= MAX_SHORT_SHIFT as i32,
+        }
+    }
+}
+
+/// Words of the short form.
+const fn short_words(outputs: usize, residual: bool) -> usize {
+    outputs.div_ceil(2) * if residual { 6 } else { 4 }
+}
+
+/// The short form of parameters in planes of panels of 4; `None` where a number does not fit.
+#[cfg(feature = "alloc")]
+pub fn shorten(planes: &[i32], outputs: usize, residual: bool) -> Option<alloc::vec::Vec<i32>> {
+    const NR: usize = 4;
+    let mut short = alloc::vec![0; short_words(outputs, residual)];
+    for o in 0..outputs.next_multiple_of(2) {
+        let mut channel = ParamsForm::Planes.channel(NR, o, residual, |i| planes[i]);
+        if o >= outputs || channel.requant[0] == 0 {
+            // A product of zero is zero, however it is shifted.
+            channel.requant = [0, 33];
+        }
+        let [multiplier, shift] = channel.requant;
+        let bias = channel.bias.checked_mul(256)?;
+        if !ParamsForm::Short(outputs).has_shift(shift) {
+            return None;
+        }
+        let pair = o / 2 * 4 + o % 2;
+        short[pair] = bias | (shift - 32);
+        short[pair + 2] = multiplier;
+        if residual {
+            short[outputs.div_ceil(2) * 4 + o] = channel.residual;
+        }
+    }
+    Some(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_form_says_the_same() {
+        let planes = |panel: usize, shift: i32| {
+            (0..16).map(move |i| match i / 4 {
+                0 => (panel as i32 * 4 + i - 5) * 700_001,
+                1 => (1 << 30) + i,
+                2 => shift + i % 4,
+                _ => i * 1000,
+            })
+        };
+        for (outputs, residual) in [(1, true), (2, false), (5, true), (8, false)] {
+            let all: alloc::vec::Vec<i32> =
+                (0..outputs.div_ceil(4)).flat_map(|p| planes(p, 40)).collect();
+            let short = shorten(&all, outputs, residual).unwrap();
+            let form = ParamsForm::of(short.len() * 4, outputs, residual, Dtype::I8, 4).unwrap();
+            assert_eq!(form, ParamsForm::Short(outputs));
+            for o in 0..outputs {
+                let [a, b] = [(ParamsForm::Planes, &all), (form, &short)]
+                    .map(|(form, words)| form.channel(4, o, residual, |i| words[i]));
+                assert_eq!(a, b);
+            }
+        }
+        let refused = |shift, bias| {
+            let mut all: alloc::vec::Vec<i32> = planes(0, shift).collect();
+            all[0] = bias;
+            shorten(&all, 4, false).is_none()
+        };
+        assert!(!refused(33, 1) && !refused(51, -(1 << 23)));
+        assert!(refused(32, 1) && refused(52, 1) && refused(40, 1 << 23));
+    }
+}

@@ -146,7 +146,7 @@ mod tests {
                 _ => i * 1000,
             })
         };
-        for (outputs, residual) in [(1, true), (2, false), (5, true), (8, false)] {
+        for (outputs, residual) in [(1usize, true), (2, false), (5, true), (8, false)] {
             let all: alloc::vec::Vec<i32> =
                 (0..outputs.div_ceil(4)).flat_map(|p| planes(p, 40)).collect();
             let short = shorten(&all, outputs, residual).unwrap();

@@ -340,15 +340,17 @@ impl<'a> Windows<'a> {
         let y0 = window_start(row, conv.stride[0], conv.padding.top);
         let x0 = window_start(column, conv.stride[1], conv.padding.left);
         let step = usize::from(conv.stride[1]);
-        let inside = self.is_whole && y0 >= 0 && x0 >= 0 && y0 as usize + filter.kh <= h;
+        if !self.is_whole || y0 < 0 || x0 < 0 || y0 as usize + filter.kh > h {
+            return false;
+        }
         let groups = row_pairs / GROUP;
-        let first = (y0 * w as isize + x0) as usize * c;
+        let first = (y0 as usize * w + x0 as usize) * c;
         // What a group that is not full reads behind it meets weights of zero.
         let end = first + (filter.kh - 1) * w * c + 2 * step * c + groups * KR_I8;
         let is_row = x0 as usize + 2 * step + filter.kw <= w;
         // Pixels that are their windows follow each other through rows.
         let is_pixel = [filter.kh, filter.kw, step, usize::from(conv.stride[0])] == [1; 4];
-        if !inside || !(is_row || is_pixel) || end > conv.x.len() {
+        if !(is_row || is_pixel) || end > conv.x.len() {
             return false;
         }
         for (ky, to) in to.chunks_exact_mut(row_pairs).enumerate() {

@@ -2,8 +2,8 @@
 //!
 //! | ours | torchvision |
 //! |---|---|
-//! | `conv1_conv`, `conv1_bn` | `features.0.0`, `features.0.1` |
-//! | `stack1_block0_expand_conv`, `…_bn` | `features.2.conv.0.0`, `….0.1`; none where nothing is expanded |
+//! | `stem_conv`, `stem_bn` | `features.0.0`, `features.0.1` |
+//! | `block1_expand_conv`, `…_bn` | `features.2.conv.0.0`, `….0.1`; none where nothing is expanded |
 //! | `…_depthwise_conv`, `…_bn` | `….conv.1.0`, `….1.1` |
 //! | `…_project_conv`, `…_bn` | `….conv.2`, `….conv.3` |
 //! | `last_conv`, `last_bn` | `features.18.0`, `features.18.1` |
@@ -11,10 +11,12 @@
 
 use super::{Shapes, Traces};
 use crate::Hints;
-use network::architecture::mobilenet::MobileNetV2Config;
+use network::activation::Activation;
+use network::architecture::mobilenet::{Block, BlockType, MobileNetConfig};
 use network::architecture::{Architecture, Family};
 use network::blueprint::{HEAD, Pooling};
 use network::checkpoint::Assumption;
+use network::padding::ConvPadding;
 
 pub(super) const TRACES: Traces = Traces {
     stems: &[["features.0.0.weight", "features.1.conv.0.0.weight"]],
@@ -22,40 +24,58 @@ pub(super) const TRACES: Traces = Traces {
     architecture,
 };
 
+/// Strides of the published network's stacks, and blocks of each.
+const STRIDES: [usize; 7] = [1, 2, 2, 2, 1, 2, 1];
+const BLOCKS: [usize; 7] = [1, 2, 3, 4, 3, 3, 1];
+
 /// Their name of one of our layers.
-pub(super) fn names(layer: &str, config: &MobileNetV2Config) -> Vec<String> {
+pub(super) fn names(layer: &str, config: &MobileNetConfig) -> Vec<String> {
     let bn = usize::from(layer.ends_with("_bn"));
-    let blocks = &config.stackwise_num_blocks;
     let name = match layer {
         HEAD => Some("classifier.1".into()),
-        "conv1_conv" | "conv1_bn" => Some(format!("features.0.{bn}")),
-        "last_conv" | "last_bn" => {
-            Some(format!("features.{}.{bn}", 1 + blocks.iter().sum::<usize>()))
-        }
+        "stem_conv" | "stem_bn" => Some(format!("features.0.{bn}")),
+        "last_conv" | "last_bn" => Some(format!("features.{}.{bn}", 1 + config.blocks.len())),
         _ => of_block(layer, config, bn),
     };
     name.into_iter().collect()
 }
 
-/// That of `stack<i>_block<j>_<place>_<kind>`.
-fn of_block(layer: &str, config: &MobileNetV2Config, bn: usize) -> Option<String> {
-    let (stack, rest) = layer.strip_prefix("stack")?.split_once("_block")?;
-    let (block, rest) = rest.split_once('_')?;
-    let (stack, block) = (stack.parse::<usize>().ok()?, block.parse::<usize>().ok()?);
-    let number = 1 + config.stackwise_num_blocks.get(..stack)?.iter().sum::<usize>() + block;
-    let expands = usize::from(*config.stackwise_expansions.get(stack)? > 1);
+/// That of `block<n>_<place>_<kind>`.
+fn of_block(layer: &str, config: &MobileNetConfig, bn: usize) -> Option<String> {
+    let (block, rest) = layer.strip_prefix("block")?.split_once('_')?;
+    let block = block.parse::<usize>().ok()?;
+    let expands = usize::from(config.blocks.get(block)?.expanded.is_some());
     let place = match rest.rsplit_once('_')?.0 {
         "expand" => format!("0.{bn}"),
         "depthwise" => format!("{expands}.{bn}"),
         _ => (expands + 1 + bn).to_string(),
     };
-    Some(format!("features.{number}.conv.{place}"))
+    Some(format!("features.{}.conv.{place}", 1 + block))
+}
+
+/// Strides of blocks in stacks of these strides.
+fn strides(stacks: &[usize], blocks: &[usize]) -> Vec<usize> {
+    let stride = |(&stride, &blocks): (&usize, &usize)| {
+        [stride].into_iter().chain(core::iter::repeat_n(1, blocks.saturating_sub(1)))
+    };
+    stacks.iter().zip(blocks).flat_map(stride).collect()
 }
 
 /// What a state dict does not say, readers take for granted.
-pub(super) fn check(config: &MobileNetV2Config, pooling: Pooling) -> Result<(), &'static str> {
-    let published = MobileNetV2Config::scaled(1.0).stackwise_num_strides;
-    match (config.stackwise_num_strides == published, pooling) {
+pub(super) fn check(config: &MobileNetConfig, pooling: Pooling) -> Result<(), &'static str> {
+    let is_plain = |block: &Block| {
+        (block.filter, block.squeezed, block.activation) == (3, None, Activation::RELU6)
+    };
+    if !config.blocks.iter().all(is_plain)
+        || config.block_type != BlockType::InvertedResidual
+        || (config.last_filters.is_none(), config.hidden_features) != (false, None)
+        || (config.stem_stride, config.activation) != (2, Activation::RELU6)
+        || config.padding != ConvPadding::Symmetric
+    {
+        return Err("another MobileNet than the second version");
+    }
+    let found: Vec<usize> = config.blocks.iter().map(|block| block.stride).collect();
+    match (found == strides(&STRIDES, &BLOCKS), pooling) {
         (true, Pooling::Avg) => Ok(()),
         (true, Pooling::Max) => Err("max pooling before the head"),
         (false, _) => Err("other strides than 1, 2, 2, 2, 1, 2, 1"),
@@ -80,50 +100,63 @@ fn architecture(
         _ => Err(format!("a MobileNetV2 without the convolution `{name}`")),
     };
     let [stem_filters, channels] = conv("features.0.0".into())?;
-    let (mut widths, mut blocks, mut expansions) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut c_in, mut number) = (stem_filters, 1);
-    while let Ok([inner, _]) = conv(format!("features.{number}.conv.0.0")) {
-        let place = if conv(format!("features.{number}.conv.1.0")).is_ok() { 2 } else { 1 };
-        let [width, _] = conv(format!("features.{number}.conv.{place}"))?;
-        let expansion = inner / c_in.max(1);
-        match blocks.last_mut() {
-            Some(n) if (widths.last(), expansions.last()) == (Some(&width), Some(&expansion)) => {
-                *n += 1
-            }
-            _ => {
-                widths.push(width);
-                blocks.push(1);
-                expansions.push(expansion);
-            }
+    let (mut blocks, mut stacks) = (Vec::<Block>::new(), Vec::<usize>::new());
+    let (mut c_in, mut last) = (stem_filters, None);
+    while let number = 1 + blocks.len()
+        && let Ok([inside, _]) = conv(format!("features.{number}.conv.0.0"))
+    {
+        let expands = conv(format!("features.{number}.conv.1.0")).is_ok();
+        let place = if expands { 2 } else { 1 };
+        let [filters, _] = conv(format!("features.{number}.conv.{place}"))?;
+        let kind = Some((filters, inside / c_in.max(1)));
+        match stacks.last_mut() {
+            Some(blocks) if last == kind => *blocks += 1,
+            _ => stacks.push(1),
         }
-        (c_in, number) = (width, number + 1);
+        blocks.push(Block {
+            expanded: expands.then_some(inside),
+            filter: 3,
+            stride: 1,
+            squeezed: None,
+            filters,
+            activation: Activation::RELU6,
+        });
+        (c_in, last) = (filters, kind);
     }
-    let [last_filters, _] = conv(format!("features.{number}.0"))?;
-    let published = MobileNetV2Config::scaled(1.0);
-    let strides = match &hints.stack_strides {
+    let [last_filters, _] = conv(format!("features.{}.0", 1 + blocks.len()))?;
+    let by_stack: Vec<usize> = match &hints.stack_strides {
         Some(given) => given.iter().map(|s| usize::from(*s)).collect(),
-        None if blocks == published.stackwise_num_blocks => {
-            let what = format!("stacks of strides {:?}", published.stackwise_num_strides);
+        None if stacks == BLOCKS => {
+            let what = format!("stacks of strides {STRIDES:?}");
             assumed.push(Assumption::new(what, Hints::STACK_STRIDES));
-            published.stackwise_num_strides
+            STRIDES.into()
         }
         None => {
             return Err(format!(
-                "a MobileNetV2 of {blocks:?} blocks, not {:?}: say the strides of these stacks with --stack-strides",
-                published.stackwise_num_blocks
+                "a MobileNetV2 of {stacks:?} blocks, not {BLOCKS:?}: say the strides of these \
+                 stacks with --stack-strides"
             ));
         }
     };
+    if by_stack.len() != stacks.len() {
+        return Err(format!("strides of {} stacks, found {}", by_stack.len(), stacks.len()));
+    }
+    for (block, stride) in blocks.iter_mut().zip(strides(&by_stack, &stacks)) {
+        block.stride = stride;
+    }
     assumed.push(Assumption::new("ReLU6", None));
-    let config = MobileNetV2Config {
+    let config = MobileNetConfig {
         stem_filters,
-        stackwise_num_filters: widths,
-        stackwise_num_blocks: blocks,
-        stackwise_num_strides: strides,
-        stackwise_expansions: expansions,
-        last_filters,
+        stem_stride: 2,
+        block_type: BlockType::InvertedResidual,
+        blocks,
+        last_filters: Some(last_filters),
+        hidden_features: None,
+        activation: Activation::RELU6,
+        gate_activations: None,
+        padding: ConvPadding::Symmetric,
     };
-    Ok(Architecture { channels, ..Architecture::new(name, 1, Family::MobileNetV2(config)) })
+    Ok(Architecture { channels, ..Architecture::new(name, 1, Family::MobileNet(config)) })
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Traces {
 pub(super) fn check(config: &Architecture) -> Result<(), &'static str> {
     match &config.family {
         Family::ResNet(resnet) => resnet::names::check(resnet, config.pooling),
-        Family::MobileNetV2(mobilenet) => mobilenet::check(mobilenet, config.pooling),
+        Family::MobileNet(mobilenet) => mobilenet::check(mobilenet, config.pooling),
     }
 }
 
@@ -74,7 +74,7 @@ impl Names {
         let row = |layer: Layer| Row {
             theirs: match &config.family {
                 Family::ResNet(config) => resnet::names::names(&layer.name, config),
-                Family::MobileNetV2(config) => mobilenet::names(&layer.name, config),
+                Family::MobileNet(config) => mobilenet::names(&layer.name, config),
             },
             parts: if layer.op == LayerOp::BatchNorm { &NORM } else { &PLAIN },
             ours: layer.name,
@@ -121,6 +121,9 @@ mod tests {
     fn names_lead_there_and_back() {
         for architecture in Architecture::names() {
             let config = Architecture::named(architecture, 10).unwrap();
+            if check(&config).is_err() {
+                continue;
+            }
             let names = Names::of(&config);
             for (name, _) in config.blueprint().tensors() {
                 let theirs = names.torch(&name).unwrap();

@@ -21,6 +21,22 @@ pub(crate) fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &s
     }
 }
 
+/// Takes the difference of a batch-norm's ε and ours into all variances.
+pub(crate) fn fold_epsilon(found: &mut BTreeMap<String, Tensor>, epsilon: f64) {
+    let difference = epsilon - BATCH_NORM_EPSILON;
+    for (_, tensor) in found.iter_mut().filter(|(name, _)| name.ends_with(".variance")) {
+        if difference != 0.0 {
+            let shifted = |v: f32| {
+                let sum = f64::from(v) + difference;
+                // NaN stays, and is found by the checkpoint's check.
+                if sum < 0.0 { 0.0 } else { sum as f32 }
+            };
+            let values: Vec<f32> = tensor.to_f32().into_iter().map(shifted).collect();
+            *tensor = Tensor::from_f32(&tensor.shape, &values);
+        }
+    }
+}
+
 /// A head of zeros where there is none, and its bias where it has none.
 pub(crate) fn add_head(config: &Architecture, found: &mut BTreeMap<String, Tensor>) {
     for (part, shape) in config.blueprint().layers.last().map_or(Vec::new(), Layer::parts) {

@@ -163,7 +163,8 @@ impl Layer {
         }
     }
 
-    fn input_dims(&self) -> Result<[Option<u16>; 4], String> {
+    /// The shape of what an input layer is given.
+    pub(super) fn input_dims(&self) -> Result<[Option<u16>; 4], String> {
         #[derive(Deserialize)]
         struct Input {
             #[serde(alias = "batch_input_shape")]

@@ -266,13 +266,15 @@ fn numbers_do_where_names_are_missing() {
     for model in ["v1_basic", "v1_bottleneck", "v2_bottleneck", "vd_bottleneck"] {
         let dir = fixtures.join(model).join("preset");
         let whole = super::preset(&dir, Head::Required).unwrap();
-        let order = super::layer_order(&whole.config);
+        let config: Object<serde_json::Value> = super::json(&dir.join("config.json")).unwrap();
+        let backbone = super::Backbone::read(&config.class_name, config.config).unwrap();
+        let places = super::Places::of(&whole.config, &backbone);
         let (mut found, mut extra) = (BTreeMap::new(), Vec::new());
         for file in ["model.weights.h5", "task.weights.h5"] {
             let mut contents = hdf5::parse(read(&dir.join(file)).unwrap()).unwrap();
             assert!(!contents.names.is_empty());
             contents.names.clear();
-            super::weights::collect(contents, &order, &mut found, &mut extra);
+            super::weights::collect(contents, &places, &mut found, &mut extra);
         }
         assert!(found == whole.tensors && extra.is_empty(), "{model}");
     }

@@ -95,7 +95,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn pad(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        let [[top, bottom], [left, right]] = layer.settings::<Padding>()?.padding;
+        let [[top, bottom], [left, right]] = border(layer)?;
         let pads = self.ints("pads", &[0, 0, top, left, 0, 0, bottom, right]);
         Ok(self.node(layer, "Pad", x, &[pads], Vec::new()))
     }
@@ -131,14 +131,8 @@ impl Writer<'_> {
     }
 }
 
-/// `[[top, bottom], [left, right]]`, or shorter.
-#[derive(Deserialize)]
-struct Padding {
-    #[serde(deserialize_with = "padding")]
-    padding: [[i64; 2]; 2],
-}
-
-fn padding<'de, D: serde::Deserializer<'de>>(from: D) -> Result<[[i64; 2]; 2], D::Error> {
+/// The pixels that a `ZeroPadding2D` adds: `[[top, bottom], [left, right]]`.
+pub(super) fn border(layer: &Layer) -> Result<[[i64; 2]; 2], String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Form {
@@ -146,7 +140,11 @@ fn padding<'de, D: serde::Deserializer<'de>>(from: D) -> Result<[[i64; 2]; 2], D
         Axes([i64; 2]),
         Sides([[i64; 2]; 2]),
     }
-    Ok(match Form::deserialize(from)? {
+    #[derive(Deserialize)]
+    struct Padding {
+        padding: Form,
+    }
+    Ok(match layer.settings::<Padding>()?.padding {
         Form::All(all) => [[all; 2]; 2],
         Form::Axes(axes) => axes.map(|axis| [axis; 2]),
         Form::Sides(sides) => sides,

@@ -35,12 +35,15 @@ pub(super) struct Geometry {
     pub(super) pad: [usize; 2],
     /// The input is planar, `[N, C, H, W]`, not in blocks.
     pub(super) planar: bool,
+    /// Each channel has a filter of its own, and sees no other channel.
+    pub(super) depthwise: bool,
 }
 
 impl Geometry {
     /// Weights of one output channel.
     pub(super) fn per_filter(&self) -> usize {
-        self.c_in * self.filter * self.filter
+        let channels = if self.depthwise { 1 } else { self.c_in };
+        channels * self.filter * self.filter
     }
 
     /// A picture of the input in blocks.
@@ -88,12 +91,61 @@ impl Geometry {
         }
     }
 
-    /// Rows of output whose frame fits the cache; all strips about the same.
-    pub(super) fn strip<E: Element>(&self) -> usize {
+    /// Rows of output whose frame is of `bytes` bytes; all strips about the same.
+    pub(super) fn strip<E: Element>(&self, bytes: usize) -> usize {
         let (blocks, taps) = self.window();
         let frame = self.frame(1);
         let row = blocks * frame.block() / frame.rows * size_of::<E::Cell>();
-        even_strip(self.out[0], FRAME_BYTES / row.max(1), (taps - 1) / frame.stride)
+        even_strip(self.out[0], bytes / row.max(1), (taps - 1) / frame.stride)
+    }
+
+    /// Cells of the input along an axis, for its gradient: pixel `i` is `remainder + s·cell − pad` and
+    /// gets `dy[cell − t]·w[remainder + s·t]`.
+    pub(super) fn cells(&self, axis: usize) -> usize {
+        (self.size[axis] - 1 + self.pad[axis]) / self.stride + 1
+    }
+
+    /// Cells before an own one that a pixel of the input's gradient reads.
+    fn depth(&self) -> usize {
+        (self.filter - 1) / self.stride
+    }
+
+    /// The frame of the output's gradient for `strip` rows of cells.
+    pub(super) fn gradient_frame(&self, strip: usize) -> Frame {
+        let depth = self.depth();
+        let pitch = self.cells(1) + depth;
+        Frame { stride: 1, pad: [depth; 2], phases: 1, rows: strip + depth, pitch }
+    }
+
+    /// Rows of cells whose frame is of `bytes` bytes, strips about the same.
+    pub(super) fn gradient_strip<E: Element>(&self, bytes: usize) -> usize {
+        let row = self.output().blocks * self.gradient_frame(1).pitch * LANES * size_of::<E>();
+        even_strip(self.cells(0), bytes / row, self.depth())
+    }
+
+    /// For each class of the input's pixels, what makes its gradient; `pack` is given the numbers of
+    /// the class's taps in a filter.
+    pub(super) fn gradient_passes<W>(
+        &self,
+        frame: &Frame,
+        pack: impl Fn(&[usize]) -> W,
+    ) -> Vec<Pass<W>> {
+        let (k, s, pad, depth) = (self.filter, self.stride, self.pad, self.depth());
+        let classes = (0..s * s).map(|class| [class / s, class % s]);
+        let pass = |remainder: [usize; 2]| {
+            let [down, across] = remainder.map(|first| (k - 1 - first) / s + 1);
+            let taps = || (0..down * across).map(|t| [t / across, t % across]);
+            let number = |[r, c]: [usize; 2]| (remainder[0] + r * s) * k + remainder[1] + c * s;
+            let cell = [0, 1].map(|a| pad[a].saturating_sub(remainder[a]).div_ceil(s));
+            let pixel = [0, 1].map(|a| cell[a] * s + remainder[a] - pad[a]);
+            let [rows, cols] = [0, 1].map(|a| self.size[a].saturating_sub(pixel[a]).div_ceil(s));
+            Pass {
+                taps: taps().map(|[r, c]| frame.tap(depth - r, depth - c)).collect(),
+                weights: pack(&taps().map(number).collect::<Vec<_>>()),
+                pixels: Pixels { cell, rows, cols, pixel, step: s },
+            }
+        };
+        classes.filter(|remainder| remainder.iter().all(|r| *r < k)).map(pass).collect()
     }
 
     /// Pixels of the input are the frame's cells as they are.
@@ -181,7 +233,7 @@ pub(super) fn forward<E: Element, P: Send>(
         return y;
     }
     let in_place = source.is_direct(g);
-    let strip = if in_place { result.height } else { g.strip::<E>() };
+    let strip = if in_place { result.height } else { g.strip::<E>(FRAME_BYTES) };
     let frame = g.frame(strip);
     let (blocks, taps) = g.window();
     let (k, per_filter) = (g.filter, g.per_filter());
@@ -192,11 +244,7 @@ pub(super) fn forward<E: Element, P: Send>(
     let pass = Pass {
         taps: (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect(),
         weights: pack::<E>(level, [g.c_out, g.window_channels(), taps * taps], at),
-        cell: [0; 2],
-        rows: result.height,
-        cols: result.width,
-        pixel: [0; 2],
-        step: 1,
+        pixels: Pixels::all(g.out),
     };
     let correlation = Correlation { frame, blocks, strip, rows: result.height, result };
     let read = |image, first, buffer: &mut [Line<E>]| {
@@ -219,52 +267,21 @@ pub(super) fn input_gradient<E: Element, P: Send>(
 ) -> Numbers<E> {
     let (source, result) = (g.output(), g.input());
     let mut dx = recycle::take(g.images * result.lines() * LANES);
-    let (k, s, pad) = (g.filter, g.stride, g.pad);
-    if g.is_empty() || k < s {
+    let k = g.filter;
+    if g.is_empty() || k < g.stride {
         // Pixels between the windows have no gradient.
         dx.fill(E::default());
     }
     if g.is_empty() {
         return dx;
     }
-    // Pixel i of dx is remainder + s·cell − pad and gets dy[cell − t]·w[remainder + s·t].
-    let depth = (k - 1) / s;
-    let cells = |axis: usize| (g.size[axis] - 1 + pad[axis]) / s + 1;
     let pointwise = g.is_pointwise();
-    let row = source.blocks * (cells(1) + depth) * LANES * size_of::<E>();
-    let strip = if pointwise { cells(0) } else { even_strip(cells(0), FRAME_BYTES / row, depth) };
-    let frame = Frame {
-        stride: 1,
-        pad: [depth; 2],
-        phases: 1,
-        rows: strip + depth,
-        pitch: cells(1) + depth,
-    };
-    let classes = (0..s * s).map(|class| [class / s, class % s]);
-    let passes: Vec<_> = classes
-        .filter(|remainder| remainder.iter().all(|r| *r < k))
-        .map(|remainder| {
-            let [down, across] = remainder.map(|first| (k - 1 - first) / s + 1);
-            let taps = (0..down * across).map(|t| [t / across, t % across]);
-            let at = |i: usize, o: usize, t: usize| {
-                let row = remainder[0] + t / across * s;
-                let col = remainder[1] + t % across * s;
-                w[((o * g.c_in + i) * k + row) * k + col]
-            };
-            let cell = [0, 1].map(|a| pad[a].saturating_sub(remainder[a]).div_ceil(s));
-            let pixel = [0, 1].map(|a| cell[a] * s + remainder[a] - pad[a]);
-            let count = |a: usize| g.size[a].saturating_sub(pixel[a]).div_ceil(s);
-            Pass {
-                taps: taps.map(|[r, c]| frame.tap(depth - r, depth - c)).collect(),
-                weights: pack::<E>(level, [g.c_in, g.c_out, down * across], at),
-                cell,
-                rows: count(0),
-                cols: count(1),
-                pixel,
-                step: s,
-            }
-        })
-        .collect();
+    let strip = if pointwise { g.cells(0) } else { g.gradient_strip::<E>(FRAME_BYTES) };
+    let frame = g.gradient_frame(strip);
+    let passes = g.gradient_passes(&frame, |taps| {
+        let at = |i: usize, o: usize, t: usize| w[(o * g.c_in + i) * k * k + taps[t]];
+        pack::<E>(level, [g.c_in, g.c_out, taps.len()], at)
+    });
     let pictures: &[Line<E>] = dy.as_chunks().0;
     let picture = |image: usize| &pictures[image * source.lines()..][..source.lines()];
     let read = |image, first, out: &mut [Line<E>]| {
@@ -272,16 +289,22 @@ pub(super) fn input_gradient<E: Element, P: Send>(
         level.run(Fill { frame, planes, picture, first, transform: None, out });
     };
     let direct = |image| pointwise.then(|| as_cells::<E>(picture(image))).flatten();
-    let correlation = Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
+    let correlation = Correlation { frame, blocks: source.blocks, strip, rows: g.cells(0), result };
     correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
     dx
 }
 
 /// One set of taps, its packed weights and the pixels that they make.
-struct Pass<E: Element> {
+pub(super) struct Pass<W> {
     /// Distances in the frame.
-    taps: Vec<usize>,
-    weights: Numbers<E::Operand>,
+    pub(super) taps: Vec<usize>,
+    pub(super) weights: W,
+    pub(super) pixels: Pixels,
+}
+
+/// Pixels of a result that are made of neighboring cells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pixels {
     /// Row and column of the first cell that is a pixel.
     cell: [usize; 2],
     rows: usize,
@@ -290,6 +313,57 @@ struct Pass<E: Element> {
     pixel: [usize; 2],
     /// Pixels from one to the next.
     step: usize,
+}
+
+/// A column of tiles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    /// Pixels of a tile.
+    pub(super) pixels: usize,
+    /// Cell of the first pixel.
+    pub(super) from: usize,
+    pub(super) rows: usize,
+    /// Line of the first pixel in a block of the result.
+    pub(super) to: usize,
+    /// Lines to the next pixel.
+    pub(super) step: usize,
+    /// Lines to the next row.
+    pub(super) down: usize,
+}
+
+impl Pixels {
+    /// All of a result, each of its own cell.
+    pub(super) fn all([rows, cols]: [usize; 2]) -> Self {
+        Self { cell: [0; 2], rows, cols, pixel: [0; 2], step: 1 }
+    }
+
+    /// The tiles, up to `most` pixels wide, of the pixels whose cells are in rows
+    /// `first..first + strip`, with which the frame starts; rows of the result have `width` pixels.
+    pub(super) fn columns(
+        self,
+        frame: &Frame,
+        [first, strip]: [usize; 2],
+        width: usize,
+        most: usize,
+    ) -> impl Iterator<Item = Column> {
+        let Self { cell, rows, cols, pixel, step } = self;
+        let from = first.max(cell[0]);
+        let rows = (first + strip).min(cell[0] + rows).saturating_sub(from);
+        let row = pixel[0] + from.saturating_sub(cell[0]) * step;
+        let start = from.saturating_sub(first) * frame.pitch + cell[1];
+        let mut col = 0;
+        core::iter::from_fn(move || {
+            let left = if rows > 0 { cols - col } else { 0 };
+            if left == 0 {
+                return None;
+            }
+            let pixels = tile_width(left, most);
+            let to = row * width + pixel[1] + col * step;
+            let column = Column { pixels, from: start + col, rows, to, step, down: step * width };
+            col += pixels;
+            Some(column)
+        })
+    }
 }
 
 /// A correlation of every picture.
@@ -309,7 +383,7 @@ impl Correlation {
     fn run<'a, E: Element, P: Send>(
         &self,
         level: Level,
-        passes: &[Pass<E>],
+        passes: &[Pass<Numbers<E::Operand>>],
         (direct, read): (
             impl Fn(usize) -> Option<&'a [E::Cell]> + Sync,
             impl Fn(usize, usize, &mut [Line<E>]) + Sync,
@@ -345,61 +419,37 @@ impl Correlation {
                     }
                 };
                 for (pass, taps) in passes.iter().zip(&taps) {
-                    let from = first.max(pass.cell[0]);
-                    self.strip(level, (pass, taps), frame, [first, from, first + strip], y);
+                    self.strip(level, (pass, taps), frame, [first, strip], y);
                 }
             }
             after(y, parts);
         });
     }
 
-    /// The pixels of a pass whose cells are in rows `from..to`, where the frame starts at `first`.
+    /// The pixels of a pass whose cells are in rows `first..first + strip`.
     fn strip<E: Element>(
         &self,
         level: Level,
-        (pass, taps): (&Pass<E>, &[usize]),
+        (pass, taps): (&Pass<Numbers<E::Operand>>, &[usize]),
         frame: &[E::Cell],
-        [first, from, to]: [usize; 3],
+        strip: [usize; 2],
         y: &mut [Line<E>],
     ) {
-        let rows = to.min(pass.cell[0] + pass.rows).saturating_sub(from);
-        if rows == 0 {
-            return;
-        }
-        let Planes { blocks, width, .. } = self.result;
+        let (plane, width) = (self.result.pixels(), self.result.width);
         let most = level.tile();
-        let row = pass.pixel[0] + (from - pass.cell[0]) * pass.step;
-        let per_block = taps.len() * E::STEPS;
-        for group in (0..blocks).step_by(most.blocks) {
-            let together = most.blocks.min(blocks - group);
-            let weights =
-                &pass.weights[group * per_block * LANES..][..together * per_block * LANES];
+        let per_block = taps.len() * E::STEPS * LANES;
+        for (group, weights) in pass.weights.chunks(most.blocks * per_block).enumerate() {
+            let y = &mut y[group * most.blocks * plane..];
+            let together = weights.len() / per_block;
             let weights: &[Line<E::Operand>] = weights.as_chunks().0;
-            let mut col = 0;
-            while col < pass.cols {
-                let pixels = tile_width(pass.cols - col, most.pixels);
-                let tiles = Tiles {
-                    frame,
-                    taps,
-                    weights,
-                    from: (from - first) * self.frame.pitch + pass.cell[1] + col,
-                    pitch: self.frame.pitch,
-                    rows,
-                    to: group * self.result.pixels()
-                        + row * width
-                        + pass.pixel[1]
-                        + col * pass.step,
-                    step: pass.step,
-                    width,
-                    plane: self.result.pixels(),
-                    y,
-                };
+            for column in pass.pixels.columns(&self.frame, strip, width, most.pixels) {
+                let pitch = self.frame.pitch;
+                let tiles = Tiles { frame, taps, weights, column, pitch, plane, y };
                 if together == 2 {
-                    tiles.dispatch::<2>(level, pixels);
+                    tiles.dispatch::<2>(level);
                 } else {
-                    tiles.dispatch::<1>(level, pixels);
+                    tiles.dispatch::<1>(level);
                 }
-                col += pixels;
             }
         }
     }
@@ -407,6 +457,23 @@ impl Correlation {
 
 /// Widths of tiles there are, widest first.
 const TILES: [usize; 8] = [14, 8, 7, 6, 4, 3, 2, 1];
+
+/// Runs an expression with `$width` as one of [`TILES`].
+macro_rules! with_width {
+    ($pixels:expr, $width:ident => $body:expr) => {
+        with_width!(@ $pixels, $width, $body, 14 8 7 6 4 3 2 1)
+    };
+    (@ $pixels:expr, $width:ident, $body:expr, $($n:literal)*) => {
+        match $pixels {
+            $($n => {
+                const $width: usize = $n;
+                $body
+            })*
+            other => unreachable!("a tile of {other} pixels"),
+        }
+    };
+}
+pub(super) use with_width;
 
 /// Pixels of the next tile where `left` remain: one that divides them if it is not much smaller
 /// than the widest, for the sums of a narrow tile wait for each other.
@@ -458,31 +525,17 @@ struct Tiles<'a, E: Element> {
     /// Of every block of the source.
     taps: &'a [usize],
     weights: &'a [Line<E::Operand>],
-    /// Cell of the first pixel.
-    from: usize,
+    column: Column,
+    /// Cells of a row.
     pitch: usize,
-    rows: usize,
-    /// Line of the first pixel in `y`, lines to the next pixel, pixels of a row, lines to the next
-    /// block.
-    to: usize,
-    step: usize,
-    width: usize,
+    /// Lines of a block of `y`.
     plane: usize,
     y: &'a mut [Line<E>],
 }
 
 impl<E: Element> Tiles<'_, E> {
-    fn dispatch<const B: usize>(self, level: Level, pixels: usize) {
-        match pixels {
-            14 => level.run(Tile::<E, 14, B>(self)),
-            8 => level.run(Tile::<E, 8, B>(self)),
-            7 => level.run(Tile::<E, 7, B>(self)),
-            6 => level.run(Tile::<E, 6, B>(self)),
-            4 => level.run(Tile::<E, 4, B>(self)),
-            3 => level.run(Tile::<E, 3, B>(self)),
-            2 => level.run(Tile::<E, 2, B>(self)),
-            _ => level.run(Tile::<E, 1, B>(self)),
-        }
+    fn dispatch<const B: usize>(self, level: Level) {
+        with_width!(self.column.pixels, P => level.run(Tile::<E, P, B>(self)));
     }
 }
 
@@ -492,7 +545,8 @@ struct Tile<'a, E: Element, const P: usize, const B: usize>(Tiles<'a, E>);
 impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Tiles { frame, taps, weights, from, pitch, rows, to, step, width, plane, y } = self.0;
+        let Tiles { frame, taps, weights, column, pitch, plane, y } = self.0;
+        let Column { from, rows, to, step, down, .. } = column;
         for row in 0..rows {
             let mut sums = [[simd.load(&[0.0; LANES]); B]; P];
             let start = from + row * pitch;
@@ -507,7 +561,7 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
                     });
                 }
             }
-            let to = to + row * step * width;
+            let to = to + row * down;
             unroll!(b < B, {
                 unroll!(p < P, {
                     y[to + b * plane + p * step] = E::store(simd, sums[p][b]);

@@ -1,12 +1,13 @@
 //! The operations and their gradients on the Flex backend.
 
-use super::{planar, weight};
+use super::{depthwise, planar, weight};
+use crate::activation::Activation;
 use crate::conv::{self, Geometry, Source};
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
-use crate::frame::{Planes, Transform};
-use crate::gradient::{Kernels, MapGradient, Normalized};
+use crate::frame::{Affine, Planes, Transform};
+use crate::gradient::{DepthwiseGradient, Kernels, MapGradient, Normalized};
 use crate::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use crate::pool::{self, MaxGradient, Window};
 use crate::processes;
@@ -88,6 +89,14 @@ fn norm([mean, variance, gamma, beta]: &[FlexTensor; 4], rule: Rule) -> Norm<'_>
     Norm { mean, variance, gamma, beta, epsilon: rule.epsilon, fixed: rule.fixed }
 }
 
+/// What is done with a map while it is read.
+fn transform<'a>(
+    n: Option<&Normalized<Flex>>,
+    affine: Option<&'a [Affine]>,
+) -> Option<Transform<'a>> {
+    n.zip(affine).map(|(n, affine)| Transform { affine, activation: n.rule.activation })
+}
+
 fn statistics(moments: Moments) -> [FlexTensor; 2] {
     [moments.mean, moments.variance].map(|values| {
         let len = values.len();
@@ -102,11 +111,17 @@ fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMom
     let extent = Extent { images: shape.images, channels: shape.c_out, planes };
     let pixels = planes.pixels();
     let mut parts = extent.parts();
-    let y = conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
-        if task.moments {
-            level.run(PictureMoments { picture, pixels, parts });
+    let y = match source {
+        Source::Map { values, transform } if shape.depthwise => {
+            let parts = task.moments.then_some(&mut parts[..]);
+            depthwise::forward(level, shape, (values, transform), w, parts)
         }
-    });
+        _ => conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
+            if task.moments {
+                level.run(PictureMoments { picture, pixels, parts });
+            }
+        }),
+    };
     let moments = if task.moments {
         norm::join_moments(&extent, &parts, processes::others())
     } else {
@@ -130,7 +145,10 @@ fn normalize<E: Element>(
     let residual = residual.as_ref().map(values::<E>);
     let affine = norm.affine();
     let level = Level::detect();
-    tensor(norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.relu), shape)
+    tensor(
+        norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.activation),
+        shape,
+    )
 }
 
 impl Accelerated for Flex {
@@ -160,7 +178,7 @@ impl Accelerated for Flex {
         let (x, w) = (x.to_contiguous(), w.to_contiguous());
         let parameters = parameters(&Normalized { mean, variance, gamma, beta, rule });
         let affine = norm(&parameters, rule).affine();
-        let transform = Some(Transform { affine: &affine, relu: rule.relu });
+        let transform = Some(Transform { affine: &affine, activation: rule.activation });
         with_element!(x, E => {
             convolve::<E>(Source::Map { values: values(&x), transform }, values(&w), task)
         })
@@ -340,8 +358,7 @@ impl Kernels for Flex {
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
         let level = Level::detect();
         let affine = n.map(|n| norm(&parameters(n), n.rule).affine());
-        let relu = n.is_some_and(|n| n.rule.relu);
-        let transform = affine.as_ref().map(|affine| Transform { affine, relu });
+        let transform = transform(n, affine.as_deref());
         let dw = with_element!(dy, E => {
             let source = if shape.planar {
                 Source::Pictures(values(&x))
@@ -379,7 +396,7 @@ impl Kernels for Flex {
                     let mut sums = vec![[[0.0; LANES]; 2]; blocks];
                     level.run(MaskedSums {
                         x: &pictures[image * planes.lines()..][..planes.lines()],
-                        mask: if n.rule.relu { Mask::Input(&affine) } else { Mask::None },
+                        mask: Mask::of(&affine, n.rule.activation),
                         centers: &affine,
                         pixels: planes.pixels(),
                         dy,
@@ -393,6 +410,37 @@ impl Kernels for Flex {
             let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
             let dx = map(dx, shape.images, planes);
             map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false)
+        })
+    }
+
+    fn depthwise_gradient(
+        shape: &Geometry,
+        x: FlexTensor,
+        n: Option<&Normalized<Self>>,
+        w: FlexTensor,
+        dy: FlexTensor,
+    ) -> DepthwiseGradient<Self> {
+        let [x, w, dy] = [x, w, dy].map(|t| t.to_contiguous());
+        let parameters = n.map(parameters);
+        let norm = n.zip(parameters.as_ref()).map(|(n, p)| norm(p, n.rule));
+        let affine = norm.map(|norm| norm.affine());
+        let transform = transform(n, affine.as_deref());
+        let extent = Extent { images: shape.images, channels: shape.c_in, planes: shape.input() };
+        let mut parts = extent.parts();
+        with_element!(dy, E => {
+            let (input, dy) = ((values::<E>(&x), transform), values(&dy));
+            let (dx, dw) =
+                depthwise::gradients(Level::detect(), shape, input, values(&w), dy, &mut parts);
+            let x = map(dx, extent.images, extent.planes);
+            let w = plain(dw, w.shape());
+            match norm {
+                None => DepthwiseGradient { x, w, norm: None },
+                Some(norm) => {
+                    let found = map_gradient::<E>(&extent, &norm, input.0, x, &parts, false);
+                    let norm = Some([found.gamma, found.beta]);
+                    DepthwiseGradient { x: found.x, w, norm }
+                }
+            }
         })
     }
 
@@ -412,9 +460,16 @@ impl Kernels for Flex {
         let y = y.map(|y| y.to_contiguous());
         with_element!(dy, E => {
             let mut dy = into_values::<E>(dy);
-            let y = y.as_ref().map(values::<E>);
+            let mask = match (&y, n.rule.activation) {
+                (Some(y), Activation::Clamp(bounds)) => {
+                    // As it is stored where a number was clamped to it.
+                    let bounds = bounds.map(|bound| E::number(bound).value());
+                    Mask::Output(values::<E>(y).as_chunks().0, bounds)
+                }
+                _ => Mask::of(&affine, n.rule.activation),
+            };
             let x = values::<E>(&x);
-            let parts = norm::masked_sums(level, &extent, &affine, x, y, dy.storage_mut());
+            let parts = norm::masked_sums(level, &extent, &affine, x, mask, dy.storage_mut());
             map_gradient::<E>(&extent, &norm, x, dy, &parts, residual)
         })
     }
@@ -426,9 +481,10 @@ impl Kernels for Flex {
         let extent = extent(&x.shape(), norm.gamma.len());
         let planes = window.planes(&extent.planes);
         let affine = norm.affine();
+        let transform = Transform { affine: &affine, activation: n.rule.activation };
         with_element!(x, E => {
             let (y, places) =
-                pool::max(Level::detect(), &extent, &window, &affine, values::<E>(&x));
+                pool::max(Level::detect(), &extent, &window, transform, values::<E>(&x));
             (map(y, extent.images, planes), places)
         })
     }
@@ -468,7 +524,7 @@ impl Kernels for Flex {
                 });
                 level.run(MaskedSums {
                     x: x.as_chunks().0,
-                    mask: Mask::Input(&affine),
+                    mask: Mask::of(&affine, n.rule.activation),
                     centers: &affine,
                     pixels: planes.pixels(),
                     dy: dx,

@@ -33,6 +33,15 @@ pub(super) struct MapGradient<B: Backend> {
     pub(super) residual: Option<FloatTensor<B>>,
 }
 
+/// Gradient of a depthwise convolution, and of a normalization in front of it.
+#[derive(Debug)]
+pub(super) struct DepthwiseGradient<B: Backend> {
+    pub(super) x: FloatTensor<B>,
+    pub(super) w: FloatTensor<B>,
+    /// Of γ and β.
+    pub(super) norm: Option<[FloatTensor<B>; 2]>,
+}
+
 /// What the gradients of [`Accelerated`] are made of.
 pub(super) trait Kernels: Accelerated {
     /// Where in each window the largest value was.
@@ -61,7 +70,16 @@ pub(super) trait Kernels: Accelerated {
         dy: FloatTensor<Self>,
     ) -> MapGradient<Self>;
 
-    /// `y`: the output, where it was rectified.
+    /// `n`: how the input was normalized.
+    fn depthwise_gradient(
+        shape: &Geometry,
+        x: FloatTensor<Self>,
+        n: Option<&Normalized<Self>>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> DepthwiseGradient<Self>;
+
+    /// `y`: the output, where [`Rule::reads_output`].
     fn norm_gradient(
         x: FloatTensor<Self>,
         n: &Normalized<Self>,
@@ -113,6 +131,10 @@ impl<B: Kernels> Backward<B, 2> for Conv {
         let dy = gradients.consume::<B>(&ops.node);
         let (x, w, shape) = ops.state;
         let [x_node, w_node] = ops.parents.map(|node| node.map(|node| node.id));
+        if shape.depthwise {
+            let found = B::depthwise_gradient(&shape, x, None, w, dy);
+            return register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
+        }
         if let Some(node) = w_node {
             let dw = B::weight_gradient(&shape, x, None, dy.clone());
             gradients.register::<B>(node, dw);
@@ -134,6 +156,12 @@ impl<B: Kernels> Backward<B, 4> for NormConv {
         let dy = gradients.consume::<B>(&ops.node);
         let (x, n, w, shape) = ops.state;
         let [x_node, gamma, beta, w_node] = ops.parents.map(|node| node.map(|node| node.id));
+        if shape.depthwise {
+            let found = B::depthwise_gradient(&shape, x, Some(&n), w, dy);
+            register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
+            let norm = found.norm.into_iter().flatten();
+            return register::<B>(gradients, [gamma, beta].into_iter().zip(norm));
+        }
         if let Some(node) = w_node {
             let dw = B::weight_gradient(&shape, x.clone(), Some(&n), dy.clone());
             gradients.register::<B>(node, dw);
@@ -159,7 +187,7 @@ fn register<B: Backend>(
 #[derive(Debug)]
 struct Norm;
 
-/// Input, its normalization and the output, where it was rectified.
+/// Input, its normalization and the output, where [`Rule::reads_output`].
 type NormState<B> = (FloatTensor<B>, Normalized<B>, Option<FloatTensor<B>>);
 
 impl<B: Kernels> Backward<B, 3> for Norm {
@@ -330,7 +358,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         let n = Normalized::<B> { mean, variance, gamma, beta, rule };
         let Normalized { mean, variance, gamma, beta, .. } = n.clone();
         let y = B::accel_norm(x.clone(), mean, variance, gamma, beta, rule);
-        let output = rule.relu.then(|| y.clone());
+        let output = rule.reads_output().then(|| y.clone());
         track(operation, y, || (x, n, output))
     }
 
@@ -350,7 +378,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         let n = Normalized::<B> { mean, variance, gamma, beta, rule };
         let Normalized { mean, variance, gamma, beta, .. } = n.clone();
         let y = B::accel_norm_add(x.clone(), mean, variance, gamma, beta, residual, rule);
-        let output = rule.relu.then(|| y.clone());
+        let output = rule.reads_output().then(|| y.clone());
         track(operation, y, || (x, n, output))
     }
 

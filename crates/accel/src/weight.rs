@@ -115,7 +115,7 @@ impl<'a, E: Element> Job<'a, E> {
         /// Pixels that make loading and storing a block of products cheap.
         const PIXELS: usize = 256;
 
-        let strip = g.strip::<E>();
+        let strip = g.strip::<E>(FRAME_BYTES);
         let frame = g.frame(strip);
         let (blocks, taps) = g.window();
         let bytes = blocks * frame.block() * LANES * size_of::<E>();

@@ -4,12 +4,13 @@
 //! picture is filtered by itself, in strips whose frame stays in the cache. Both gradients are made
 //! of one strip before the next, so that maps are read once. Memory bounds it, not multiplication.
 
-use crate::conv::{Column, Geometry, Pass, Pixels, with_width};
 use crate::dispatch::{Kernel, Level, Simd, unroll};
 use crate::element::{Element, LANES, Line};
 use crate::frame::{Fill, Frame, Planes, Transform};
+use crate::geometry::{Column, Geometry, Pass, Pixels, with_width};
 use crate::norm::{self, Mask, MaskedSums, Part, PictureMoments};
 use crate::recycle::{self, Numbers};
+use core::slice;
 use rayon::prelude::*;
 
 /// Bytes of a strip's frame, of which the gradients need two.
@@ -99,12 +100,14 @@ pub(super) fn gradients<E: Element>(
     w: &[f32],
     dy: &[E],
     parts: &mut [Part],
-) -> (Numbers<E>, Vec<f32>) {
+) -> (Numbers<E>, Numbers<f32>) {
     let per_filter = g.per_filter();
     let mut dx = recycle::take(g.images * g.input().lines() * LANES);
+    let mut dw = recycle::take(g.c_in * per_filter);
     if g.is_empty() {
         dx.fill(E::default());
-        return (dx, vec![0.0; g.c_in * per_filter]);
+        dw.fill(0.0);
+        return (dx, dw);
     }
     let (blocks, own) = (g.input().blocks, by_block(g));
     let job = Job::new(level, g, &own, w);
@@ -128,7 +131,8 @@ pub(super) fn gradients<E: Element>(
         let each = (0..g.images).map(|image| f64::from(sums[line(image)][channel % LANES]));
         each.sum::<f64>() as f32
     };
-    (dx, (0..g.c_in * per_filter).map(sum).collect())
+    dw.iter_mut().enumerate().for_each(|(i, dw)| *dw = sum(i));
+    (dx, dw)
 }
 
 /// What the gradients of all blocks share.
@@ -192,16 +196,9 @@ impl<'a> Job<'a> {
             if let Some(Transform { affine, activation }) = transform
                 && !done.is_empty()
             {
-                let mut own = [[[0.0; LANES]; 2]];
-                let mask = Mask::of(affine, activation);
                 let (x, dy, pixels) = (&x[done.clone()], &mut dx[done.clone()], done.len());
-                let parts = &mut own;
+                let (mask, parts) = (Mask::of(affine, activation), slice::from_mut(part));
                 level.run(MaskedSums { x, mask, centers: affine, pixels, dy, parts });
-                for (sum, own) in part.iter_mut().zip(own[0]) {
-                    for l in 0..LANES {
-                        sum[l] += own[l];
-                    }
-                }
             }
             let rows = output.height.saturating_sub(first).min(*strip);
             if rows > 0 {

@@ -1,7 +1,7 @@
 //! The kernels as operations of Burn backends.
 
 use crate::activation::Activation;
-use crate::conv::Geometry;
+use crate::geometry::Geometry;
 use crate::pool::Window;
 use crate::step::{Adam, Sgd};
 use burn::backend::tensor::FloatTensor;

@@ -16,6 +16,7 @@ mod element;
 mod extension;
 mod flex;
 mod frame;
+mod geometry;
 mod gradient;
 mod map;
 mod norm;

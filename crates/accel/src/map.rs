@@ -2,7 +2,7 @@
 
 use super::pool;
 use crate::activation::Activation;
-use crate::conv::Geometry;
+use crate::geometry::Geometry;
 use crate::element::LANES;
 use crate::extension::{Accelerated, Rule, Task};
 use burn::backend::Dispatch;

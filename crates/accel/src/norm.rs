@@ -65,7 +65,7 @@ pub(super) struct PictureMoments<'a, E: Element> {
 }
 
 /// Pixels summed before their sum is added to the others: long chains of additions lose bits.
-const RUN: usize = 64;
+pub(super) const RUN: usize = 64;
 
 impl<E: Element> Kernel for PictureMoments<'_, E> {
     #[inline(always)]
@@ -378,7 +378,7 @@ impl<'a, E> Mask<'a, E> {
     }
 }
 
-/// Masks `dy` of one picture and sums it, plain and times the centered input, for each block.
+/// Masks `dy` of one picture and adds it, plain and times the centered input, to each block's part.
 pub(super) struct MaskedSums<'a, E: Element> {
     pub(super) x: &'a [Line<E>],
     pub(super) mask: Mask<'a, E>,
@@ -397,7 +397,7 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
         let blocks = dy.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
         for (block, (((dy, x), center), part)) in blocks.zip(centers).zip(parts).enumerate() {
             let center = simd.load(&center.center);
-            let mut total = [zero; 2];
+            let mut total = [simd.load(&part[0]), simd.load(&part[1])];
             for (run, (dy, x)) in dy.chunks_mut(RUN).zip(x.chunks(RUN)).enumerate() {
                 let mut sums = [zero; 2];
                 match mask {

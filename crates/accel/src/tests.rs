@@ -3,7 +3,8 @@
 mod depthwise;
 
 use super::{Activation, Map, Normalization, Precision, Window, planar, supports, weight};
-use crate::conv::{self, Geometry, Source};
+use crate::conv::{self, Source};
+use crate::geometry::Geometry;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
 use crate::frame::Planes;

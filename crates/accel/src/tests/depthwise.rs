@@ -4,7 +4,7 @@ use super::{
     Activation, Map, Normalization, PRECISIONS, Precision, Window, assert_within, flat, gradient,
     noise, tensor,
 };
-use crate::conv::Geometry;
+use crate::geometry::Geometry;
 use crate::depthwise;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
@@ -179,7 +179,7 @@ fn filter_at<E: Element>(level: Level, g: &Geometry) -> [Vec<f32>; 5] {
     let mut parts = input.parts();
     let (dx, dw) = depthwise::gradients(level, g, (&x, transform), &w, &dy, &mut parts);
     let (y, dx) = (planar::from_blocks::<E>(&output, &y), planar::from_blocks::<E>(&input, &dx));
-    [y, moments, dx, dw, parts.as_flattened().as_flattened().to_vec()]
+    [y, moments, dx, dw.to_vec(), parts.as_flattened().as_flattened().to_vec()]
 }
 
 #[test]

@@ -38,13 +38,28 @@ struct GateOf {
 }
 
 /// A way forward through a graph.
-struct Way<'a>(&'a Graph);
+struct Way<'a> {
+    graph: &'a Graph,
+    /// Whether the output depends on a value; importers leave behind what they have joined.
+    is_live: Vec<bool>,
+}
 
 impl<'a> Way<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let mut is_live = vec![false; graph.nodes.len()];
+        is_live[graph.output()] = true;
+        for (id, node) in graph.nodes.iter().enumerate().rev() {
+            if is_live[id] {
+                node.inputs.iter().for_each(|&x| is_live[x] = true);
+            }
+        }
+        Self { graph, is_live }
+    }
+
     /// The nodes that read a value.
     fn readers(&self, x: ValueId) -> impl Iterator<Item = (ValueId, &'a Node)> {
-        let nodes = self.0.nodes.iter().enumerate();
-        nodes.skip(x + 1).filter(move |(_, node)| node.inputs.contains(&x))
+        let nodes = self.graph.nodes.iter().enumerate().skip(x + 1);
+        nodes.filter(move |(id, node)| self.is_live[*id] && node.inputs.contains(&x))
     }
 
     /// The convolution that reads a value.
@@ -124,7 +139,7 @@ fn body(way: &Way<'_>, from: ValueId) -> Result<Body, String> {
             x = gate.end;
         }
         let Some(project) = way.conv(x) else {
-            let node = &way.0.nodes[x];
+            let node = &way.graph.nodes[x];
             return Err(format!(
                 "no convolution reads {}, which ends a depthwise one",
                 title(node)
@@ -146,7 +161,7 @@ fn body(way: &Way<'_>, from: ValueId) -> Result<Body, String> {
 
 /// The network that the graph looks like.
 pub(super) fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
-    let way = Way(graph);
+    let way = Way::new(graph);
     let stem = way.conv(start).filter(|stem| stem.conv.groups == 1 && stem.conv.filter == [3; 2]);
     let Some(stem) = stem else { return Err("it does not start with a 3×3 convolution".into()) };
     let body = body(&way, stem.end)?;

@@ -374,7 +374,7 @@ fn usually_activated(config: MobileNetConfig, assumed: &mut Vec<Assumption>) -> 
         (None, false) => (Activation::RELU6, [Activation::RELU6; 2], "ReLU6"),
     };
     assumed.push(Assumption::new(what, None));
-    // Blocks that project to more channels than they have inside end in an activation.
+    // Of blocks that all lack an expansion, with nothing behind them, is the first version.
     let is_separable = config.blocks.iter().all(|block| block.expanded.is_none());
     let block_type = match is_separable && config.last_filters.is_none() {
         true => BlockType::Separable,

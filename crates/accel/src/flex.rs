@@ -3,11 +3,11 @@
 use super::{depthwise, planar, weight};
 use crate::activation::Activation;
 use crate::conv::{self, Source};
-use crate::geometry::Geometry;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES, Line};
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
 use crate::frame::{Affine, Planes, Transform};
+use crate::geometry::Geometry;
 use crate::gradient::{ConvGradients, Kernels, MapGradient, Normalized};
 use crate::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use crate::pool::{self, MaxGradient, Window};

@@ -330,13 +330,16 @@ fn map_gradient<E: Element>(
     }
 }
 
+/// Pictures that a convolution reads, how they are transformed, and the sums of their gradient.
+type Summed<'a, E> = (&'a [Line<E>], Transform<'a>, &'a mut [Part]);
+
 /// The input gradient of a convolution, of pictures `x` that are transformed masked and summed.
 fn input_gradient<E: Element>(
     level: Level,
     shape: &Geometry,
     w: &[f32],
     dy: &[E],
-    sums: Option<(&[Line<E>], Transform<'_>, &mut [Part])>,
+    sums: Option<Summed<'_, E>>,
 ) -> Numbers<E> {
     let Some((pictures, transform, parts)) = sums else {
         let mut none = vec![(); shape.images];

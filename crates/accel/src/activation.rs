@@ -125,7 +125,7 @@ fn normal<S: Simd>(simd: S, x: S::Vector) -> [S::Vector; 2] {
 
     /// Abramowitz and Stegun (1964), 7.1.26, for half of `erfc`.
     const TAIL: [f32; 6] =
-        [0.0, 0.127_414_8, -0.142_248_37, 0.710_706_87, -0.726_576_01, 0.530_702_71];
+        [0.0, 0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576_01, 0.530_702_7];
 
     let one = splat(simd, 1.0);
     let below = simd.within([f32::NEG_INFINITY, 0.0], x);

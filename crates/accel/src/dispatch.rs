@@ -81,8 +81,8 @@ pub(super) trait Simd: Copy {
     #[inline(always)]
     fn power_of_two(self, n: Self::Vector) -> Self::Vector {
         let mut line = self.store(self.add(n, self.load(&[WHOLE; LANES])));
-        for l in 0..LANES {
-            line[l] = f32::from_bits(line[l].to_bits().wrapping_add(127) << 23);
+        for value in &mut line {
+            *value = f32::from_bits(value.to_bits().wrapping_add(127) << 23);
         }
         self.load(&line)
     }

@@ -3,11 +3,11 @@
 use super::{depthwise, planar, weight};
 use crate::activation::Activation;
 use crate::conv::{self, Source};
-use crate::geometry::Geometry;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES, Line};
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
 use crate::frame::{Affine, Planes, Transform};
+use crate::geometry::Geometry;
 use crate::gradient::{ConvGradients, Kernels, MapGradient, Normalized};
 use crate::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use crate::pool::{self, MaxGradient, Window};
@@ -330,13 +330,16 @@ fn map_gradient<E: Element>(
     }
 }
 
+/// Pictures that a convolution reads, how they are transformed, and the sums of their gradient.
+type Summed<'a, E> = (&'a [Line<E>], Transform<'a>, &'a mut [Part]);
+
 /// The input gradient of a convolution, of pictures `x` that are transformed masked and summed.
 fn input_gradient<E: Element>(
     level: Level,
     shape: &Geometry,
     w: &[f32],
     dy: &[E],
-    sums: Option<(&[Line<E>], Transform<'_>, &mut [Part])>,
+    sums: Option<Summed<'_, E>>,
 ) -> Numbers<E> {
     let Some((pictures, transform, parts)) = sums else {
         let mut none = vec![(); shape.images];

@@ -1,7 +1,7 @@
 //! The operations' place in the gradient graph.
 
-use crate::geometry::Geometry;
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
+use crate::geometry::Geometry;
 use crate::pool::Window;
 use crate::step::{Adam, Sgd};
 use burn::backend::autodiff::NodeId;

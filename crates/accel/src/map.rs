@@ -2,9 +2,9 @@
 
 use super::pool;
 use crate::activation::Activation;
-use crate::geometry::Geometry;
 use crate::element::LANES;
 use crate::extension::{Accelerated, Rule, Task};
+use crate::geometry::Geometry;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Gradients, Tensor};
 use core::fmt::{Display, Formatter};

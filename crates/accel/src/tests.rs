@@ -4,10 +4,10 @@ mod depthwise;
 
 use super::{Activation, Map, Normalization, Precision, Window, planar, supports, weight};
 use crate::conv::{self, Source};
-use crate::geometry::Geometry;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
 use crate::frame::Planes;
+use crate::geometry::Geometry;
 use crate::norm::{self, Extent, Mask, Norm, Others};
 use crate::processes::AllReduce;
 use burn::tensor::activation::relu;

@@ -5,11 +5,11 @@
 //! so there two pictures are taken together.
 
 use crate::conv::{InputGradient, Source};
-use crate::geometry::{FRAME_BYTES, Geometry};
-use crate::norm::{Mask, MaskedSums, Part, RUN};
 use crate::dispatch::{Kernel, Level, Simd, unroll};
 use crate::element::{Element, LANES, Line, as_cells};
 use crate::frame::{Fill, Frame, Planes, Transform};
+use crate::geometry::{FRAME_BYTES, Geometry};
+use crate::norm::{Mask, MaskedSums, Part, RUN};
 use crate::recycle::{self, Numbers};
 use core::ops::Range;
 use rayon::prelude::*;

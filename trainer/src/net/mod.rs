@@ -7,6 +7,8 @@ mod layers;
 mod map;
 mod plan;
 mod rounding;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 pub use checkpointing::ForwardPass;
@@ -23,7 +25,7 @@ use artifact::PoolKind;
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use network::architecture::Architecture;
-use network::blueprint::HEAD;
+use network::blueprint::{Blueprint, HEAD};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -72,7 +74,13 @@ impl Network {
     /// What [`Architecture::check`] refuses, and layers that cannot be trained.
     pub fn new(config: &Architecture, init: Init, device: &Device) -> Result<Self, String> {
         config.check()?;
-        let plan = Plan::new(&config.blueprint())?;
+        Self::of(&config.blueprint(), init, device)
+    }
+
+    /// # Errors
+    /// Layers that cannot be trained.
+    fn of(blueprint: &Blueprint, init: Init, device: &Device) -> Result<Self, String> {
+        let plan = Plan::new(blueprint)?;
         let convs = plan.convs.iter();
         let norms = plan.norms.iter();
         let dense = |name: &str, sizes| Dense::new(name, sizes, init.seed, device);

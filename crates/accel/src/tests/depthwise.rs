@@ -4,11 +4,11 @@ use super::{
     Activation, Map, Normalization, PRECISIONS, Precision, Window, assert_within, flat, gradient,
     noise, tensor,
 };
-use crate::geometry::Geometry;
 use crate::depthwise;
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
 use crate::frame::{Affine, Transform};
+use crate::geometry::Geometry;
 use crate::norm::Extent;
 use crate::planar;
 use artifact::Curve;

@@ -240,7 +240,10 @@ impl Pairs<'_> {
                 (NodeOp::Conv2d(_), NodeOp::Conv2d(conv)) => {
                     let weight = format!("{name}.weight");
                     let shape = shapes.get(&weight).map_or(&[][..], Vec::as_slice);
-                    found.insert(weight, Tensor::from_f32(shape, &conv.weights));
+                    let floats = Tensor::from_f32(shape, &conv.weights);
+                    // Bytes stay bytes, where all have the same steps.
+                    let step = conv.weight_scales.iter().copied().fold(0.0, f32::max);
+                    found.insert(weight, floats.in_steps_of(step).unwrap_or(floats));
                     let bias = format!("{name}.bias");
                     if let Some(shape) = shapes.get(&bias) {
                         found.insert(bias, Tensor::from_f32(shape, &conv.bias));

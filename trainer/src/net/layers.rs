@@ -155,7 +155,7 @@ pub struct BatchNorm {
     pub mean: RunningState<Tensor<1>>,
     /// Running biased variance `[C]`.
     pub variance: RunningState<Tensor<1>>,
-    name: String,
+    pub(super) name: String,
     frozen: bool,
 }
 

@@ -7,6 +7,7 @@ mod layers;
 mod map;
 mod plan;
 mod rounding;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -18,6 +19,7 @@ pub(crate) use layers::{replace, set_statistic};
 use map::Map;
 use plan::{Plan, Step, StepOp};
 use rounding::{Rounding, rounded_weights};
+pub(crate) use statistics::Watch;
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use accel::{Precision, Window};
@@ -38,6 +40,8 @@ struct Mode<'a> {
     blends: bool,
     /// Weights and maps are rounded as int8 does.
     rounding: Option<&'a Rounding>,
+    /// Keeps what batch-norms read.
+    watch: Option<&'a Watch>,
 }
 
 impl Mode<'_> {
@@ -110,9 +114,17 @@ impl Network {
         self.mode().stored(Map::pixel(logits), HEAD).numbers()
     }
 
+    /// Adds what each batch-norm reads of pictures `[N, 3, H, W]` to `watch`.
+    pub(crate) fn watch(&self, x: Tensor<4>, watch: &Watch) {
+        self.features_in(x, Mode { watch: Some(watch), ..self.mode() });
+    }
+
     /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
-        let mode = self.mode();
+        self.features_in(x, self.mode())
+    }
+
+    fn features_in(&self, x: Tensor<4>, mode: Mode<'_>) -> Tensor<2> {
         let last = self.plan.segments.len() - 1;
         let x = (0..last).fold(Map::Stock(x), |x, n| self.segment(n, x, mode));
         self.pool(x, mode)
@@ -134,7 +146,8 @@ impl Network {
     }
 
     fn mode(&self) -> Mode<'_> {
-        Mode { precision: self.precision(), blends: true, rounding: self.rounding.as_deref() }
+        let rounding = self.rounding.as_deref();
+        Mode { precision: self.precision(), blends: true, rounding, watch: None }
     }
 
     /// From the map behind the last cut to features.
@@ -169,6 +182,10 @@ impl Network {
                 let (conv, bn) = (&self.convs[conv], norm.map(|norm| &self.norms[norm]));
                 let moments = bn.is_some_and(|bn| bn.uses_batch(&x));
                 let y = conv.forward(x, moments, mode);
+                let y = match (bn, mode.watch) {
+                    (Some(bn), Some(watch)) => watch.see(&bn.name, y),
+                    _ => y,
+                };
                 let residual = step.other.map(|id| take(values, id));
                 match (bn, residual) {
                     (Some(bn), residual) => bn.forward(y, residual, activation, mode),

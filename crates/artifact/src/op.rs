@@ -1,5 +1,6 @@
 //! Operator records, in execution order.
 
+use crate::header::OLDEST_VERSION;
 use crate::layout::{DepthwiseLayout, DepthwisePlanes, FilterLayout, Groups};
 use crate::{Dtype, Padding, Quant, Requant, Shape};
 use serde::{Deserialize, Serialize};
@@ -372,7 +373,8 @@ impl Op {
         match (self, self.clamp()) {
             (Self::Gate(_) | Self::Grouped(_) | Self::Lookup(_), _) => 7,
             (_, Clamp::Bounds { .. }) => 7,
-            _ => 6,
+            (Self::Cast(_), _) => 6,
+            _ => OLDEST_VERSION,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Writes `.edge` files.
 
-use crate::header::{CHECKSUM_AT, HEADER_LEN, SIGNATURE_LEN, checksum};
+use crate::header::{CHECKSUM_AT, HEADER_LEN, LEAST_VERSION, SIGNATURE_LEN, checksum};
 use crate::layout::align_up;
 use crate::{Artifact, ArtifactError, Dtype, Header, Meta, Op, Span};
 use alloc::vec::Vec;
@@ -84,9 +84,9 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
     Ok(file)
 }
 
-/// The oldest version since signatures and floats that has these operators.
+/// The version that files of these operators are written in.
 fn version<'a>(ops: impl Iterator<Item = &'a Op>) -> u16 {
-    ops.map(Op::version).fold(6, u16::max)
+    ops.map(Op::version).fold(LEAST_VERSION, u16::max)
 }
 
 /// A file in the version that it would be written in today, with the signature that `sign` makes of all its bytes, or without

@@ -51,10 +51,10 @@ fn device_files_of_every_version_are_read_and_upgraded() {
         assert_eq!(logits(&new), wanted, "upgraded from {version}");
     }
     // What only version 7 has.
-    let (_, wanted) = npy("versions/7-logits.npy");
+    let (_, newer) = npy("versions/7-logits.npy");
     let newest = text(fixture("versions/7.edge"));
     assert_eq!(read(&newest)[8..10], VERSION.to_le_bytes());
-    assert_eq!(logits_of(&newest, &text(fixture("versions/7-input.npy"))), wanted);
+    assert_eq!(logits_of(&newest, &text(fixture("versions/7-input.npy"))), newer);
     let mut older = read(&newest);
     older[8..10].copy_from_slice(&LEAST_VERSION.to_le_bytes());
     artifact::writer::seal(&mut older);

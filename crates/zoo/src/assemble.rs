@@ -21,20 +21,26 @@ pub(crate) fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &s
     }
 }
 
-/// Takes the difference of a batch-norm's ε and ours into all variances.
-pub(crate) fn fold_epsilon(found: &mut BTreeMap<String, Tensor>, epsilon: f64) {
-    let difference = epsilon - BATCH_NORM_EPSILON;
-    for (_, tensor) in found.iter_mut().filter(|(name, _)| name.ends_with(".variance")) {
-        if difference != 0.0 {
-            let shifted = |v: f32| {
-                let sum = f64::from(v) + difference;
-                // NaN stays, and is found by the checkpoint's check.
-                if sum < 0.0 { 0.0 } else { sum as f32 }
-            };
-            let values: Vec<f32> = tensor.to_f32().into_iter().map(shifted).collect();
-            *tensor = Tensor::from_f32(&tensor.shape, &values);
-        }
+/// Rewrites the statistics of a batch-norm, where they are known, for another ε.
+pub(crate) fn move_epsilon(found: &mut BTreeMap<String, Tensor>, name: &str, [from, to]: [f64; 2]) {
+    let [gamma, variance] = ["gamma", "variance"].map(|part| format!("{name}.{part}"));
+    let (Some(factor), Some(square)) = (found.get(&gamma), found.get(&variance)) else { return };
+    if from == to || factor.shape != square.shape {
+        return;
     }
+    let shape = square.shape.clone();
+    let moved = factor.to_f32().into_iter().zip(square.to_f32()).map(|(factor, square)| {
+        // NaN stays, and is found by the checkpoint's check.
+        let total = f64::from(square) + from;
+        match total < to {
+            // No variance is negative.
+            true => ((f64::from(factor) * (to / total).sqrt()) as f32, 0.0),
+            false => (factor, (total - to) as f32),
+        }
+    });
+    let (factors, squares): (Vec<f32>, Vec<f32>) = moved.unzip();
+    found.insert(gamma, Tensor::from_f32(&shape, &factors));
+    found.insert(variance, Tensor::from_f32(&shape, &squares));
 }
 
 /// A head of zeros where there is none, and its bias where it has none.

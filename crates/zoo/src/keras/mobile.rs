@@ -6,13 +6,13 @@
 
 use super::arrays::Arrays;
 use super::names::Naming;
-use super::weights::tensor;
+use super::weights::{move_epsilons, tensor};
 use crate::ImportError;
-use crate::assemble::{add_head, assemble, draft, fold_epsilon};
+use crate::assemble::{add_head, assemble, draft};
 use artifact::Preprocess;
 use network::activation::Activation;
 use network::architecture::mobilenet::{Block, BlockType, MobileNetConfig};
-use network::architecture::{Architecture, Family};
+use network::architecture::{Architecture, Family, IMAGENET_STATISTICS};
 use network::blueprint::{Blueprint, HEAD, LayerOp, Pooling};
 use network::checkpoint::{Assumption, Checkpoint, Draft};
 use network::imagenet;
@@ -216,7 +216,7 @@ impl<'a> Application<'a> {
                 }
             }
         }
-        fold_epsilon(&mut found, epsilon);
+        move_epsilons(&config, &mut found, epsilon);
         add_head(&config, &mut found);
         let tensors = assemble(path, &config, found, Vec::new())?;
         let labels = imagenet::labels_of(config.classes);
@@ -239,9 +239,13 @@ impl<'a> Application<'a> {
         else {
             return around;
         };
-        // Made for ImageNet's weights, it divides by the root of the "variance" twice.
-        let twice = mean.iter().any(|m| *m != 0.0);
-        let scale = variance.map(|v| if twice { 1.0 / v } else { 1.0 / v.sqrt() });
+        // Built for ImageNet's weights, it divides by the root of the deviations once more.
+        let [_, deviations] = IMAGENET_STATISTICS;
+        let is_twice = mean.iter().any(|m| *m != 0.0);
+        let scale: [f32; 3] = core::array::from_fn(|c| {
+            let once = 1.0 / variance[c].sqrt().max(1e-7);
+            if is_twice { once / deviations[c].sqrt() } else { once }
+        });
         Preprocess {
             scale: scale.map(|s| s / 255.0),
             offset: core::array::from_fn(|c| -mean[c] * scale[c]),

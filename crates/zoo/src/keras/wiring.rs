@@ -377,7 +377,7 @@ fn is_scale(class: &str) -> bool {
 }
 
 /// The function of a layer that computes nothing else.
-fn function_of(layer: &Layer) -> Option<Activation> {
+pub(super) fn function_of(layer: &Layer) -> Option<Activation> {
     match layer.class.as_str() {
         "Activation" => function(layer.setting("activation")).ok(),
         "ReLU" => {

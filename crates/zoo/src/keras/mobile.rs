@@ -149,7 +149,8 @@ impl<'a> Application<'a> {
     ) -> Option<Architecture> {
         let blocks = (0..self.blocks()).map(|n| {
             let outputs = |part: &str| self.outputs(&format!("block{n}_{part}"));
-            let [filter, ..] = self.kernel(&format!("block{n}_depthwise_conv"))?;
+            let [filter, columns, _, each] = self.kernel(&format!("block{n}_depthwise_conv"))?;
+            (filter == columns && each == 1).then_some(())?;
             Some(Block {
                 expanded: outputs("expand_conv"),
                 filter,

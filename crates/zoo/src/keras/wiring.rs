@@ -35,10 +35,13 @@ pub(super) fn weights_alone(
     let told = application.usual();
     let config = told.and_then(|told| application.architecture(&name(path), &told, Pooling::Avg));
     let Some(config) = config else {
-        let what = format!("{:?} of {} blocks", application.naming, application.blocks());
-        return Err(unsupported(&format!(
-            "{what}, which Keras Applications does not build; {whole}"
-        )));
+        let what = format!(
+            "weights alone of a {:?} of {} blocks",
+            application.naming,
+            application.blocks()
+        );
+        let known = "of Keras Applications' own networks they are read";
+        return Err(unsupported(&format!("{what}, but {known}; {whole}")));
     };
     let side = hints.size.unwrap_or(DEFAULT_SIDE);
     let raw = Preprocess::raw(side, side);
@@ -75,6 +78,9 @@ pub(super) fn whole(
         return Ok(None);
     };
     config.dropout = model.top.dropout;
+    if config.check().is_err() || !model.computes(&config.blueprint(), application.naming) {
+        return Ok(None);
+    }
     let blueprint = config.blueprint();
     let Some(ids) = model.wired(&blueprint, &application) else { return Ok(None) };
     let Some(epsilon) = model.epsilon(&blueprint, &ids) else { return Ok(None) };
@@ -214,6 +220,36 @@ impl<'a> Model<'a> {
         let wanted = sources(ours.layers.len(), |id| ours.layers[id].inputs.clone(), weighted);
         let fits = |(&ours, &id): (&usize, &usize)| wanted[ours] == theirs[id];
         (found.len() == known.len() + 1 && found.iter().all(fits)).then_some(found)
+    }
+
+    /// Whether there are as many sums, products and functions as ours, and no others.
+    fn computes(&self, ours: &Blueprint, naming: Naming) -> bool {
+        let layers = &self.network.layers;
+        let joined = |class: &str| {
+            let of_layers = layers.iter().filter(|l| l.class == class && l.inputs().count() > 1);
+            of_layers.count()
+        };
+        let number = |op: LayerOp| ours.layers.iter().filter(|layer| layer.op == op).count();
+        if joined("Add") != number(LayerOp::Add) {
+            return false;
+        }
+        // Its functions are made of products.
+        if matches!(naming, Naming::V3 | Naming::OldV3) {
+            return true;
+        }
+        let mut theirs: Vec<Activation> = layers.iter().filter_map(function_of).collect();
+        let own = layers.iter().filter(|layer| layer.class != "Activation");
+        theirs.extend(own.filter_map(|layer| function(layer.setting("activation")).ok()));
+        theirs.retain(|function| !function.is_none());
+        let functions = ours.layers.iter().filter_map(|layer| match layer.op {
+            LayerOp::Activation(activation) => Some(activation),
+            _ => None,
+        });
+        let wanted: Vec<Activation> = functions.collect();
+        let count = |all: &[Activation], one| all.iter().filter(|other| **other == one).count();
+        joined("Multiply") == number(LayerOp::Gate)
+            && theirs.len() == wanted.len()
+            && wanted.iter().all(|&one| count(&wanted, one) == count(&theirs, one))
     }
 
     /// The ε of all batch-norms, which have all of their parts.

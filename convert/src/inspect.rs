@@ -3,7 +3,7 @@
 use crate::optimize::optimize;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
-use artifact::{Artifact, Header, Op, Place, Shape};
+use artifact::{Artifact, Clamp, Header, Op, Place, Shape};
 use core::fmt::Write;
 use network::architecture::Architecture;
 use network::checkpoint::{Assumption, Checkpoint, Validation};
@@ -120,7 +120,11 @@ fn edge_row(header: &Header, op: &Op) -> String {
         output.offset,
         if in_place { " in place" } else { "" },
         if op.residual().is_some() { " +r" } else { "" },
-        if op.relu() { " relu" } else { "" },
+        match op.clamp() {
+            Clamp::None => String::new(),
+            Clamp::Relu => " relu".into(),
+            Clamp::Bounds { low, high } => format!(" {low}..{high}"),
+        },
         if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
         if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },
     )

@@ -3,30 +3,18 @@
 use artifact::layout::FilterLayout;
 use artifact::{Dtype, PoolKind, Preprocess, Quant, Shape};
 use network::graph::{Conv, Graph, Node, NodeOp};
-use network::int8::{quantize_at_scale, quantize_channel};
+use network::int8::{quantize_at_scale, quantize_balanced, quantize_channel};
 use rayon::prelude::*;
 
-/// The packed layout of a convolution's weights.
-pub(crate) fn filter_layout(
-    conv: &Conv,
-    input: Shape,
-    output: Shape,
-    dtype: Dtype,
-    nr: usize,
-) -> FilterLayout {
-    FilterLayout {
-        kh: conv.filter[0].into(),
-        kw: conv.filter[1].into(),
-        c_in: input.c.into(),
-        c_out: output.c.into(),
-        nr,
-        dtype,
+/// How many weights of an output lie side by side once packed for PCs, whose pairs are kept small;
+/// microcontrollers have the same numbers.
+pub(crate) fn run_len(conv: &Conv, input: Shape) -> usize {
+    let [kh, kw] = conv.filter.map(usize::from);
+    let inputs = conv.row_len() / (kh * kw);
+    if inputs < input.c.into() {
+        return inputs;
     }
-}
-
-/// As PCs have int8 weights; microcontrollers have the same numbers.
-pub(crate) fn int8_layout(conv: &Conv, input: Shape, output: Shape) -> FilterLayout {
-    filter_layout(conv, input, output, Dtype::I8, 16)
+    FilterLayout { kh, kw, c_in: inputs, c_out: conv.c_out(), nr: 16, dtype: Dtype::I8 }.taps().1
 }
 
 /// A convolution's weights as int8, OHWI, and the size of a step for each output.
@@ -59,7 +47,9 @@ pub(crate) fn int8_weights(
         let least = (unit / in_scale) as f32 * 1.001;
         match conv.weight_scales.get(o) {
             Some(&scale) if scale >= least => (quantize_at_scale(weights, scale), scale),
-            _ => quantize_channel(weights, run, least),
+            // Where others keep their steps, pairs are too large for speed anyway.
+            Some(_) => quantize_balanced(weights, least),
+            None => quantize_channel(weights, run, least),
         }
     });
     let (values, scales): (Vec<Vec<i8>>, Vec<f32>) = channels.unzip();
@@ -70,7 +60,7 @@ pub(crate) fn int8_weights(
 pub fn int8_weights_of(graph: &Graph, id: usize, conv: &Conv, quants: &[Quant]) -> Int8Weights {
     let node = &graph.nodes[id];
     let x = node.inputs[0];
-    let run = int8_layout(conv, graph.nodes[x].shape, node.shape).taps().1;
+    let run = run_len(conv, graph.nodes[x].shape);
     let residual = node.inputs.get(1).map(|&r| quants[r]);
     int8_weights(conv, run, quants[x], quants[id], residual)
 }

@@ -4,7 +4,7 @@ use crate::isa::Isa;
 use crate::model::Model;
 #[cfg(feature = "float")]
 use crate::ops::cast;
-use crate::ops::{Context, affine, columns, conv2d, fill_pad, gate, pool2d};
+use crate::ops::{Context, affine, columns, conv2d, fill_pad, gate, lookup, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
 use artifact::{Dtype, Op, Place, Quant};
@@ -145,19 +145,25 @@ impl<'a> Session<'a> {
         show(0, input, self.arena);
         let mut waiting = [None; 2];
         for (index, op) in cx.artifact.ops().enumerate() {
-            match &op {
+            if let Some(conv) = op.grouped() {
                 // Only some lines of its output will ever be in memory: there is nothing to show.
-                Op::Conv2d(op) if op.lines > 0 => {
-                    waiting = [waiting[1], Some(*op)];
+                if conv.conv.lines > 0 {
+                    waiting = [waiting[1], Some(conv)];
                     continue;
                 }
-                Op::Conv2d(op) if waiting[1].is_some() => {
-                    columns::run_turns(&cx, core::mem::take(&mut waiting), op, self.arena);
+                match waiting[1] {
+                    Some(_) => {
+                        columns::run_turns(&cx, core::mem::take(&mut waiting), &conv, self.arena);
+                    }
+                    None => conv2d::run(&cx, &conv, self.arena),
                 }
-                Op::Conv2d(op) => conv2d::run(&cx, op, self.arena),
+            }
+            match &op {
+                Op::Conv2d(_) | Op::Grouped(_) => {}
                 Op::Pool2d(op) => pool2d::run(&cx, op, self.arena),
                 Op::Affine(op) => affine::run(&cx, op, self.arena),
                 Op::Gate(op) => gate::run(&cx, op, self.arena),
+                Op::Lookup(op) => lookup::run(&cx, op, self.arena),
                 #[cfg(feature = "float")]
                 Op::Cast(op) => cast::run(&cx, op, self.arena),
                 #[cfg(not(feature = "float"))]

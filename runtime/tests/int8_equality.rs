@@ -2,30 +2,98 @@
 
 mod one_op;
 
-use artifact::{Dtype, Quant};
-use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, gated, reference_conv_i8};
+use artifact::{Clamp, Curve, Dtype, Quant};
+use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, gated, lookup, reference_conv_i8};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session, Shape};
+
+const BOUNDS: Clamp = Clamp::Bounds { low: -20.0, high: 70.0 };
+
+/// Depthwise filters that have kernels of their own, and others; panels and tiles that are not full,
+/// windows over every border.
+fn depthwise() -> Vec<Case> {
+    let of = |input: [u16; 3], filter: u16, stride: u16, before: u8, after: u8| Case {
+        input,
+        c_out: input[2],
+        groups: input[2],
+        filter: [filter; 2],
+        stride: [stride; 2],
+        padding: [before, before, after, after],
+        ..Case::BASE
+    };
+    let mut cases = Vec::new();
+    for c in [2, 3, 8, 16, 24, 40, 67, 96] {
+        cases.extend([of([6, 9, c], 3, 1, 1, 1), of([7, 10, c], 3, 2, 0, 1)]);
+    }
+    for (size, c) in [([1, 1], 24), ([2, 2], 16), ([3, 1], 8), ([19, 21], 12), ([5, 37], 20)] {
+        let [h, w] = size;
+        for (filter, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (2, 1), (4, 3)] {
+            let after = filter / 2;
+            cases.push(of([h, w, c], filter, stride, (filter - 1) as u8 / 2, after as u8));
+        }
+    }
+    cases.push(Case { residual: true, clamp: Clamp::Relu, ..of([9, 9, 20], 3, 1, 1, 1) });
+    cases.push(Case { residual: true, clamp: BOUNDS, ..of([9, 9, 20], 5, 1, 2, 2) });
+    cases.push(Case { filter: [3, 5], padding: [1, 2, 1, 2], ..of([6, 7, 18], 3, 1, 1, 1) });
+    cases.push(Case { stride: [1, 2], ..of([6, 7, 18], 3, 1, 1, 1) });
+    // Too large for a filter of that kind.
+    cases.push(of([9, 9, 8], 9, 1, 4, 4));
+    cases
+}
+
+/// Panels of one group, of several, and across groups; more outputs than inputs and the other way.
+fn grouped() -> Vec<Case> {
+    let of = |c_in: u16, c_out: u16, groups: u16| Case {
+        input: [5, 7, c_in],
+        c_out,
+        groups,
+        ..Case::BASE
+    };
+    let pointwise = |case: Case| Case { filter: [1, 1], padding: [0; 4], ..case };
+    vec![
+        of(64, 64, 2),
+        of(32, 32, 8),
+        of(48, 48, 2),
+        of(40, 40, 5),
+        of(6, 10, 2),
+        of(12, 60, 3),
+        of(60, 12, 3),
+        of(8, 24, 8),
+        pointwise(of(64, 96, 4)),
+        pointwise(of(9, 27, 3)),
+        Case { stride: [2, 2], clamp: BOUNDS, ..of(96, 96, 6) },
+        Case { residual: true, clamp: Clamp::Relu, ..of(64, 64, 4) },
+    ]
+}
 
 /// Shapes that straddle the tile edges: 8 and 6 pixels, 1, 2 and 4 panels of 16, groups of 4.
 fn cases() -> Vec<Case> {
     let base = Case::BASE;
     let mut cases = vec![
         base,
-        Case { residual: true, relu: true, ..base },
+        Case { residual: true, clamp: Clamp::Relu, ..base },
         Case { residual: true, c_out: 16, filter: [1, 1], padding: [0; 4], ..base },
-        Case { input: [9, 9, 3], c_out: 17, stride: [2, 2], relu: true, ..base },
+        Case { input: [9, 9, 3], c_out: 17, stride: [2, 2], clamp: Clamp::Relu, ..base },
         Case { input: [13, 11, 3], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
-        Case { input: [9, 9, 1], c_out: 17, relu: true, ..base },
+        Case { input: [9, 9, 1], c_out: 17, clamp: Clamp::Relu, ..base },
         Case { input: [13, 11, 1], filter: [7, 7], stride: [2, 2], padding: [3; 4], ..base },
         Case { input: [1, 1, 64], c_out: 10, filter: [1, 1], padding: [0; 4], ..base },
         Case { input: [4, 4, 5], c_out: 33, padding: [0, 1, 1, 0], ..base },
         Case { input: [6, 3, 2], c_out: 1, filter: [2, 3], padding: [0; 4], ..base },
-        Case { input: [8, 8, 7], c_out: 80, filter: [1, 1], padding: [0; 4], relu: true, ..base },
+        Case {
+            input: [8, 8, 7],
+            c_out: 80,
+            filter: [1, 1],
+            padding: [0; 4],
+            clamp: Clamp::Relu,
+            ..base
+        },
         Case { input: [7, 7, 64], c_out: 64, residual: true, ..base },
         Case { input: [4, 9, 68], c_out: 20, ..base },
         Case { input: [4, 9, 23], c_out: 20, stride: [2, 1], ..base },
+        Case { residual: true, clamp: BOUNDS, ..base },
     ];
+    cases.extend(depthwise().into_iter().chain(grouped()));
     for c_out in [1, 15, 16, 31, 48, 63, 64, 65, 100, 128] {
         cases.push(Case { c_out, input: [3, 5, 4], ..base });
     }
@@ -44,8 +112,8 @@ fn cases() -> Vec<Case> {
     ] {
         let fast = Case { input, c_out, winograd: true, ..base };
         let same = c_out == input[2];
-        cases.extend([fast, Case { padding: [0, 1, 2, 1], relu: true, ..fast }]);
-        cases.push(Case { residual: same, relu: true, ..fast });
+        cases.extend([fast, Case { padding: [0, 1, 2, 1], clamp: Clamp::Relu, ..fast }]);
+        cases.push(Case { residual: same, clamp: Clamp::Relu, ..fast });
     }
     let small = cases.clone().into_iter().map(|case| Case { small: true, ..case });
     cases.extend(small);
@@ -112,12 +180,13 @@ fn sums_beyond_those_of_winograd_are_refused() {
 #[test]
 fn affines_equal_the_formula() {
     let mut noise = Noise(2);
-    for (channels, relu) in [(1, false), (16, true), (20, false), (64, true)] {
+    for (channels, clamp) in [(1, Clamp::None), (16, Clamp::Relu), (20, BOUNDS), (64, Clamp::Relu)]
+    {
         for nr in [4, 16] {
             let shape = Shape::new(3, 5, channels);
-            let (file, op, values) = affine_i8(shape, nr, relu, &mut noise);
+            let (file, op, values) = affine_i8(shape, nr, clamp, &mut noise);
             let x: Vec<i8> = (0..shape.len()).map(|_| noise.i8()).collect();
-            let low = if relu { i32::from(op.output.quant.zero_point) } else { -128 };
+            let [low, high] = clamp.bytes(op.output.quant).map(i32::from);
             let want: Vec<i8> = x
                 .iter()
                 .enumerate()
@@ -125,7 +194,7 @@ fn affines_equal_the_formula() {
                     let [a, b] = values[i % usize::from(channels)];
                     let steps = (i32::from(*x) - i32::from(op.input.quant.zero_point)) * a + b;
                     let y = i32::from(op.output.quant.zero_point) + ((steps + (1 << 11)) >> 12);
-                    y.clamp(low, 127) as i8
+                    y.max(low).min(high) as i8
                 })
                 .collect();
             for isa in Isa::available() {
@@ -139,23 +208,24 @@ fn affines_equal_the_formula() {
 fn gates_equal_the_formula() {
     let threads = Threads::new(2).unwrap().with_grain(0);
     let mut noise = Noise(6);
-    for (shape, in_place, relu) in [
-        (Shape::new(3, 5, 1), false, false),
-        (Shape::new(3, 5, 16), true, true),
-        (Shape::new(7, 2, 20), true, false),
-        (Shape::new(19, 17, 67), false, true),
-        (Shape::new(1, 1, 33), false, false),
+    for (shape, in_place, clamp) in [
+        (Shape::new(3, 5, 1), false, Clamp::None),
+        (Shape::new(3, 5, 16), true, Clamp::Relu),
+        (Shape::new(7, 2, 20), true, BOUNDS),
+        (Shape::new(19, 17, 67), false, Clamp::Relu),
+        (Shape::new(1, 1, 33), false, Clamp::None),
     ] {
         for (nr, fill) in [4, 16].into_iter().flat_map(|nr| Fill::ALL.map(|fill| (nr, fill))) {
             let quants = [-3, 11].map(|zero_point| Quant { scale: 1.0, zero_point });
-            let (file, op) = gated(shape, nr, Dtype::I8, quants, in_place, relu);
+            let (file, op) = gated(shape, nr, Dtype::I8, quants, in_place, clamp);
             let x: Vec<i8> = (0..shape.len()).map(|_| fill.i8(&mut noise)).collect();
             let c = usize::from(shape.c);
             let largest = |i: usize| x.iter().skip(i % c).step_by(c).max().map_or(0, |q| *q);
             let real = |q: i8| i32::from(q) + 3;
             let want = |(i, q): (usize, &i8)| {
                 let y = op.requant.apply(real(*q) * real(largest(i)));
-                y.clamp(if relu { 0 } else { -128 - 11 }, 127 - 11) as f32
+                let [low, high] = clamp.bytes(op.output.quant).map(i32::from);
+                (y + 11).max(low).min(high) as f32 - 11.0
             };
             let want: Vec<f32> = x.iter().enumerate().map(want).collect();
             let reals: Vec<f32> = x.iter().map(|q| real(*q) as f32).collect();
@@ -163,6 +233,26 @@ fn gates_equal_the_formula() {
                 for workers in [&Inline as &dyn Workers, &threads] {
                     let got = outputs(&file, &reals, isa, workers);
                     assert_eq!(got[got.len() - 2], want, "{shape:?} {fill:?} {nr} {}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lookups_are_the_table() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    let mut noise = Noise(9);
+    let table: Vec<u8> = (0..256).map(|_| noise.i8().cast_unsigned()).collect();
+    for (shape, in_place) in [(Shape::new(9, 31, 7), true), (Shape::new(16, 16, 8), false)] {
+        for nr in [4, 16] {
+            let file = lookup(shape, nr, Dtype::I8, Curve::Silu, &table, in_place);
+            let x: Vec<i8> = (0..shape.len()).map(|i| i as i8).collect();
+            let want: Vec<i8> =
+                x.iter().map(|q| table[usize::from(q.cast_unsigned())].cast_signed()).collect();
+            for isa in Isa::available() {
+                for workers in [&Inline as &dyn Workers, &threads] {
+                    assert_eq!(first_output(&file, &x, isa, workers), want, "{}", isa.name());
                 }
             }
         }

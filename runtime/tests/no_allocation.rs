@@ -3,6 +3,7 @@
 
 mod one_op;
 
+use artifact::Clamp;
 use core::alloc::{GlobalAlloc, Layout};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use one_op::{Case, Fill, Noise, conv_i8};
@@ -33,7 +34,7 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn inference_does_not_allocate() {
-    let case = Case { input: [8, 8, 16], c_out: 40, relu: true, small: true, ..Case::BASE };
+    let case = Case { input: [8, 8, 16], c_out: 40, clamp: Clamp::Relu, small: true, ..Case::BASE };
     let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
     let model = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());

@@ -3,9 +3,6 @@
 use super::dead::{redirect, remove_dead};
 use network::graph::{Conv, Graph, NodeOp, ValueId};
 
-/// Most channels of a sum that is computed by a convolution of its own.
-const MAX_SUM: usize = 4096;
-
 /// Turns sums into residuals of convolutions and clamps into part of the operation before
 /// them, wherever nothing else reads the value in between. Others become operations of their own: a
 /// clamped product with one, and a convolution that copies.
@@ -80,14 +77,11 @@ fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
 
 /// Makes the sum `id`, of which no operand is a convolution's alone, one that copies the first.
 fn copy_sum(graph: &mut Graph, id: ValueId) {
-    let c = usize::from(graph.nodes[id].shape.c);
-    if c > MAX_SUM {
-        return;
-    }
-    let mut weights = vec![0.0; c * c];
-    weights.iter_mut().step_by(c + 1).for_each(|w| *w = 1.0);
+    let groups = graph.nodes[id].shape.c;
+    let c = usize::from(groups);
     // Ones are of any steps.
     let weight_scales = vec![0.0; c];
-    let copy = Conv { residual: true, weight_scales, ..Conv::new(weights, vec![0.0; c], [1; 2]) };
+    let plain = Conv::new(vec![1.0; c], vec![0.0; c], [1; 2]);
+    let copy = Conv { groups, residual: true, weight_scales, ..plain };
     graph.nodes[id].op = NodeOp::Conv2d(copy);
 }

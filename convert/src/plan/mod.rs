@@ -51,7 +51,7 @@ fn reusable(graph: &Graph, id: usize, live: &[[usize; 2]]) -> Option<ValueId> {
     let node = &graph.nodes[id];
     let candidate = match &node.op {
         NodeOp::Conv2d(conv) if conv.residual && node.inputs[0] != node.inputs[1] => node.inputs[1],
-        NodeOp::Affine { .. } => node.inputs[0],
+        NodeOp::Affine { .. } | NodeOp::Activation(_) => node.inputs[0],
         NodeOp::Gate { .. } if node.inputs[0] != node.inputs[1] => node.inputs[0],
         _ => return None,
     };

@@ -7,27 +7,32 @@
 use super::block::Block;
 use super::{MemoryPlan, PlanError};
 use artifact::stripes::follows;
-use artifact::{Conv2d, Dtype, Padding, Place, Quant, Shape, Span};
+use artifact::{Clamp, Conv2d, Dtype, Grouped, Padding, Place, Quant, Shape, Span};
 use network::graph::{Conv, Graph, NodeOp};
 
-/// What [`follows`] looks at.
-fn record(conv: &Conv, input: Shape, output: Shape, lines: u16) -> Conv2d {
-    let place = |shape| Place { offset: 0, shape, quant: Quant::NONE };
-    let none = Span { offset: 0, len: 0 };
-    Conv2d {
-        input: place(input),
-        output: place(output),
+/// A value that has no place yet.
+pub(crate) fn nowhere(shape: Shape) -> Place {
+    Place { offset: 0, shape, quant: Quant::NONE }
+}
+
+/// The record of a convolution, as far as it does not need its weights.
+pub(crate) fn record(conv: &Conv, input: Place, output: Place) -> Grouped {
+    let nothing = Span { offset: 0, len: 0 };
+    let record = Conv2d {
+        input,
+        output,
         filter: conv.filter,
         stride: conv.stride,
         padding: conv.padding,
-        lines,
-        weights: none,
+        lines: 0,
+        weights: nothing,
         scratch: None,
         pairs_fit: false,
-        params: none,
+        params: nothing,
         residual: None,
-        relu: false,
-    }
+        clamp: Clamp::None,
+    };
+    Grouped { groups: conv.groups, conv: record }
 }
 
 /// The block that ends at node `last`, with turns of `rows`.
@@ -78,8 +83,8 @@ fn block(graph: &Graph, dtypes: &[Dtype], last: usize, rows: u16) -> Option<Bloc
     block.over_input = adds_other
         && shape(last).len() <= shape(input).len()
         && follows(
-            &record(before, shape(input), shape(main), lines),
-            &record(end, shape(main), shape(last), 0),
+            &Conv2d { lines, ..record(before, nowhere(shape(input)), nowhere(shape(main))).conv },
+            &record(end, nowhere(shape(main)), nowhere(shape(last))).conv,
         );
     Some(block)
 }

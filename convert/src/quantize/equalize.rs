@@ -49,6 +49,9 @@ fn spaces(graph: &Graph) -> Vec<ValueId> {
         space.iter_mut().filter(|s| **s == a.max(b)).for_each(|s| *s = a.min(b));
     };
     for (id, node) in graph.nodes.iter().enumerate() {
+        if !node.op.activation().is_none_or(is_homogeneous) {
+            tie(0, id);
+        }
         match &node.op {
             NodeOp::Conv2d(_) => node.inputs[1..].iter().for_each(|&other| tie(id, other)),
             // What multiplies stays as it is, as pictures do.
@@ -59,6 +62,12 @@ fn spaces(graph: &Graph) -> Vec<ValueId> {
         }
     }
     space
+}
+
+/// Whether `f(k · x) = k · f(x)` for positive k.
+fn is_homogeneous(activation: network::activation::Activation) -> bool {
+    let is_free = |bound: f32| bound == 0.0 || bound.is_infinite();
+    activation.clamp().is_some_and(|bounds| bounds.into_iter().all(is_free))
 }
 
 /// Moves factors between the layers of an optimized graph so that a map's channels, and the weights
@@ -84,9 +93,9 @@ pub fn equalize(graph: &mut Graph, activations: &[Activation]) {
             if let (NodeOp::Conv2d(conv), Some(&x)) = (&node.op, node.inputs.first())
                 && space[x] == id
             {
-                for filter in conv.weights.chunks_exact(channels) {
-                    for (largest, w) in weights.iter_mut().zip(filter) {
-                        *largest = largest.max(w.abs());
+                for (o, filter) in conv.weights.chunks_exact(conv.row_len()).enumerate() {
+                    for (w, c) in filter.iter().zip(conv.inputs_of(o).cycle()) {
+                        weights[c] = weights[c].max(w.abs());
                     }
                 }
             }
@@ -104,8 +113,10 @@ fn scale(graph: &mut Graph, space: &[ValueId], id: ValueId, factors: &[f32]) {
         match &mut node.op {
             NodeOp::Conv2d(conv) => {
                 if space[node.inputs[0]] == id {
-                    for filter in conv.weights.chunks_exact_mut(factors.len()) {
-                        filter.iter_mut().zip(factors).for_each(|(w, f)| *w *= f);
+                    for o in 0..conv.c_out() {
+                        let (row, seen) = (conv.row_len(), conv.inputs_of(o).cycle());
+                        let filter = &mut conv.weights[o * row..][..row];
+                        filter.iter_mut().zip(seen).for_each(|(w, c)| *w *= factors[c]);
                     }
                     // Steps of a quantized source are no longer of one size.
                     conv.weight_scales.fill(0.0);

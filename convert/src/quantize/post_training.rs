@@ -263,7 +263,8 @@ fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activatio
         let int8 = int8_weights_of(floats, id, conv, quants);
         let mean = &activations[node.inputs[0]].mean;
         let row = conv.row_len();
-        for (o, bias) in conv.bias.iter_mut().enumerate() {
+        for o in 0..conv.bias.len() {
+            let mean = &mean[conv.inputs_of(o)];
             let rows = float.weights[o * row..][..row].iter().zip(&int8.values[o * row..][..row]);
             let lost: f64 = rows
                 .zip(mean.iter().cycle())
@@ -271,7 +272,7 @@ fn correct_biases(floats: &Graph, graph: &mut Graph, quants: &[Quant], activatio
                     f64::from(w - f32::from(*q) * int8.scales[o]) * f64::from(*mean)
                 })
                 .sum();
-            *bias += lost as f32;
+            conv.bias[o] += lost as f32;
         }
     }
 }

@@ -7,7 +7,7 @@
 //! before it into account (Frantar et al. 2022, in the form of Chee et al. 2023).
 
 use super::calibrate::{CalibrationError, for_each_value};
-use crate::int8::{int8_layout, int8_weights_of};
+use crate::int8::{int8_weights_of, run_len};
 use artifact::layout::{MAX_PAIR, window_start};
 use artifact::{Quant, Shape};
 use network::graph::{Conv, Graph, NodeOp, ValueId};
@@ -78,14 +78,26 @@ fn round_layer(
     let node = &mut rounded.nodes[id];
     let NodeOp::Conv2d(conv) = &mut node.op else { return };
     let input = graph.nodes[node.inputs[0]].shape;
-    let upper = upper_factor(second_moments(&windows(conv, input, node.shape, maps)));
-    let run = int8_layout(conv, input, node.shape).taps().1;
+    let run = run_len(conv, input);
     let scales = int8_weights_of(graph, id, conv, quants).scales;
-    let row = conv.weights.len() / scales.len();
-    let rows = conv.weights.par_chunks_exact_mut(row).zip(&scales);
-    rows.for_each(|(weights, &scale)| {
-        let values = round_row(weights, scale, run, &upper);
-        weights.iter_mut().zip(values).for_each(|(w, q)| *w = f32::from(q) * scale);
+    let (row, outputs) = (conv.row_len(), conv.c_out() / usize::from(conv.groups));
+    let windows = windows(conv, input, node.shape, maps);
+    // The outputs of a group see the same numbers.
+    let inputs: Vec<_> =
+        (0..conv.c_out()).step_by(outputs).map(|first| conv.inputs_of(first)).collect();
+    let groups = conv.weights.par_chunks_exact_mut(row * outputs).zip(scales.par_chunks(outputs));
+    groups.zip(inputs).for_each(|((weights, scales), inputs)| {
+        let seen: Vec<Vec<f32>> = windows
+            .iter()
+            .map(|w| {
+                w.chunks_exact(input.c.into()).flat_map(|p| &p[inputs.clone()]).copied().collect()
+            })
+            .collect();
+        let upper = upper_factor(second_moments(&seen));
+        weights.par_chunks_exact_mut(row).zip(scales).for_each(|(weights, &scale)| {
+            let values = round_row(weights, scale, run, &upper);
+            weights.iter_mut().zip(values).for_each(|(w, q)| *w = f32::from(q) * scale);
+        });
     });
     conv.weight_scales = scales;
 }

@@ -1,8 +1,8 @@
 //! Int8 operators by their formulas: slow, short, and nothing of the runtime's kernels in it.
 
-use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, window_start};
+use artifact::layout::{AFFINE_PLANES, ConvPlane, conv_planes, window_start};
 use artifact::{
-    Affine, Artifact, Conv2d, Dtype, Gate, Op, Padding, Pool2d, PoolKind, Requant, Shape,
+    Affine, Artifact, Dtype, Gate, Grouped, Lookup, Op, Padding, Pool2d, PoolKind, Requant, Shape,
 };
 use rayon::prelude::*;
 
@@ -23,7 +23,10 @@ pub(super) fn run(
         }
         Op::Cast(_) => x.iter().map(|v| output.quantize(*v)).collect(),
         _ if output.is_float() => return None,
-        Op::Conv2d(op) => conv2d(artifact, op, &ints(x), second.map(ints).as_deref()),
+        Op::Conv2d(_) | Op::Grouped(_) => {
+            conv2d(artifact, &op.grouped()?, &ints(x), second.map(ints).as_deref())
+        }
+        Op::Lookup(op) => lookup(artifact, op, &ints(x)),
         Op::Pool2d(op) => pool2d(op, &ints(x)),
         Op::Affine(op) => affine(artifact, op, &ints(x)),
         Op::Gate(op) => gate(op, &ints(x), &second.map(ints)?),
@@ -63,25 +66,29 @@ fn taps(
     taps
 }
 
-fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]>) -> Vec<i8> {
+fn conv2d(
+    artifact: &Artifact<'_>,
+    grouped: &Grouped,
+    x: &[i8],
+    residual: Option<&[i8]>,
+) -> Vec<i8> {
     let nr = artifact.header().nr;
-    let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
+    let op = &grouped.conv;
+    let (c_map, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
     let [kh, kw] = op.filter.map(usize::from);
-    let layout = FilterLayout { kh, kw, c_in, c_out, nr, dtype: Dtype::I8 };
-    let packed = artifact.span(op.weights);
+    let groups = op.groups(grouped.groups, nr, Dtype::I8);
+    // Channels that an output sees.
+    let c_in = c_map / usize::from(grouped.groups);
     // Output by output, the weights of a tap side by side.
-    let place = |i: usize| {
-        let (c, i) = (i % c_in, i / c_in);
-        let (x, i) = (i % kw, i / kw);
-        layout.index(i / kh, i % kh, x, c)
-    };
-    let weights: Vec<i8> = (0..c_out * kh * kw * c_in).map(|i| packed[place(i)] as i8).collect();
+    let packed = artifact.span(op.weights);
+    let mut weights = vec![0i8; c_out * kh * kw * c_in];
+    grouped.for_each_weight(nr, Dtype::I8, |to, at| weights[to] = packed[at] as i8);
     let params = i32s(artifact.span(op.params));
     let param = |o: usize, plane: ConvPlane| {
         params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr]
     };
     let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
-    let low = if op.relu { zero_y } else { -128 };
+    let [low, high] = op.clamp.bytes(op.output.quant).map(i32::from);
     let mut out = vec![0i8; op.output.shape.len()];
     out.par_chunks_exact_mut(c_out).enumerate().for_each(|(at, out)| {
         let taps = taps(at, op.output.shape, op.input.shape, op.filter, op.stride, op.padding);
@@ -97,7 +104,7 @@ fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]
             }
             for &(y, column, pixel) in &taps {
                 let w = &filter[(y * kw + column) * c_in..][..c_in];
-                let x = &x[pixel * c_in..][..c_in];
+                let x = &x[pixel * c_map + groups.inputs_of(o)[0]..][..c_in];
                 acc += x.iter().zip(w).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>();
             }
             if let (Some(record), Some(values)) = (&op.residual, residual) {
@@ -111,7 +118,7 @@ fn conv2d(artifact: &Artifact<'_>, op: &Conv2d, x: &[i8], residual: Option<&[i8]
             }
             let shift = param(o, ConvPlane::Shift) as u8;
             let requant = Requant { multiplier: param(o, ConvPlane::Multiplier), shift };
-            *out = (zero_y + requant.apply(acc)).clamp(low, 127) as i8;
+            *out = (zero_y + requant.apply(acc)).max(low).min(high) as i8;
         }
     });
     out
@@ -140,13 +147,18 @@ fn pool2d(op: &Pool2d, x: &[i8]) -> Vec<i8> {
     out
 }
 
+fn lookup(artifact: &Artifact<'_>, op: &Lookup, x: &[i8]) -> Vec<i8> {
+    let table = artifact.span(op.table);
+    x.iter().map(|x| table[usize::from(*x as u8)] as i8).collect()
+}
+
 fn gate(op: &Gate, x: &[i8], gate: &[i8]) -> Vec<i8> {
     let [zero_x, zero_s, zero_y] =
         [op.input, op.gate, op.output].map(|p| i32::from(p.quant.zero_point));
-    let low = if op.relu { zero_y } else { -128 };
+    let [low, high] = op.clamp.bytes(op.output.quant).map(i32::from);
     let value = |(x, s): (&i8, &i8)| {
         let product = (i32::from(*x) - zero_x) * (i32::from(*s) - zero_s);
-        (zero_y + op.requant.apply(product)).clamp(low, 127) as i8
+        (zero_y + op.requant.apply(product)).max(low).min(high) as i8
     };
     x.iter().zip(gate.iter().cycle()).map(value).collect()
 }
@@ -156,11 +168,11 @@ fn affine(artifact: &Artifact<'_>, op: &Affine, x: &[i8]) -> Vec<i8> {
     let params = i32s(artifact.span(op.params));
     let param = |c: usize, plane: usize| params[(c / nr * AFFINE_PLANES + plane) * nr + c % nr];
     let [zero_x, zero_y] = [op.input, op.output].map(|p| i32::from(p.quant.zero_point));
-    let low = if op.relu { zero_y } else { -128 };
+    let [low, high] = op.clamp.bytes(op.output.quant).map(i32::from);
     let c = usize::from(op.input.shape.c);
     let value = |(i, x): (usize, &i8)| {
         let steps = (i32::from(*x) - zero_x) * param(i % c, 0) + param(i % c, 1);
-        (zero_y + ((steps + (1 << (op.shift - 1))) >> op.shift)).clamp(low, 127) as i8
+        (zero_y + ((steps + (1 << (op.shift - 1))) >> op.shift)).max(low).min(high) as i8
     };
     x.iter().enumerate().map(value).collect()
 }

@@ -19,7 +19,9 @@
 //! bytes before it.
 //!
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
-//! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`].
+//! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`], [`crate::Grouped`],
+//! [`crate::Lookup`] and [`crate::Clamp::Bounds`]. A file is written in the oldest version from 6 on that
+//! has all that is in it, so that older runtimes read what they can run.
 
 use crate::ArtifactError;
 use crate::layout::{Dtype, align_up};
@@ -28,7 +30,7 @@ use crate::layout::{Dtype, align_up};
 pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
-/// Version written, and newest read.
+/// Newest version.
 pub const VERSION: u16 = 7;
 /// Oldest version read.
 pub const OLDEST_VERSION: u16 = 4;
@@ -44,6 +46,8 @@ pub(crate) const CHECKSUM_AT: usize = 28;
 /// The decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
+    /// Version of the records.
+    pub version: u16,
     /// Number format of the model.
     pub dtype: Dtype,
     /// Panel width NR of the packed weights.
@@ -108,6 +112,7 @@ impl Header {
             return Err(ArtifactError::Header { field: 11 });
         }
         let header = Self {
+            version,
             dtype,
             nr: bytes[11] as usize,
             records_len: u32_at(bytes, 12) as usize,
@@ -159,7 +164,7 @@ impl Header {
     pub(crate) fn to_bytes(self) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];
         out[..8].copy_from_slice(&MAGIC);
-        out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out[8..10].copy_from_slice(&self.version.to_le_bytes());
         out[10] = self.dtype as u8;
         out[11] = self.nr as u8;
         out[SIGNED_AT] = self.is_signed.into();

@@ -13,6 +13,8 @@
 //! row are packed as one tap, see [`FilterLayout::packs_rows`]: they lie side by side in the map.
 //! Channels and outputs that do not exist are zero. Int8 weights are −127..=127.
 //!
+//! Of grouped convolutions, see [`Groups`]; of depthwise ones, [`DepthwiseLayout`].
+//!
 //! Microcontrollers multiply two outputs at a time, so their int8 panels of four are two halves,
 //! each `[filter row][filter column][channel group][2][2][2]`: channels 0 and 2 of two outputs,
 //! then channels 1 and 3, as SXTB16 takes a word apart.
@@ -197,6 +199,166 @@ impl FilterLayout {
     }
 }
 
+/// Which input channels the panels of a convolution read whose channels fall into groups.
+///
+/// A panel has outputs of one group or of several; it reads the channels of all of them, as many
+/// as the panel that reads most, with weights of zero for those that an output does not see. Filters are
+/// packed as those of [`FilterLayout`] with so many inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Input channels.
+    pub c_in: usize,
+    /// Output channels.
+    pub c_out: usize,
+    /// Groups, which divide both.
+    pub count: usize,
+    /// Panel width NR.
+    pub nr: usize,
+    /// Number format.
+    pub dtype: Dtype,
+}
+
+impl Groups {
+    /// Input channels that each panel reads.
+    pub const fn span(self) -> usize {
+        if self.count == 1 {
+            return self.c_in;
+        }
+        let (mut most, mut panel) = (0, 0);
+        while panel * self.nr < self.c_out {
+            let [first, last] = self.seen_by(panel);
+            most = if last - first > most { last - first } else { most };
+            panel += 1;
+        }
+        let kr = self.dtype.kr();
+        let whole = most.div_ceil(kr) * kr;
+        if whole < self.c_in { whole } else { self.c_in }
+    }
+
+    /// The first input channel that a panel reads, whatever [`Self::span`] is.
+    pub const fn first(self, panel: usize, span: usize) -> usize {
+        let [first, _] = self.seen_by(panel);
+        if first + span <= self.c_in { first } else { self.c_in - span }
+    }
+
+    /// The first input channel that an output sees, and how many.
+    pub const fn inputs_of(self, output: usize) -> [usize; 2] {
+        let (inputs, outputs) = (self.c_in / self.count, self.c_out / self.count);
+        [output / outputs * inputs, inputs]
+    }
+
+    /// Where the input channels begin that a panel's outputs see, and where they end.
+    const fn seen_by(self, panel: usize) -> [usize; 2] {
+        let end = (panel + 1) * self.nr;
+        let last = if end < self.c_out { end } else { self.c_out } - 1;
+        let [start, inputs] = self.inputs_of(last);
+        [self.inputs_of(panel * self.nr)[0], start + inputs]
+    }
+}
+
+/// Rows of a depthwise filter that one int8 step takes.
+pub const DEPTHWISE_ROWS: usize = 4;
+/// Most rows and columns of a filter that is packed as [`DepthwiseLayout`].
+pub const MAX_DEPTHWISE: usize = 7;
+/// Channels that a microcontroller copies at a time for a depthwise convolution.
+pub const DEPTHWISE_CHANNELS: usize = 4;
+/// Output rows that a microcontroller copies the windows of at a time.
+const DEPTHWISE_BAND: usize = 8;
+
+/// Weights of a depthwise convolution: `[panel][rows / 4][column][NR][4 rows]` of int8, rows that do not
+/// exist being zero, and `[panel][row][column][NR]` of f32 in all files of floats; on microcontrollers, in
+/// int8, `[channel][row][column]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DepthwiseLayout {
+    /// Filter rows.
+    pub kh: usize,
+    /// Filter columns.
+    pub kw: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Panel width NR.
+    pub nr: usize,
+    /// Number format.
+    pub dtype: Dtype,
+}
+
+impl DepthwiseLayout {
+    /// Whether a filter is packed so; larger ones are grouped convolutions.
+    pub const fn fits(kh: usize, kw: usize) -> bool {
+        kh <= MAX_DEPTHWISE && kw <= MAX_DEPTHWISE
+    }
+
+    /// Panels of NR channels, the last one maybe partial.
+    pub const fn panels(self) -> usize {
+        self.channels.div_ceil(self.nr)
+    }
+
+    /// Filter rows of one step.
+    const fn rows(self) -> usize {
+        if matches!(self.dtype, Dtype::I8) { DEPTHWISE_ROWS } else { 1 }
+    }
+
+    /// Weights of one panel; where [`has_columns`], of a channel.
+    pub const fn panel_len(self) -> usize {
+        if has_columns(self.dtype, self.nr) {
+            return self.kh * self.kw;
+        }
+        self.kh.div_ceil(self.rows()) * self.rows() * self.kw * self.nr
+    }
+
+    /// All weights.
+    pub const fn len(self) -> usize {
+        let columns = has_columns(self.dtype, self.nr);
+        self.panel_len() * if columns { self.channels } else { self.panels() }
+    }
+
+    /// True where there are no weights.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of all weights.
+    pub const fn bytes(self) -> usize {
+        self.len() * if matches!(self.dtype, Dtype::I8) { 1 } else { 4 }
+    }
+
+    /// Where weight (channel `c`, filter row `y`, column `x`) lies.
+    pub const fn index(self, c: usize, y: usize, x: usize) -> usize {
+        if has_columns(self.dtype, self.nr) {
+            return (c * self.kh + y) * self.kw + x;
+        }
+        let rows = self.rows();
+        let step = (c / self.nr * self.kh.div_ceil(rows) + y / rows) * self.kw + x;
+        (step * self.nr + c % self.nr) * rows + y % rows
+    }
+}
+
+/// Where a microcontroller copies the windows of a depthwise convolution: a plane for each of
+/// [`DEPTHWISE_CHANNELS`], with padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DepthwisePlanes {
+    /// Columns of a plane; more than windows need, so that four bytes may be read from any of theirs.
+    pub columns: usize,
+    /// Rows of a plane.
+    pub rows: usize,
+    /// Output rows whose windows are copied at a time.
+    pub band: usize,
+}
+
+impl DepthwisePlanes {
+    /// Of a filter that slides over an output of `w` columns.
+    pub const fn new(filter: [u16; 2], stride: [u16; 2], w: u16) -> Self {
+        let columns = (w as usize - 1) * stride[1] as usize + filter[1] as usize;
+        let rows = (DEPTHWISE_BAND - 1) * stride[0] as usize + filter[0] as usize;
+        Self { columns: (columns + 2).div_ceil(4) * 4 + 4, rows, band: DEPTHWISE_BAND }
+    }
+
+    /// Bytes of all.
+    pub const fn bytes(self) -> usize {
+        self.columns * self.rows * DEPTHWISE_CHANNELS
+    }
+}
+
 /// Whether no two neighbouring packed weights (bytes of i8) are together larger than
 /// [`MAX_PAIR`].
 ///
@@ -306,6 +468,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_depthwise_weight_has_one_place() {
+        for (dtype, nr) in [(Dtype::I8, 16), (Dtype::I8, 4), (Dtype::F32, 16), (Dtype::F16, 4)] {
+            for [kh, kw] in [[3, 3], [5, 2], [1, 7]] {
+                let l = DepthwiseLayout { kh, kw, channels: 18, nr, dtype };
+                let mut seen = [false; 2048];
+                for (c, y, x) in (0..18 * kh * kw).map(|i| (i / (kh * kw), i / kw % kh, i % kw)) {
+                    let i = l.index(c, y, x);
+                    assert!(i < l.len() && !seen[i]);
+                    seen[i] = true;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_read_the_channels_of_their_groups() {
+        for (c_in, c_out, count) in
+            [(128, 128, 32), (40, 40, 5), (12, 60, 3), (48, 48, 2), (8, 24, 8)]
+        {
+            for (nr, dtype) in
+                [(16, Dtype::I8), (4, Dtype::I8), (16, Dtype::Bf16), (16, Dtype::F32)]
+            {
+                let groups = Groups { c_in, c_out, count, nr, dtype };
+                let span = groups.span();
+                for output in 0..c_out {
+                    let first = groups.first(output / nr, span);
+                    let [start, inputs] = groups.inputs_of(output);
+                    assert!(
+                        first <= start && start + inputs <= first + span && first + span <= c_in
+                    );
+                }
+            }
+        }
+        let dense = Groups { c_in: 7, c_out: 20, count: 1, nr: 16, dtype: Dtype::I8 };
+        assert_eq!((dense.span(), dense.first(1, 7)), (7, 0));
+        let narrow = Groups { c_in: 64, c_out: 64, count: 8, nr: 16, dtype: Dtype::I8 };
+        assert_eq!((narrow.span(), narrow.first(1, 16)), (16, 16));
     }
 
     #[test]

@@ -38,7 +38,10 @@ pub use error::ArtifactError;
 pub use header::{Header, arena_len};
 pub use layout::{Dtype, KR_I8};
 pub use meta::{Fit, Interpolation, Meta, Preprocess};
-pub use op::{Affine, Cast, Conv2d, Curve, Gate, Op, Place, Pool2d, PoolKind, Residual, Span};
+pub use op::{
+    Affine, Cast, Clamp, Conv2d, Curve, Gate, Grouped, Lookup, Op, Place, Pool2d, PoolKind,
+    Residual, Span,
+};
 pub use quant::{Quant, Requant};
 pub use reader::{Artifact, Labels, MAX_OPS, MAX_RESIDUAL_FACTOR, Ops};
 pub use shape::{Padding, Shape, output_len};

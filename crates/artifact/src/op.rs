@@ -1,5 +1,6 @@
 //! Operator records, in execution order.
 
+use crate::layout::{DepthwiseLayout, DepthwisePlanes, FilterLayout, Groups};
 use crate::{Dtype, Padding, Quant, Requant, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,49 @@ pub struct Residual {
     pub shift: u8,
 }
 
+/// Between which numbers results are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub enum Clamp {
+    /// Any.
+    #[default]
+    None,
+    /// Zero and above.
+    Relu,
+    /// Bounds; int8 has the nearest bytes of them. Since version 7.
+    Bounds {
+        /// The least.
+        low: f32,
+        /// The largest.
+        high: f32,
+    },
+}
+
+impl Clamp {
+    /// The bounds, infinite where there are none.
+    pub const fn bounds(self) -> [f32; 2] {
+        match self {
+            Self::None => [f32::NEG_INFINITY, f32::INFINITY],
+            Self::Relu => [0.0, f32::INFINITY],
+            Self::Bounds { low, high } => [low, high],
+        }
+    }
+
+    /// The bounds of stored int8 values.
+    pub fn bytes(self, quant: Quant) -> [i8; 2] {
+        match self {
+            Self::None => [-128, 127],
+            Self::Relu => [quant.zero_point, 127],
+            Self::Bounds { low, high } => [low, high].map(|bound| quant.quantize(bound)),
+        }
+    }
+
+    /// Whether there are numbers between the bounds.
+    pub fn is_valid(self) -> bool {
+        let [low, high] = self.bounds();
+        low <= high && low < f32::INFINITY && high > f32::NEG_INFINITY
+    }
+}
+
 /// `y[o] = clamp(rq(b[o] + Σ x·w[o] + residual))`; a dense layer is a 1×1 convolution of a 1×1 map.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Conv2d {
@@ -72,8 +116,91 @@ pub struct Conv2d {
     pub params: Span,
     /// Added activation.
     pub residual: Option<Residual>,
-    /// Clamp at zero.
-    pub relu: bool,
+    /// Of each number, at the end.
+    pub clamp: Clamp,
+}
+
+impl Conv2d {
+    /// Which input channels the panels of `groups` groups read.
+    pub const fn groups(&self, groups: u16, nr: usize, dtype: Dtype) -> Groups {
+        let (c_in, c_out) = (self.input.shape.c as usize, self.output.shape.c as usize);
+        Groups { c_in, c_out, count: groups as usize, nr, dtype }
+    }
+
+    /// How its weights are packed unless it is depthwise.
+    pub const fn filter_layout(&self, groups: u16, nr: usize, dtype: Dtype) -> FilterLayout {
+        let Groups { c_out, .. } = self.groups(groups, nr, dtype);
+        let c_in = self.groups(groups, nr, dtype).span();
+        let [kh, kw] = [self.filter[0] as usize, self.filter[1] as usize];
+        FilterLayout { kh, kw, c_in, c_out, nr, dtype }
+    }
+
+    /// How its weights are packed if it is depthwise.
+    pub const fn depthwise_layout(&self, nr: usize, dtype: Dtype) -> DepthwiseLayout {
+        let [kh, kw] = [self.filter[0] as usize, self.filter[1] as usize];
+        DepthwiseLayout { kh, kw, channels: self.output.shape.c as usize, nr, dtype }
+    }
+
+    /// Where a microcontroller copies its windows if it is depthwise.
+    pub const fn planes(&self) -> DepthwisePlanes {
+        DepthwisePlanes::new(self.filter, self.stride, self.output.shape.w)
+    }
+}
+
+/// A convolution whose channels fall into parts that do not see each other, see
+/// [`FilterLayout`] and [`DepthwiseLayout`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Grouped {
+    /// Parts; in files at least 2.
+    pub groups: u16,
+    /// All else.
+    pub conv: Conv2d,
+}
+
+impl Grouped {
+    /// Whether each channel is a part of its own, and the weights are packed as those of
+    /// [`DepthwiseLayout`].
+    pub const fn is_depthwise(&self) -> bool {
+        let Conv2d { input, output, filter: [kh, kw], .. } = self.conv;
+        self.groups > 1
+            && self.groups == input.shape.c
+            && self.groups == output.shape.c
+            && DepthwiseLayout::fits(kh as usize, kw as usize)
+    }
+
+    /// How many weights are packed, of which some may be zeros that fill up.
+    pub const fn packed_len(&self, nr: usize, dtype: Dtype) -> usize {
+        match self.is_depthwise() {
+            true => self.conv.depthwise_layout(nr, dtype).len(),
+            false => self.conv.filter_layout(self.groups, nr, dtype).len(),
+        }
+    }
+
+    /// Calls `f` with the place of every weight in OHWI, where I counts the channels of a group, and
+    /// as it is packed.
+    pub fn for_each_weight(&self, nr: usize, dtype: Dtype, mut f: impl FnMut(usize, usize)) {
+        let groups = self.conv.groups(self.groups, nr, dtype);
+        let (depthwise, filter) = (
+            self.conv.depthwise_layout(nr, dtype),
+            self.conv.filter_layout(self.groups, nr, dtype),
+        );
+        let mut from = 0;
+        for o in 0..filter.c_out {
+            let [start, inputs] = groups.inputs_of(o);
+            let first = start - groups.first(o / nr, filter.c_in);
+            for tap in 0..filter.kh * filter.kw {
+                let (y, x) = (tap / filter.kw, tap % filter.kw);
+                for c in 0..inputs {
+                    let to = match self.is_depthwise() {
+                        true => depthwise.index(o, y, x),
+                        false => filter.index(o, y, x, first + c),
+                    };
+                    f(from, to);
+                    from += 1;
+                }
+            }
+        }
+    }
 }
 
 /// What a pooling window computes.
@@ -116,8 +243,8 @@ pub struct Affine {
     pub params: Span,
     /// Fractional bits of the int8 parameters, `1..=24`.
     pub shift: u8,
-    /// Clamp at zero.
-    pub relu: bool,
+    /// Of each number, at the end.
+    pub clamp: Clamp,
 }
 
 /// `y[h, w, c] = clamp(x[h, w, c] · s[c])`, as squeeze-and-excitation weighs channels. Int8:
@@ -132,8 +259,8 @@ pub struct Gate {
     pub output: Place,
     /// Int8: factor from products to the output.
     pub requant: Requant,
-    /// Clamp at zero.
-    pub relu: bool,
+    /// Of each number, at the end.
+    pub clamp: Clamp,
 }
 
 /// A function of one number that is no clamp.
@@ -149,6 +276,19 @@ pub enum Curve {
     Silu,
     /// `x · Φ(x)`, with the normal distribution function Φ
     Gelu,
+}
+
+/// `y = f(x)` for each number.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// Input.
+    pub input: Place,
+    /// Output; may lie exactly on the input.
+    pub output: Place,
+    /// The function, which floats are computed by.
+    pub curve: Curve,
+    /// Int8: the result for each of the 256 bytes, in the order of `x as u8`; else empty.
+    pub table: Span,
 }
 
 impl Curve {
@@ -191,17 +331,48 @@ pub enum Op {
     Cast(Cast),
     /// Per-channel product with another activation.
     Gate(Gate),
+    /// Grouped or depthwise convolution.
+    Grouped(Grouped),
+    /// Function of each number.
+    Lookup(Lookup),
 }
 
 impl Op {
     /// The activation that it reads first, and that which it writes.
     const fn places(&self) -> [Place; 2] {
         match self {
-            Self::Conv2d(o) => [o.input, o.output],
+            Self::Conv2d(o) | Self::Grouped(Grouped { conv: o, .. }) => [o.input, o.output],
             Self::Pool2d(o) => [o.input, o.output],
             Self::Affine(o) => [o.input, o.output],
             Self::Cast(o) => [o.input, o.output],
             Self::Gate(o) => [o.input, o.output],
+            Self::Lookup(o) => [o.input, o.output],
+        }
+    }
+
+    /// The convolution that it is, of any number of groups.
+    pub const fn conv(&self) -> Option<&Conv2d> {
+        match self {
+            Self::Conv2d(o) | Self::Grouped(Grouped { conv: o, .. }) => Some(o),
+            _ => None,
+        }
+    }
+
+    /// As [`Self::conv`], with its groups.
+    pub const fn grouped(&self) -> Option<Grouped> {
+        match self {
+            Self::Conv2d(conv) => Some(Grouped { groups: 1, conv: *conv }),
+            Self::Grouped(o) => Some(*o),
+            _ => None,
+        }
+    }
+
+    /// The oldest version of files that has it.
+    pub const fn version(&self) -> u16 {
+        match (self, self.clamp()) {
+            (Self::Gate(_) | Self::Grouped(_) | Self::Lookup(_), _) => 7,
+            (_, Clamp::Bounds { .. }) => 7,
+            _ => 6,
         }
     }
 
@@ -217,8 +388,8 @@ impl Op {
 
     /// The activation it adds, if any.
     pub const fn residual(&self) -> Option<Place> {
-        match self {
-            Self::Conv2d(Conv2d { residual: Some(r), .. }) => Some(r.input),
+        match self.conv() {
+            Some(Conv2d { residual: Some(r), .. }) => Some(r.input),
             _ => None,
         }
     }
@@ -234,25 +405,25 @@ impl Op {
     /// Which of its [`Self::operands`] its output may lie exactly on.
     pub const fn reusable(&self) -> Option<usize> {
         match self {
-            Self::Conv2d(_) => Some(1),
-            Self::Affine(_) | Self::Gate(_) => Some(0),
-            _ => None,
+            Self::Conv2d(_) | Self::Grouped(_) => Some(1),
+            Self::Affine(_) | Self::Gate(_) | Self::Lookup(_) => Some(0),
+            Self::Pool2d(_) | Self::Cast(_) => None,
         }
     }
 
     /// The part of the arena that it writes beside its output, if any.
     pub const fn scratch(&self) -> Option<Span> {
-        match self {
-            Self::Conv2d(o) => o.scratch,
-            _ => None,
+        match self.conv() {
+            Some(o) => o.scratch,
+            None => None,
         }
     }
 
     /// See [`Conv2d::lines`]; 0 for other operators.
     pub const fn lines(&self) -> u16 {
-        match self {
-            Self::Conv2d(o) => o.lines,
-            _ => 0,
+        match self.conv() {
+            Some(o) => o.lines,
+            None => 0,
         }
     }
 
@@ -261,53 +432,59 @@ impl Op {
         match self {
             Self::Conv2d(o) if o.input.shape.pixels() == 1 => "dense",
             Self::Conv2d(_) => "conv2d",
+            Self::Grouped(o) if o.is_depthwise() => "depthwise_conv2d",
+            Self::Grouped(_) => "grouped_conv2d",
             Self::Pool2d(Pool2d { kind: PoolKind::Max, .. }) => "max_pool2d",
             Self::Pool2d(_) => "avg_pool2d",
             Self::Affine(_) => "affine",
             Self::Cast(o) if o.output.quant.is_float() => "dequantize",
             Self::Cast(_) => "quantize",
             Self::Gate(_) => "gate",
+            Self::Lookup(o) => o.curve.name(),
         }
     }
 
     /// Rows and columns of its window, and their strides, if it has one.
     pub const fn window(&self) -> Option<[[u16; 2]; 2]> {
-        match self {
-            Self::Conv2d(o) => Some([o.filter, o.stride]),
-            Self::Pool2d(o) => Some([o.filter, o.stride]),
+        match (self, self.conv()) {
+            (_, Some(o)) => Some([o.filter, o.stride]),
+            (Self::Pool2d(o), _) => Some([o.filter, o.stride]),
             _ => None,
         }
     }
 
-    /// Whether it clamps at zero.
-    pub const fn relu(&self) -> bool {
-        match self {
-            Self::Conv2d(o) => o.relu,
-            Self::Affine(o) => o.relu,
-            Self::Gate(o) => o.relu,
-            _ => false,
+    /// What its results are kept between.
+    pub const fn clamp(&self) -> Clamp {
+        match (self, self.conv()) {
+            (_, Some(o)) => o.clamp,
+            (Self::Affine(o), _) => o.clamp,
+            (Self::Gate(o), _) => o.clamp,
+            _ => Clamp::None,
         }
     }
 
     /// Bytes of its weights and parameters.
     pub const fn weight_bytes(&self) -> u32 {
-        match self {
-            Self::Conv2d(o) => o.weights.len + o.params.len,
-            Self::Affine(o) => o.params.len,
+        match (self, self.conv()) {
+            (_, Some(o)) => o.weights.len + o.params.len,
+            (Self::Affine(o), _) => o.params.len,
+            (Self::Lookup(o), _) => o.table.len,
             _ => 0,
         }
     }
 
     /// Multiply-accumulates of one run.
     pub const fn macs(&self) -> u64 {
-        match self {
-            Self::Conv2d(o) => {
-                o.output.shape.len() as u64
-                    * o.filter[0] as u64
-                    * o.filter[1] as u64
-                    * o.input.shape.c as u64
+        let groups = match self {
+            Self::Grouped(o) => o.groups as u64,
+            _ => 1,
+        };
+        match (self, self.conv()) {
+            (_, Some(o)) => {
+                let inputs = o.input.shape.c as u64 / if groups == 0 { 1 } else { groups };
+                o.output.shape.len() as u64 * o.filter[0] as u64 * o.filter[1] as u64 * inputs
             }
-            Self::Affine(_) | Self::Gate(_) => self.output().shape.len() as u64,
+            (Self::Affine(_) | Self::Gate(_), _) => self.output().shape.len() as u64,
             _ => 0,
         }
     }

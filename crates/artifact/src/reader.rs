@@ -13,8 +13,8 @@ use crate::layout::{
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::{
-    Affine, ArtifactError, Cast, Conv2d, Gate, Header, Meta, Op, Place, Pool2d, PoolKind, Quant,
-    Shape, Span, output_len, stripes, winograd, winograd_i8,
+    Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d,
+    PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -135,20 +135,28 @@ impl<'a> Artifact<'a> {
             let Some(op) = ops.next() else {
                 return Err(ArtifactError::Record { op: index });
             };
-            match op {
-                Op::Conv2d(o) if o.lines > 0 => waiting.push(o, index)?,
-                Op::Conv2d(o) if !waiting.is_empty() => {
-                    self.check_turns(core::mem::take(&mut waiting), &o, index)?;
+            if op.version() > self.header.version {
+                return Err(ArtifactError::Record { op: index });
+            }
+            match op.conv() {
+                Some(o) if o.lines > 0 => waiting.push(*o, index)?,
+                Some(o) if !waiting.is_empty() => {
+                    self.check_turns(core::mem::take(&mut waiting), o, index)?;
                 }
                 _ if !waiting.is_empty() => return Err(ArtifactError::Operand { op: index }),
                 _ => self.check_places(&op, index)?,
             }
             match op {
-                Op::Conv2d(o) => self.check_conv(&o, index, &mut cursor)?,
+                Op::Conv2d(o) => self.check_conv(&o, 1, index, &mut cursor)?,
+                Op::Grouped(o) => self.check_grouped(&o, index, &mut cursor)?,
                 Op::Pool2d(o) => self.check_pool(&o, index)?,
                 Op::Affine(o) => self.check_affine(&o, index, &mut cursor)?,
                 Op::Cast(o) => self.check_cast(&o, index)?,
                 Op::Gate(o) => self.check_gate(&o, index)?,
+                Op::Lookup(o) => self.check_lookup(&o, index, &mut cursor)?,
+            }
+            if !op.clamp().is_valid() {
+                return Err(ArtifactError::Quantization { op: index });
             }
             let last = index + 1 == self.header.op_count;
             if last
@@ -354,26 +362,65 @@ impl<'a> Artifact<'a> {
         Ok(bytes)
     }
 
-    fn check_conv(
-        &self,
-        o: &Conv2d,
-        index: usize,
-        cursor: &mut usize,
-    ) -> Result<(), ArtifactError> {
-        let geometry = Err(ArtifactError::Geometry { op: index });
+    /// Size of the output and padding of a convolution.
+    fn check_window(o: &Conv2d, index: usize) -> Result<(), ArtifactError> {
         let (i, y, p) = (o.input.shape, o.output.shape, o.padding);
         if output_len(i.h, p.top, p.bottom, o.filter[0], o.stride[0]) != Some(y.h)
             || output_len(i.w, p.left, p.right, o.filter[1], o.stride[1]) != Some(y.w)
             || !padding_fits(p, o.filter[0], o.filter[1])
         {
-            return geometry;
+            return Err(ArtifactError::Geometry { op: index });
         }
-        let taps = u64::from(o.filter[0]) * u64::from(o.filter[1]) * u64::from(i.c);
-        // 2^16 products of 2^14 stay in 2^30; larger filters no ResNet has.
+        Ok(())
+    }
+
+    fn check_grouped(
+        &self,
+        o: &Grouped,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        let (groups, c_in, c_out) = (o.groups, o.conv.input.shape.c, o.conv.output.shape.c);
+        if groups < 2 || !c_in.is_multiple_of(groups) || !c_out.is_multiple_of(groups) {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        if !o.is_depthwise() {
+            return self.check_conv(&o.conv, groups, index, cursor);
+        }
+        Self::check_window(&o.conv, index)?;
+        let (dtype, nr) = (self.dtype(o.conv.output), self.header.nr);
+        let layout = o.conv.depthwise_layout(nr, dtype);
+        let weights = self.take_span(o.conv.weights, Some(layout.bytes()), index, cursor)?;
+        let params_len = layout.panels() * conv_planes(dtype, nr) * nr * 4;
+        let params = self.take_span(o.conv.params, Some(params_len), index, cursor)?;
+        let planes = has_columns(dtype, nr).then(|| o.conv.planes().bytes());
+        if o.conv.scratch.map(|s| s.len as usize) != planes {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        let taps = (layout.kh * layout.kw) as u64;
+        let is_sound = dtype != Dtype::I8
+            || (check_conv_params(params, nr, taps, &o.conv)
+                && extremes(weights).smallest > i8::MIN.into());
+        if is_sound { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) }
+    }
+
+    fn check_conv(
+        &self,
+        o: &Conv2d,
+        groups: u16,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        let geometry = Err(ArtifactError::Geometry { op: index });
+        Self::check_window(o, index)?;
+        let (i, y) = (o.input.shape, o.output.shape);
+        let layout = o.filter_layout(groups, self.header.nr, self.dtype(o.output));
+        let taps = (layout.kh * layout.kw) as u64 * layout.c_in as u64;
+        // 2^16 products of 2^14 stay in 2^30; larger filters no network has.
         if taps > 1 << 16 {
             return geometry;
         }
-        let dtype = self.dtype(o.output);
+        let dtype = layout.dtype;
         let has_columns = has_columns(dtype, self.header.nr);
         if let Some(scratch) = o.scratch.filter(|_| !has_columns) {
             let bytes = match dtype {
@@ -384,6 +431,7 @@ impl<'a> Artifact<'a> {
                 _ => None,
             };
             if self.header.nr != winograd::LANES
+                || groups > 1
                 || o.filter != [3, 3]
                 || o.stride != [1, 1]
                 || bytes != Some(scratch.len as usize)
@@ -392,18 +440,11 @@ impl<'a> Artifact<'a> {
             }
         }
         // Winograd's weights of floats are as many 1×1 filters for each sixteen outputs.
-        let (filter, filters) = match o.scratch {
-            Some(_) if dtype == Dtype::F32 => ([1, 1], winograd::POSITIONS),
-            _ => (o.filter, 1),
+        let (kh, kw, filters) = match o.scratch {
+            Some(_) if dtype == Dtype::F32 => (1, 1, winograd::POSITIONS),
+            _ => (layout.kh, layout.kw, 1),
         };
-        let layout = FilterLayout {
-            kh: filter[0].into(),
-            kw: filter[1].into(),
-            c_in: i.c.into(),
-            c_out: y.c.into(),
-            nr: self.header.nr,
-            dtype,
-        };
+        let layout = FilterLayout { kh, kw, ..layout };
         let panel = layout.panel_len().checked_mul(dtype.weight_bytes() * filters);
         let weights = panel.and_then(|b| b.checked_mul(layout.panels()));
         let weights = self.take_span(o.weights, weights, index, cursor)?;
@@ -425,6 +466,19 @@ impl<'a> Artifact<'a> {
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())
+    }
+
+    fn check_lookup(
+        &self,
+        o: &Lookup,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        if o.input.shape != o.output.shape {
+            return Err(ArtifactError::Geometry { op: index });
+        }
+        let entries = if self.dtype(o.output) == Dtype::I8 { 256 } else { 0 };
+        self.take_span(o.table, Some(entries), index, cursor).map(drop)
     }
 
     fn check_pool(&self, o: &Pool2d, index: usize) -> Result<(), ArtifactError> {

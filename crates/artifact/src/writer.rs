@@ -63,6 +63,7 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         records.extend(postcard::to_allocvec(record).map_err(|_| ArtifactError::Record { op })?);
     }
     let header = Header {
+        version: version(contents.ops.iter()),
         dtype: contents.dtype,
         nr: contents.nr,
         records_len: records.len(),
@@ -83,7 +84,12 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
     Ok(file)
 }
 
-/// A file in the newest version, with the signature that `sign` makes of all its bytes, or without
+/// The oldest version since signatures and floats that has these operators.
+fn version<'a>(ops: impl Iterator<Item = &'a Op>) -> u16 {
+    ops.map(Op::version).fold(6, u16::max)
+}
+
+/// A file in the version that it would be written in today, with the signature that `sign` makes of all its bytes, or without
 /// one. What it had is replaced.
 ///
 /// # Errors
@@ -92,8 +98,10 @@ pub fn rewrite(
     file: &[u8],
     sign: Option<impl FnOnce(&[u8]) -> [u8; SIGNATURE_LEN]>,
 ) -> Result<Vec<u8>, ArtifactError> {
-    let old = *Artifact::parse(file)?.header();
-    let header = Header { is_signed: sign.is_some(), ..old };
+    let artifact = Artifact::parse(file)?;
+    let old = *artifact.header();
+    let ops: Vec<Op> = artifact.ops().collect();
+    let header = Header { version: version(ops.iter()), is_signed: sign.is_some(), ..old };
     let mut new = file[..old.content_len()].to_vec();
     new[..HEADER_LEN].copy_from_slice(&header.to_bytes());
     seal(&mut new);

@@ -228,6 +228,17 @@ impl NodeOp {
         }
     }
 
+    /// The function of its results that it ends by, or that it is.
+    pub const fn activation(&self) -> Option<Activation> {
+        match self {
+            Self::Conv2d(Conv { activation, .. })
+            | Self::Affine { activation, .. }
+            | Self::Gate { activation }
+            | Self::Activation(activation) => Some(*activation),
+            _ => None,
+        }
+    }
+
     const fn arity(&self) -> usize {
         match self {
             Self::Input => 0,

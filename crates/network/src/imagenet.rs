@@ -24,10 +24,12 @@ pub fn labels() -> Vec<String> {
     classes().map(label).collect()
 }
 
-/// Labels for a head that brings none: ImageNet's for a thousand classes, else numbers.
+/// Labels for a head that brings none: ImageNet's for a thousand classes, and for one more, with which
+/// TensorFlow's networks have "background" before them; else numbers.
 pub fn labels_of(classes: usize) -> Vec<String> {
     match classes {
         1000 => labels(),
+        1001 => core::iter::once("background".into()).chain(labels()).collect(),
         n => (0..n).map(|i| format!("class {i}")).collect(),
     }
 }

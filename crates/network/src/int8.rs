@@ -42,6 +42,24 @@ pub fn quantize_channel(weights: &[f32], run: usize, min_scale: f32) -> (Vec<i8>
     (best.values, best_scale)
 }
 
+/// As [`quantize_channel`], of any pairs, but rounded so that errors add up to nothing: what inputs have
+/// in common then causes none.
+pub fn quantize_balanced(weights: &[f32], min_scale: f32) -> (Vec<i8>, f32) {
+    let (mut values, scale) = quantize_channel(weights, 1, min_scale);
+    let errors = |values: &[i8]| -> Vec<f32> {
+        weights.iter().zip(values).map(|(w, q)| w / scale - f32::from(*q)).collect()
+    };
+    let error = errors(&values);
+    let sum = error.iter().sum::<f32>().round();
+    // Those that were rounded farthest the other way.
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&a, &b| (error[b] * sum).total_cmp(&(error[a] * sum)));
+    for i in order.into_iter().take(sum.abs() as usize) {
+        values[i] = (f32::from(values[i]) + sum.signum()).clamp(-127.0, 127.0) as i8;
+    }
+    (values, scale)
+}
+
 /// Int8 weights of one output channel whose `scale` is decided.
 pub fn quantize_at_scale(weights: &[f32], scale: f32) -> Vec<i8> {
     /// Added and taken off again, it leaves the nearest integer of what is small: floats of its

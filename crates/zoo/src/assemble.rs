@@ -43,6 +43,15 @@ pub(crate) fn move_epsilon(found: &mut BTreeMap<String, Tensor>, name: &str, [fr
     found.insert(variance, Tensor::from_f32(&shape, &squares));
 }
 
+/// Takes the difference of a network's ε and ours into the statistics of all batch-norms.
+pub(crate) fn fold_epsilon(found: &mut BTreeMap<String, Tensor>, epsilon: f64) {
+    let norms: Vec<String> =
+        found.keys().filter_map(|name| name.strip_suffix(".variance")).map(Into::into).collect();
+    for name in norms {
+        move_epsilon(found, &name, [epsilon, BATCH_NORM_EPSILON]);
+    }
+}
+
 /// A head of zeros where there is none, and its bias where it has none.
 pub(crate) fn add_head(config: &Architecture, found: &mut BTreeMap<String, Tensor>) {
     for (part, shape) in config.blueprint().layers.last().map_or(Vec::new(), Layer::parts) {

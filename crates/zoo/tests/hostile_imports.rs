@@ -25,6 +25,7 @@ const FILES: [&str; 10] = [
     "tflite/int8.tflite",
     "torch/training.pt",
     "torch/tiny.th",
+    "torch/mobilenets/mobilenet_v3_small.safetensors",
     "keras/v1_basic/weights_timm_names.safetensors",
     "float.onnx",
     "int8.onnx",

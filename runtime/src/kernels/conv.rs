@@ -3,7 +3,7 @@
 use super::{Finish, Lanes, Number, Rows};
 use artifact::Padding;
 use artifact::Shape;
-use artifact::layout::{FilterLayout, MAX_PACKED_ROW, window_start};
+use artifact::layout::{FilterLayout, Groups, MAX_PACKED_ROW, window_start};
 
 /// Where the residual of a convolution lies.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,8 @@ pub(crate) struct Conv<'a, E: Number, W> {
     pub output: Shape,
     /// How its weights are packed.
     pub filter: FilterLayout,
+    /// Which channels panels read.
+    pub groups: Groups,
     /// Strides.
     pub stride: [u16; 2],
     /// Padding.
@@ -80,7 +82,12 @@ impl<E: Number, W> Conv<'_, E, W> {
     ) where
         I: Lanes<NR, E, W>,
     {
-        if (panel + NP) * NR <= usize::from(self.output.c) {
+        if NP > 1 && self.groups.count > 1 {
+            // Panels of different groups read different channels.
+            for panel in panel..panel + NP {
+                self.panels::<I, NR, MR, 1>(isa, panel, first_pixel, out);
+            }
+        } else if (panel + NP) * NR <= usize::from(self.output.c) {
             self.tiles::<I, NR, MR, NP, true>(isa, panel, first_pixel, out);
         } else {
             self.tiles::<I, NR, MR, NP, false>(isa, panel, first_pixel, out);
@@ -105,6 +112,7 @@ impl<E: Number, W> Conv<'_, E, W> {
         let is_pointwise = (self.filter.kh, self.filter.kw) == (1, 1)
             && self.stride == [1, 1]
             && self.padding == Padding::same(0);
+        let first_channel = self.groups.first(panel, self.filter.c_in);
         let panel_len = self.filter.panel_len();
         let params_len = E::PLANES * NR;
         let mut rim = [[E::zeroed(); RIM]; MR];
@@ -123,7 +131,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                 let mut rows = [&self.x[..0]; MR];
                 for (m, row) in rows.iter_mut().enumerate() {
                     // A last, partial tile computes its last pixel several times.
-                    let at = (first_pixel + (pixel + m).min(pixels - 1)) * c_in;
+                    let at = (first_pixel + (pixel + m).min(pixels - 1)) * c_in + first_channel;
                     *row = &self.x[at..at + depth];
                 }
                 isa.dot(&mut acc, rows, Rows::one(depth), weights);
@@ -139,7 +147,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                         walk = if column + 1 == w_out { (row + 1, 0) } else { (row, column + 1) };
                     }
                 }
-                self.windows(isa, &mut acc, &origin, &mut rim, weights);
+                self.windows(isa, &mut acc, &origin, first_channel, &mut rim, weights);
             }
             for (m, acc) in acc.iter().enumerate().take(pixels - pixel) {
                 let pixel = pixel + m;
@@ -159,13 +167,14 @@ impl<E: Number, W> Conv<'_, E, W> {
         }
     }
 
-    /// Adds the windows that start at `origin` to the accumulators.
+    /// Adds the windows that start at `origin` to the accumulators, from `first_channel` on.
     #[inline(always)]
     fn windows<I, const NR: usize, const MR: usize, const NP: usize>(
         &self,
         isa: I,
         acc: &mut [[I::Acc; NP]; MR],
         origin: &[(isize, isize); MR],
+        first_channel: usize,
         rim: &mut [[E; RIM]; MR],
         weights: [&[W]; NP],
     ) where
@@ -174,8 +183,9 @@ impl<E: Number, W> Conv<'_, E, W> {
         let (c_in, w_in) = (usize::from(self.input.c), usize::from(self.input.w));
         let (taps, channels) = self.filter.taps();
         let depth = self.filter.groups() * self.filter.dtype.kr();
-        // What a dot takes: a filter row, or a tap where channels leave groups partly empty.
-        let by_rows = depth == channels || self.filter.packs_rows();
+        // What a dot takes: a filter row, or a tap where channels leave groups partly empty, or where
+        // it does not see all of them.
+        let by_rows = self.filter.c_in == c_in && (depth == channels || self.filter.packs_rows());
         let row_len = taps * depth;
         if by_rows && self.are_inside(origin) {
             let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };
@@ -204,7 +214,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                 for kx in 0..taps {
                     let mut rows = [&self.x[..0]; MR];
                     for m in 0..MR {
-                        let at = self.tap(origin[m], ky, kx);
+                        let at = self.tap(origin[m], ky, kx) + first_channel;
                         rows[m] = &self.x[at..at + depth];
                     }
                     let w = part(&weights, ky * taps + kx, depth * NR);

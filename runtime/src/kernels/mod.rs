@@ -12,6 +12,8 @@
 pub(crate) mod aarch64;
 pub(crate) mod columns;
 pub(crate) mod conv;
+#[cfg(feature = "float")]
+pub(crate) mod depthwise;
 #[cfg(edge_dsp)]
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]
 #[expect(clippy::too_many_lines, reason = "one run of instructions")]
@@ -50,18 +52,32 @@ impl Number for f32 {
 }
 
 /// How accumulators become activations; int8 fields are unused in f32.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Finish {
     /// Zero point of the output.
     pub zero_point: i32,
-    /// Smallest output: the zero point with ReLU, −128 without.
+    /// Smallest int8 output: the zero point with ReLU, −128 without.
     pub low: i32,
-    /// Clamp f32 at zero.
-    pub relu: bool,
+    /// Largest int8 output, 127 for nearly all layers: any other is kept to afterwards, by [`limit`].
+    pub high: i8,
+    /// Bounds of floats, where there are some.
+    pub bounds: Option<[f32; 2]>,
     /// Zero point of the residual.
     pub residual_zero_point: i32,
     /// Fractional bits of the residual's factors.
     pub residual_shift: u32,
+}
+
+impl Finish {
+    /// Leaves sums as they are.
+    pub(crate) const NONE: Self = Self {
+        zero_point: 0,
+        low: -128,
+        high: 127,
+        bounds: None,
+        residual_zero_point: 0,
+        residual_shift: 0,
+    };
 }
 
 /// What of a slice a dot takes: `count` runs of `len` elements, `stride` apart.
@@ -194,6 +210,14 @@ pub(crate) trait Kernel {
 pub(crate) fn requantize(acc: i32, requant: Requant, zero_point: i32, low: i32) -> i8 {
     // Sums wrap, as vector instructions do; a checked model never gets there.
     requant.apply(acc).wrapping_add(zero_point).clamp(low, 127) as i8
+}
+
+/// Keeps stored int8 outputs at or below `high`; few layers have such a bound that is not 127.
+#[inline(always)]
+pub(crate) fn limit(out: &mut [i8], high: i8, flip: i8) {
+    if high < i8::MAX {
+        out.iter_mut().for_each(|y| *y = (*y ^ flip).min(high) ^ flip);
+    }
 }
 
 /// `((r − zero_point) · factor + 2^(shift−1)) >> shift`.

@@ -1,9 +1,13 @@
 //! Plain Rust: every CPU, every panel width.
 
 use super::conv::Conv;
+#[cfg(feature = "float")]
+use super::depthwise::{Channels, Lines};
 use super::winograd::{Block, Multiply, Products};
 use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
+#[cfg(feature = "float")]
+use artifact::layout::DEPTHWISE_ROWS;
 use artifact::layout::{ConvPlane, KR_BF16, KR_I8};
 use half::bf16;
 
@@ -175,7 +179,7 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
     ) -> [f32; NR] {
         core::array::from_fn(|i| {
             let y = acc[i] + residual.map_or(0.0, |r| r[i]);
-            if finish.relu { y.max(0.0) } else { y }
+            finish.bounds.map_or(y, |[low, high]| y.max(low).min(high))
         })
     }
 
@@ -192,6 +196,63 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
 
     fn peak(self, rounds: usize) -> u64 {
         peak::<_, f32, W, NR, 1, 1>(self, rounds)
+    }
+}
+
+#[cfg(feature = "float")]
+impl<const NR: usize> Channels<NR, i8> for Scalar {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    type Column = [[i8; NR]; DEPTHWISE_ROWS];
+    type Weights = Self::Column;
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        lines.check::<_, NR>(x, at).map(|at| core::array::from_fn(|c| x[at + c]))
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> Self::Weights {
+        core::array::from_fn(|r| core::array::from_fn(|c| w[c * DEPTHWISE_ROWS + r]))
+    }
+
+    #[inline(always)]
+    fn accumulate(self, mut acc: [i32; NR], x: Self::Column, w: Self::Weights) -> [i32; NR] {
+        for (x, w) in x.iter().zip(w) {
+            for (acc, (x, w)) in acc.iter_mut().zip(x.iter().zip(w)) {
+                *acc = acc.wrapping_add(i32::from(*x) * i32::from(w));
+            }
+        }
+        acc
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        conv.channels::<Self, NR, 1>(self, first_row, out);
+    }
+}
+
+#[cfg(feature = "float")]
+impl<const NR: usize> Channels<NR, f32> for Scalar {
+    const ROWS: usize = 1;
+    type Column = [f32; NR];
+    type Weights = [f32; NR];
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, _: Lines) -> [f32; NR] {
+        core::array::from_fn(|c| x[at + c])
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> [f32; NR] {
+        core::array::from_fn(|c| w[c])
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: [f32; NR], x: [f32; NR], w: [f32; NR]) -> [f32; NR] {
+        core::array::from_fn(|c| acc[c] + x[c] * w[c])
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        conv.channels::<Self, NR, 1>(self, first_row, out);
     }
 }
 
@@ -244,6 +305,32 @@ impl<T: PlainFloats, const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for T {
 
     fn peak(self, rounds: usize) -> u64 {
         Lanes::<NR, f32, W>::peak(Scalar, rounds)
+    }
+}
+
+#[cfg(feature = "float")]
+impl<T: PlainFloats, const NR: usize> Channels<NR, f32> for T {
+    const ROWS: usize = 1;
+    type Column = [f32; NR];
+    type Weights = [f32; NR];
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, lines: Lines) -> [f32; NR] {
+        Scalar.column(x, at, lines)
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> [f32; NR] {
+        Channels::<NR, f32>::weights(Scalar, w)
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: [f32; NR], x: [f32; NR], w: [f32; NR]) -> [f32; NR] {
+        Channels::<NR, f32>::accumulate(Scalar, acc, x, w)
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        Channels::<NR, f32>::depthwise(Scalar, conv, first_row, out);
     }
 }
 

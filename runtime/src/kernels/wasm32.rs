@@ -7,9 +7,10 @@
 #![expect(clippy::needless_range_loop, reason = "indices keep accumulators in registers")]
 
 use super::conv::Conv;
+use super::depthwise::{Channels, Lines};
 use super::scalar::{PlainFloats, Scalar, plane};
 use super::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
 use core::arch::wasm32::*;
 
 const NR: usize = 16;
@@ -117,6 +118,63 @@ impl Lanes<NR, i8, i8> for Simd128 {
 
     fn peak(self, rounds: usize) -> u64 {
         peak::<_, i8, i8, NR, 2, 1>(self, rounds)
+    }
+}
+
+impl Channels<NR, i8> for Simd128 {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    /// Four rows of each channel side by side, in 16 bits, two channels a register.
+    type Column = [v128; PAIRS];
+    type Weights = [v128; PAIRS];
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> [v128; PAIRS] {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: 16 bytes of each line are in bounds, as just checked; loads need no alignment.
+        let [a, b, c, d] = at.map(|at| unsafe { v128_load(x.as_ptr().add(at).cast()) });
+        let low =
+            |x, y| i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(x, y);
+        let high = |x, y| {
+            i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(x, y)
+        };
+        let mut column = [a; PAIRS];
+        for (i, (ab, cd)) in
+            [(low(a, b), low(c, d)), (high(a, b), high(c, d))].into_iter().enumerate()
+        {
+            let quads = [
+                i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(ab, cd),
+                i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(ab, cd),
+            ];
+            for (j, quad) in quads.into_iter().enumerate() {
+                column[4 * i + 2 * j] = i16x8_extend_low_i8x16(quad);
+                column[4 * i + 2 * j + 1] = i16x8_extend_high_i8x16(quad);
+            }
+        }
+        column
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> [v128; PAIRS] {
+        let (pairs, _) = w.as_chunks::<8>();
+        // SAFETY: a pair of channels has 8 bytes; loads need no alignment.
+        core::array::from_fn(|i| unsafe { i16x8_load_extend_i8x8(pairs[i].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        mut acc: [v128; PAIRS],
+        x: [v128; PAIRS],
+        w: [v128; PAIRS],
+    ) -> [v128; PAIRS] {
+        for i in 0..PAIRS {
+            acc[i] = i32x4_add(acc[i], i32x4_dot_i16x8(x[i], w[i]));
+        }
+        acc
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        conv.channels::<_, NR, 1>(self, first_row, out);
     }
 }
 

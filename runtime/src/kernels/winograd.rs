@@ -62,7 +62,7 @@ impl Products<'_> {
     {
         let Self { x, count, first, tiles, c_in, filters } = *self;
         let start = isa.start(&[0.0; LANES]);
-        let scale = isa.scale(&[0.0; LANES], &Finish::default());
+        let scale = isa.scale(&[0.0; LANES], &Finish::NONE);
         for (position, out) in out.iter_mut().enumerate() {
             let x = &x[(position * count + first) * c_in..][..tiles * c_in];
             let w = &filters[position * c_in * LANES..][..c_in * LANES];
@@ -78,7 +78,7 @@ impl Products<'_> {
                     if tile + m >= tiles {
                         break;
                     }
-                    let y = isa.finish(*acc, &scale, &Finish::default(), None);
+                    let y = isa.finish(*acc, &scale, &Finish::NONE, None);
                     out[(tile + m) * LANES..][..LANES].copy_from_slice(&y);
                 }
             }

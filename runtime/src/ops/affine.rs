@@ -1,6 +1,6 @@
 //! Per-channel `y = x·a + b`, for batch-norms that no convolution can take in.
 
-use super::{Context, fill_pad};
+use super::{Context, fill_pad, float_bounds};
 use crate::kernels::Kernel;
 use artifact::layout::AFFINE_PLANES;
 use artifact::{Affine, Dtype};
@@ -63,7 +63,7 @@ impl Kernel for Int8<'_> {
     fn eval(self) {
         let zero_in = i32::from(self.op.input.quant.zero_point);
         let zero_out = i32::from(self.op.output.quant.zero_point);
-        let low = if self.op.relu { zero_out } else { -128 };
+        let [low, high] = self.op.clamp.bytes(self.op.output.quant).map(i32::from);
         let half = 1 << (self.op.shift - 1);
         for pixel in self.data.chunks_exact_mut(self.op.input.shape.c.into()) {
             let panels = self.params.chunks_exact(AFFINE_PLANES * self.nr);
@@ -71,7 +71,7 @@ impl Kernel for Int8<'_> {
                 let (factors, addends) = panel.split_at(self.nr);
                 for ((x, a), b) in x.iter_mut().zip(factors).zip(addends) {
                     let steps = (i32::from(*x ^ self.flip) - zero_in) * a + b + half;
-                    let y = (zero_out + (steps >> self.op.shift)).clamp(low, 127);
+                    let y = (zero_out + (steps >> self.op.shift)).max(low).min(high);
                     *x = y as i8 ^ self.flip;
                 }
             }
@@ -89,13 +89,14 @@ struct Float<'a> {
 impl Kernel for Float<'_> {
     #[inline(always)]
     fn eval(self) {
+        let bounds = float_bounds(self.op.clamp);
         for pixel in self.data.chunks_exact_mut(self.op.input.shape.c.into()) {
             let panels = self.params.chunks_exact(AFFINE_PLANES * self.nr);
             for (x, panel) in pixel.chunks_mut(self.nr).zip(panels) {
                 let (factors, addends) = panel.split_at(self.nr);
                 for ((x, a), b) in x.iter_mut().zip(factors).zip(addends) {
                     let y = *x * a + b;
-                    *x = if self.op.relu { y.max(0.0) } else { y };
+                    *x = bounds.map_or(y, |[low, high]| y.max(low).min(high));
                 }
             }
         }

@@ -5,56 +5,57 @@
 //! see [`crate::kernels::columns`]. Copying also pads, so that maps need no pad pixel and rows of
 //! one may be taken for a map.
 
-use super::Context;
 use super::operands::{Operands, borrow, conv};
+use super::{Context, planes};
 use crate::kernels::columns::{dot, fill, widen};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::pairs::{GROUP, NR, PLANES, Pair, Sums};
-use crate::kernels::{Finish, lift_residual, requantize};
+use crate::kernels::{Finish, lift_residual, limit, requantize};
 #[cfg(edge_dsp)]
 use crate::kernels::{columns::shifts_are_large, dsp};
 use artifact::layout::{ConvPlane, KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
 use artifact::stripes::{input_rows, turns};
-use artifact::{Conv2d, Place, Requant};
+use artifact::{Conv2d, Grouped, Place, Requant};
 use core::ops::Range;
 
 /// Runs one convolution on the arena.
-pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    let residual = op.residual.map(|r| Lines::whole(r.input));
-    let all = 0..usize::from(op.output.shape.h);
-    rows(cx, op, all, [Lines::whole(op.input), Lines::whole(op.output)], residual, arena);
+pub(super) fn run(cx: &Context<'_>, op: &Grouped, arena: &mut [u8]) {
+    let Conv2d { input, output, residual, .. } = op.conv;
+    let residual = residual.map(|r| Lines::whole(r.input));
+    let all = 0..usize::from(output.shape.h);
+    rows(cx, op, all, [Lines::whole(input), Lines::whole(output)], residual, arena);
 }
 
 /// Runs convolutions that take turns, see [`artifact::stripes`]: those that wait, and the last.
 pub(crate) fn run_turns(
     cx: &Context<'_>,
-    waiting: [Option<Conv2d>; 2],
-    last: &Conv2d,
+    waiting: [Option<Grouped>; 2],
+    last: &Grouped,
     arena: &mut [u8],
 ) {
-    let is_first = |op: &Conv2d| op.output == last.input;
+    let is_first = |op: &Grouped| op.conv.output == last.conv.input;
     let (first, shortcut) = match waiting {
         [Some(a), b] if is_first(&a) => (a, b),
         [b, Some(a)] => (a, b),
         // The reader lets nothing else through.
         _ => return,
     };
-    let input = Lines::whole(first.input);
-    let line = Lines::len(first.output);
-    for turn in turns(&first, last) {
-        let start = first.output.offset as usize;
+    let input = Lines::whole(first.conv.input);
+    let line = Lines::len(first.conv.output);
+    for turn in turns(&first.conv, &last.conv) {
+        let start = first.conv.output.offset as usize;
         let moved = start + turn.moved * line;
         arena.copy_within(moved..moved + turn.kept * line, start);
-        let between = Lines { place: first.output, first: turn.lines.start };
+        let between = Lines { place: first.conv.output, first: turn.lines.start };
         let new = turn.lines.start + turn.kept..turn.lines.end;
         rows(cx, &first, new, [input, between], None, arena);
-        let mut residual = last.residual.map(|r| Lines::whole(r.input));
+        let mut residual = last.conv.residual.map(|r| Lines::whole(r.input));
         if let Some(shortcut) = &shortcut {
-            let added = Lines { place: shortcut.output, first: turn.rows.start };
+            let added = Lines { place: shortcut.conv.output, first: turn.rows.start };
             rows(cx, shortcut, turn.rows.clone(), [input, added], None, arena);
             residual = Some(added);
         }
-        rows(cx, last, turn.rows, [between, Lines::whole(last.output)], residual, arena);
+        rows(cx, last, turn.rows, [between, Lines::whole(last.conv.output)], residual, arena);
     }
 }
 
@@ -86,7 +87,7 @@ impl Lines {
 #[inline(never)]
 fn rows(
     cx: &Context<'_>,
-    op: &Conv2d,
+    grouped: &Grouped,
     rows: Range<usize>,
     [input, output]: [Lines; 2],
     residual: Option<Lines>,
@@ -95,6 +96,7 @@ fn rows(
     if rows.is_empty() {
         return;
     }
+    let op = &grouped.conv;
     let read = input_rows(op, &rows);
     let ranges = [input.range(&read), output.range(&rows)];
     let residual = residual.map(|r| r.range(&rows));
@@ -103,13 +105,45 @@ fn rows(
     else {
         return;
     };
-    let mut conv = conv::<i8, i8, NR>(cx, op, x, residual);
+    let mut conv = conv::<i8, i8, NR>(cx, grouped, x, residual);
     // The rows that are read are its map now; above them, only the first has padding.
     conv.padding.top =
         (read.start + usize::from(op.padding.top) - rows.start * usize::from(op.stride[0])) as u8;
     (conv.input.h, conv.output.h) = (read.len() as u16, rows.len() as u16);
-    let columns = bytemuck::cast_slice_mut(scratch);
-    pixels(&conv, op.input.quant.zero_point, columns, bytemuck::cast_slice_mut(out));
+    let (pad, out) = (op.input.quant.zero_point, bytemuck::cast_slice_mut(out));
+    if grouped.is_depthwise() {
+        planes::rows(&conv, pad, op.planes(), bytemuck::cast_slice_mut(scratch), out);
+    } else if grouped.groups > 1 {
+        for panel in 0..usize::from(op.output.shape.c).div_ceil(NR) {
+            grouped_pixels(&conv, panel, pad, bytemuck::cast_slice_mut(scratch), out);
+        }
+    } else {
+        pixels(&conv, pad, bytemuck::cast_slice_mut(scratch), out);
+    }
+    limit(out, conv.finish.high, 0);
+}
+
+/// Computes a panel of a map whose channels fall into groups.
+fn grouped_pixels(
+    conv: &Conv<'_, i8, i8>,
+    panel: usize,
+    pad: i8,
+    column: &mut [Pair],
+    out: &mut [i8],
+) {
+    let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
+    let channel = panel * NR;
+    let windows = Windows::new(conv, panel, pad);
+    for (i, out) in out.chunks_mut(c).enumerate() {
+        // One pixel at a time: other windows stay as they were.
+        windows.copy([i / w, i % w], 0, column);
+        let out = &mut out[..c.min(channel + NR)];
+        let residual = match conv.residual {
+            ResidualSource::Other(r) => ResidualSource::Other(&r[i * c..]),
+            here => here,
+        };
+        outputs(conv, channel, column, out, residual);
+    }
 }
 
 /// Computes a map, or rows that are taken for one.
@@ -119,7 +153,7 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
     let is_plain = c.is_multiple_of(NR) && shifts_are_large(conv.params);
     #[cfg(edge_dsp)]
     let whole = dsp::Layer::new(&conv.finish, c, WINDOWS);
-    let windows = Windows::new(conv, pad);
+    let windows = Windows::new(conv, 0, pad);
     let mut walk = [0, 0];
     for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
         let first = i * WINDOWS;
@@ -143,26 +177,30 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
             dsp::outputs(layer, c, conv.params, column, conv.weights, out, residual);
             continue;
         }
-        outputs(conv, column, out, residual);
+        outputs(conv, 0, column, out, residual);
     }
 }
 
-/// Computes the outputs of a column's windows; `out` and `residual` start at the first window's.
+/// Computes the outputs of a column's windows from channel `first` on; `out` and `residual` start at
+/// the first window's. Of a panel that is no whole pixel, `out` ends with it.
 fn outputs(
     conv: &Conv<'_, i8, i8>,
+    first: usize,
     column: &[Pair],
     out: &mut [i8],
     residual: ResidualSource<'_, i8>,
 ) {
     let c = usize::from(conv.output.c);
-    let pairs = conv.weights.chunks_exact(conv.filter.panel_len() / 2);
-    for (channel, weights) in (0..c).step_by(2).zip(pairs) {
+    let end = c.min(out.len());
+    let pair_len = conv.filter.panel_len() / 2;
+    let pairs = conv.weights[first / 2 * pair_len..].chunks_exact(pair_len);
+    for (channel, weights) in (first..end).step_by(2).zip(pairs) {
         let params = &conv.params[channel / NR * (PLANES * NR)..][channel % NR..];
         let bias = ConvPlane::Bias as usize * NR;
         let mut sums: Sums = [[params[bias]; WINDOWS], [params[bias + 1]; WINDOWS]];
         dot(&mut sums, column, weights);
         // The last pair of an odd number has one output.
-        for (o, sums) in sums.iter_mut().enumerate().take(c - channel) {
+        for (o, sums) in sums.iter_mut().enumerate().take(end - channel) {
             let scale = Scale::new(params, o, &conv.finish);
             let out = &mut out[channel + o..];
             match residual {
@@ -230,6 +268,8 @@ struct Windows<'a> {
     h: usize,
     w: usize,
     c: usize,
+    /// First channel that is read.
+    first: usize,
     /// Numbers of a filter row.
     row: usize,
     /// [`Pair`]s of a tap and of a filter row in a column.
@@ -239,7 +279,8 @@ struct Windows<'a> {
 }
 
 impl<'a> Windows<'a> {
-    fn new(conv: &'a Conv<'a, i8, i8>, pad: i8) -> Self {
+    /// Of what a panel reads.
+    fn new(conv: &'a Conv<'a, i8, i8>, panel: usize, pad: i8) -> Self {
         let filter = conv.filter;
         let (taps, channels) = filter.taps();
         let tap = filter.groups() * GROUP;
@@ -250,9 +291,10 @@ impl<'a> Windows<'a> {
             h: conv.input.h.into(),
             w: conv.input.w.into(),
             c,
+            first: conv.groups.first(panel, filter.c_in),
             row: filter.kw * c,
             pairs: [tap, taps * tap],
-            is_whole: filter.packs_rows() || channels.is_multiple_of(KR_I8),
+            is_whole: filter.c_in == c && (filter.packs_rows() || channels.is_multiple_of(KR_I8)),
         }
     }
 
@@ -292,7 +334,7 @@ impl<'a> Windows<'a> {
                 _ => {
                     for (kx, to) in to.chunks_exact_mut(tap_pairs).enumerate() {
                         match tap(line, x0 + kx as isize, c) {
-                            Some(tap) => widen(to, m, tap),
+                            Some(tap) => widen(to, m, &tap[self.first..][..filter.c_in]),
                             None => fill(to, m, self.pad),
                         }
                     }

@@ -1,5 +1,7 @@
 //! Convolutions and dense layers.
 
+#[cfg(feature = "float")]
+use super::depthwise;
 use super::operands::{Operands, conv, operands};
 #[cfg(feature = "host")]
 use super::winograd;
@@ -8,18 +10,20 @@ use super::winograd_i8;
 use super::{Context, columns, fill_pad};
 #[cfg(feature = "host")]
 use crate::isa::with_token;
-use crate::kernels::Number;
 use crate::kernels::conv::Conv;
 #[cfg(feature = "float")]
 use crate::kernels::{Lanes, scalar::Scalar};
-use artifact::{Conv2d, Dtype, Op};
+use crate::kernels::{Number, limit};
+use artifact::{Dtype, Grouped, Op};
 #[cfg(feature = "host")]
 use half::bf16;
 
 /// Runs one convolution on the arena.
-pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    match (cx.dtype(op.output), cx.nr()) {
+pub(crate) fn run(cx: &Context<'_>, op: &Grouped, arena: &mut [u8]) {
+    match (cx.dtype(op.conv.output), cx.nr()) {
         (Dtype::I8, 4) => columns::run(cx, op, arena),
+        #[cfg(feature = "float")]
+        _ if op.is_depthwise() => depthwise::run(cx, op, arena),
         #[cfg(feature = "float")]
         (Dtype::F16, 4) => execute::<f32, u16, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
@@ -33,9 +37,9 @@ pub(crate) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
 
 /// A convolution of floats, or in panels of 16.
 #[cfg(feature = "host")]
-fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
-    match (cx.dtype(op.output), cx.nr()) {
-        (Dtype::F32, _) if op.scratch.is_some() => winograd::run(cx, op, arena),
+fn run_host(cx: &Context<'_>, op: &Grouped, arena: &mut [u8]) {
+    match (cx.dtype(op.conv.output), cx.nr()) {
+        (Dtype::F32, _) if op.conv.scratch.is_some() => winograd::run(cx, &op.conv, arena),
         (Dtype::F32, 4) => execute::<f32, f32, 4>(cx, op, arena, &|conv, first, out| {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
@@ -43,7 +47,7 @@ fn run_host(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
             Lanes::<4, _, _>::conv(Scalar, conv, first, out);
         }),
         #[cfg(target_arch = "x86_64")]
-        (Dtype::I8, _) if winograd_i8::run(cx, op, arena) => {}
+        (Dtype::I8, _) if winograd_i8::run(cx, &op.conv, arena) => {}
         (Dtype::I8, _) => execute::<i8, i8, 16>(cx, op, arena, &|conv, first, out| {
             with_token!(cx.isa, t => Lanes::<16, _, _>::conv(t, conv, first, out));
         }),
@@ -65,19 +69,25 @@ type ChunkKernel<'k, E, W> = dyn Fn(&Conv<'_, E, W>, usize, &mut [E]) + Sync + '
 /// Hands chunks of output pixels to the workers.
 fn execute<E: Number, W: bytemuck::Pod + Sync, const NR: usize>(
     cx: &Context<'_>,
-    op: &Conv2d,
+    op: &Grouped,
     arena: &mut [u8],
     kernel: &ChunkKernel<'_, E, W>,
 ) {
-    let dtype = cx.dtype(op.output);
-    let Some(Operands { x, residual, out, .. }) = operands::<E>(cx, op, arena) else { return };
+    let output = op.conv.output;
+    let dtype = cx.dtype(output);
+    let Some(Operands { x, residual, out, .. }) = operands::<E>(cx, &op.conv, arena) else {
+        return;
+    };
     let conv = conv::<E, W, NR>(cx, op, x, residual);
-    let pixels = op.output.shape.pixels();
-    let pixel_bytes = usize::from(op.output.shape.c) * dtype.activation_bytes();
-    let chunk_pixels = cx.chunk_pixels(pixels, Op::Conv2d(*op).macs(), dtype);
+    let pixels = output.shape.pixels();
+    let pixel_bytes = usize::from(output.shape.c) * dtype.activation_bytes();
+    let chunk_pixels = cx.chunk_pixels(pixels, Op::Grouped(*op).macs(), dtype);
     let (data, _) = out.split_at_mut(pixels * pixel_bytes);
     cx.workers.for_each_chunk(data, chunk_pixels * pixel_bytes, &|i, chunk| {
         kernel(&conv, i * chunk_pixels, bytemuck::cast_slice_mut(chunk));
+        if dtype == Dtype::I8 {
+            limit(bytemuck::cast_slice_mut(chunk), conv.finish.high, cx.flip());
+        }
     });
-    fill_pad(out, op.output, dtype, cx.flip());
+    fill_pad(out, output, dtype, cx.flip());
 }

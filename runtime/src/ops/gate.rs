@@ -1,6 +1,6 @@
 //! Per-channel `y = x·s` with factors that are computed, too.
 
-use super::{Context, fill_pad};
+use super::{Context, fill_pad, float_bounds};
 use crate::kernels::{Kernel, requantize};
 use artifact::{Dtype, Gate};
 
@@ -53,12 +53,13 @@ impl Kernel for Int8<'_> {
         let zero_point = |place: artifact::Place| i32::from(place.quant.zero_point);
         let [zero_x, zero_s] = [zero_point(self.op.input), zero_point(self.op.gate)];
         let zero_y = zero_point(self.op.output);
-        let low = if self.op.relu { zero_y } else { -128 };
+        let [low, high] = self.op.clamp.bytes(self.op.output.quant).map(i32::from);
         for pixel in self.data.chunks_exact_mut(self.gate.len()) {
             for (x, s) in pixel.iter_mut().zip(self.gate) {
                 let factor = i32::from(*s ^ self.flip) - zero_s;
                 let product = (i32::from(*x ^ self.flip) - zero_x) * factor;
-                *x = requantize(product, self.op.requant, zero_y, low) ^ self.flip;
+                let y = i32::from(requantize(product, self.op.requant, zero_y, low));
+                *x = y.min(high) as i8 ^ self.flip;
             }
         }
     }
@@ -73,10 +74,11 @@ struct Float<'a> {
 impl Kernel for Float<'_> {
     #[inline(always)]
     fn eval(self) {
+        let bounds = float_bounds(self.op.clamp);
         for pixel in self.data.chunks_exact_mut(self.gate.len()) {
             for (x, s) in pixel.iter_mut().zip(self.gate) {
                 let y = *x * s;
-                *x = if self.op.relu { y.max(0.0) } else { y };
+                *x = bounds.map_or(y, |[low, high]| y.max(low).min(high));
             }
         }
     }

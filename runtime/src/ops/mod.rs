@@ -5,8 +5,12 @@ pub(crate) mod affine;
 pub(crate) mod cast;
 pub(crate) mod columns;
 pub(crate) mod conv2d;
+#[cfg(feature = "float")]
+pub(crate) mod depthwise;
 pub(crate) mod gate;
+pub(crate) mod lookup;
 mod operands;
+mod planes;
 pub(crate) mod pool2d;
 pub(crate) mod winograd;
 #[cfg(target_arch = "x86_64")]
@@ -19,7 +23,7 @@ use crate::kernels::Kernel;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::x86_64::{Avx2, Avx512Vnni};
 use crate::workers::Workers;
-use artifact::{Artifact, Dtype, Place, layout};
+use artifact::{Artifact, Clamp, Dtype, Place, layout};
 use core::ops::Range;
 
 /// What every operator needs beside its record and its operands.
@@ -95,6 +99,11 @@ impl Context<'_> {
     pub(crate) fn run(&self, kernel: impl Kernel) {
         with_token!(self.isa, t => t.run(kernel));
     }
+}
+
+/// Bounds that floats are kept between, where there are some.
+pub(crate) fn float_bounds(clamp: Clamp) -> Option<[f32; 2]> {
+    (clamp != Clamp::None).then(|| clamp.bounds())
 }
 
 /// Fills the pad pixel and slack that follow an activation's data.

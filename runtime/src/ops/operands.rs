@@ -1,10 +1,9 @@
 //! What every way to compute a convolution reads and writes.
 
-use super::Context;
+use super::{Context, float_bounds};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Number};
-use artifact::layout::FilterLayout;
-use artifact::{Conv2d, Span};
+use artifact::{Conv2d, Grouped, Span};
 use core::ops::Range;
 
 /// A convolution's operands in the arena.
@@ -60,23 +59,19 @@ pub(super) fn borrow<E: Number>(
 /// A convolution as kernels of panels of NR take it.
 pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
     cx: &Context<'a>,
-    op: &Conv2d,
+    &Grouped { groups, conv: ref op }: &Grouped,
     x: &'a [E],
     residual: ResidualSource<'a, E>,
 ) -> Conv<'a, E, W> {
+    let dtype = cx.dtype(op.output);
+    let [low, high] = op.clamp.bytes(op.output.quant);
     let zero_point = i32::from(op.output.quant.zero_point);
     Conv {
         x,
         input: op.input.shape,
         output: op.output.shape,
-        filter: FilterLayout {
-            kh: op.filter[0].into(),
-            kw: op.filter[1].into(),
-            c_in: op.input.shape.c.into(),
-            c_out: op.output.shape.c.into(),
-            nr: NR,
-            dtype: cx.dtype(op.output),
-        },
+        filter: op.filter_layout(groups, NR, dtype),
+        groups: op.groups(groups, NR, dtype),
         stride: op.stride,
         padding: op.padding,
         pairs_fit: op.pairs_fit,
@@ -85,8 +80,9 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
         residual,
         finish: Finish {
             zero_point,
-            low: if op.relu { zero_point } else { -128 },
-            relu: op.relu,
+            low: low.into(),
+            high,
+            bounds: float_bounds(op.clamp),
             residual_zero_point: op.residual.map_or(0, |r| r.input.quant.zero_point.into()),
             residual_shift: op.residual.map_or(0, |r| r.shift.into()),
         },

@@ -5,7 +5,7 @@
 //! filters, [`crate::kernels::winograd`], fit into a nearer cache and become pixels at once.
 
 use super::operands::{Operands, operands};
-use super::{Context, fill_pad};
+use super::{Context, fill_pad, float_bounds};
 use crate::isa::with_token;
 use crate::kernels::Kernel;
 use crate::kernels::conv::ResidualSource;
@@ -177,6 +177,7 @@ impl Kernel for ToPixels<'_> {
         let [_, columns] = tiles(self.op.output.shape);
         let rows = self.out.len() / (w * c_out);
         let bias = lane(self.bias, self.channel);
+        let bounds = float_bounds(self.op.clamp);
         for (i, tile) in self.tiles.enumerate() {
             let (y0, x0) = (tile / columns * TILE, tile % columns * TILE);
             // Rows first: `half[i]` holds the four columns of row i.
@@ -198,7 +199,7 @@ impl Kernel for ToPixels<'_> {
                     };
                     for c in 0..LANES {
                         let y = value[c] + bias[c] + residual[c];
-                        value[c] = if self.op.relu { y.max(0.0) } else { y };
+                        value[c] = bounds.map_or(y, |[low, high]| y.max(low).min(high));
                     }
                     self.out[at..at + LANES].copy_from_slice(value);
                 }

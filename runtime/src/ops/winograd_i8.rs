@@ -7,11 +7,12 @@
 use super::operands::{Operands, conv, operands};
 use super::{Context, fill_pad};
 use crate::isa::Token;
+use crate::kernels::limit;
 use crate::kernels::x86_64::all_shifts_are_large;
 use crate::kernels::x86_64::avx2_winograd::Run;
 use artifact::winograd::{TILE, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len, scratch_groups, slots};
-use artifact::{Conv2d, Op};
+use artifact::{Conv2d, Grouped, Op};
 
 /// Runs one convolution on the arena; false where another way is better, and nothing was done.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
@@ -39,7 +40,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
         return true;
     };
-    let conv = conv::<i8, i8, 16>(cx, op, x, residual);
+    let conv = conv::<i8, i8, 16>(cx, &Grouped { groups: 1, conv: *op }, x, residual);
     let (group_len, filters_len) = (group_len(op.input.shape.c), filters_len(op.input.shape.c));
     let row_len = TILE * usize::from(op.output.shape.w) * usize::from(op.output.shape.c);
     let (data, _) = out.split_at_mut(op.output.shape.len());
@@ -56,7 +57,9 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
             let (filters, transformed) =
                 bytemuck::cast_slice_mut::<_, i16>(slot).split_at_mut(filters_len);
             run.to_positions(isa, transformed);
-            run.to_pixels(isa, filters, transformed, bytemuck::cast_slice_mut(out));
+            let out = bytemuck::cast_slice_mut(out);
+            run.to_pixels(isa, filters, transformed, out);
+            limit(out, conv.finish.high, cx.flip());
         });
     }
     fill_pad(out, op.output, dtype, cx.flip());

@@ -4,12 +4,12 @@
 mod noise;
 
 use artifact::layout::{
-    ConvPlane, FilterLayout, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
+    ConvPlane, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, Cast, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess,
-    Quant, Requant, Residual, Shape, Span, output_len, winograd_i8,
+    Affine, Cast, Clamp, Conv2d, Curve, Dtype, Gate, Grouped, Lookup, Meta, Op, Padding, Place,
+    Pool2d, PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span, output_len, winograd_i8,
 };
 pub(crate) use noise::Noise;
 
@@ -42,7 +42,8 @@ pub(crate) struct Case {
     pub(crate) stride: [u16; 2],
     pub(crate) padding: [u8; 4],
     pub(crate) residual: bool,
-    pub(crate) relu: bool,
+    pub(crate) groups: u16,
+    pub(crate) clamp: Clamp,
     /// Weights of at most ±64, so that pairs fit, and no large factors: what `convert` writes.
     pub(crate) small: bool,
     /// With scratch for Winograd's algorithm, where panels have 16 outputs.
@@ -58,7 +59,8 @@ impl Case {
         stride: [1, 1],
         padding: [1; 4],
         residual: false,
-        relu: false,
+        groups: 1,
+        clamp: Clamp::None,
         small: false,
         winograd: false,
     };
@@ -73,14 +75,30 @@ impl Case {
         )
     }
 
-    pub(crate) fn layout(&self, nr: usize, dtype: Dtype) -> FilterLayout {
-        FilterLayout {
-            kh: self.filter[0].into(),
-            kw: self.filter[1].into(),
-            c_in: self.input[2].into(),
-            c_out: self.c_out.into(),
-            nr,
-            dtype,
+    /// Channels that an output sees.
+    pub(crate) fn inputs(&self) -> usize {
+        usize::from(self.input[2] / self.groups)
+    }
+
+    /// Weights of an output.
+    pub(crate) fn per_output(&self) -> usize {
+        usize::from(self.filter[0]) * usize::from(self.filter[1]) * self.inputs()
+    }
+
+    /// The record, without weights, of values nowhere.
+    fn record(&self) -> Grouped {
+        let [h, w, c] = self.input;
+        let nowhere = |shape| Place { offset: 0, shape, quant: Quant::NONE };
+        let [x, y] = [Shape::new(h, w, c), self.output()].map(nowhere);
+        let conv = self.conv(x, y, 0, [&[], &[]], &mut Blob::new());
+        Grouped { groups: self.groups, conv }
+    }
+
+    /// The operator.
+    fn op(&self, conv: Conv2d) -> Op {
+        match self.groups {
+            1 => Op::Conv2d(conv),
+            groups => Op::Grouped(Grouped { groups, conv }),
         }
     }
 
@@ -99,7 +117,7 @@ impl Case {
             weights,
             params,
             residual: self.residual.then_some(Residual { input: x, shift }),
-            relu: self.relu,
+            clamp: self.clamp,
         }
     }
 
@@ -110,18 +128,9 @@ impl Case {
 }
 
 /// Weights in OHWI as they are packed.
-fn pack<T: Copy + Default>(layout: FilterLayout, weights: &[T]) -> Vec<T> {
-    let mut packed = vec![T::default(); layout.len()];
-    for o in 0..layout.c_out {
-        for ky in 0..layout.kh {
-            for kx in 0..layout.kw {
-                for ci in 0..layout.c_in {
-                    let from = ((o * layout.kh + ky) * layout.kw + kx) * layout.c_in + ci;
-                    packed[layout.index(o, ky, kx, ci)] = weights[from];
-                }
-            }
-        }
-    }
+fn pack<T: Copy + Default>(record: &Grouped, nr: usize, dtype: Dtype, weights: &[T]) -> Vec<T> {
+    let mut packed = vec![T::default(); record.packed_len(nr, dtype)];
+    record.for_each_weight(nr, dtype, |from, to| packed[to] = weights[from]);
     packed
 }
 
@@ -186,14 +195,15 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let mut arena = 0;
     let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8, nr);
     let y = place(&mut arena, case.output(), output, Dtype::I8, nr);
-    let layout = case.layout(nr, Dtype::I8);
-    let per_output = layout.kh * layout.kw * layout.c_in;
+    let (record, per_output) = (case.record(), case.per_output());
+    let c_out = usize::from(case.c_out);
     let limit = if case.small { 64 } else { 127 };
     let weights: Vec<i8> =
-        (0..per_output * layout.c_out).map(|_| fill.i8(noise).clamp(-limit, limit)).collect();
-    let packed: Vec<u8> = pack(layout, &weights).into_iter().map(i8::cast_unsigned).collect();
-    let bias: Vec<i32> = (0..layout.c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
-    let requant: Vec<Requant> = (0..layout.c_out)
+        (0..per_output * c_out).map(|_| fill.i8(noise).clamp(-limit, limit)).collect();
+    let packed: Vec<u8> =
+        pack(&record, nr, Dtype::I8, &weights).into_iter().map(i8::cast_unsigned).collect();
+    let bias: Vec<i32> = (0..c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
+    let requant: Vec<Requant> = (0..c_out)
         .map(|_| {
             // Few networks have factors above a half, which shift by less than 32.
             let one =
@@ -202,15 +212,15 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         })
         .collect();
     let residual_shift = noise.below(12) as u8;
-    let residual_factor: Vec<i32> =
-        (0..layout.c_out).map(|_| noise.below(1 << 21) as i32).collect();
-    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8, nr) * nr];
-    for o in 0..layout.panels() * nr {
+    let residual_factor: Vec<i32> = (0..c_out).map(|_| noise.below(1 << 21) as i32).collect();
+    let outputs = c_out.next_multiple_of(nr);
+    let mut params = vec![0i32; outputs * conv_planes(Dtype::I8, nr)];
+    for o in 0..outputs {
         let mut set = |plane: ConvPlane, v: i32| {
             params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr] = v;
         };
         set(ConvPlane::Shift, 1);
-        if o < layout.c_out {
+        if o < c_out {
             let sum: i32 =
                 weights[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
             set(ConvPlane::Bias, bias[o] - i32::from(input.zero_point) * sum);
@@ -224,12 +234,14 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     }
     let mut blob = Blob::new();
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let pairs_fit = nr == 16 && pairs_fit(&packed);
-    assert!(pairs_fit || !case.small || nr == 4);
+    let pairs_fit = nr == 16 && !record.is_depthwise() && pairs_fit(&packed);
+    assert!(pairs_fit || !case.small || nr == 4 || record.is_depthwise());
     let has_columns = has_columns(Dtype::I8, nr);
     let scratch = (case.winograd || has_columns).then(|| {
-        let len = if has_columns {
-            layout.column_bytes()
+        let len = if has_columns && record.is_depthwise() {
+            record.conv.planes().bytes()
+        } else if has_columns {
+            record.conv.filter_layout(case.groups, nr, Dtype::I8).column_bytes()
         } else {
             winograd_i8::scratch_bytes(c, case.output())
         };
@@ -241,8 +253,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         pairs_fit,
         ..case.conv(x, y, residual_shift, [&packed, &params], &mut blob)
     };
-    let op = Op::Conv2d(op);
-    let file = model(x, vec![op], arena, Dtype::I8, nr, blob);
+    let file = model(x, vec![case.op(op)], arena, Dtype::I8, nr, blob);
     ConvModel { file, weights, bias, requant, residual_factor, residual_shift, input, output }
 }
 
@@ -258,18 +269,19 @@ pub(crate) fn conv_float(
     let mut arena = 0;
     let x = place(&mut arena, Shape::new(h, w, c), Quant::NONE, dtype, nr);
     let y = place(&mut arena, case.output(), Quant::NONE, dtype, nr);
-    let layout = case.layout(nr, dtype);
+    let record = case.record();
     let bytes = |w: f32| match dtype {
+        _ if record.is_depthwise() => w.to_le_bytes().to_vec(),
         Dtype::F16 => half::f16::from_f32(w).to_le_bytes().to_vec(),
         Dtype::Bf16 => half::bf16::from_f32(w).to_le_bytes().to_vec(),
         Dtype::F32 | Dtype::I8 => w.to_le_bytes().to_vec(),
     };
-    let packed: Vec<u8> = pack(layout, weights).into_iter().flat_map(bytes).collect();
+    let packed: Vec<u8> = pack(&record, nr, dtype, weights).into_iter().flat_map(bytes).collect();
     let mut params = bias.to_vec();
-    params.resize(layout.panels() * nr, 0.0);
+    params.resize(bias.len().next_multiple_of(nr), 0.0);
     let params: Vec<u8> = params.into_iter().flat_map(f32::to_le_bytes).collect();
     let mut blob = Blob::new();
-    let op = Op::Conv2d(case.conv(x, y, 0, [&packed, &params], &mut blob));
+    let op = case.op(case.conv(x, y, 0, [&packed, &params], &mut blob));
     model(x, vec![op], arena, dtype, nr, blob)
 }
 
@@ -282,6 +294,8 @@ pub(crate) fn for_each_tap(
 ) {
     let [h, w, c] = case.input.map(usize::from);
     let [kh, kw] = case.filter.map(usize::from);
+    let inputs = case.inputs();
+    let first = o / usize::from(case.c_out / case.groups) * inputs;
     for ky in 0..kh {
         for kx in 0..kw {
             let iy = (oy * usize::from(case.stride[0]) + ky).wrapping_sub(case.padding[0].into());
@@ -289,8 +303,9 @@ pub(crate) fn for_each_tap(
             if iy >= h || ix >= w {
                 continue;
             }
-            for ci in 0..c {
-                tap((iy * w + ix) * c + ci, ((o * kh + ky) * kw + kx) * c + ci);
+            for ci in 0..inputs {
+                let weight = ((o * kh + ky) * kw + kx) * inputs + ci;
+                tap((iy * w + ix) * c + first + ci, weight);
             }
         }
     }
@@ -314,8 +329,8 @@ pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8>
                     let lifted = (i32::from(x[at]) - zero_in) * m.residual_factor[o];
                     acc += (lifted + ((1 << m.residual_shift) >> 1)) >> m.residual_shift;
                 }
-                let low = if case.relu { zero_out } else { -128 };
-                y.push((m.requant[o].apply(acc) + zero_out).clamp(low, 127) as i8);
+                let [low, high] = case.clamp.bytes(m.output).map(i32::from);
+                y.push((m.requant[o].apply(acc) + zero_out).max(low).min(high) as i8);
             }
         }
     }
@@ -326,7 +341,7 @@ pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8>
 pub(crate) fn affine_i8(
     shape: Shape,
     nr: usize,
-    relu: bool,
+    clamp: Clamp,
     noise: &mut Noise,
 ) -> (Vec<u8>, Affine, Vec<[i32; 2]>) {
     let mut arena = 0;
@@ -344,7 +359,7 @@ pub(crate) fn affine_i8(
     }
     let mut blob = Blob::new();
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let op = Affine { input, output, params: blob.push(&params).unwrap(), shift: 12, relu };
+    let op = Affine { input, output, params: blob.push(&params).unwrap(), shift: 12, clamp };
     (model(input, vec![Op::Affine(op)], arena, Dtype::I8, nr, blob), op, values)
 }
 
@@ -356,7 +371,7 @@ pub(crate) fn gated(
     dtype: Dtype,
     [input, output]: [Quant; 2],
     in_place: bool,
-    relu: bool,
+    clamp: Clamp,
 ) -> (Vec<u8>, Gate) {
     let mut arena = 0;
     let x = place(&mut arena, shape, input, dtype, nr);
@@ -379,7 +394,7 @@ pub(crate) fn gated(
             requant: Requant { multiplier: 0, shift: 1 },
         }));
     }
-    let op = Gate { input: x, gate, output: y, requant: Requant::new(0.011).unwrap(), relu };
+    let op = Gate { input: x, gate, output: y, requant: Requant::new(0.011).unwrap(), clamp };
     ops.push(Op::Gate(op));
     (model(x, ops, arena, dtype, nr, Blob::new()), op)
 }
@@ -391,4 +406,22 @@ pub(crate) fn casts(shape: Shape, nr: usize, quants: [Quant; 2]) -> Vec<u8> {
     let real = place(&mut arena, shape, Quant::FLOAT, Dtype::F16, nr);
     let ops = vec![Op::Cast(Cast { input, output: real }), Op::Cast(Cast { input: real, output })];
     model(input, ops, arena, Dtype::I8, nr, Blob::new())
+}
+
+/// A function of each number, in place or not; in int8 by a table of any bytes.
+pub(crate) fn lookup(
+    shape: Shape,
+    nr: usize,
+    dtype: Dtype,
+    curve: Curve,
+    table: &[u8],
+    in_place: bool,
+) -> Vec<u8> {
+    let mut arena = 0;
+    let quant = Quant { scale: 1.0, zero_point: 0 };
+    let x = place(&mut arena, shape, quant, dtype, nr);
+    let y = if in_place { x } else { place(&mut arena, shape, quant, dtype, nr) };
+    let mut blob = Blob::new();
+    let op = Lookup { input: x, output: y, curve, table: blob.push(table).unwrap() };
+    model(x, vec![Op::Lookup(op)], arena, dtype, nr, blob)
 }

@@ -3,22 +3,23 @@
 mod pack;
 mod winograd;
 
-use crate::int8::filter_layout;
 use crate::plan::block::Block;
-use crate::plan::stripes::choose;
+use crate::plan::stripes::{choose, nowhere, record};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::target::Target;
-use artifact::layout::{FilterLayout, has_columns, pairs_fit};
+use artifact::layout::{has_columns, pairs_fit};
 use artifact::winograd_i8::{self, largest_sum};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Cast, Conv2d, Dtype, Gate, Meta, Op, Place, Pool2d, PoolKind,
-    Preprocess, Quant, Requant, Residual, Span,
+    Affine, ArtifactError, Cast, Clamp, Conv2d, Curve, Dtype, Gate, Lookup, Meta, Op, Place,
+    Pool2d, PoolKind, Preprocess, Quant, Requant, Residual, Span,
 };
 use network::activation::Activation;
 use network::graph::{Conv, Graph, GraphError, NodeOp};
 use network::model::FloatModel;
-use pack::{ConvQuants, affine_float, affine_i8, bytes_of, pack_bias, pack_float, pack_i8};
+use pack::{
+    ConvQuants, Packing, affine_float, affine_i8, bytes_of, pack_bias, pack_float, pack_i8,
+};
 
 /// What surrounds the graph in the file.
 #[derive(Debug, Clone)]
@@ -209,9 +210,14 @@ fn scratch_bytes(
     let node = &graph.nodes[id];
     let NodeOp::Conv2d(conv) = &node.op else { return None };
     let input = graph.nodes[node.inputs[0]].shape;
-    if has_columns(dtype, attributes.nr) {
-        Some(filter_layout(conv, input, node.shape, dtype, attributes.nr).column_bytes())
-    } else if attributes.winograd {
+    let nr = attributes.nr;
+    if has_columns(dtype, nr) {
+        let record = record(conv, nowhere(input), nowhere(node.shape));
+        Some(match record.is_depthwise() {
+            true => record.conv.planes().bytes(),
+            false => record.conv.filter_layout(record.groups, nr, dtype).column_bytes(),
+        })
+    } else if attributes.winograd && conv.groups == 1 {
         winograd::scratch(conv, dtype, input, node.shape)
     } else {
         None
@@ -226,13 +232,29 @@ enum Fault {
     NotLowered,
 }
 
-/// Whether an activation is the clamp at zero, which is all that device files have kernels for.
-fn relu(activation: Activation) -> Result<bool, Fault> {
+/// The clamp of values with a quantization, which floats' is not.
+fn clamp(activation: Activation, quant: Quant, dtype: Dtype) -> Result<Clamp, Fault> {
+    let [low, high] = activation.clamp().ok_or(Fault::NotLowered)?;
     match activation {
-        Activation::None => Ok(false),
-        Activation::RELU => Ok(true),
-        _ => Err(Fault::NotLowered),
+        Activation::None => return Ok(Clamp::None),
+        Activation::RELU => return Ok(Clamp::Relu),
+        _ if dtype != Dtype::I8 => return Ok(Clamp::Bounds { low, high }),
+        _ => {}
     }
+    // Most bounds are the ends of what bytes can say.
+    let exact = Clamp::Bounds { low, high };
+    let same =
+        [Clamp::None, Clamp::Relu].into_iter().find(|c| c.bytes(quant) == exact.bytes(quant));
+    Ok(same.unwrap_or(exact))
+}
+
+/// The result of a function for each byte.
+fn table(curve: Curve, input: Quant, output: Quant) -> Vec<u8> {
+    let result = |byte: u8| {
+        let x = input.dequantize(byte as i8);
+        output.quantize(Activation::Curve(curve).apply(x.into()) as f32) as u8
+    };
+    (0..=u8::MAX).map(result).collect()
 }
 
 /// The fixed-point form of a factor, where it is used.
@@ -267,7 +289,7 @@ impl Lowering<'_> {
         let node = &self.graph.nodes[id];
         let (input, output) = (self.place(node.inputs[0]), self.place(id));
         match &node.op {
-            NodeOp::Conv2d(conv) if conv.groups == 1 => self.conv(conv, id, dtype).map(Op::Conv2d),
+            NodeOp::Conv2d(conv) => self.conv(conv, id, dtype),
             NodeOp::Affine { factor, addend, activation } => {
                 let (params, shift) = match dtype {
                     Dtype::I8 => affine_i8(factor, addend, input.quant, output.quant, self.nr)
@@ -277,7 +299,8 @@ impl Lowering<'_> {
                     }
                 };
                 let params = self.push(&params)?;
-                Ok(Op::Affine(Affine { input, output, params, shift, relu: relu(*activation)? }))
+                let clamp = clamp(*activation, output.quant, dtype)?;
+                Ok(Op::Affine(Affine { input, output, params, shift, clamp }))
             }
             NodeOp::Pool2d { kind, filter, stride, padding } => {
                 let full = f64::from(filter[0]) * f64::from(filter[1]);
@@ -298,62 +321,72 @@ impl Lowering<'_> {
                 let scale = |place: Place| f64::from(place.quant.scale);
                 let factor = scale(input) * scale(gate) / scale(output);
                 let requant = requant(factor, dtype == Dtype::I8)?;
-                let relu = relu(*activation)?;
-                Ok(Op::Gate(Gate { input, gate, output, requant, relu }))
+                let clamp = clamp(*activation, output.quant, dtype)?;
+                Ok(Op::Gate(Gate { input, gate, output, requant, clamp }))
+            }
+            NodeOp::Activation(Activation::Curve(curve)) => {
+                let table = match dtype {
+                    Dtype::I8 => table(*curve, input.quant, output.quant),
+                    Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Vec::new(),
+                };
+                let table = self.push(&table)?;
+                Ok(Op::Lookup(Lookup { input, output, curve: *curve, table }))
             }
             NodeOp::Cast => Ok(Op::Cast(Cast { input, output })),
             _ => Err(Fault::NotLowered),
         }
     }
 
-    fn conv(&mut self, conv: &Conv, id: usize, dtype: Dtype) -> Result<Conv2d, Fault> {
+    fn conv(&mut self, conv: &Conv, id: usize, dtype: Dtype) -> Result<Op, Fault> {
         let inputs = &self.graph.nodes[id].inputs;
         let (input, output) = (self.place(inputs[0]), self.place(id));
         let residual = conv.residual.then(|| self.place(inputs[1]));
         let fast = self.plan.scratch[id]
             .map(|(offset, len)| Span { offset: offset as u32, len: len as u32 });
+        let mut record = record(conv, input, output);
         let is_transformed = fast.is_some() && dtype == Dtype::F32;
-        let [kh, kw] = if is_transformed { [1, 1] } else { conv.filter };
-        let layout = FilterLayout {
-            kh: kh.into(),
-            kw: kw.into(),
-            ..filter_layout(conv, input.shape, output.shape, dtype, self.nr)
-        };
+        if is_transformed {
+            // As many 1×1 filters for each sixteen outputs.
+            record.conv.filter = [1; 2];
+        }
+        let packing = Packing { record: &record, nr: self.nr, dtype };
         let (weights, params, shift) = match dtype {
             Dtype::I8 => {
-                pack_i8(conv, layout, ConvQuants { input, output, residual }).ok_or(Fault::Scale)?
+                let quants = ConvQuants { input, output, residual };
+                pack_i8(conv, packing, quants).ok_or(Fault::Scale)?
             }
             Dtype::F32 if is_transformed => {
+                let layout = record.conv.filter_layout(1, self.nr, dtype);
                 let weights = winograd::transform(conv, layout);
-                (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, layout), 0)
+                (bytes_of(&weights, f32::to_le_bytes), pack_bias(conv, packing), 0)
             }
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
-                let (weights, params) = pack_float(conv, layout).map_err(Fault::Half)?;
+                let (weights, params) = pack_float(conv, packing).map_err(Fault::Half)?;
                 (weights, params, 0)
             }
         };
         let columns = has_columns(dtype, self.nr);
         // Scratch of a convolution with larger sums stays unused; few have them.
+        let panel_len = record.conv.filter_layout(1, self.nr, dtype).panel_len();
         let scratch = fast.filter(|_| {
             dtype != Dtype::I8
                 || columns
-                || largest_sum(&weights, layout.panel_len()) <= winograd_i8::MAX_SUM
+                || largest_sum(&weights, panel_len) <= winograd_i8::MAX_SUM
         });
         let block = self.stripes.iter().find(|b| (b.first..=b.last).contains(&id));
-        Ok(Conv2d {
-            input,
-            output,
+        let is_dense = !record.is_depthwise();
+        record.conv = Conv2d {
             filter: conv.filter,
-            stride: conv.stride,
-            padding: conv.padding,
             lines: block.map_or(0, |b| b.lines(id)),
             scratch,
             // Not of every model that was quantized elsewhere.
-            pairs_fit: dtype == Dtype::I8 && !columns && pairs_fit(&weights),
+            pairs_fit: dtype == Dtype::I8 && !columns && is_dense && pairs_fit(&weights),
             weights: self.push(&weights)?,
             params: self.push(&params)?,
             residual: residual.map(|input| Residual { input, shift }),
-            relu: relu(conv.activation)?,
-        })
+            clamp: clamp(conv.activation, output.quant, dtype)?,
+            ..record.conv
+        };
+        Ok(if conv.groups > 1 { Op::Grouped(record) } else { Op::Conv2d(record.conv) })
     }
 }

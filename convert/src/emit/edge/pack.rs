@@ -1,32 +1,42 @@
 //! Weights and parameters as the kernels read them, see [`artifact::layout`].
 
-use crate::int8::{Int8Weights, int8_weights};
-use artifact::layout::{AFFINE_PLANES, ConvPlane, FilterLayout, conv_planes, has_columns};
-use artifact::{Dtype, MAX_RESIDUAL_FACTOR, Place, Quant, Requant};
+use crate::int8::{Int8Weights, int8_weights, run_len};
+use artifact::layout::{AFFINE_PLANES, ConvPlane, conv_planes, has_columns};
+use artifact::{Dtype, Grouped, MAX_RESIDUAL_FACTOR, Place, Quant, Requant};
 use network::graph::Conv;
 
-/// Calls `f(index in OHWI, index in the packed layout)` for every weight.
-fn for_each_weight(l: FilterLayout, mut f: impl FnMut(usize, usize)) {
-    for o in 0..l.c_out {
-        for y in 0..l.kh {
-            for x in 0..l.kw {
-                for c in 0..l.c_in {
-                    f(((o * l.kh + y) * l.kw + x) * l.c_in + c, l.index(o, y, x, c));
-                }
-            }
-        }
+/// Where a convolution's weights lie in the file.
+#[derive(Clone, Copy)]
+pub(super) struct Packing<'a> {
+    pub(super) record: &'a Grouped,
+    pub(super) nr: usize,
+    pub(super) dtype: Dtype,
+}
+
+impl Packing<'_> {
+    /// Parameters of each plane.
+    fn outputs(self) -> usize {
+        usize::from(self.record.conv.output.shape.c).next_multiple_of(self.nr)
+    }
+
+    /// Weights in OHWI as they are packed.
+    fn pack<T: Copy, P: Copy + Default>(self, weights: &[T], to: impl Fn(T) -> P) -> Vec<P> {
+        let mut packed = vec![P::default(); self.record.packed_len(self.nr, self.dtype)];
+        self.record.for_each_weight(self.nr, self.dtype, |from, at| packed[at] = to(weights[from]));
+        packed
     }
 }
 
 /// Packed weights and biases; the error is a weight that 16 bits cannot hold.
-pub(super) fn pack_float(conv: &Conv, layout: FilterLayout) -> Result<(Vec<u8>, Vec<u8>), f32> {
-    let mut packed = vec![0f32; layout.len()];
-    for_each_weight(layout, |from, to| packed[to] = conv.weights[from]);
+pub(super) fn pack_float(conv: &Conv, packing: Packing<'_>) -> Result<(Vec<u8>, Vec<u8>), f32> {
+    let packed = packing.pack(&conv.weights, |w| w);
     let halves = |half: fn(f32) -> Option<[u8; 2]>| {
         let halves: Result<Vec<_>, f32> = packed.iter().map(|&w| half(w).ok_or(w)).collect();
         halves.map(|h| h.concat())
     };
-    let weights = match layout.dtype {
+    let weights = match packing.dtype {
+        // Few, and precise.
+        _ if packing.record.is_depthwise() => bytes_of(&packed, f32::to_le_bytes),
         Dtype::F16 => halves(|w| {
             Some(half::f16::from_f32(w)).filter(|h| h.is_finite()).map(half::f16::to_le_bytes)
         })?,
@@ -35,12 +45,12 @@ pub(super) fn pack_float(conv: &Conv, layout: FilterLayout) -> Result<(Vec<u8>, 
         })?,
         Dtype::F32 | Dtype::I8 => bytes_of(&packed, f32::to_le_bytes),
     };
-    Ok((weights, pack_bias(conv, layout)))
+    Ok((weights, pack_bias(conv, packing)))
 }
 
-pub(super) fn pack_bias(conv: &Conv, layout: FilterLayout) -> Vec<u8> {
+pub(super) fn pack_bias(conv: &Conv, packing: Packing<'_>) -> Vec<u8> {
     let mut bias = conv.bias.clone();
-    bias.resize(layout.panels() * layout.nr, 0.0);
+    bias.resize(packing.outputs(), 0.0);
     bytes_of(&bias, f32::to_le_bytes)
 }
 
@@ -59,33 +69,34 @@ pub(super) struct ConvQuants {
 /// form exists.
 pub(super) fn pack_i8(
     conv: &Conv,
-    layout: FilterLayout,
+    packing: Packing<'_>,
     q: ConvQuants,
 ) -> Option<(Vec<u8>, Vec<u8>, u8)> {
-    let per_output = conv.weights.len() / layout.c_out.max(1);
+    let nr = packing.nr;
+    let (c_out, per_output) = (conv.c_out(), conv.row_len());
     let in_scale = f64::from(q.input.quant.scale);
     let out_scale = f64::from(q.output.quant.scale);
     let residual_scale = q.residual.map_or(0.0, |r| f64::from(r.quant.scale));
     let residual = q.residual.map(|r| r.quant);
     let Int8Weights { values: quantized, scales } =
-        int8_weights(conv, layout.taps().1, q.input.quant, q.output.quant, residual);
+        int8_weights(conv, run_len(conv, q.input.shape), q.input.quant, q.output.quant, residual);
     let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
-    let mut packed = vec![0u8; layout.len()];
-    for_each_weight(layout, |from, to| packed[to] = quantized[from] as u8);
+    let packed = packing.pack(&quantized, i8::cast_unsigned);
 
     let ratio = |o: usize| residual_scale / (in_scale * scales[o]);
-    let largest = (0..layout.c_out).map(ratio).fold(0.0, f64::max);
+    let largest = (0..c_out).map(ratio).fold(0.0, f64::max);
     let shift = (0..=24u8)
         .rev()
         .find(|s| largest * f64::from(1u32 << s) < f64::from(MAX_RESIDUAL_FACTOR) - 1.0)?;
 
-    let mut params = vec![0i32; layout.panels() * conv_planes(Dtype::I8, layout.nr) * layout.nr];
-    for o in 0..layout.panels() * layout.nr {
-        let panel = o / layout.nr * conv_planes(Dtype::I8, layout.nr) * layout.nr;
+    let planes = conv_planes(Dtype::I8, nr);
+    let mut params = vec![0i32; packing.outputs() * planes];
+    for o in 0..packing.outputs() {
+        let panel = o / nr * planes * nr;
         let mut set = |plane: ConvPlane, value: i32| {
-            params[panel + plane as usize * layout.nr + o % layout.nr] = value;
+            params[panel + plane as usize * nr + o % nr] = value;
         };
-        if o >= layout.c_out {
+        if o >= c_out {
             set(ConvPlane::Shift, 1);
             continue;
         }
@@ -95,7 +106,7 @@ pub(super) fn pack_i8(
         let bias = (f64::from(conv.bias[o]) / unit).round() as i32;
         let requant = Requant::new(unit / out_scale)?;
         set(ConvPlane::Bias, bias - i32::from(q.input.quant.zero_point) * sum);
-        if !has_columns(Dtype::I8, layout.nr) {
+        if !has_columns(Dtype::I8, nr) {
             set(ConvPlane::WeightSum, sum);
         }
         set(ConvPlane::Multiplier, requant.multiplier);

@@ -506,10 +506,7 @@ impl<'a> Emitter<'a> {
     /// In operators that this version of ONNX has.
     fn curve(&mut self, curve: Curve, x: &str, target: &str) {
         let step = || {
-            vec![
-                proto::Attribute::float("alpha", 1.0 / 6.0),
-                proto::Attribute::float("beta", 0.5),
-            ]
+            vec![proto::Attribute::float("alpha", 1.0 / 6.0), proto::Attribute::float("beta", 0.5)]
         };
         let (op_type, attributes) = match curve {
             Curve::HardSigmoid => return self.push("HardSigmoid", &[x], target, step()),
@@ -518,12 +515,9 @@ impl<'a> Emitter<'a> {
             Curve::Silu => ("Sigmoid", Vec::new()),
             Curve::Gelu => {
                 // x · (erf(x / √2) + 1) / 2
-                let [scale, one, half] = [
-                    ("scale", core::f32::consts::FRAC_1_SQRT_2),
-                    ("one", 1.0),
-                    ("half", 0.5),
-                ]
-                .map(|(part, value)| self.constant(target, part, &[], [value]));
+                let [scale, one, half] =
+                    [("scale", core::f32::consts::FRAC_1_SQRT_2), ("one", 1.0), ("half", 0.5)]
+                        .map(|(part, value)| self.constant(target, part, &[], [value]));
                 let [scaled, erf, raised, share] = ["scaled", "erf", "raised", "share"]
                     .map(|part| self.names.unique(&format!("{target}_{part}")));
                 self.push("Mul", &[x, &scale], &scaled, Vec::new());

@@ -9,8 +9,8 @@ use artifact::layout::{
 };
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
-    Affine, ArtifactError, Cast, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d, PoolKind,
-    Preprocess, Quant, Requant, Residual, Shape, Span,
+    Affine, ArtifactError, Cast, Clamp, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d,
+    PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span,
 };
 pub(crate) use noise::Noise;
 
@@ -112,7 +112,7 @@ impl Weights {
             .then(|| Span { offset: self.column, len: layout.column_bytes() as u32 });
         let (weights, params) = (self.push(&weights), self.push(&params));
         let residual = residual.map(|input| Residual { input, shift: 8 });
-        let (filter, stride, relu) = ([filter; 2], [1; 2], true);
+        let (filter, stride, clamp) = ([filter; 2], [1; 2], Clamp::Relu);
         Op::Conv2d(Conv2d {
             input,
             output,
@@ -125,7 +125,7 @@ impl Weights {
             weights,
             params,
             residual,
-            relu,
+            clamp,
         })
     }
 }
@@ -167,7 +167,8 @@ impl Parts {
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => [0.5f32, -1.0].map(f32::to_le_bytes),
         };
         let params = weights.push(&[vec![factor; nr], vec![addend; nr]].concat().concat());
-        let affine = Affine { input: joined, output: scaled, params, shift: 10, relu: false };
+        let affine =
+            Affine { input: joined, output: scaled, params, shift: 10, clamp: Clamp::None };
         let max = pool(PoolKind::Max, scaled, pooled, 2);
         let average = pool(PoolKind::Average, pooled, mean, 2);
         let dense = weights.conv(mean, logits, 1, None);
@@ -215,7 +216,7 @@ impl Parts {
         let [factor, addend] = [0.5f32, -1.0].map(f32::to_le_bytes);
         let params = weights.push(&[vec![factor; nr], vec![addend; nr]].concat().concat());
         let (input, output) = (summed, summed);
-        ops.push(Op::Affine(Affine { input, output, params, shift: 1, relu: false }));
+        ops.push(Op::Affine(Affine { input, output, params, shift: 1, clamp: Clamp::None }));
         ops.push(pool(PoolKind::Max, summed, largest));
         ops.push(Op::Cast(Cast { input: largest, output: pooled }));
         ops.push(pool(PoolKind::Average, pooled, mean));
@@ -253,7 +254,7 @@ impl Parts {
         let ops = vec![
             weights.conv(x, map, 3, None),
             pool(map, mean),
-            Op::Gate(Gate { input, gate: mean, output, requant, relu: false }),
+            Op::Gate(Gate { input, gate: mean, output, requant, clamp: Clamp::None }),
             pool(weighed, mean),
             weights.conv(mean, scores, 1, None),
         ];

@@ -6,9 +6,9 @@
 
 use super::arrays::Arrays;
 use super::names::Naming;
-use super::weights::{move_epsilons, tensor};
+use super::weights::tensor;
 use crate::ImportError;
-use crate::assemble::{add_head, assemble, draft};
+use crate::assemble::{add_head, assemble, draft, fold_epsilon};
 use artifact::Preprocess;
 use network::activation::Activation;
 use network::architecture::mobilenet::{Block, BlockType, MobileNetConfig};
@@ -217,7 +217,7 @@ impl<'a> Application<'a> {
                 }
             }
         }
-        move_epsilons(&config, &mut found, epsilon);
+        fold_epsilon(&mut found, epsilon);
         add_head(&config, &mut found);
         let tensors = assemble(path, &config, found, Vec::new())?;
         let labels = imagenet::labels_of(config.classes);

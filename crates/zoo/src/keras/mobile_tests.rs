@@ -92,7 +92,6 @@ fn checkpoints_compute_what_keras_computes() {
 
 /// Whatever they are made of.
 #[test]
-#[ignore = "until groups, clips and curves of ONNX graphs are read"]
 fn graphs_compute_what_keras_computes() {
     for wanted in expected().iter().filter(|wanted| wanted.graph) {
         let found = open_any(&fixture(&wanted.file), Head::Required, &Hints::default()).unwrap();

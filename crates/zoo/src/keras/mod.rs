@@ -31,7 +31,7 @@ pub(crate) use saved::{is_saved, saved};
 use weights::Places;
 pub use write::{PresetError, to_preset};
 
-use crate::assemble::{add_head, assemble, draft};
+use crate::assemble::{add_head, assemble, draft, fold_epsilon};
 use crate::{Head, Hints, ImportError, Imported, json, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
@@ -144,7 +144,7 @@ impl Classifier {
         for contents in self.weights {
             weights::collect(contents, &places, &mut found, &mut extra);
         }
-        weights::move_epsilons(&config, &mut found, self.backbone.epsilon);
+        fold_epsilon(&mut found, self.backbone.epsilon);
         weights::dequantize_head(&mut found);
         if self.task.is_none() {
             add_head(&config, &mut found);

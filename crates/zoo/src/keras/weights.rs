@@ -2,11 +2,10 @@
 
 use super::backbone::Backbone;
 use super::names::{Naming, hub_group};
-use crate::assemble::move_epsilon;
 use formats::Array;
 use formats::hdf5::Contents;
 use network::architecture::Architecture;
-use network::blueprint::{BATCH_NORM_EPSILON, HEAD, LayerOp};
+use network::blueprint::{HEAD, LayerOp};
 use network::checkpoint::Tensor;
 use std::collections::BTreeMap;
 
@@ -155,17 +154,6 @@ pub(super) fn collect(
             }
             None => extra.push(format!("`{path}` {:?}", array.shape)),
         }
-    }
-}
-
-/// Rewrites the statistics of all batch-norms for our ε.
-pub(super) fn move_epsilons(
-    config: &Architecture,
-    found: &mut BTreeMap<String, Tensor>,
-    epsilon: f64,
-) {
-    for layer in config.blueprint().layers.iter().filter(|l| l.op == LayerOp::BatchNorm) {
-        move_epsilon(found, &layer.name, [epsilon, BATCH_NORM_EPSILON]);
     }
 }
 

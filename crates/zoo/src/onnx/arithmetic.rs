@@ -73,6 +73,11 @@ impl Importer<'_> {
     /// A map times one of a single pixel, number by number of its channels.
     fn gate(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let (mut x, mut gate) = (call.map(0)?, call.map(1)?);
+        for (x, share) in [(&x, &gate), (&gate, &x)] {
+            if let Some(product) = self.with_share(call, x, share)? {
+                return Ok(Value::Map(product));
+            }
+        }
         if self.shape(&gate).pixels() > 1 {
             core::mem::swap(&mut x, &mut gate);
         }
@@ -91,6 +96,18 @@ impl Importer<'_> {
         }
         let op = NodeOp::Gate { activation: Activation::None };
         Ok(Value::Map(self.push(call, op, &[&x, &gate], x.view.clone())?))
+    }
+
+    /// The product of a map and of a function of the same map, where that has a name.
+    fn with_share(&mut self, call: &Call<'_>, x: &Map, share: &Map) -> Result<Option<Map>, String> {
+        let node = &self.graph.nodes[share.id];
+        let product = match node.op {
+            _ if node.inputs != [x.id] || x.view != share.view => return Ok(None),
+            NodeOp::Activation(Activation::SIGMOID) => Activation::SILU,
+            NodeOp::Activation(Activation::HARD_SIGMOID) => Activation::HARD_SWISH,
+            _ => return Ok(None),
+        };
+        self.push(call, NodeOp::Activation(product), &[x], x.view.clone()).map(Some)
     }
 
     /// `x · factor + addend`, of each channel of the map.

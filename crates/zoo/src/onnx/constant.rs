@@ -198,12 +198,22 @@ impl Constant {
     /// The sizes of its steps, one for each place of the first dimension, zero where int8 has none
     /// for it; empty where it was not quantized.
     pub(super) fn steps(&self) -> Vec<f32> {
-        match self.scales[..] {
-            [] => Vec::new(),
-            [one] => vec![one; self.dims.first().copied().unwrap_or(1)],
-            _ if self.axis == 0 => self.scales.clone(),
-            _ => vec![0.0; self.dims.first().copied().unwrap_or(1)],
-        }
+        /// As far from zero int8 has steps.
+        const STEPS: f32 = 128.25;
+        let places = self.dims.first().copied().unwrap_or(1);
+        let values = self.to_floats();
+        let row = (values.len() / places.max(1)).max(1);
+        let fits = |i: usize, scale: f32| {
+            let row = values.get(i * row..).unwrap_or_default().iter().take(row);
+            row.fold(0f32, |largest, v| largest.max(v.abs())) <= STEPS * scale
+        };
+        let each = |i: usize| match self.scales[..] {
+            [one] => one,
+            _ if self.axis == 0 => self.scales[i],
+            _ => 0.0,
+        };
+        let places = if self.scales.is_empty() { 0 } else { places };
+        (0..places).map(|i| if fits(i, each(i)) { each(i) } else { 0.0 }).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use super::fold::folded;
 use super::view::{Side, View, len};
 use super::{Importer, Map, Value};
 use artifact::text::AsPlain;
-use artifact::{Padding, PoolKind, Shape};
+use artifact::{Curve, Padding, PoolKind, Shape};
 use formats::onnx as proto;
 use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
@@ -140,14 +140,12 @@ impl Importer<'_> {
             "Conv" => self.conv(call),
             "Gemm" | "MatMul" => self.dense(call),
             "BatchNormalization" => self.batch_norm(call),
-            "Relu" => {
-                let x = call.map(0)?;
-                Ok(Value::Map(self.push(
-                    call,
-                    NodeOp::Activation(Activation::RELU),
-                    &[&x],
-                    x.view.clone(),
-                )?))
+            "Relu" => self.activation(call, Activation::RELU),
+            "Sigmoid" => self.activation(call, Activation::SIGMOID),
+            "HardSwish" => self.activation(call, Activation::HARD_SWISH),
+            "HardSigmoid" => self.hard_sigmoid(call),
+            "Gelu" if call.attribute("approximate").is_none_or(|a| a.s == b"none"[..]) => {
+                self.activation(call, Activation::Curve(Curve::Gelu))
             }
             "Clip" => self.clip(call),
             "Add" | "Sub" | "Mul" | "Div" | "Sum" => self.arithmetic(call),
@@ -188,12 +186,11 @@ impl Importer<'_> {
 
     fn conv(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let mut x = call.bordered(0)?;
-        if call.int("group", 1) != 1 {
-            return Err(format!(
-                "{} groups, but only one is read; take a network without grouped or depthwise \
-                 convolutions, such as a ResNet",
-                call.int("group", 1)
-            ));
+        let groups = call.int("group", 1);
+        let groups = u16::try_from(groups).ok().filter(|&g| g > 0);
+        let groups = groups.ok_or_else(|| format!("{} groups", call.int("group", 1)))?;
+        if groups > 1 {
+            x = self.settled(call, &x)?;
         }
         let weights = call.constant(1)?;
         let [c_out, c_in, kh, kw] = weights.dims[..] else {
@@ -210,14 +207,17 @@ impl Importer<'_> {
             x = self.padded(call, &x, window.padding)?;
             window.padding = Padding::default();
         }
-        if c_in != usize::from(c) {
-            return Err(format!("weights for {c_in} channels, the input has {c}"));
+        if c_in.checked_mul(groups.into()) != Some(c.into()) {
+            let each =
+                if groups > 1 { format!(" in each of {groups} groups") } else { String::new() };
+            return Err(format!("weights for {c_in} channels{each}, the input has {c}"));
         }
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
         let conv = Conv {
             stride: window.stride,
             padding: window.padding,
+            groups,
             weight_scales: weights.steps(),
             ..Conv::new(
                 self.of_channels(&x, finite(weights.to_floats())?)?,
@@ -361,18 +361,32 @@ impl Importer<'_> {
         };
         let bounds = [bound("min", 1, f32::NEG_INFINITY)?, bound("max", 2, f32::INFINITY)?];
         // Some exporters write the largest number for none.
-        if bounds[0] != 0.0 || bounds[1] < f32::MAX {
-            return Err(format!(
-                "clamps to {bounds:?}, but only a ReLU is read; take a network without ReLU6, such \
-                 as a ResNet"
-            ));
+        let [low, high] = bounds.map(|b| if b.abs() == f32::MAX { b * f32::MAX } else { b });
+        if low > high || low.is_nan() || high.is_nan() {
+            return Err(format!("clamps to {bounds:?}, between which there is nothing"));
         }
-        Ok(Value::Map(self.push(
-            call,
-            NodeOp::Activation(Activation::RELU),
-            &[&x],
-            x.view.clone(),
-        )?))
+        let clamp = Activation::Clamp { low, high };
+        Ok(Value::Map(self.push(call, NodeOp::Activation(clamp), &[&x], x.view.clone())?))
+    }
+
+    /// A function of each number.
+    fn activation(&mut self, call: &Call<'_>, activation: Activation) -> Result<Value, String> {
+        let x = call.map(0)?;
+        Ok(Value::Map(self.push(call, NodeOp::Activation(activation), &[&x], x.view.clone())?))
+    }
+
+    /// `min(max(α · x + β, 0), 1)`; of other numbers than MobileNetV3's in two steps.
+    fn hard_sigmoid(&mut self, call: &Call<'_>) -> Result<Value, String> {
+        let (alpha, beta) = (call.float("alpha", 0.2), call.float("beta", 0.5));
+        if (alpha - 1.0 / 6.0).abs() < 1e-6 && beta == 0.5 {
+            return self.activation(call, Activation::HARD_SIGMOID);
+        }
+        let x = call.map(0)?;
+        let c = usize::from(self.shape(&x).c);
+        let parts = finite(vec![alpha, beta])?;
+        let line = self.scaled(call, &x, vec![parts[0]; c], vec![parts[1]; c])?;
+        let clamp = NodeOp::Activation(Activation::Clamp { low: 0.0, high: 1.0 });
+        Ok(Value::Map(self.push(call, clamp, &[&line], line.view.clone())?))
     }
 
     fn shape_of(&mut self, call: &Call<'_>) -> Result<Value, String> {

@@ -45,11 +45,11 @@ use view::View;
 /// Operators that are read, some of them for constants alone.
 const OPERATORS: &str = "\
     Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape \
-    Conv DequantizeLinear Div Dropout Equal Exp Expand Flatten Floor Gather GatherND Gemm \
-    GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual Identity If Less LessOrEqual Log \
+    Conv DequantizeLinear Div Dropout Equal Exp Expand Flatten Floor Gather GatherND Gelu \
+    Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity If Less LessOrEqual Log \
     LogSoftmax MatMul Max MaxPool Min Mod Mul Neg Not Or Pad Pow QuantizeLinear Range \
     Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Shape \
-    Size Slice Softmax Split Sqrt Squeeze Sub Sum Transpose Unsqueeze Where";
+    Sigmoid Size Slice Softmax Split Sqrt Squeeze Sub Sum Transpose Unsqueeze Where";
 /// Oldest and newest version of ONNX's operators that is known.
 const OPSETS: core::ops::RangeInclusive<i64> = 7..=24;
 /// Most nodes that are named in an error.
@@ -247,12 +247,12 @@ fn check_operators(nodes: &[&proto::Node]) -> Result<(), String> {
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
     let listed: Vec<&str> = strange.iter().take(MAX_LISTED).map(String::as_str).collect();
     Err(format!(
-        "operators that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and \
-         dense layers are:\n  {}{more}\n{}",
+        "operators that are not read; networks of convolutions, batch-norms, ReLUs and their kin, sums, pools, \
+         dense layers and squeeze-and-excitation are:\n  {}{more}\n{}",
         listed.join("\n  "),
         nodes.iter().find_map(|node| remedy(node)).unwrap_or(
-            "take a network without them, such as a ResNet of torchvision, timm, Keras, or of \
-             `trainer finetune`"
+            "take a network without them, such as a ResNet, MobileNet or EfficientNet of torchvision, timm or \
+             Keras, or one of `trainer finetune`"
         )
     ))
 }

@@ -155,19 +155,13 @@ pub(super) fn quantized(call: &Call<'_>) -> Result<Constant, String> {
 
 /// `(x − zero_point) · scale`.
 pub(super) fn dequantized(call: &Call<'_>) -> Result<Constant, String> {
-    /// As far from the zero point int8 has steps.
-    const STEPS: f32 = 128.0;
     let x = call.constant(0)?;
     let steps = Steps::of(call, &x.dims)?;
     // Weights of more than 8 bits are as good as floats.
     let is_int8 = matches!(x.data_type, proto::INT8 | proto::UINT8);
-    let mut scales = if is_int8 { steps.scale.clone() } else { Vec::new() };
+    let scales = if is_int8 { steps.scale.clone() } else { Vec::new() };
     let dequantize = |(i, v): (usize, f32)| {
         let (scale, zero) = steps.at(i);
-        if is_int8 && (v - zero).abs() > STEPS {
-            let place = i / steps.inner % scales.len();
-            scales[place] = 0.0;
-        }
         (v - zero) * scale
     };
     let values = x.to_floats().into_iter().enumerate().map(dequantize).collect();

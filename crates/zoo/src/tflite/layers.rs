@@ -12,6 +12,7 @@ const MAX_OPTIONS: usize = 16;
 /// Orders of dimensions.
 const TO_NCHW: [i64; 4] = [0, 3, 1, 2];
 const TO_NHWC: [i64; 4] = [0, 2, 3, 1];
+const DEPTHWISE_TO_OIHW: [i64; 4] = [3, 0, 1, 2];
 
 /// A layer whose operands are written already.
 struct Step<'s, 'a> {
@@ -76,17 +77,25 @@ impl<'f, 'a> Writer<'f, 'a> {
         }
         self.operator(&step)?;
         let clamped = format!("{} clamped", step.real);
-        let kind = match step.clamp {
+        let from = step.real.as_str();
+        match step.clamp {
             0 => return self.stored(step.output, step.real),
-            1 => "Relu",
-            3 if ends_at_six(step.result) => "Relu",
-            2 => "RELU_N1_TO_1",
-            3 => "RELU6",
-            4 => "TANH",
-            _ => "SIGN_BIT",
-        };
-        self.push(kind, &step.title, &[&step.real], &clamped, Vec::new());
+            1 => self.push("Relu", &step.title, &[from], &clamped, Vec::new()),
+            2 => self.clip(&step, from, &clamped, -1.0, 1.0),
+            3 => self.clip(&step, from, &clamped, 0.0, 6.0),
+            4 => self.push("TANH", &step.title, &[from], &clamped, Vec::new()),
+            _ => self.push("SIGN_BIT", &step.title, &[from], &clamped, Vec::new()),
+        }
         self.stored(step.output, clamped)
+    }
+
+    fn clip(&mut self, step: &Step<'_, '_>, from: &str, to: &str, low: f32, high: f32) {
+        let names = [("least", low), ("largest", high)].map(|(part, bound)| {
+            let name = format!("{to} {part}");
+            self.constant(&name, &[], proto::FLOAT, bound.to_le_bytes().into());
+            name
+        });
+        self.push("Clip", &step.title, &[from, &names[0], &names[1]], to, Vec::new());
     }
 
     fn step(&mut self, layer: &'f Layer<'a>) -> Result<Step<'f, 'a>, Fault> {
@@ -105,13 +114,16 @@ impl<'f, 'a> Writer<'f, 'a> {
         }
         // Weights have the name of their layer; results often that of what they are fused with.
         let named = match (operator.as_str(), layer.inputs.get(1)) {
-            ("CONV_2D" | "FULLY_CONNECTED", Some(&weights)) => file.tensor(weights)?,
+            ("CONV_2D" | "DEPTHWISE_CONV_2D" | "FULLY_CONNECTED", Some(&weights)) => {
+                file.tensor(weights)?
+            }
             _ => result,
         };
         let title = first_name(named).to_owned();
         let real = format!("{} real", value(output));
         let clamp = match operator.as_str() {
             "CONV_2D" => layer.byte(3)?,
+            "DEPTHWISE_CONV_2D" => layer.byte(4)?,
             "MAX_POOL_2D" | "AVERAGE_POOL_2D" => layer.byte(5)?,
             "FULLY_CONNECTED" | "ADD" | "SUB" | "MUL" | "DIV" => layer.byte(0)?,
             _ => 0,
@@ -122,7 +134,8 @@ impl<'f, 'a> Writer<'f, 'a> {
     /// What the operator computes, without clamp and rounding.
     fn operator(&mut self, step: &Step<'_, '_>) -> Result<(), Fault> {
         let kind = match step.operator.as_str() {
-            "CONV_2D" => return self.conv(step),
+            "CONV_2D" => return self.conv(step, [5, 4], TO_NCHW),
+            "DEPTHWISE_CONV_2D" => return self.conv(step, [6, 5], DEPTHWISE_TO_OIHW),
             "MAX_POOL_2D" => return self.pool(step, "MaxPool"),
             "AVERAGE_POOL_2D" => return self.pool(step, "AveragePool"),
             "FULLY_CONNECTED" => return self.dense(step),
@@ -144,7 +157,14 @@ impl<'f, 'a> Writer<'f, 'a> {
             "MUL" => "Mul",
             "DIV" => "Div",
             "RELU" => "Relu",
-            "RELU6" if ends_at_six(step.result) => "Relu",
+            "RELU6" | "RELU_N1_TO_1" => {
+                let (low, high) = if step.operator == "RELU6" { (0.0, 6.0) } else { (-1.0, 1.0) };
+                self.clip(step, step.first()?, &step.real, low, high);
+                return Ok(());
+            }
+            "LOGISTIC" => "Sigmoid",
+            "HARD_SWISH" => "HardSwish",
+            "GELU" if step.layer.byte(0)? == 0 => "Gelu",
             "CAST" | "QUANTIZE" | "DEQUANTIZE" => "Identity",
             // Listed with all others that are not read, by the importer.
             other => other,
@@ -162,15 +182,29 @@ impl<'f, 'a> Writer<'f, 'a> {
         self.push("Transpose", &step.title, inputs, output, vec![Attribute::ints("perm", &order)]);
     }
 
-    fn conv(&mut self, step: &Step<'_, '_>) -> Result<(), Fault> {
+    /// `dilations` are the fields of those of rows and columns, `order` makes OIHW of the weights.
+    fn conv(
+        &mut self,
+        step: &Step<'_, '_>,
+        dilations: [u16; 2],
+        order: [i64; 4],
+    ) -> Result<(), Fault> {
         let (layer, real) = (step.layer, &step.real);
         let mut attributes = step.window()?;
-        let dilations = [layer.int(5)?.max(1), layer.int(4)?.max(1)];
+        let [rows, columns] = dilations;
+        let dilations = [layer.int(rows)?.max(1), layer.int(columns)?.max(1)];
+        // Channels of the map, and those that a filter sees.
+        let channels = |i: usize| {
+            let dims = layer.inputs.get(i).map(|&index| self.file.tensor(index)).transpose()?;
+            Ok::<_, Fault>(dims.and_then(|t| t.dims.get(3).copied()).unwrap_or(1).max(1))
+        };
+        let seen = if order == TO_NCHW { channels(1)? } else { 1 };
+        attributes.push(Attribute::int("group", channels(0)? / seen));
         attributes.push(Attribute::ints("dilations", &dilations));
         let [x, weights] = [0, 1].map(|i| format!("{real} nchw {i}"));
         let from = |i: usize| step.operands.get(i).map_or("", String::as_str);
         self.transpose(step, &[from(0)], &x, TO_NCHW);
-        self.transpose(step, &[from(1)], &weights, TO_NCHW);
+        self.transpose(step, &[from(1)], &weights, order);
         let y = format!("{real} nchw");
         self.push("Conv", &step.title, &[&x, &weights, from(2)], &y, attributes);
         self.transpose(step, &[&y], real, TO_NHWC);
@@ -254,20 +288,5 @@ impl<'f, 'a> Writer<'f, 'a> {
         let pads = vec![Attribute::ints("pads", &pads)];
         self.push("Pad", &step.title, &operands, &step.real, pads);
         Ok(())
-    }
-}
-
-/// Whether nothing above six can be stored of a map, so that a clamp there is no other than at zero.
-fn ends_at_six(tensor: &Tensor<'_>) -> bool {
-    let largest = match tensor.data_type {
-        proto::INT8 => 127,
-        proto::UINT8 => 255,
-        _ => return false,
-    };
-    let zero = tensor.zero_points.first().copied().unwrap_or(0);
-    match tensor.scales[..] {
-        // Six may be between two steps, of which the lower one is stored.
-        [scale] => (largest as f32 - zero as f32) * scale < 6.0 + 0.5 * scale,
-        _ => false,
     }
 }

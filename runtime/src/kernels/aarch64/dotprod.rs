@@ -4,9 +4,10 @@
 use super::neon::{Load4, Neon, Scale, finish, load_plane, scale};
 use super::{Fp16, has};
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
 use core::arch::aarch64::*;
 use half::bf16;
 
@@ -168,6 +169,105 @@ impl Lanes<NR, i8, i8> for DotProd {
 
     fn peak(self, rounds: usize) -> u64 {
         peak::<_, i8, i8, NR, 5, 1>(self, rounds)
+    }
+}
+
+/// As [`sdot`], lane by lane.
+///
+/// # Safety
+/// The CPU has FEAT_DotProd.
+#[inline(always)]
+unsafe fn sdot_lanes(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller's promise; registers only. The intrinsic is not stable.
+    unsafe {
+        core::arch::asm!(
+            ".arch_extension dotprod",
+            "sdot {acc:v}.4s, {w:v}.16b, {x:v}.16b",
+            acc = inlateout(vreg) acc,
+            w = in(vreg) w,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
+impl Channels<NR, i8> for DotProd {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    /// Four rows of each channel side by side.
+    type Column = [int8x16_t; QUADS];
+    type Weights = [int8x16_t; QUADS];
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves NEON; 16 bytes of each line are in bounds, as just checked.
+        unsafe {
+            let [a, b, c, d] = at.map(|at| vld1q_s8(x.as_ptr().add(at)));
+            let pairs = |x, y| {
+                [vreinterpretq_s16_s8(vzip1q_s8(x, y)), vreinterpretq_s16_s8(vzip2q_s8(x, y))]
+            };
+            let ([ab, more_ab], [cd, more_cd]) = (pairs(a, b), pairs(c, d));
+            [
+                vreinterpretq_s8_s16(vzip1q_s16(ab, cd)),
+                vreinterpretq_s8_s16(vzip2q_s16(ab, cd)),
+                vreinterpretq_s8_s16(vzip1q_s16(more_ab, more_cd)),
+                vreinterpretq_s8_s16(vzip2q_s16(more_ab, more_cd)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> Self::Weights {
+        let (quads, _) = w.as_chunks::<16>();
+        // SAFETY: `self` proves NEON; a quad is 16 bytes long.
+        [0, 1, 2, 3].map(|i: usize| unsafe { vld1q_s8(quads[i].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        acc: [int32x4_t; QUADS],
+        x: Self::Column,
+        w: Self::Weights,
+    ) -> [int32x4_t; QUADS] {
+        // SAFETY: `self` proves SDOT.
+        [0, 1, 2, 3].map(|i: usize| unsafe { sdot_lanes(acc[i], w[i], x[i]) })
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        conv.channels::<_, NR, 4>(self, first_row, out);
+    }
+}
+
+/// As NEON.
+impl Channels<NR, f32> for DotProd {
+    const ROWS: usize = 1;
+    type Column = <Neon as Channels<NR, f32>>::Column;
+    type Weights = <Neon as Channels<NR, f32>>::Weights;
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, lines: Lines) -> Self::Column {
+        Channels::<NR, f32>::column(self.neon, x, at, lines)
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> Self::Weights {
+        Channels::<NR, f32>::weights(self.neon, w)
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        acc: [float32x4_t; QUADS],
+        x: Self::Column,
+        w: Self::Weights,
+    ) -> [float32x4_t; QUADS] {
+        Channels::<NR, f32>::accumulate(self.neon, acc, x, w)
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        Channels::<NR, f32>::depthwise(self.neon, conv, first_row, out);
     }
 }
 

@@ -6,10 +6,11 @@
 //! are added at the end.
 
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
 use core::arch::aarch64::*;
 use half::bf16;
 
@@ -412,8 +413,8 @@ impl<W: Load4> Lanes<NR, f32, W> for Neon {
                 if let Some(r) = residual {
                     y = vaddq_f32(y, vld1q_f32(r.as_ptr().add(i * 4)));
                 }
-                if finish.relu {
-                    y = vmaxq_f32(y, vdupq_n_f32(0.0));
+                if let Some([low, high]) = finish.bounds {
+                    y = vminq_f32(vmaxq_f32(y, vdupq_n_f32(low)), vdupq_n_f32(high));
                 }
                 vst1q_f32(out.as_mut_ptr().add(i * 4), y);
             }
@@ -430,6 +431,96 @@ impl<W: Load4> Lanes<NR, f32, W> for Neon {
 
     fn peak(self, rounds: usize) -> u64 {
         peak::<_, f32, W, NR, 5, 1>(self, rounds)
+    }
+}
+
+impl Channels<NR, i8> for Neon {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    type Column = [int8x16_t; DEPTHWISE_ROWS];
+    type Weights = [int8x16_t; DEPTHWISE_ROWS];
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Self::Column {
+        // SAFETY: `self` proves NEON; 16 bytes of each line are in bounds, as just checked.
+        lines.check::<_, NR>(x, at).map(|at| unsafe { vld1q_s8(x.as_ptr().add(at)) })
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> Self::Weights {
+        let (all, _) = w.as_chunks::<{ NR * DEPTHWISE_ROWS }>();
+        // SAFETY: `self` proves NEON; the weights are 64 bytes.
+        let int8x16x4_t(a, b, c, d) = unsafe { vld4q_s8(all[0].as_ptr()) };
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        acc: [int32x4_t; 2 * QUADS],
+        x: Self::Column,
+        w: Self::Weights,
+    ) -> [int32x4_t; 2 * QUADS] {
+        let mut acc = acc;
+        // SAFETY: `self` proves NEON; registers only.
+        unsafe {
+            // Two products of bytes, 2 · 128 · 127, fit 16 bits.
+            let pair = |r: usize| {
+                let low = vmull_s8(vget_low_s8(x[r]), vget_low_s8(w[r]));
+                let high = vmull_high_s8(x[r], w[r]);
+                [
+                    vmlal_s8(low, vget_low_s8(x[r + 1]), vget_low_s8(w[r + 1])),
+                    vmlal_high_s8(high, x[r + 1], w[r + 1]),
+                ]
+            };
+            let (first, second) = (pair(0), pair(2));
+            for half in 0..2 {
+                let quads =
+                    [vzip1q_s16(first[half], second[half]), vzip2q_s16(first[half], second[half])];
+                for (i, quad) in quads.into_iter().enumerate() {
+                    let at = half * QUADS + i * 2;
+                    acc[at] = vaddw_s16(acc[at], vget_low_s16(quad));
+                    acc[at + 1] = vaddw_high_s16(acc[at + 1], quad);
+                }
+            }
+        }
+        acc
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        conv.channels::<_, NR, 2>(self, first_row, out);
+    }
+}
+
+impl Channels<NR, f32> for Neon {
+    const ROWS: usize = 1;
+    type Column = [float32x4_t; QUADS];
+    type Weights = [float32x4_t; QUADS];
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, _: Lines) -> Self::Column {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> Self::Weights {
+        let (quads, _) = w.as_chunks::<4>();
+        // SAFETY: `self` proves NEON; a quad holds 4 numbers.
+        [0, 1, 2, 3].map(|i: usize| unsafe { vld1q_f32(quads[i].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn accumulate(
+        self,
+        acc: [float32x4_t; QUADS],
+        x: Self::Column,
+        w: Self::Weights,
+    ) -> [float32x4_t; QUADS] {
+        // SAFETY: `self` proves NEON; registers only.
+        [0, 1, 2, 3].map(|i: usize| unsafe { vfmaq_f32(acc[i], x[i], w[i]) })
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        conv.channels::<_, NR, 2>(self, first_row, out);
     }
 }
 

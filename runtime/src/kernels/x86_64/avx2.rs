@@ -4,6 +4,7 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
@@ -157,8 +158,9 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
                 if let Some(r) = residual {
                     y = _mm256_add_ps(y, _mm256_loadu_ps(r[i * 8..][..8].as_ptr()));
                 }
-                if finish.relu {
-                    y = _mm256_max_ps(y, _mm256_setzero_ps());
+                if let Some([low, high]) = finish.bounds {
+                    y = _mm256_max_ps(y, _mm256_set1_ps(low));
+                    y = _mm256_min_ps(y, _mm256_set1_ps(high));
                 }
                 _mm256_storeu_ps(out.as_mut_ptr(), y);
             }
@@ -185,6 +187,39 @@ impl<W: Load8> Lanes<NR, f32, W> for Avx2 {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled::<W>(self, rounds) }
+    }
+}
+
+impl Channels<NR, f32> for Avx2 {
+    const ROWS: usize = 1;
+    type Column = [__m256; 2];
+    type Weights = [__m256; 2];
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, _: Lines) -> [__m256; 2] {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> [__m256; 2] {
+        let (halves, _) = w.as_chunks::<8>();
+        // SAFETY: `self` proves AVX2; a half holds 8 numbers.
+        [0, 1].map(|i: usize| unsafe { _mm256_loadu_ps(halves[i].as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: [__m256; 2], x: [__m256; 2], w: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves FMA; registers only.
+        [0, 1].map(|i: usize| unsafe { _mm256_fmadd_ps(x[i], w[i], acc[i]) })
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn enabled(isa: Avx2, conv: &Conv<'_, f32, f32>, first: usize, out: &mut [f32]) {
+            conv.channels::<_, NR, 4>(isa, first, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_row, out) }
     }
 }
 

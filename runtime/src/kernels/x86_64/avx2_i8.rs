@@ -10,10 +10,11 @@
 
 use super::avx2::Avx2;
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{Scalar, plane};
 use crate::kernels::{Finish, Lanes, Rows, peak};
 use artifact::Dtype;
-use artifact::layout::{ConvPlane, KR_I8, conv_planes};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, conv_planes};
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
@@ -357,6 +358,150 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
                 return vnni(Fast(self.0), rounds);
             }
             enabled(Fast(self.0), rounds)
+        }
+    }
+}
+
+/// Two pairs of rows in numbers of 16 bits, eight channels a register.
+type RowPairs = [[__m256i; 2]; 2];
+
+/// Four lines of bytes as numbers of 16 bits: as they are stored, or with their signs.
+#[inline(always)]
+fn row_pairs<const SIGNED: bool>(_: Avx2, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+    let at = lines.check::<_, NR>(x, at);
+    // SAFETY: the token proves AVX2; 16 bytes of each line are in bounds, as just checked.
+    unsafe {
+        let mut pairs = [[_mm256_setzero_si256(); 2]; 2];
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let mut first = _mm_loadu_si128(x.as_ptr().add(at[2 * i]).cast());
+            let mut second = _mm_loadu_si128(x.as_ptr().add(at[2 * i + 1]).cast());
+            if SIGNED {
+                first = _mm_xor_si128(first, _mm_set1_epi8(Avx2::FLIP));
+                second = _mm_xor_si128(second, _mm_set1_epi8(Avx2::FLIP));
+            }
+            let (low, high) = (_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second));
+            *pair = match SIGNED {
+                true => [_mm256_cvtepi8_epi16(low), _mm256_cvtepi8_epi16(high)],
+                false => [_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high)],
+            };
+        }
+        pairs
+    }
+}
+
+/// Weights of four rows in the same order.
+#[inline(always)]
+fn weight_pairs(_: Avx2, w: &[i8]) -> RowPairs {
+    let (halves, _) = w.as_chunks::<32>();
+    // SAFETY: the token proves AVX2; a half is 32 bytes long.
+    unsafe {
+        let order = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+        let mut pairs = [[_mm256_setzero_si256(); 2]; 2];
+        for i in 0..2 {
+            let half = _mm256_loadu_si256(halves[i].as_ptr().cast());
+            let half = _mm256_shuffle_epi8(half, _mm256_broadcastsi128_si256(order));
+            let half = _mm256_permute4x64_epi64(half, 0b11_01_10_00);
+            pairs[0][i] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(half));
+            pairs[1][i] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(half, 1));
+        }
+        pairs
+    }
+}
+
+/// `acc + Σ x · w`, pair by pair.
+#[inline(always)]
+fn add_pairs(_: Avx2, mut acc: [__m256i; 2], x: RowPairs, w: RowPairs) -> [__m256i; 2] {
+    for pair in 0..2 {
+        for i in 0..2 {
+            // SAFETY: the token proves AVX2; registers only.
+            unsafe {
+                acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(x[pair][i], w[pair][i]));
+            }
+        }
+    }
+    acc
+}
+
+impl Channels<NR, i8> for Avx2 {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    type Column = RowPairs;
+    type Weights = RowPairs;
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+        row_pairs::<true>(self, x, at, lines)
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> RowPairs {
+        weight_pairs(self, w)
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: [__m256i; 2], x: RowPairs, w: RowPairs) -> [__m256i; 2] {
+        add_pairs(self, acc, x, w)
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            if all_shifts_are_large(conv.params) {
+                if isa.has_vnni() {
+                    return Fast::<true>(isa).depthwise(conv, first, out);
+                }
+                return Fast::<false>(isa).depthwise(conv, first, out);
+            }
+            conv.channels::<_, NR, 2>(isa, first, out);
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, conv, first_row, out) }
+    }
+}
+
+impl<const VNNI: bool> Channels<NR, i8> for Fast<VNNI> {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    type Column = RowPairs;
+    type Weights = RowPairs;
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> RowPairs {
+        row_pairs::<false>(self.0, x, at, lines)
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> RowPairs {
+        weight_pairs(self.0, w)
+    }
+
+    #[inline(always)]
+    fn accumulate(self, mut acc: [__m256i; 2], x: RowPairs, w: RowPairs) -> [__m256i; 2] {
+        if !VNNI {
+            return add_pairs(self.0, acc, x, w);
+        }
+        for pair in 0..2 {
+            for i in 0..2 {
+                // SAFETY: the token proves AVX-VNNI where VNNI is set; registers only.
+                acc[i] = unsafe { _mm256_dpwssd_avx_epi32(acc[i], x[pair][i], w[pair][i]) };
+            }
+        }
+        acc
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx2")]
+        fn enabled(isa: Fast<false>, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            conv.channels::<_, NR, 4>(isa, first, out);
+        }
+        #[target_feature(enable = "avx2,avxvnni")]
+        fn vnni(isa: Fast<true>, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            conv.channels::<_, NR, 4>(isa, first, out);
+        }
+        // SAFETY: the token proves the features.
+        unsafe {
+            if VNNI && self.0.has_vnni() {
+                return vnni(Fast(self.0), conv, first_row, out);
+            }
+            enabled(Fast(self.0), conv, first_row, out);
         }
     }
 }

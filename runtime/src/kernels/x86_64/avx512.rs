@@ -6,10 +6,11 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
 use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, peak};
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
@@ -353,8 +354,8 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
             if let Some(r) = residual {
                 y = _mm512_add_ps(y, _mm512_loadu_ps(r.as_ptr()));
             }
-            if finish.relu {
-                y = _mm512_max_ps(y, _mm512_setzero_ps());
+            if let Some([low, high]) = finish.bounds {
+                y = _mm512_min_ps(_mm512_max_ps(y, _mm512_set1_ps(low)), _mm512_set1_ps(high));
             }
             _mm512_storeu_ps(out.as_mut_ptr(), y);
         }
@@ -388,6 +389,86 @@ impl<W: Load16> Lanes<NR, f32, W> for Avx512Vnni {
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled::<W>(self, rounds) }
+    }
+}
+
+impl Channels<NR, i8> for Avx512Vnni {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    /// Four rows of each channel side by side.
+    type Column = __m512i;
+    type Weights = __m512i;
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> __m512i {
+        let [a, b, c, d] = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves AVX-512; 16 bytes of each line are in bounds, as just checked.
+        unsafe {
+            let x = x.as_ptr();
+            let rows = _mm512_castsi128_si512(_mm_loadu_si128(x.add(a).cast()));
+            let rows = _mm512_inserti32x4::<1>(rows, _mm_loadu_si128(x.add(b).cast()));
+            let rows = _mm512_inserti32x4::<2>(rows, _mm_loadu_si128(x.add(c).cast()));
+            let rows = _mm512_inserti32x4::<3>(rows, _mm_loadu_si128(x.add(d).cast()));
+            // Four channels of all rows to each quarter, then the rows of each channel together.
+            let quarters = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let rows = _mm512_permutexvar_epi32(quarters, rows);
+            let order = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_shuffle_epi8(rows, _mm512_broadcast_i32x4(order))
+        }
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> __m512i {
+        let (all, _) = w.as_chunks::<64>();
+        // SAFETY: `self` proves AVX-512; the weights are 64 bytes.
+        unsafe { _mm512_loadu_si512(all[0].as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 VNNI; registers only.
+        unsafe { _mm512_dpbusd_epi32(acc, x, w) }
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn enabled(isa: Avx512Vnni, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            conv.channels::<_, NR, 4>(isa, first, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_row, out) }
+    }
+}
+
+impl Channels<NR, f32> for Avx512Vnni {
+    const ROWS: usize = 1;
+    type Column = __m512;
+    type Weights = __m512;
+
+    #[inline(always)]
+    fn column(self, x: &[f32], at: usize, _: Lines) -> __m512 {
+        Channels::<NR, f32>::weights(self, &x[at..at + NR])
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[f32]) -> __m512 {
+        let (all, _) = w.as_chunks::<NR>();
+        // SAFETY: `self` proves AVX-512; there are 16 weights.
+        unsafe { _mm512_loadu_ps(all[0].as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn accumulate(self, acc: __m512, x: __m512, w: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; registers only.
+        unsafe { _mm512_fmadd_ps(x, w, acc) }
+    }
+
+    fn depthwise(self, conv: &Conv<'_, f32, f32>, first_row: usize, out: &mut [f32]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn enabled(isa: Avx512Vnni, conv: &Conv<'_, f32, f32>, first: usize, out: &mut [f32]) {
+            conv.channels::<_, NR, 4>(isa, first, out);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enabled(self, conv, first_row, out) }
     }
 }
 

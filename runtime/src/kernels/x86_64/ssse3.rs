@@ -5,9 +5,10 @@
 
 use super::has;
 use crate::kernels::conv::Conv;
+use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{PlainFloats, Scalar, plane};
 use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::{ConvPlane, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
@@ -132,6 +133,78 @@ impl Lanes<NR, i8, i8> for Ssse3 {
         }
         // SAFETY: `self` proves the feature.
         unsafe { enabled(self, rounds) }
+    }
+}
+
+/// Two pairs of rows, four channels a register.
+type Pairs = [[__m128i; QUADS]; 2];
+
+/// Bytes of eight channels' pairs as numbers of 16 bits, in two registers.
+#[inline(always)]
+fn widen(_: Ssse3, pairs: __m128i) -> [__m128i; 2] {
+    // SAFETY: the token proves SSSE3; registers only.
+    unsafe {
+        [
+            _mm_srai_epi16(_mm_unpacklo_epi8(pairs, pairs), 8),
+            _mm_srai_epi16(_mm_unpackhi_epi8(pairs, pairs), 8),
+        ]
+    }
+}
+
+impl Channels<NR, i8> for Ssse3 {
+    const ROWS: usize = DEPTHWISE_ROWS;
+    type Column = Pairs;
+    type Weights = Pairs;
+
+    #[inline(always)]
+    fn column(self, x: &[i8], at: usize, lines: Lines) -> Pairs {
+        let at = lines.check::<_, NR>(x, at);
+        // SAFETY: `self` proves SSSE3; 16 bytes of each line are in bounds, as just checked.
+        let load = |r: usize| unsafe { _mm_loadu_si128(x.as_ptr().add(at[r]).cast()) };
+        [0, 2].map(|r| {
+            let (first, second) = (load(r), load(r + 1));
+            // SAFETY: `self` proves SSSE3; registers only.
+            let [low, high] =
+                unsafe { [_mm_unpacklo_epi8(first, second), _mm_unpackhi_epi8(first, second)] };
+            let ([a, b], [c, d]) = (widen(self, low), widen(self, high));
+            [a, b, c, d]
+        })
+    }
+
+    #[inline(always)]
+    fn weights(self, w: &[i8]) -> Pairs {
+        let (quads, _) = w.as_chunks::<16>();
+        // SAFETY: `self` proves SSSE3; registers only.
+        let mut pairs = unsafe { [[_mm_setzero_si128(); QUADS]; 2] };
+        for (i, quad) in quads.iter().enumerate().take(QUADS) {
+            // SAFETY: `self` proves SSSE3; `quad` is 16 bytes long.
+            let [first, second] = unsafe {
+                let pairs = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+                widen(self, _mm_shuffle_epi8(_mm_loadu_si128(quad.as_ptr().cast()), pairs))
+            };
+            (pairs[0][i], pairs[1][i]) = (first, second);
+        }
+        pairs
+    }
+
+    #[inline(always)]
+    fn accumulate(self, mut acc: [__m128i; QUADS], x: Pairs, w: Pairs) -> [__m128i; QUADS] {
+        for pair in 0..2 {
+            for i in 0..QUADS {
+                // SAFETY: `self` proves SSSE3; registers only.
+                acc[i] = unsafe { _mm_add_epi32(acc[i], _mm_madd_epi16(x[pair][i], w[pair][i])) };
+            }
+        }
+        acc
+    }
+
+    fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
+        #[target_feature(enable = "ssse3")]
+        fn enabled(isa: Ssse3, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
+            conv.channels::<_, NR, 2>(isa, first, out);
+        }
+        // SAFETY: `self` proves the feature.
+        unsafe { enabled(self, conv, first_row, out) }
     }
 }
 

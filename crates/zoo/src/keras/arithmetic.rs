@@ -1,10 +1,9 @@
 //! Sums, activations, batch-norms and what only reorders.
 
 use super::EXPORT;
-use super::backbone::named;
+use super::backbone::{function, named};
 use super::config::activation;
 use super::layers::{Layer, Operand};
-use super::wiring::function_of;
 use super::writer::{Computed, Writer};
 use artifact::Curve;
 use artifact::text::AsPlain;
@@ -41,6 +40,12 @@ impl Writer<'_> {
         x: Computed,
     ) -> Result<Computed, String> {
         let name = self.name();
+        if let Some(input) = self.hard_sigmoid(layer, operator) {
+            let steps = [Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+            let input = self.values[input].name.clone();
+            self.push("HardSigmoid", layer, &[&input], &name, steps.into());
+            return Ok(Computed { name, is_picture: false, ..x });
+        }
         let mut names = Vec::new();
         for (i, operand) in layer.operands.iter().enumerate() {
             names.push(match operand {
@@ -64,6 +69,29 @@ impl Writer<'_> {
         self.push(operator, layer, &[&sum, last], &name, Vec::new());
         let is_picture = x.is_picture && layer.inputs().count() == 1;
         Ok(Computed { name, is_map: x.is_map, is_picture })
+    }
+
+    /// What a sixth of `relu6(x + 3)` is computed of, MobileNetV3's hard-sigmoid in Keras Applications.
+    fn hard_sigmoid(&self, layer: &Layer, operator: &str) -> Option<usize> {
+        let with = |layer: &Layer| match layer.operands.as_slice() {
+            [Operand::Layer(input), Operand::Constant(values)] if values.len() == 1 => {
+                Some((*input, values[0]))
+            }
+            _ => None,
+        };
+        let (clamped, number) = with(layer)?;
+        let is_sixth = match operator {
+            "Mul" => (number * 6.0 - 1.0).abs() < 1e-6,
+            "Div" => number == 6.0,
+            _ => false,
+        };
+        let clamp = self.network.layers.get(clamped).filter(|_| is_sixth)?;
+        let is_clamp = function_of(clamp) == Some(Activation::RELU6)
+            || clamp.setting("function").as_str() == Some("nn.relu6");
+        let sum = &self.network.layers[clamp.inputs().next().filter(|_| is_clamp)?];
+        let called = sum.setting("function").as_str().unwrap_or(&sum.class);
+        let is_sum = matches!(called, "Add" | "math.add" | "__operators__.add");
+        with(sum).filter(|&(_, addend)| is_sum && addend == 3.0).map(|(input, _)| input)
     }
 
     /// A function of TensorFlow that is called by its name.
@@ -231,5 +259,20 @@ impl Writer<'_> {
         self.push("Transpose", layer, &[&x.name], &turned, order);
         self.push("Flatten", layer, &[&turned], &name, Vec::new());
         Computed { name, is_map: false, is_picture: false }
+    }
+}
+
+/// The function of a layer that computes nothing else.
+fn function_of(layer: &Layer) -> Option<Activation> {
+    match layer.class.as_str() {
+        "Activation" => function(layer.setting("activation")).ok(),
+        "ReLU" => {
+            let number = |key: &str| layer.setting(key).as_f64();
+            let is_plain = |key: &str| number(key).is_none_or(|n| n == 0.0);
+            let most = number("max_value")
+                .map_or(Activation::RELU, |high| Activation::Clamp { low: 0.0, high: high as f32 });
+            (is_plain("negative_slope") && is_plain("threshold")).then_some(most)
+        }
+        _ => None,
     }
 }

@@ -1,13 +1,9 @@
 //! MobileNets and EfficientNets compute here what they compute in Keras; see
 //! `fixtures/keras_mobile/README.md`.
 
-use super::arrays::Arrays;
-use super::layers::Network;
-use super::wiring;
 use crate::{Head, Hints, Imported, load, open_any, read};
 use artifact::Preprocess;
 use dataset::samples::normalize;
-use formats::hdf5;
 use network::architecture::Family;
 use network::evaluate::evaluate;
 use serde::Deserialize;
@@ -101,34 +97,30 @@ fn graphs_compute_what_keras_computes() {
     }
 }
 
-/// One that differs in anything is not taken for what its layers are called.
+/// A base is fine-tuned, whether its weights alone were saved or all of it.
 #[test]
-fn others_with_the_same_names_are_no_checkpoints() {
-    let contents = hdf5::parse(read(&fixture("v2_odd.h5")).unwrap()).unwrap();
-    let model = contents.model_config.clone().unwrap();
-    let arrays = Arrays::new(contents);
-    let read = |model: &str| {
-        let network = Network::new(&serde_json::from_str(model).unwrap()).unwrap();
-        let whole =
-            wiring::whole(Path::new("x"), &network, &arrays, Head::Required, &Hints::default());
-        whole.unwrap().is_some()
-    };
-    assert!(read(&model));
-    for (from, to) in [
-        ("\"strides\": [2, 2]", "\"strides\": [1, 1]"),
-        ("\"dilation_rate\": [1, 1]", "\"dilation_rate\": [2, 2]"),
-        ("\"padding\": [[1, 1], [1, 1]]", "\"padding\": [[0, 1], [0, 1]]"),
-        ("\"padding\": \"same\"", "\"padding\": \"valid\""),
-        ("\"max_value\": 6.0", "\"max_value\": 4.0"),
-        ("\"class_name\": \"ReLU\"", "\"class_name\": \"Own\""),
-        ("\"class_name\": \"Add\"", "\"class_name\": \"Multiply\""),
-        ("\"epsilon\": 0.001", "\"epsilon\": 0.01"),
-        ("\"GlobalAveragePooling2D\"", "\"Flatten\""),
-        ("block_1_project_BN", "block_1_another_BN"),
-        ("\"activation\": \"softmax\"", "\"activation\": \"sigmoid\""),
-    ] {
-        assert!(model.contains(from), "{from} is not in {model}");
-        let all = if from.starts_with("block") { usize::MAX } else { 1 };
-        assert!(!read(&model.replacen(from, to, all)), "{to}");
+fn bases_without_a_head_become_checkpoints() {
+    for file in ["base", "base/model.weights.h5"] {
+        let path = fixture(file);
+        assert!(load(&path, Head::Required).is_err(), "{file}");
+        let hints = Hints { size: Some(32), ..Hints::default() };
+        let Imported::Checkpoint(base) = open_any(&path, Head::Optional, &hints).unwrap() else {
+            panic!("{file} is a graph")
+        };
+        let p = base.preprocess;
+        assert_eq!((p.height, p.scale, p.offset), (32, [1.0 / 127.5; 3], [-1.0; 3]), "{file}");
+        assert_eq!(base.config.classes, 1, "{file}");
+    }
+}
+
+/// The files of MobileNets without scaling say by the names of their layers how they are prepared for.
+#[test]
+fn preprocessing_follows_from_names() {
+    for file in ["v1.keras", "v2_odd.h5"] {
+        let found = open_any(&fixture(file), Head::Required, &Hints::default()).unwrap();
+        let Imported::Graph(model) = &found else { panic!("{file} is a checkpoint") };
+        assert!(model.notes.iter().any(|note| note.contains("-1 to 1")), "{file}");
+        let p = found.into_checkpoint(Path::new(file)).unwrap().preprocess;
+        assert_eq!((p.scale, p.offset), ([1.0 / 127.5; 3], [-1.0; 3]), "{file}");
     }
 }

@@ -163,24 +163,14 @@ fn zero() -> PerChannel {
 }
 
 impl Rescaling {
-    /// The scale and the offset of each channel.
-    pub(super) fn numbers(&self) -> ([f64; 3], [f64; 3]) {
-        (self.scale.each(), self.offset.each())
-    }
-
     /// Appends it to a preprocessing.
     pub(super) fn after(&self, p: Preprocess) -> Preprocess {
-        let (scale, offset) = self.numbers();
-        scaled(p, scale, offset)
-    }
-}
-
-/// A preprocessing, of whose numbers each is multiplied and added to.
-pub(super) fn scaled(p: Preprocess, scale: [f64; 3], offset: [f64; 3]) -> Preprocess {
-    let (before, shift) = (p.scale.map(f64::from), p.offset.map(f64::from));
-    Preprocess {
-        scale: core::array::from_fn(|c| (before[c] * scale[c]) as f32),
-        offset: core::array::from_fn(|c| (shift[c] * scale[c] + offset[c]) as f32),
-        ..p
+        let (scale, offset) = (self.scale.each(), self.offset.each());
+        let (before, shift) = (p.scale.map(f64::from), p.offset.map(f64::from));
+        Preprocess {
+            scale: core::array::from_fn(|c| (before[c] * scale[c]) as f32),
+            offset: core::array::from_fn(|c| (shift[c] * scale[c] + offset[c]) as f32),
+            ..p
+        }
     }
 }

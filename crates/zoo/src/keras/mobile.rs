@@ -1,19 +1,19 @@
-//! Keras Applications' MobileNets and EfficientNets as checkpoints, known by the names of their layers.
+//! The weights alone of Keras Applications' MobileNets and EfficientNets, known by the names of their layers.
 //!
-//! Widths and filters are those of the arrays. What arrays do not tell, strides and activations, a whole
-//! model says; of weights alone it is what the package builds. A whole model is compared with the network
-//! that it is taken for ([`super::wiring`]); one that differs is left to [`super::rewrite`].
+//! Widths and filters are those of the arrays; strides and activations are what the package builds.
 
 use super::arrays::Arrays;
+use super::config::DEFAULT_SIDE;
+use super::layers::{INPUT, Network};
 use super::names::Naming;
 use super::weights::tensor;
-use crate::ImportError;
 use crate::assemble::{add_head, assemble, draft, fold_epsilon};
+use crate::{Head, Hints, ImportError};
 use artifact::Preprocess;
 use network::activation::Activation;
 use network::architecture::mobilenet::{Block, BlockType, MobileNetConfig};
-use network::architecture::{Architecture, Family};
-use network::blueprint::{Blueprint, HEAD, LayerOp, Pooling};
+use network::architecture::{Architecture, Family, IMAGENET_STATISTICS};
+use network::blueprint::{Blueprint, HEAD, LayerOp};
 use network::checkpoint::{Assumption, Checkpoint, Draft};
 use network::imagenet;
 use network::padding::ConvPadding;
@@ -24,40 +24,97 @@ use std::path::Path;
 const MAX_BLOCKS: usize = 256;
 /// The layer of V3 between pooling and scores.
 const HIDDEN: &str = "hidden";
-/// ε of all batch-norms of the package's.
-pub(super) const EPSILON: f64 = 1e-3;
+/// ε of all of their batch-norms.
+const EPSILON: f64 = 1e-3;
+
+/// The checkpoint of weights without their model; `None` where they are no MobileNet's or EfficientNet's.
+pub(super) fn weights_alone(
+    path: &Path,
+    arrays: &Arrays,
+    head: Head,
+    hints: &Hints,
+) -> Result<Option<Checkpoint>, ImportError> {
+    let unsupported = |what: &str| ImportError::unsupported(path, what);
+    let Some(application) = Application::of(arrays) else { return Ok(None) };
+    let whole = "save the whole model: model.save(\"model.keras\")";
+    if head == Head::Required && !application.has_head() {
+        let what = "the weights of a MobileNet or EfficientNet without a head (include_top=False)";
+        return Err(unsupported(&format!("{what}; {whole}")));
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let told = application.usual();
+    let Some(config) = told.and_then(|told| application.architecture(&name, &told)) else {
+        let (naming, blocks) = (application.naming, application.places.len());
+        let what = format!("weights alone of a {naming:?} of {blocks} blocks");
+        let known = "of Keras Applications' own networks they are read";
+        return Err(unsupported(&format!("{what}, but {known}; {whole}")));
+    };
+    let side = hints.size.unwrap_or(DEFAULT_SIDE);
+    let raw = Preprocess::raw(side, side);
+    if !application.pads_same(&config.blueprint(), raw) {
+        return Err(unsupported(
+            "MobileNet pads strided convolutions on one side, also where a map has an odd number of \
+             rows or columns; take an --input-size that is a multiple of 32",
+        ));
+    }
+    let assumed = match hints.size {
+        Some(_) => Vec::new(),
+        None => vec![Assumption::new(format!("pictures of {side}×{side}"), Hints::SIZE)],
+    };
+    application.checkpoint(path, config, raw, assumed).map(Some)
+}
+
+/// The same of a whole model, where it is nothing but such a network without its head.
+pub(super) fn without_head(
+    path: &Path,
+    network: &Network,
+    arrays: &Arrays,
+    hints: &Hints,
+) -> Option<Checkpoint> {
+    let application = Application::of(arrays).filter(|application| !application.has_head())?;
+    let last = &network.layers[*network.outputs.first()?].class;
+    let ends = ["Activation", "GlobalAveragePooling2D", "Multiply", "ReLU"];
+    let input = network.layers.iter().find(|layer| layer.class == INPUT)?;
+    let [_, height, ..] = input.input_dims().ok()?;
+    let hints = Hints { size: hints.size.or(height), ..hints.clone() };
+    // All of its convolutions, and no others.
+    let convs = network.layers.iter().filter(|layer| layer.class.ends_with("Conv2D")).count();
+    let ours = application.usual().and_then(|told| application.architecture("", &told))?;
+    let layers = ours.blueprint().layers;
+    let wanted = layers.iter().filter(|layer| {
+        layer.name != HEAD && matches!(layer.op, LayerOp::Conv(_) | LayerOp::Dense { .. })
+    });
+    if convs != wanted.count() || !ends.contains(&last.as_str()) {
+        return None;
+    }
+    weights_alone(path, arrays, Head::Optional, &hints).ok()?
+}
 
 /// Layers of Keras Applications among those of a file.
 #[derive(Debug)]
-pub(super) struct Application<'a> {
+struct Application<'a> {
     arrays: &'a Arrays,
-    pub(super) naming: Naming,
+    naming: Naming,
     /// The stack of each block, and its number in there, where names count so.
     places: Vec<(usize, usize)>,
-    /// What the layers of this model are called that come after pooling: by our name.
-    pub(super) top: BTreeMap<&'static str, String>,
 }
 
 /// What arrays do not tell.
 #[derive(Debug)]
-pub(super) struct Told {
+struct Told {
     /// Of the blocks.
-    pub(super) strides: Vec<usize>,
+    strides: Vec<usize>,
     /// Of the blocks.
-    pub(super) activations: Vec<Activation>,
+    activations: Vec<Activation>,
     /// Of the stem and the last layers.
-    pub(super) activation: Activation,
+    activation: Activation,
 }
 
 impl<'a> Application<'a> {
     /// The network whose layers these are; `None` where they are no MobileNet's or EfficientNet's.
-    pub(super) fn of(arrays: &'a Arrays) -> Option<Self> {
+    fn of(arrays: &'a Arrays) -> Option<Self> {
         let known = |naming: &Naming| {
-            let top = [HEAD, HIDDEN]
-                .into_iter()
-                .filter_map(|ours| Some((ours, naming.name(ours, |_| (0, 0))?)));
-            let mut found =
-                Self { arrays, naming: *naming, places: Vec::new(), top: top.collect() };
+            let mut found = Self { arrays, naming: *naming, places: Vec::new() };
             found.kernel("stem_conv")?;
             while found.places.len() < MAX_BLOCKS && found.grow() {}
             (!found.places.is_empty()).then_some(found)
@@ -83,9 +140,9 @@ impl<'a> Application<'a> {
     }
 
     /// Their name of one of our layers.
-    pub(super) fn name(&self, ours: &str) -> Option<String> {
+    fn name(&self, ours: &str) -> Option<String> {
         let place = |n: usize| self.places.get(n).copied().unwrap_or_default();
-        self.top.get(ours).cloned().or_else(|| self.naming.name(ours, place))
+        self.naming.name(ours, place)
     }
 
     /// Rows, columns, inputs, outputs of a layer.
@@ -103,7 +160,7 @@ impl<'a> Application<'a> {
     }
 
     /// What the package builds of as many blocks; `None` where it has no such network.
-    pub(super) fn usual(&self) -> Option<Told> {
+    fn usual(&self) -> Option<Told> {
         let blocks = self.places.len();
         let rectified = match (self.naming, blocks) {
             (Naming::V3 | Naming::OldV3, 11) => 3,
@@ -135,21 +192,12 @@ impl<'a> Application<'a> {
         Some(Told { strides: strides.collect(), activations: activations.collect(), activation })
     }
 
-    /// How many blocks there are.
-    pub(super) fn blocks(&self) -> usize {
-        self.places.len()
-    }
-
     /// The network, with a head of one class where it has none; `None` where a block lacks layers.
-    pub(super) fn architecture(
-        &self,
-        name: &str,
-        told: &Told,
-        pooling: Pooling,
-    ) -> Option<Architecture> {
-        let blocks = (0..self.blocks()).map(|n| {
+    fn architecture(&self, name: &str, told: &Told) -> Option<Architecture> {
+        let blocks = (0..self.places.len()).map(|n| {
             let outputs = |part: &str| self.outputs(&format!("block{n}_{part}"));
-            let [filter, ..] = self.kernel(&format!("block{n}_depthwise_conv"))?;
+            let [filter, columns, _, each] = self.kernel(&format!("block{n}_depthwise_conv"))?;
+            (filter == columns && each == 1).then_some(())?;
             Some(Block {
                 expanded: outputs("expand_conv"),
                 filter,
@@ -182,21 +230,20 @@ impl<'a> Application<'a> {
         };
         let classes = self.outputs(HEAD).unwrap_or(1);
         let plain = Architecture::new(name, classes, Family::MobileNet(config));
-        Some(Architecture { channels, pooling, ..plain })
+        Some(Architecture { channels, ..plain })
     }
 
     /// Whether it has a layer of scores.
-    pub(super) fn has_head(&self) -> bool {
+    fn has_head(&self) -> bool {
         self.kernel(HEAD).is_some()
     }
 
     /// The checkpoint of an architecture whose layers these are.
-    pub(super) fn checkpoint(
+    fn checkpoint(
         &self,
         path: &Path,
         config: Architecture,
-        preprocess: Preprocess,
-        epsilon: f64,
+        raw: Preprocess,
         assumed: Vec<Assumption>,
     ) -> Result<Checkpoint, ImportError> {
         let unsupported = |what: String| ImportError::unsupported(path, what);
@@ -216,17 +263,17 @@ impl<'a> Application<'a> {
                 }
             }
         }
-        fold_epsilon(&mut found, epsilon);
+        fold_epsilon(&mut found, EPSILON);
         add_head(&config, &mut found);
         let tensors = assemble(path, &config, found, Vec::new())?;
         let labels = imagenet::labels_of(config.classes);
-        let draft = Draft { assumed, ..draft(config, labels, preprocess, tensors) };
+        let draft = Draft { assumed, ..draft(config, labels, self.preprocess(raw), tensors) };
         draft.check().map_err(unsupported)
     }
 
     /// How pictures are prepared for weights alone: what EfficientNets and V3 have in the model, and
     /// what the package says of the others.
-    pub(super) fn preprocess(&self, raw: Preprocess) -> Preprocess {
+    fn preprocess(&self, raw: Preprocess) -> Preprocess {
         let around = Preprocess { scale: [1.0 / 127.5; 3], offset: [-1.0; 3], ..raw };
         if self.naming != Naming::EfficientNet {
             return around;
@@ -239,9 +286,13 @@ impl<'a> Application<'a> {
         else {
             return around;
         };
-        // Made for ImageNet's weights, it divides by the root of the "variance" twice.
-        let twice = mean.iter().any(|m| *m != 0.0);
-        let scale = variance.map(|v| if twice { 1.0 / v } else { 1.0 / v.sqrt() });
+        // Built for ImageNet's weights, it divides by the root of the deviations once more.
+        let [_, deviations] = IMAGENET_STATISTICS;
+        let is_twice = mean.iter().any(|m| *m != 0.0);
+        let scale: [f32; 3] = core::array::from_fn(|c| {
+            let once = 1.0 / variance[c].sqrt().max(1e-7);
+            if is_twice { once / deviations[c].sqrt() } else { once }
+        });
         Preprocess {
             scale: scale.map(|s| s / 255.0),
             offset: core::array::from_fn(|c| -mean[c] * scale[c]),
@@ -250,7 +301,7 @@ impl<'a> Application<'a> {
     }
 
     /// Whether all strided convolutions are padded as the package pads where a side is odd; V1 does not.
-    pub(super) fn pads_same(&self, blueprint: &Blueprint, p: Preprocess) -> bool {
+    fn pads_same(&self, blueprint: &Blueprint, p: Preprocess) -> bool {
         let (mut height, mut width) = (usize::from(p.height), usize::from(p.width));
         blueprint.layers.iter().all(|layer| {
             let LayerOp::Conv(conv) = layer.op else { return true };

@@ -23,7 +23,6 @@ mod saved;
 mod tests;
 pub mod weights;
 mod windows;
-mod wiring;
 mod write;
 mod writer;
 

@@ -1,7 +1,6 @@
 //! What models do to pictures before their first convolution: scale them, turn their channels, give
 //! them another size.
 
-use super::arrays::Arrays;
 use super::config::Converter;
 use super::layers::{Layer, Operand};
 use super::writer::{Computed, Writer};
@@ -41,7 +40,18 @@ impl Writer<'_> {
         if layer.setting("invert").as_bool() == Some(true) {
             return Err(layer.misfit("an inverted one, which no classifier starts with"));
         }
-        let (mean, variance) = statistics(layer, self.arrays)?;
+        let settings = [layer.setting("mean"), layer.setting("variance")];
+        let [mean, variance] = if settings[0].is_null() {
+            // The third one counts pictures.
+            let [mean, variance, _] = self.arrays.of(layer, ["mean", "variance", "count"])?;
+            [mean.values.clone(), variance.values.clone()]
+        } else {
+            let [mean, variance] = settings.map(numbers);
+            let (Some(mean), Some(variance)) = (mean, variance) else {
+                return Err(layer.misfit("a mean or a variance that are no numbers"));
+            };
+            [mean, variance]
+        };
         // Keras' ε.
         let deviation = variance.iter().map(|v| v.sqrt().max(1e-7)).collect();
         Ok(self.affine(layer, x, [("Sub", mean), ("Div", deviation)]))
@@ -120,20 +130,6 @@ impl Writer<'_> {
         self.resized = Some(converter.preprocess().map_err(|what| layer.misfit(&what))?);
         self.sides = wanted;
         Ok(x)
-    }
-}
-
-/// Mean and variance of a `Normalization`, by its settings or by the pictures that it has seen.
-pub(super) fn statistics(layer: &Layer, arrays: &Arrays) -> Result<(Vec<f32>, Vec<f32>), String> {
-    let settings = [layer.setting("mean"), layer.setting("variance")];
-    if settings[0].is_null() {
-        // The third one counts pictures.
-        let [mean, variance, _] = arrays.of(layer, ["mean", "variance", "count"])?;
-        return Ok((mean.values.clone(), variance.values.clone()));
-    }
-    match settings.map(numbers) {
-        [Some(mean), Some(variance)] => Ok((mean, variance)),
-        _ => Err(layer.misfit("a mean or a variance that are no numbers")),
     }
 }
 

@@ -10,9 +10,9 @@ use super::arrays::Arrays;
 use super::backbone::{self, Backbone};
 use super::config::{Converter, DEFAULT_SIDE, Object, Rescaling, Task};
 use super::layers::{Layer, Network};
+use super::mobile;
 use super::passed_over::is_passed_over;
 use super::rewrite::rewrite;
-use super::wiring;
 use super::{BACKBONE, Classifier, EXPORT};
 use crate::{Channels, Head, Hints, ImportError, Imported, onnx};
 use artifact::Preprocess;
@@ -67,7 +67,7 @@ pub(super) fn import(
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let Some(model) = model else {
         let arrays = Arrays::new(contents);
-        if let Some(checkpoint) = wiring::weights_alone(path, &arrays, head, hints)? {
+        if let Some(checkpoint) = mobile::weights_alone(path, &arrays, head, hints)? {
             return Ok(Imported::Checkpoint(Box::new(checkpoint)));
         }
         let network = applications::network(&arrays).map_err(unsupported)?;
@@ -105,7 +105,11 @@ pub(super) fn import(
     let network = Network::new(&model).map_err(unsupported)?;
     if !network.layers.iter().any(|layer| backbone::is_one(&layer.class, BACKBONE)) {
         let arrays = Arrays::new(contents);
-        return match wiring::whole(path, &network, &arrays, head, hints)? {
+        let base = match head {
+            Head::Required => None,
+            Head::Optional => mobile::without_head(path, &network, &arrays, hints),
+        };
+        return match base {
             Some(checkpoint) => Ok(Imported::Checkpoint(Box::new(checkpoint))),
             None => plain(path, &network, &arrays, hints),
         };

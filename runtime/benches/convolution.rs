@@ -22,7 +22,8 @@ fn shapes() -> Vec<(&'static str, Case)> {
         stride: [stride; 2],
         padding: [(filter / 2) as u8; 4],
         residual: false,
-        relu: true,
+        groups: 1,
+        clamp: artifact::Clamp::Relu,
         small: true,
         winograd: false,
     };

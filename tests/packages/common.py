@@ -41,6 +41,20 @@ def randomize_keras(layers, random):
         randomize_keras(getattr(layer, "layers", []), random)
 
 
+def train_keras_statistics(model, layers, random, pictures):
+    """Gives Keras' batch-norms the statistics of real maps, and scales of their own."""
+    norms = [layer for layer in layers if type(layer).__name__ == "BatchNormalization"]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape))
+        layer.beta.assign(random.normal(0, 0.3, layer.beta.shape))
+        layer.momentum = 0.0
+        layer.trainable = True
+    model(pictures, training=True)
+    for layer, momentum in zip(norms, momenta):
+        layer.momentum = momentum
+
+
 def log_softmax(scores):
     scores = scores - scores.max(1, keepdims=True)
     return scores - np.log(np.exp(scores).sum(1, keepdims=True))

@@ -166,6 +166,15 @@ form("sum of activated maps", lambda: functional(lambda x: head(L.Add()([L.ReLU(
 form("sum of three", lambda: functional(lambda x: head(L.Add()([conv(x, 6), L.ReLU()(conv(x, 6)), conv(x, 6, 1)]))), UNIT)
 form("clamp after a pool", lambda: functional(lambda x: head(L.ReLU()(L.MaxPooling2D()(conv(x, 6))))), UNIT)
 
+# Depthwise and grouped convolutions, activations and gates.
+form("depthwise", lambda: functional(lambda x: head(L.DepthwiseConv2D(3)(x))), UNIT)
+form("separable", lambda: functional(lambda x: head(L.SeparableConv2D(8, 3)(x))), UNIT)
+form("groups", lambda: functional(lambda x: head(L.Conv2D(8, 3, groups=2)(L.Conv2D(8, 3)(x)))), UNIT)
+form("ReLU6", lambda: functional(lambda x: head(L.ReLU(6.0)(conv(x, 4)))), UNIT)
+form("curves", lambda: functional(lambda x: head(L.Conv2D(4, 1, activation="hard_silu")(L.Activation("hard_sigmoid")(L.Conv2D(4, 3, activation="silu")(x))))), UNIT)
+form("gate", lambda: functional(lambda x: head(L.Multiply()([x, L.Reshape((1, 1, 3))(L.Dense(3, activation="sigmoid")(L.GlobalAveragePooling2D()(x)))]))), UNIT)
+form("gelu", lambda: functional(lambda x: head(L.Conv2D(4, 3, activation="gelu")(x))), UNIT)
+
 # Numbers of other kinds, and what training leaves in the file.
 form("mixed_float16", lambda: with_policy("mixed_float16"), UNIT, tolerance=2e-2)
 form("float16", lambda: with_policy("float16"), UNIT, tolerance=2e-2)
@@ -278,22 +287,15 @@ def own():
     return model
 
 
-form("depthwise", lambda: functional(lambda x: head(L.DepthwiseConv2D(3)(x))), UNIT, refused="`depthwise_conv2d")
-form("separable", lambda: functional(lambda x: head(L.SeparableConv2D(8, 3)(x))), UNIT, refused="(SeparableConv2D)")
-form("groups", lambda: functional(lambda x: head(L.Conv2D(8, 3, groups=2)(L.Conv2D(8, 3)(x)))), UNIT, refused="2 groups")
 form("dilation", lambda: functional(lambda x: head(L.Conv2D(8, 3, dilation_rate=2)(x))), UNIT, refused="dilated")
 form("concatenation", lambda: functional(lambda x: head(L.Concatenate()([conv(x, 4), conv(x, 4)]))), UNIT, refused="(Concatenate)")
 form("leaky ReLU", lambda: functional(lambda x: head(L.LeakyReLU()(conv(x, 4)))), UNIT, refused="(LeakyReLU)")
-form("ReLU6", lambda: functional(lambda x: head(L.ReLU(6.0)(conv(x, 4)))), UNIT, refused="clamps at 6.0")
-form("gelu", lambda: functional(lambda x: head(L.Conv2D(4, 3, activation="gelu")(x))), UNIT, refused="the activation gelu")
-form("sigmoid at the end", lambda: functional(lambda x: head(trunk(x), activation="sigmoid")), UNIT, refused="the activation sigmoid")
+form("sigmoid at the end", lambda: functional(lambda x: head(trunk(x), activation="sigmoid")), UNIT, refused="ends in sigmoid")
 form("own layer", lambda: before(Doubled()), UNIT, refused='model.export("model.onnx"')
 form("lambda", lambda: before(L.Lambda(lambda x: x / 255)), UNIT, refused='model.export("model.onnx"')
 form("own model", own, UNIT, kinds=[".keras"], refused='model.export("model.onnx"')
 form("two inputs", lambda: two_inputs(), UNIT, refused="2 inputs")
-form("MobileNetV2", application("MobileNetV2"), UNIT, kinds=[".keras"], refused="(DepthwiseConv2D)")
 form("DenseNet121", application("DenseNet121"), UNIT, kinds=[".keras"], refused="(Concatenate)")
-form("EfficientNetB0", application("EfficientNetB0"), UNIT, kinds=[".keras"], refused="(DepthwiseConv2D)")
 form("weights alone", lambda: before(), UNIT, kinds=[".weights.h5"], refused="save the whole model")
 form("weights without a head", application("ResNet50", include_top=False), UNIT, kinds=[".weights.h5"], refused="without a head")
 form("quantized to int8", lambda: quantized(), UNIT, kinds=[".keras"], refused="quantiz")

@@ -96,7 +96,7 @@ OTHERS = {"test_resnet": ["resnet"], "resnetblur18": ["anti-aliased"], "resnetbl
           "ecaresnet26t": ["squeeze-and-excitation", "choose"], "resnet50_gn": ["no running statistics"],
           "seresnext26d_32x4d": ["squeeze-and-excitation"], "resnetrs50": ["squeeze-and-excitation"], "resnetv2_50d": ["ONNX"],
           "resnetv2_50x1_bit": ["no running statistics"], "res2net50_26w_4s": ["ResNet"], "skresnet18": ["ResNet"],
-          "resnest14d": ["ResNet"], "vgg11_bn": ["ONNX"], "mobilenetv2_050": ["ONNX"], "vit_tiny_patch16_224": ["ONNX"]}
+          "resnest14d": ["ResNet"], "vgg11_bn": ["ONNX"], "vit_tiny_patch16_224": ["ONNX"]}
 for name, refusal in OTHERS.items():
     side = 224 if name.startswith("vit") else SIDE
     make = lambda: timm.create_model(name, num_classes=7)

@@ -4,7 +4,6 @@ use super::check_ending;
 use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
 use anyhow::{Context, Result, anyhow};
 use artifact::Artifact;
-use artifact::header::VERSION;
 use artifact::writer::rewrite;
 use clap::Args;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
@@ -102,11 +101,12 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
         let file = std::fs::read(&args.model).with_context(|| name.clone())?;
         let new = rewrite(&file, None::<fn(&[u8]) -> _>).with_context(|| name.clone())?;
         let old = u32::from(u16::from_le_bytes([file[8], file[9]]));
+        let newest = u32::from(u16::from_le_bytes([new[8], new[9]]));
         // What is as new as can be keeps its signature.
-        if old < VERSION.into() || args.output.is_some() {
+        if old < newest || args.output.is_some() {
             write_atomic(output, &new).with_context(|| output.display().to_string())?;
         }
-        (old, VERSION.into())
+        (old, newest)
     } else {
         let checkpoint = Checkpoint::load(&args.model)?;
         let old = checkpoint.version;

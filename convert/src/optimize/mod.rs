@@ -30,7 +30,7 @@ pub(crate) fn gated(size: u16) -> Graph {
         let weights = noise.around(c_out * c_in * usize::from(filter).pow(2), 0.0, 0.5);
         let bias = noise.around(c_out, 0.1, 0.1);
         let padding = Padding::same((filter / 2) as u8);
-        NodeOp::Conv2d(Conv { bias, padding, ..Conv::new(weights, c_out, [filter; 2]) })
+        NodeOp::Conv2d(Conv { padding, ..Conv::new(weights, bias, [filter; 2]) })
     };
     let mean = NodeOp::Pool2d {
         kind: PoolKind::Average,

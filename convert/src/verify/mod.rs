@@ -276,7 +276,10 @@ mod tests {
                 let bytes = &converted.emitted.bytes;
                 let gate = Artifact::parse(bytes).unwrap().ops().find(|op| op.name() == "gate");
                 let gate = gate.unwrap();
-                assert!(gate.relu() && gate.input().offset == gate.output().offset);
+                assert!(
+                    gate.clamp() == artifact::Clamp::Relu
+                        && gate.input().offset == gate.output().offset
+                );
                 let (checks, _) = verify(&converted, &model.preprocess, &pictures).unwrap();
                 assert!(!checks.is_empty() || (quantize != Quantize::Int8 && !HAS_TRACT));
                 assert!(checks.iter().all(Check::is_passed), "{checks:?}");

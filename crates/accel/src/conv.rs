@@ -12,105 +12,10 @@
 use crate::dispatch::{Kernel, Level, Simd, unroll};
 use crate::element::{Element, LANES, Line, as_cells, lines_mut};
 use crate::frame::{Fill, FillWindows, Frame, Planes, Transform};
+use crate::geometry::{Column, FRAME_BYTES, Geometry, Pass, Pixels, with_width};
 use crate::recycle::{self, Numbers};
 use bytemuck::Zeroable;
 use rayon::prelude::*;
-
-/// Bytes of a frame: a good part of a core's second-level cache, leaving room for weights.
-pub(super) const FRAME_BYTES: usize = 256 << 10;
-
-/// Sizes of a convolution with a square filter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Geometry {
-    pub(super) images: usize,
-    pub(super) c_in: usize,
-    pub(super) c_out: usize,
-    /// Height and width of the input.
-    pub(super) size: [usize; 2],
-    /// Height and width of the output.
-    pub(super) out: [usize; 2],
-    pub(super) filter: usize,
-    pub(super) stride: usize,
-    /// Zeros before the first row and column.
-    pub(super) pad: [usize; 2],
-    /// The input is planar, `[N, C, H, W]`, not in blocks.
-    pub(super) planar: bool,
-}
-
-impl Geometry {
-    /// Weights of one output channel.
-    pub(super) fn per_filter(&self) -> usize {
-        self.c_in * self.filter * self.filter
-    }
-
-    /// A picture of the input in blocks.
-    pub(super) fn input(&self) -> Planes {
-        let [height, width] = self.size;
-        Planes { blocks: self.c_in.div_ceil(LANES), height, width }
-    }
-
-    /// A picture of the output.
-    pub(super) fn output(&self) -> Planes {
-        let [height, width] = self.out;
-        Planes { blocks: self.c_out.div_ceil(LANES), height, width }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        let [height, width] = self.size;
-        self.images * self.c_in * self.c_out * height * width * self.out[0] * self.out[1] == 0
-    }
-
-    /// What an output pixel's window becomes in a frame: blocks, and taps in each direction.
-    pub(super) fn window(&self) -> (usize, usize) {
-        if self.planar {
-            (self.per_filter().div_ceil(LANES), 1)
-        } else {
-            (self.input().blocks, self.filter)
-        }
-    }
-
-    /// Channels of that window.
-    pub(super) fn window_channels(&self) -> usize {
-        if self.planar { self.per_filter() } else { self.c_in }
-    }
-
-    /// The frame of `rows` rows of output.
-    pub(super) fn frame(&self, rows: usize) -> Frame {
-        let (_, taps) = self.window();
-        let (stride, pad) = if self.planar { (1, [0; 2]) } else { (self.stride, self.pad) };
-        let reach = (taps - 1) / stride;
-        Frame {
-            stride,
-            pad,
-            phases: stride.min(taps),
-            rows: rows + reach,
-            pitch: self.out[1] + reach,
-        }
-    }
-
-    /// Rows of output whose frame fits the cache; all strips about the same.
-    pub(super) fn strip<E: Element>(&self) -> usize {
-        let (blocks, taps) = self.window();
-        let frame = self.frame(1);
-        let row = blocks * frame.block() / frame.rows * size_of::<E::Cell>();
-        even_strip(self.out[0], FRAME_BYTES / row.max(1), (taps - 1) / frame.stride)
-    }
-
-    /// Pixels of the input are the frame's cells as they are.
-    pub(super) fn is_pointwise(&self) -> bool {
-        !self.planar
-            && self.filter == 1
-            && self.stride == 1
-            && self.pad == [0; 2]
-            && self.size == self.out
-    }
-}
-
-/// Rows of equal strips of `all` rows that need at most `fit` rows, `reach` more than they have.
-fn even_strip(all: usize, fit: usize, reach: usize) -> usize {
-    let most = fit.saturating_sub(reach).max(1);
-    all.div_ceil(all.div_ceil(most).max(1)).max(1)
-}
 
 /// What a convolution reads.
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +86,7 @@ pub(super) fn forward<E: Element, P: Send>(
         return y;
     }
     let in_place = source.is_direct(g);
-    let strip = if in_place { result.height } else { g.strip::<E>() };
+    let strip = if in_place { result.height } else { g.strip::<E>(FRAME_BYTES) };
     let frame = g.frame(strip);
     let (blocks, taps) = g.window();
     let (k, per_filter) = (g.filter, g.per_filter());
@@ -192,11 +97,7 @@ pub(super) fn forward<E: Element, P: Send>(
     let pass = Pass {
         taps: (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect(),
         weights: pack::<E>(level, [g.c_out, g.window_channels(), taps * taps], at),
-        cell: [0; 2],
-        rows: result.height,
-        cols: result.width,
-        pixel: [0; 2],
-        step: 1,
+        pixels: Pixels::all(g.out),
     };
     let correlation = Correlation { frame, blocks, strip, rows: result.height, result };
     let read = |image, first, buffer: &mut [Line<E>]| {
@@ -217,79 +118,57 @@ pub(super) fn input_gradient<E: Element, P: Send>(
     parts: &mut [P],
     after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
 ) -> Numbers<E> {
-    let (source, result) = (g.output(), g.input());
-    let mut dx = recycle::take(g.images * result.lines() * LANES);
-    let (k, s, pad) = (g.filter, g.stride, g.pad);
-    if g.is_empty() || k < s {
+    let mut dx = recycle::take(g.images * g.input().lines() * LANES);
+    if g.is_empty() || g.filter < g.stride {
         // Pixels between the windows have no gradient.
         dx.fill(E::default());
     }
     if g.is_empty() {
         return dx;
     }
-    // Pixel i of dx is remainder + s·cell − pad and gets dy[cell − t]·w[remainder + s·t].
-    let depth = (k - 1) / s;
-    let cells = |axis: usize| (g.size[axis] - 1 + pad[axis]) / s + 1;
-    let pointwise = g.is_pointwise();
-    let row = source.blocks * (cells(1) + depth) * LANES * size_of::<E>();
-    let strip = if pointwise { cells(0) } else { even_strip(cells(0), FRAME_BYTES / row, depth) };
-    let frame = Frame {
-        stride: 1,
-        pad: [depth; 2],
-        phases: 1,
-        rows: strip + depth,
-        pitch: cells(1) + depth,
-    };
-    let classes = (0..s * s).map(|class| [class / s, class % s]);
-    let passes: Vec<_> = classes
-        .filter(|remainder| remainder.iter().all(|r| *r < k))
-        .map(|remainder| {
-            let [down, across] = remainder.map(|first| (k - 1 - first) / s + 1);
-            let taps = (0..down * across).map(|t| [t / across, t % across]);
-            let at = |i: usize, o: usize, t: usize| {
-                let row = remainder[0] + t / across * s;
-                let col = remainder[1] + t % across * s;
-                w[((o * g.c_in + i) * k + row) * k + col]
-            };
-            let cell = [0, 1].map(|a| pad[a].saturating_sub(remainder[a]).div_ceil(s));
-            let pixel = [0, 1].map(|a| cell[a] * s + remainder[a] - pad[a]);
-            let count = |a: usize| g.size[a].saturating_sub(pixel[a]).div_ceil(s);
-            Pass {
-                taps: taps.map(|[r, c]| frame.tap(depth - r, depth - c)).collect(),
-                weights: pack::<E>(level, [g.c_in, g.c_out, down * across], at),
-                cell,
-                rows: count(0),
-                cols: count(1),
-                pixel,
-                step: s,
-            }
-        })
-        .collect();
+    let InputGradient { correlation, passes, .. } = InputGradient::<E>::new(level, g, w);
+    let source = g.output();
     let pictures: &[Line<E>] = dy.as_chunks().0;
     let picture = |image: usize| &pictures[image * source.lines()..][..source.lines()];
     let read = |image, first, out: &mut [Line<E>]| {
-        let (frame, planes, picture) = (&frame, source, picture(image));
+        let (frame, planes, picture) = (&correlation.frame, source, picture(image));
         level.run(Fill { frame, planes, picture, first, transform: None, out });
     };
-    let direct = |image| pointwise.then(|| as_cells::<E>(picture(image))).flatten();
-    let correlation = Correlation { frame, blocks: source.blocks, strip, rows: cells(0), result };
+    let direct = |image| g.is_pointwise().then(|| as_cells::<E>(picture(image))).flatten();
     correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
     dx
 }
 
-/// One set of taps, its packed weights and the pixels that they make.
-struct Pass<E: Element> {
-    /// Distances in the frame.
-    taps: Vec<usize>,
-    weights: Numbers<E::Operand>,
-    /// Row and column of the first cell that is a pixel.
-    cell: [usize; 2],
-    rows: usize,
-    cols: usize,
-    /// Row and column of that pixel in the result.
-    pixel: [usize; 2],
-    /// Pixels from one to the next.
-    step: usize,
+/// What makes an input gradient.
+pub(super) struct InputGradient<E: Element> {
+    level: Level,
+    correlation: Correlation,
+    passes: Vec<Pass<Numbers<E::Operand>>>,
+}
+
+impl<E: Element> InputGradient<E> {
+    pub(super) fn new(level: Level, g: &Geometry, w: &[f32]) -> Self {
+        let (blocks, rows) = (g.output().blocks, g.cells(0));
+        let strip = if g.is_pointwise() { rows } else { g.gradient_strip::<E>(FRAME_BYTES) };
+        let frame = g.gradient_frame(strip);
+        let per_filter = g.filter * g.filter;
+        let passes = g.gradient_passes(&frame, |taps| {
+            let at = |i: usize, o: usize, t: usize| w[(o * g.c_in + i) * per_filter + taps[t]];
+            pack::<E>(level, [g.c_in, g.c_out, taps.len()], at)
+        });
+        let correlation = Correlation { frame, blocks, strip, rows, result: g.input() };
+        Self { level, correlation, passes }
+    }
+
+    /// Rows `first..first + rows` of a picture of a pointwise convolution, from its gradient.
+    pub(super) fn rows(&self, dy: &[E::Cell], [first, rows]: [usize; 2], dx: &mut [Line<E>]) {
+        let Correlation { blocks, frame, .. } = self.correlation;
+        let taps: Vec<usize> = (0..blocks).map(|block| block * frame.block()).collect();
+        for pass in &self.passes {
+            let dy = &dy[first * frame.pitch..];
+            self.correlation.strip(self.level, (pass, &taps), dy, [first, rows], dx);
+        }
+    }
 }
 
 /// A correlation of every picture.
@@ -309,7 +188,7 @@ impl Correlation {
     fn run<'a, E: Element, P: Send>(
         &self,
         level: Level,
-        passes: &[Pass<E>],
+        passes: &[Pass<Numbers<E::Operand>>],
         (direct, read): (
             impl Fn(usize) -> Option<&'a [E::Cell]> + Sync,
             impl Fn(usize, usize, &mut [Line<E>]) + Sync,
@@ -345,75 +224,40 @@ impl Correlation {
                     }
                 };
                 for (pass, taps) in passes.iter().zip(&taps) {
-                    let from = first.max(pass.cell[0]);
-                    self.strip(level, (pass, taps), frame, [first, from, first + strip], y);
+                    self.strip(level, (pass, taps), frame, [first, strip], y);
                 }
             }
             after(y, parts);
         });
     }
 
-    /// The pixels of a pass whose cells are in rows `from..to`, where the frame starts at `first`.
+    /// The pixels of a pass whose cells are in rows `first..first + strip`.
     fn strip<E: Element>(
         &self,
         level: Level,
-        (pass, taps): (&Pass<E>, &[usize]),
+        (pass, taps): (&Pass<Numbers<E::Operand>>, &[usize]),
         frame: &[E::Cell],
-        [first, from, to]: [usize; 3],
+        strip: [usize; 2],
         y: &mut [Line<E>],
     ) {
-        let rows = to.min(pass.cell[0] + pass.rows).saturating_sub(from);
-        if rows == 0 {
-            return;
-        }
-        let Planes { blocks, width, .. } = self.result;
+        let (plane, width) = (self.result.pixels(), self.result.width);
         let most = level.tile();
-        let row = pass.pixel[0] + (from - pass.cell[0]) * pass.step;
-        let per_block = taps.len() * E::STEPS;
-        for group in (0..blocks).step_by(most.blocks) {
-            let together = most.blocks.min(blocks - group);
-            let weights =
-                &pass.weights[group * per_block * LANES..][..together * per_block * LANES];
+        let per_block = taps.len() * E::STEPS * LANES;
+        for (group, weights) in pass.weights.chunks(most.blocks * per_block).enumerate() {
+            let y = &mut y[group * most.blocks * plane..];
+            let together = weights.len() / per_block;
             let weights: &[Line<E::Operand>] = weights.as_chunks().0;
-            let mut col = 0;
-            while col < pass.cols {
-                let pixels = tile_width(pass.cols - col, most.pixels);
-                let tiles = Tiles {
-                    frame,
-                    taps,
-                    weights,
-                    from: (from - first) * self.frame.pitch + pass.cell[1] + col,
-                    pitch: self.frame.pitch,
-                    rows,
-                    to: group * self.result.pixels()
-                        + row * width
-                        + pass.pixel[1]
-                        + col * pass.step,
-                    step: pass.step,
-                    width,
-                    plane: self.result.pixels(),
-                    y,
-                };
+            for column in pass.pixels.columns(&self.frame, strip, width, most.pixels) {
+                let pitch = self.frame.pitch;
+                let tiles = Tiles { frame, taps, weights, column, pitch, plane, y };
                 if together == 2 {
-                    tiles.dispatch::<2>(level, pixels);
+                    tiles.dispatch::<2>(level);
                 } else {
-                    tiles.dispatch::<1>(level, pixels);
+                    tiles.dispatch::<1>(level);
                 }
-                col += pixels;
             }
         }
     }
-}
-
-/// Widths of tiles there are, widest first.
-const TILES: [usize; 8] = [14, 8, 7, 6, 4, 3, 2, 1];
-
-/// Pixels of the next tile where `left` remain: one that divides them if it is not much smaller
-/// than the widest, for the sums of a narrow tile wait for each other.
-fn tile_width(left: usize, most: usize) -> usize {
-    let fits = || TILES.into_iter().filter(|t| *t <= most.min(left));
-    let even = fits().find(|t| left.is_multiple_of(*t) && 2 * t >= most);
-    even.or_else(|| fits().next()).unwrap_or(1)
 }
 
 /// Weights in the order that [`Tiles`] reads them: for each group of as many blocks of results as
@@ -458,31 +302,17 @@ struct Tiles<'a, E: Element> {
     /// Of every block of the source.
     taps: &'a [usize],
     weights: &'a [Line<E::Operand>],
-    /// Cell of the first pixel.
-    from: usize,
+    column: Column,
+    /// Cells of a row.
     pitch: usize,
-    rows: usize,
-    /// Line of the first pixel in `y`, lines to the next pixel, pixels of a row, lines to the next
-    /// block.
-    to: usize,
-    step: usize,
-    width: usize,
+    /// Lines of a block of `y`.
     plane: usize,
     y: &'a mut [Line<E>],
 }
 
 impl<E: Element> Tiles<'_, E> {
-    fn dispatch<const B: usize>(self, level: Level, pixels: usize) {
-        match pixels {
-            14 => level.run(Tile::<E, 14, B>(self)),
-            8 => level.run(Tile::<E, 8, B>(self)),
-            7 => level.run(Tile::<E, 7, B>(self)),
-            6 => level.run(Tile::<E, 6, B>(self)),
-            4 => level.run(Tile::<E, 4, B>(self)),
-            3 => level.run(Tile::<E, 3, B>(self)),
-            2 => level.run(Tile::<E, 2, B>(self)),
-            _ => level.run(Tile::<E, 1, B>(self)),
-        }
+    fn dispatch<const B: usize>(self, level: Level) {
+        with_width!(self.column.pixels, P => level.run(Tile::<E, P, B>(self)));
     }
 }
 
@@ -492,7 +322,8 @@ struct Tile<'a, E: Element, const P: usize, const B: usize>(Tiles<'a, E>);
 impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Tiles { frame, taps, weights, from, pitch, rows, to, step, width, plane, y } = self.0;
+        let Tiles { frame, taps, weights, column, pitch, plane, y } = self.0;
+        let Column { from, rows, to, step, down, .. } = column;
         for row in 0..rows {
             let mut sums = [[simd.load(&[0.0; LANES]); B]; P];
             let start = from + row * pitch;
@@ -507,7 +338,7 @@ impl<E: Element, const P: usize, const B: usize> Kernel for Tile<'_, E, P, B> {
                     });
                 }
             }
-            let to = to + row * step * width;
+            let to = to + row * down;
             unroll!(b < B, {
                 unroll!(p < P, {
                     y[to + b * plane + p * step] = E::store(simd, sums[p][b]);

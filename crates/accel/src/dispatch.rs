@@ -29,6 +29,9 @@ macro_rules! unroll {
 }
 pub(super) use unroll;
 
+/// Added to a small number, it leaves the nearest whole one in the sum's lowest bits.
+pub(super) const WHOLE: f32 = 12_582_912.0;
+
 /// A loop nest to be compiled for each instruction set.
 ///
 /// `run` must be `#[inline(always)]`, as must everything it calls: code that stays outside the
@@ -62,11 +65,27 @@ pub(super) trait Simd: Copy {
     /// `a·b + c`
     fn fma(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
-    /// Lane by lane, what is not below `floor`; NaN stays NaN.
-    fn at_least(self, floor: f32, v: Self::Vector) -> Self::Vector;
+    /// `a·b`
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// Lanes of `d` where `y` is above zero, zero elsewhere.
-    fn where_positive(self, y: Self::Vector, d: Self::Vector) -> Self::Vector;
+    /// `a / b`
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// Lane by lane, the nearest number within bounds; NaN stays NaN.
+    fn within(self, bounds: [f32; 2], v: Self::Vector) -> Self::Vector;
+
+    /// Lanes of `d` where `y` lies between bounds and is neither, zero elsewhere.
+    fn where_between(self, bounds: [f32; 2], y: Self::Vector, d: Self::Vector) -> Self::Vector;
+
+    /// `2ⁿ` of whole numbers from −126 to 127.
+    #[inline(always)]
+    fn power_of_two(self, n: Self::Vector) -> Self::Vector {
+        let mut line = self.store(self.add(n, self.load(&[WHOLE; LANES])));
+        for value in &mut line {
+            *value = f32::from_bits(value.to_bits().wrapping_add(127) << 23);
+        }
+        self.load(&line)
+    }
 
     /// `sums + x·w`
     fn add_product(self, sums: Self::Vector, x: f32, w: &Line) -> Self::Vector;
@@ -291,17 +310,34 @@ macro_rules! plain_vector {
         }
 
         #[inline(always)]
-        fn at_least(self, floor: f32, mut v: Line) -> Line {
+        fn mul(self, mut a: Line, b: Line) -> Line {
             for l in 0..LANES {
-                v[l] = if v[l] < floor { floor } else { v[l] };
+                a[l] *= b[l];
+            }
+            a
+        }
+
+        #[inline(always)]
+        fn div(self, mut a: Line, b: Line) -> Line {
+            for l in 0..LANES {
+                a[l] /= b[l];
+            }
+            a
+        }
+
+        #[inline(always)]
+        fn within(self, [low, high]: [f32; 2], mut v: Line) -> Line {
+            for l in 0..LANES {
+                v[l] = if v[l] < low { low } else { v[l] };
+                v[l] = if v[l] > high { high } else { v[l] };
             }
             v
         }
 
         #[inline(always)]
-        fn where_positive(self, y: Line, mut d: Line) -> Line {
+        fn where_between(self, [low, high]: [f32; 2], y: Line, mut d: Line) -> Line {
             for l in 0..LANES {
-                d[l] = if y[l] > 0.0 { d[l] } else { 0.0 };
+                d[l] = if y[l] > low && y[l] < high { d[l] } else { 0.0 };
             }
             d
         }
@@ -382,23 +418,39 @@ impl Simd for Halves {
     }
 
     #[inline(always)]
-    fn at_least(self, floor: f32, v: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the features. Of a NaN and a number, the second is the maximum.
+    fn mul(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn div(self, a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features.
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn within(self, [low, high]: [f32; 2], v: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: `self` proves the features. Of a NaN and a number, the second is the result.
         unsafe {
-            let floor = _mm256_set1_ps(floor);
-            [_mm256_max_ps(floor, v[0]), _mm256_max_ps(floor, v[1])]
+            let (low, high) = (_mm256_set1_ps(low), _mm256_set1_ps(high));
+            let v = [_mm256_max_ps(low, v[0]), _mm256_max_ps(low, v[1])];
+            [_mm256_min_ps(high, v[0]), _mm256_min_ps(high, v[1])]
         }
     }
 
     #[inline(always)]
-    fn where_positive(self, y: [__m256; 2], d: [__m256; 2]) -> [__m256; 2] {
-        // SAFETY: `self` proves the features.
-        unsafe {
-            let zero = _mm256_setzero_ps();
-            let masks =
-                [_mm256_cmp_ps::<_CMP_GT_OQ>(y[0], zero), _mm256_cmp_ps::<_CMP_GT_OQ>(y[1], zero)];
-            [_mm256_and_ps(masks[0], d[0]), _mm256_and_ps(masks[1], d[1])]
+    fn where_between(self, [low, high]: [f32; 2], y: [__m256; 2], d: [__m256; 2]) -> [__m256; 2] {
+        let mut kept = d;
+        for half in 0..2 {
+            // SAFETY: `self` proves the features.
+            kept[half] = unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(y[half], _mm256_set1_ps(low));
+                let below = _mm256_cmp_ps::<_CMP_LT_OQ>(y[half], _mm256_set1_ps(high));
+                _mm256_and_ps(_mm256_and_ps(above, below), d[half])
+            };
         }
+        kept
     }
 
     #[inline(always)]
@@ -448,18 +500,37 @@ macro_rules! wide_vector {
         }
 
         #[inline(always)]
-        fn at_least(self, floor: f32, v: __m512) -> __m512 {
-            // SAFETY: `self` proves the features. Of a NaN and a number, the second is the maximum.
-            unsafe { _mm512_max_ps(_mm512_set1_ps(floor), v) }
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_mul_ps(a, b) }
         }
 
         #[inline(always)]
-        fn where_positive(self, y: __m512, d: __m512) -> __m512 {
+        fn div(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn within(self, [low, high]: [f32; 2], v: __m512) -> __m512 {
+            // SAFETY: `self` proves the features. Of a NaN and a number, the second is the result.
+            unsafe { _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), v)) }
+        }
+
+        #[inline(always)]
+        fn where_between(self, [low, high]: [f32; 2], y: __m512, d: __m512) -> __m512 {
             // SAFETY: `self` proves the features.
             unsafe {
-                let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_setzero_ps());
-                _mm512_maskz_mov_ps(positive, d)
+                let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_set1_ps(low));
+                let both = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, y, _mm512_set1_ps(high));
+                _mm512_maskz_mov_ps(both, d)
             }
+        }
+
+        #[inline(always)]
+        fn power_of_two(self, n: __m512) -> __m512 {
+            // SAFETY: `self` proves the features.
+            unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
         }
 
         #[inline(always)]

@@ -1,6 +1,7 @@
 //! The kernels as operations of Burn backends.
 
-use crate::conv::Geometry;
+use crate::activation::Activation;
+use crate::geometry::Geometry;
 use crate::pool::Window;
 use crate::step::{Adam, Sgd};
 use burn::backend::tensor::FloatTensor;
@@ -12,12 +13,19 @@ pub(super) type WithMoments<B> = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>
 /// How maps are normalized.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rule {
-    /// Rectify afterwards.
-    pub(super) relu: bool,
+    /// Of the normalized numbers.
+    pub(super) activation: Activation,
     /// Added to the variance.
     pub(super) epsilon: f64,
     /// Mean and variance are constants, not the map's own.
     pub(super) fixed: bool,
+}
+
+impl Rule {
+    /// Whether its output tells which gradients pass.
+    pub(super) fn reads_output(&self) -> bool {
+        matches!(self.activation, Activation::Clamp(_)) && !self.activation.is_none()
+    }
 }
 
 /// What a convolution has to do.
@@ -62,7 +70,7 @@ pub(super) trait Accelerated: Backend {
         rule: Rule,
     ) -> FloatTensor<Self>;
 
-    /// The normalized map plus a residual, before it is rectified.
+    /// The normalized map plus a residual, before it is clamped.
     fn accel_norm_add(
         x: FloatTensor<Self>,
         mean: FloatTensor<Self>,
@@ -73,7 +81,7 @@ pub(super) trait Accelerated: Backend {
         rule: Rule,
     ) -> FloatTensor<Self>;
 
-    /// Largest values of the normalized and rectified map.
+    /// Largest values of the normalized map.
     fn accel_norm_max(
         x: FloatTensor<Self>,
         mean: FloatTensor<Self>,

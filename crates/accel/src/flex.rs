@@ -1,12 +1,14 @@
 //! The operations and their gradients on the Flex backend.
 
-use super::{planar, weight};
-use crate::conv::{self, Geometry, Source};
+use super::{depthwise, planar, weight};
+use crate::activation::Activation;
+use crate::conv::{self, Source};
 use crate::dispatch::Level;
-use crate::element::{Element, LANES};
+use crate::element::{Element, LANES, Line};
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
-use crate::frame::{Planes, Transform};
-use crate::gradient::{Kernels, MapGradient, Normalized};
+use crate::frame::{Affine, Planes, Transform};
+use crate::geometry::Geometry;
+use crate::gradient::{ConvGradients, Kernels, MapGradient, Normalized};
 use crate::norm::{self, Extent, Mask, MaskedSums, Moments, Norm, Part, PictureMoments};
 use crate::pool::{self, MaxGradient, Window};
 use crate::processes;
@@ -88,6 +90,14 @@ fn norm([mean, variance, gamma, beta]: &[FlexTensor; 4], rule: Rule) -> Norm<'_>
     Norm { mean, variance, gamma, beta, epsilon: rule.epsilon, fixed: rule.fixed }
 }
 
+/// What is done with a map while it is read.
+fn transform<'a>(
+    n: Option<&Normalized<Flex>>,
+    affine: Option<&'a [Affine]>,
+) -> Option<Transform<'a>> {
+    n.zip(affine).map(|(n, affine)| Transform { affine, activation: n.rule.activation })
+}
+
 fn statistics(moments: Moments) -> [FlexTensor; 2] {
     [moments.mean, moments.variance].map(|values| {
         let len = values.len();
@@ -102,11 +112,17 @@ fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMom
     let extent = Extent { images: shape.images, channels: shape.c_out, planes };
     let pixels = planes.pixels();
     let mut parts = extent.parts();
-    let y = conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
-        if task.moments {
-            level.run(PictureMoments { picture, pixels, parts });
+    let y = match source {
+        Source::Map { values, transform } if shape.depthwise => {
+            let parts = task.moments.then_some(&mut parts[..]);
+            depthwise::forward(level, shape, (values, transform), w, parts)
         }
-    });
+        _ => conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
+            if task.moments {
+                level.run(PictureMoments { picture, pixels, parts });
+            }
+        }),
+    };
     let moments = if task.moments {
         norm::join_moments(&extent, &parts, processes::others())
     } else {
@@ -130,7 +146,10 @@ fn normalize<E: Element>(
     let residual = residual.as_ref().map(values::<E>);
     let affine = norm.affine();
     let level = Level::detect();
-    tensor(norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.relu), shape)
+    tensor(
+        norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.activation),
+        shape,
+    )
 }
 
 impl Accelerated for Flex {
@@ -160,7 +179,7 @@ impl Accelerated for Flex {
         let (x, w) = (x.to_contiguous(), w.to_contiguous());
         let parameters = parameters(&Normalized { mean, variance, gamma, beta, rule });
         let affine = norm(&parameters, rule).affine();
-        let transform = Some(Transform { affine: &affine, relu: rule.relu });
+        let transform = Some(Transform { affine: &affine, activation: rule.activation });
         with_element!(x, E => {
             convolve::<E>(Source::Map { values: values(&x), transform }, values(&w), task)
         })
@@ -311,88 +330,100 @@ fn map_gradient<E: Element>(
     }
 }
 
+/// Pictures that a convolution reads, how they are transformed, and the sums of their gradient.
+type Summed<'a, E> = (&'a [Line<E>], Transform<'a>, &'a mut [Part]);
+
+/// The input gradient of a convolution, of pictures `x` that are transformed masked and summed.
+fn input_gradient<E: Element>(
+    level: Level,
+    shape: &Geometry,
+    w: &[f32],
+    dy: &[E],
+    sums: Option<Summed<'_, E>>,
+) -> Numbers<E> {
+    let Some((pictures, transform, parts)) = sums else {
+        let mut none = vec![(); shape.images];
+        return conv::input_gradient(level, shape, w, dy, &mut none, |_, _| {});
+    };
+    let (planes, affine) = (shape.input(), transform.affine);
+    let mask = Mask::of(affine, transform.activation);
+    // Parts carry the number of their block, which tells the picture.
+    let mut numbered: Vec<_> = parts.iter_mut().enumerate().collect();
+    conv::input_gradient(level, shape, w, dy, &mut numbered, |dy, parts| {
+        let image = parts[0].0 / planes.blocks;
+        let x = &pictures[image * planes.lines()..][..planes.lines()];
+        let pixels = planes.pixels();
+        let mut sums = vec![[[0.0; LANES]; 2]; planes.blocks];
+        level.run(MaskedSums { x, mask, centers: affine, pixels, dy, parts: &mut sums });
+        for ((_, part), sum) in parts.iter_mut().zip(sums) {
+            **part = sum;
+        }
+    })
+}
+
 impl Kernels for Flex {
     type Places = Vec<u8>;
 
-    fn input_gradient(shape: &Geometry, w: FlexTensor, dy: FlexTensor) -> FlexTensor {
-        let (w, dy) = (w.to_contiguous(), dy.to_contiguous());
-        let level = Level::detect();
-        let mut none = vec![(); shape.images];
-        with_element!(dy, E => {
-            let dx = conv::input_gradient(level, shape, values(&w), values::<E>(&dy), &mut none, |_, _| {});
-            let extent = Extent { images: shape.images, channels: shape.c_in, planes: shape.input() };
-            if shape.planar {
-                let [height, width] = shape.size;
-                let dx = planar::from_blocks(&extent, &dx);
-                plain(dx, [shape.images, shape.c_in, height, width])
-            } else {
-                map(dx, shape.images, shape.input())
-            }
-        })
-    }
-
-    fn weight_gradient(
+    fn conv_gradients(
         shape: &Geometry,
         x: FlexTensor,
         n: Option<&Normalized<Self>>,
-        dy: FlexTensor,
-    ) -> FlexTensor {
-        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
-        let level = Level::detect();
-        let affine = n.map(|n| norm(&parameters(n), n.rule).affine());
-        let relu = n.is_some_and(|n| n.rule.relu);
-        let transform = affine.as_ref().map(|affine| Transform { affine, relu });
-        let dw = with_element!(dy, E => {
-            let source = if shape.planar {
-                Source::Pictures(values(&x))
-            } else {
-                Source::Map { values: values::<E>(&x), transform }
-            };
-            weight::weight_gradient(level, shape, source, values::<E>(&dy))
-        });
-        tensor(dw, [shape.c_out, shape.c_in, shape.filter, shape.filter])
-    }
-
-    fn norm_conv_gradient(
-        shape: &Geometry,
-        x: FlexTensor,
-        n: &Normalized<Self>,
         w: FlexTensor,
         dy: FlexTensor,
-    ) -> MapGradient<Self> {
+        [of_x, of_w]: [bool; 2],
+    ) -> ConvGradients<Self> {
         let [x, w, dy] = [x, w, dy].map(|t| t.to_contiguous());
         let level = Level::detect();
-        let parameters = parameters(n);
-        let norm = norm(&parameters, n.rule);
-        let affine = norm.affine();
-        let planes = shape.input();
-        let extent = Extent { images: shape.images, channels: shape.c_in, planes };
-        let blocks = planes.blocks;
+        let parameters = n.map(parameters);
+        let norm = n.zip(parameters.as_ref()).map(|(n, p)| norm(p, n.rule));
+        let affine = norm.map(|norm| norm.affine());
+        let transform = transform(n, affine.as_deref());
+        let extent = Extent { images: shape.images, channels: shape.c_in, planes: shape.input() };
+        let mut parts = extent.parts();
         with_element!(dy, E => {
-            let pictures: &[[E; LANES]] = values::<E>(&x).as_chunks().0;
-            // Parts carry the number of their block, which tells the picture.
-            let mut parts: Vec<(usize, Part)> = extent.parts().into_iter().enumerate().collect();
-            let dx = conv::input_gradient(
-                level, shape, values(&w), values::<E>(&dy), &mut parts,
-                |dy, parts| {
-                    let image = parts[0].0 / blocks;
-                    let mut sums = vec![[[0.0; LANES]; 2]; blocks];
-                    level.run(MaskedSums {
-                        x: &pictures[image * planes.lines()..][..planes.lines()],
-                        mask: if n.rule.relu { Mask::Input(&affine) } else { Mask::None },
-                        centers: &affine,
-                        pixels: planes.pixels(),
-                        dy,
-                        parts: &mut sums,
-                    });
-                    for ((_, part), sum) in parts.iter_mut().zip(sums) {
-                        *part = sum;
-                    }
-                },
-            );
-            let parts: Vec<Part> = parts.into_iter().map(|(_, part)| part).collect();
-            let dx = map(dx, shape.images, planes);
-            map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false)
+            let (weights, dy) = (values(&w), values::<E>(&dy));
+            let joint = match (of_x && of_w, shape) {
+                (_, Geometry { depthwise: true, .. }) => {
+                    let input = (values(&x), transform);
+                    Some(depthwise::gradients(level, shape, input, weights, dy, &mut parts))
+                }
+                (true, Geometry { planar: false, .. }) => {
+                    let input = (values(&x), transform);
+                    weight::both_gradients(level, shape, input, weights, dy, &mut parts)
+                }
+                _ => None,
+            };
+            let (dx, dw) = joint.map(|(dx, dw)| (Some(dx), Some(dw))).unwrap_or_else(|| {
+                let source = if shape.planar {
+                    Source::Pictures(values(&x))
+                } else {
+                    Source::Map { values: values::<E>(&x), transform }
+                };
+                let dw = of_w.then(|| weight::weight_gradient(level, shape, source, dy));
+                let pictures = if shape.planar { &[] } else { values::<E>(&x).as_chunks().0 };
+                let sums = transform.map(|transform| (pictures, transform, &mut parts[..]));
+                (of_x.then(|| input_gradient(level, shape, weights, dy, sums)), dw)
+            });
+            let w = dw.map(|dw| tensor(dw, w.shape()));
+            match (dx, norm) {
+                (None, _) => ConvGradients { x: None, norm: None, w },
+                (Some(dx), None) if shape.planar => {
+                    let [height, width] = shape.size;
+                    let dx = planar::from_blocks(&extent, &dx);
+                    let x = Some(plain(dx, [shape.images, shape.c_in, height, width]));
+                    ConvGradients { x, norm: None, w }
+                }
+                (Some(dx), None) => {
+                    let x = Some(map(dx, extent.images, extent.planes));
+                    ConvGradients { x, norm: None, w }
+                }
+                (Some(dx), Some(norm)) => {
+                    let dx = map(dx, extent.images, extent.planes);
+                    let found = map_gradient::<E>(&extent, &norm, values(&x), dx, &parts, false);
+                    let norm = Some([found.gamma, found.beta]);
+                    ConvGradients { x: Some(found.x), norm, w }
+                }
+            }
         })
     }
 
@@ -412,9 +443,16 @@ impl Kernels for Flex {
         let y = y.map(|y| y.to_contiguous());
         with_element!(dy, E => {
             let mut dy = into_values::<E>(dy);
-            let y = y.as_ref().map(values::<E>);
+            let mask = match (&y, n.rule.activation) {
+                (Some(y), Activation::Clamp(bounds)) => {
+                    // As it is stored where a number was clamped to it.
+                    let bounds = bounds.map(|bound| E::number(bound).value());
+                    Mask::Output(values::<E>(y).as_chunks().0, bounds)
+                }
+                _ => Mask::of(&affine, n.rule.activation),
+            };
             let x = values::<E>(&x);
-            let parts = norm::masked_sums(level, &extent, &affine, x, y, dy.storage_mut());
+            let parts = norm::masked_sums(level, &extent, &affine, x, mask, dy.storage_mut());
             map_gradient::<E>(&extent, &norm, x, dy, &parts, residual)
         })
     }
@@ -426,9 +464,10 @@ impl Kernels for Flex {
         let extent = extent(&x.shape(), norm.gamma.len());
         let planes = window.planes(&extent.planes);
         let affine = norm.affine();
+        let transform = Transform { affine: &affine, activation: n.rule.activation };
         with_element!(x, E => {
             let (y, places) =
-                pool::max(Level::detect(), &extent, &window, &affine, values::<E>(&x));
+                pool::max(Level::detect(), &extent, &window, transform, values::<E>(&x));
             (map(y, extent.images, planes), places)
         })
     }
@@ -468,7 +507,7 @@ impl Kernels for Flex {
                 });
                 level.run(MaskedSums {
                     x: x.as_chunks().0,
-                    mask: Mask::Input(&affine),
+                    mask: Mask::of(&affine, n.rule.activation),
                     centers: &affine,
                     pixels: planes.pixels(),
                     dy: dx,

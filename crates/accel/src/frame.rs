@@ -3,9 +3,10 @@
 //! A frame holds some rows of every block, padding included, so that a filter tap lies at a fixed
 //! distance from an output pixel. A stride `s > 1` splits it into `s × s` phases, one for each
 //! remainder of row and column, after which neighboring outputs read neighboring cells. Pixels are
-//! normalized and rectified while they are copied, which spares the normalized map its place in
+//! normalized and activated while they are copied, which spares the normalized map its place in
 //! memory.
 
+use crate::activation::Activation;
 use crate::dispatch::{Kernel, Simd};
 use crate::element::{Element, LANES, Line};
 
@@ -29,7 +30,7 @@ impl Planes {
     }
 }
 
-/// `scale·(x − center) + shift`, then ReLU where `relu`, of one block.
+/// `scale·(x − center) + shift` of one block.
 ///
 /// The center is taken off first: where it is large beside the spread, `scale·x + shift'` would
 /// cancel.
@@ -53,13 +54,8 @@ impl Affine {
 pub(super) struct Transform<'a> {
     /// Of every block.
     pub(super) affine: &'a [Affine],
-    pub(super) relu: bool,
-}
-
-/// The floor of a ReLU, or one that nothing is below.
-#[inline(always)]
-pub(super) fn floor(relu: bool) -> f32 {
-    if relu { 0.0 } else { f32::NEG_INFINITY }
+    /// Afterwards.
+    pub(super) activation: Activation,
 }
 
 /// How a frame is laid out: `[blocks, phases, phases, rows, pitch]` lines.
@@ -133,11 +129,11 @@ impl<E: Element> Kernel for Fill<'_, E> {
                         *out = *x;
                     }
                 }
-                Some(Transform { affine, relu }) => {
-                    let (affine, floor) = (&affine[block], floor(relu));
+                Some(Transform { affine, activation }) => {
+                    let affine = &affine[block];
                     for (out, x) in out.iter_mut().zip(source.iter().step_by(stride)) {
                         let y = affine.apply(simd, E::load(simd, x));
-                        *out = E::store(simd, simd.at_least(floor, y));
+                        *out = E::store(simd, activation.apply(simd, y));
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! The operations' place in the gradient graph.
 
-use crate::conv::Geometry;
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
+use crate::geometry::Geometry;
 use crate::pool::Window;
 use crate::step::{Adam, Sgd};
 use burn::backend::autodiff::NodeId;
@@ -33,35 +33,32 @@ pub(super) struct MapGradient<B: Backend> {
     pub(super) residual: Option<FloatTensor<B>>,
 }
 
+/// Gradients of a convolution, those that are wanted, and of a normalization in front of it.
+#[derive(Debug)]
+pub(super) struct ConvGradients<B: Backend> {
+    pub(super) x: Option<FloatTensor<B>>,
+    /// Of γ and β.
+    pub(super) norm: Option<[FloatTensor<B>; 2]>,
+    pub(super) w: Option<FloatTensor<B>>,
+}
+
 /// What the gradients of [`Accelerated`] are made of.
 pub(super) trait Kernels: Accelerated {
     /// Where in each window the largest value was.
     type Places: Send + Sync + core::fmt::Debug + 'static;
 
-    fn input_gradient(
-        shape: &Geometry,
-        w: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// `n`: how the input was normalized.
-    fn weight_gradient(
+    /// `n`: how the input was normalized; `wants`: the gradient with respect to the input, the
+    /// weights.
+    fn conv_gradients(
         shape: &Geometry,
         x: FloatTensor<Self>,
         n: Option<&Normalized<Self>>,
-        dy: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// Gradient of the normalization in front of a convolution.
-    fn norm_conv_gradient(
-        shape: &Geometry,
-        x: FloatTensor<Self>,
-        n: &Normalized<Self>,
         w: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-    ) -> MapGradient<Self>;
+        wants: [bool; 2],
+    ) -> ConvGradients<Self>;
 
-    /// `y`: the output, where it was rectified.
+    /// `y`: the output, where [`Rule::reads_output`].
     fn norm_gradient(
         x: FloatTensor<Self>,
         n: &Normalized<Self>,
@@ -113,13 +110,9 @@ impl<B: Kernels> Backward<B, 2> for Conv {
         let dy = gradients.consume::<B>(&ops.node);
         let (x, w, shape) = ops.state;
         let [x_node, w_node] = ops.parents.map(|node| node.map(|node| node.id));
-        if let Some(node) = w_node {
-            let dw = B::weight_gradient(&shape, x, None, dy.clone());
-            gradients.register::<B>(node, dw);
-        }
-        if let Some(node) = x_node {
-            gradients.register::<B>(node, B::input_gradient(&shape, w, dy));
-        }
+        let wants = [x_node.is_some(), w_node.is_some()];
+        let found = B::conv_gradients(&shape, x, None, w, dy, wants);
+        register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
     }
 }
 
@@ -134,32 +127,37 @@ impl<B: Kernels> Backward<B, 4> for NormConv {
         let dy = gradients.consume::<B>(&ops.node);
         let (x, n, w, shape) = ops.state;
         let [x_node, gamma, beta, w_node] = ops.parents.map(|node| node.map(|node| node.id));
-        if let Some(node) = w_node {
-            let dw = B::weight_gradient(&shape, x.clone(), Some(&n), dy.clone());
-            gradients.register::<B>(node, dw);
-        }
-        if x_node.is_some() || gamma.is_some() || beta.is_some() {
-            let found = B::norm_conv_gradient(&shape, x, &n, w, dy);
-            register::<B>(gradients, [(x_node, found.x), (gamma, found.gamma), (beta, found.beta)]);
-        }
+        let of_input = x_node.is_some() || gamma.is_some() || beta.is_some();
+        let found = B::conv_gradients(&shape, x, Some(&n), w, dy, [of_input, w_node.is_some()]);
+        register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
+        let norm = found.norm.into_iter().flatten().map(Some);
+        register::<B>(gradients, [gamma, beta].into_iter().zip(norm));
     }
 }
 
 fn register<B: Backend>(
     gradients: &mut Gradients,
-    pairs: impl IntoIterator<Item = (Option<NodeId>, FloatTensor<B>)>,
+    pairs: impl IntoIterator<Item = (Option<NodeId>, Option<FloatTensor<B>>)>,
 ) {
     for (node, gradient) in pairs {
-        if let Some(node) = node {
+        if let (Some(node), Some(gradient)) = (node, gradient) {
             gradients.register::<B>(node, gradient);
         }
+    }
+}
+
+impl<B: Backend> MapGradient<B> {
+    /// Of input, γ, β and residual.
+    fn register(self, gradients: &mut Gradients, [x, gamma, beta, residual]: [Option<NodeId>; 4]) {
+        let own = [(x, Some(self.x)), (gamma, Some(self.gamma)), (beta, Some(self.beta))];
+        register::<B>(gradients, own.into_iter().chain([(residual, self.residual)]));
     }
 }
 
 #[derive(Debug)]
 struct Norm;
 
-/// Input, its normalization and the output, where it was rectified.
+/// Input, its normalization and the output, where [`Rule::reads_output`].
 type NormState<B> = (FloatTensor<B>, Normalized<B>, Option<FloatTensor<B>>);
 
 impl<B: Kernels> Backward<B, 3> for Norm {
@@ -170,7 +168,7 @@ impl<B: Kernels> Backward<B, 3> for Norm {
         let (x, n, y) = ops.state;
         let [x_node, gamma, beta] = ops.parents.map(|node| node.map(|node| node.id));
         let found = B::norm_gradient(x, &n, y, dy, false);
-        register::<B>(gradients, [(x_node, found.x), (gamma, found.gamma), (beta, found.beta)]);
+        found.register(gradients, [x_node, gamma, beta, None]);
     }
 }
 
@@ -182,8 +180,7 @@ impl<B: Kernels> Backward<B, 4> for Norm {
         let (x, n, y) = ops.state;
         let [x_node, gamma, beta, residual] = ops.parents.map(|node| node.map(|node| node.id));
         let found = B::norm_gradient(x, &n, y, dy, true);
-        register::<B>(gradients, [(x_node, found.x), (gamma, found.gamma), (beta, found.beta)]);
-        register::<B>(gradients, found.residual.map(|gradient| (residual, gradient)));
+        found.register(gradients, [x_node, gamma, beta, residual]);
     }
 }
 
@@ -199,7 +196,7 @@ impl<B: Kernels> Backward<B, 3> for NormMax {
         let (x, n, window, places) = ops.state;
         let [x_node, gamma, beta] = ops.parents.map(|node| node.map(|node| node.id));
         let found = B::max_gradient(x, &n, window, &places, dy);
-        register::<B>(gradients, [(x_node, found.x), (gamma, found.gamma), (beta, found.beta)]);
+        found.register(gradients, [x_node, gamma, beta, None]);
     }
 }
 
@@ -214,7 +211,7 @@ impl<B: Kernels> Backward<B, 1> for Mean {
         let dy = gradients.consume::<B>(&ops.node);
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
         let (shape, bf16) = ops.state;
-        register::<B>(gradients, [(node, B::mean_gradient(&shape, bf16, dy))]);
+        register::<B>(gradients, [(node, Some(B::mean_gradient(&shape, bf16, dy)))]);
     }
 }
 
@@ -233,7 +230,7 @@ impl<B: Kernels> Backward<B, 1> for Fork {
         let mut first = ops.state.lock().unwrap_or_else(PoisonError::into_inner);
         match first.take() {
             None => *first = Some(dy),
-            Some(other) => register::<B>(gradients, [(node, B::sum(dy, other))]),
+            Some(other) => register::<B>(gradients, [(node, Some(B::sum(dy, other)))]),
         }
     }
 }
@@ -247,7 +244,7 @@ impl<B: Kernels> Backward<B, 1> for Root {
     fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let _ = gradients.consume::<B>(&ops.node);
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
-        register::<B>(gradients, [(node, ops.state)]);
+        register::<B>(gradients, [(node, Some(ops.state))]);
     }
 }
 
@@ -262,7 +259,7 @@ impl<B: Kernels> Backward<B, 1> for ToBlocks {
         let dy = gradients.consume::<B>(&ops.node);
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
         let channels = ops.state;
-        register::<B>(gradients, [(node, B::accel_from_blocks(dy, channels))]);
+        register::<B>(gradients, [(node, Some(B::accel_from_blocks(dy, channels)))]);
     }
 }
 
@@ -277,7 +274,7 @@ impl<B: Kernels> Backward<B, 1> for FromBlocks {
         let dy = gradients.consume::<B>(&ops.node);
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
         let bf16 = ops.state;
-        register::<B>(gradients, [(node, B::accel_to_blocks(dy, bf16))]);
+        register::<B>(gradients, [(node, Some(B::accel_to_blocks(dy, bf16)))]);
     }
 }
 
@@ -330,7 +327,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         let n = Normalized::<B> { mean, variance, gamma, beta, rule };
         let Normalized { mean, variance, gamma, beta, .. } = n.clone();
         let y = B::accel_norm(x.clone(), mean, variance, gamma, beta, rule);
-        let output = rule.relu.then(|| y.clone());
+        let output = rule.reads_output().then(|| y.clone());
         track(operation, y, || (x, n, output))
     }
 
@@ -350,7 +347,7 @@ impl<B: Kernels, C: CheckpointStrategy> Accelerated for Autodiff<B, C> {
         let n = Normalized::<B> { mean, variance, gamma, beta, rule };
         let Normalized { mean, variance, gamma, beta, .. } = n.clone();
         let y = B::accel_norm_add(x.clone(), mean, variance, gamma, beta, residual, rule);
-        let output = rule.relu.then(|| y.clone());
+        let output = rule.reads_output().then(|| y.clone());
         track(operation, y, || (x, n, output))
     }
 

@@ -8,12 +8,15 @@
 //!
 //! Results are the same bits for any number of threads; work runs in the Rayon pool in force.
 
+mod activation;
 mod conv;
+mod depthwise;
 mod dispatch;
 mod element;
 mod extension;
 mod flex;
 mod frame;
+mod geometry;
 mod gradient;
 mod map;
 mod norm;
@@ -28,6 +31,7 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
+pub use activation::Activation;
 pub use map::{Map, Normalization, Precision, Sides, Window};
 pub use step::{Adam, Sgd};
 

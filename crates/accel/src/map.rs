@@ -1,9 +1,10 @@
 //! Feature maps and what can be done to them.
 
 use super::pool;
-use crate::conv::Geometry;
+use crate::activation::Activation;
 use crate::element::LANES;
 use crate::extension::{Accelerated, Rule, Task};
+use crate::geometry::Geometry;
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Gradients, Tensor};
 use core::fmt::{Display, Formatter};
@@ -76,8 +77,8 @@ pub struct Normalization {
     pub gamma: Tensor<1>,
     /// Shifts β.
     pub beta: Tensor<1>,
-    /// ReLU afterwards.
-    pub relu: bool,
+    /// Of the normalized numbers.
+    pub activation: Activation,
     /// ε.
     pub epsilon: f64,
     /// Mean and variance are constants; otherwise they are the map's own, and its gradient goes
@@ -87,7 +88,7 @@ pub struct Normalization {
 
 impl Normalization {
     fn rule(&self) -> Rule {
-        Rule { relu: self.relu, epsilon: self.epsilon, fixed: self.fixed }
+        Rule { activation: self.activation, epsilon: self.epsilon, fixed: self.fixed }
     }
 }
 
@@ -123,7 +124,8 @@ impl Map {
         Self::with_moments(found, &task)
     }
 
-    /// Convolution without bias with `w: [O, I, k, k]`.
+    /// Convolution without bias with `w: [O, I, k, k]`, or with `[C, 1, k, k]` of each of several
+    /// channels by itself.
     ///
     /// # Panics
     ///
@@ -284,8 +286,8 @@ impl Map {
         Self { values: Tensor::from_dispatch(y), moments: None, norm: None, ..self }
     }
 
-    /// `act(self + residual)`, where the ReLU is that of the pending normalization; it comes after
-    /// the addition. Without a normalization, the sum.
+    /// `act(self + residual)`, where the activation is that of the pending normalization; it comes
+    /// after the addition. Without a normalization, the sum.
     ///
     /// # Panics
     ///
@@ -293,6 +295,13 @@ impl Map {
     pub fn plus(self, residual: Self) -> Self {
         let residual = residual.settled().values;
         assert_eq!(residual.dims(), self.values.dims(), "residual and map");
+        let activation = self.norm.as_ref().map_or(Activation::NONE, |n| n.activation);
+        if let (Activation::Curve(_), Some(norm)) = (activation, self.norm.clone()) {
+            // The slope of a curve is found from what it was applied to.
+            let norm = Some(Normalization { activation: Activation::NONE, ..norm });
+            let residual = Self { values: residual, norm: None, moments: None, ..self };
+            return Self { norm, ..self }.plus(residual).activated(activation);
+        }
         let values = match self.norm {
             None => self.values + residual,
             Some(n) => {
@@ -312,14 +321,24 @@ impl Map {
         Self { values, moments: None, norm: None, ..self }
     }
 
-    /// Largest value in each window of a map with a pending normalization and ReLU; `None` for
-    /// other maps.
+    /// The activation of each number, computed where the map is read.
+    #[must_use]
+    pub fn activated(self, activation: Activation) -> Self {
+        let device = self.values.device();
+        let constant = |value: f32| Tensor::<1>::full([self.channels], value, &device);
+        let (mean, beta, variance, gamma) =
+            (constant(0.0), constant(0.0), constant(1.0), constant(1.0));
+        let (epsilon, fixed) = (0.0, true);
+        self.normalized(Normalization { mean, variance, gamma, beta, activation, epsilon, fixed })
+    }
+
+    /// Largest value in each window of a map with a pending normalization; `None` for other maps.
     ///
     /// # Panics
     ///
     /// If the window is larger than the padded map or than 255 pixels.
     pub fn max_pool(self, window: &Window) -> Option<Self> {
-        let n = self.norm.as_ref().filter(|n| n.relu)?.clone();
+        let n = self.norm.clone()?;
         assert!(window.filter <= 15, "a window of {} pixels", window.filter);
         let out = window.out(self.size());
         let Window { filter, stride, .. } = *window;
@@ -336,6 +355,22 @@ impl Map {
     pub fn change(self, operation: impl FnOnce(Tensor<5>) -> Tensor<5>) -> Self {
         let map = self.settled();
         Self { values: operation(map.values), moments: None, ..map }
+    }
+
+    /// Products with `factors`, one for each channel of each picture, `[N, C]`.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn gated(self, factors: Tensor<2>) -> Self {
+        let [images, blocks, ..] = self.values.dims();
+        assert_eq!(factors.dims(), [images, self.channels], "factors and map");
+        let absent = Tensor::zeros([images, blocks * LANES - self.channels], &factors.device());
+        let factors = Tensor::cat(vec![factors, absent], 1).reshape([images, blocks, 1, 1, LANES]);
+        self.change(|x| {
+            let dtype = x.dtype();
+            x * factors.cast(dtype)
+        })
     }
 
     /// Mean over the pixels, `[N, C]`.
@@ -355,11 +390,12 @@ fn geometry(
     planar: bool,
 ) -> Geometry {
     let [c_out, c_in, filter, across] = w.dims();
-    assert_eq!(channels, c_in, "channels of input and filter");
+    let depthwise = !planar && channels > 1 && [c_out, c_in] == [channels, 1];
+    assert!(depthwise || channels == c_in, "{channels} channels, filters of {c_in}");
     assert_eq!([filter, across], [window.filter; 2], "filter and window");
     Geometry {
         images,
-        c_in,
+        c_in: channels,
         c_out,
         size,
         out: window.out(size),
@@ -367,6 +403,7 @@ fn geometry(
         stride: window.stride,
         pad: window.before(),
         planar,
+        depthwise,
     }
 }
 

@@ -1,11 +1,12 @@
-//! Batch normalization with residual addition and ReLU in the same pass.
+//! Batch normalization with residual addition and activation in the same pass.
 //!
 //! Moments are taken of each picture while it is in the cache, around the picture's own mean, and
 //! joined in f64 in the order of the pictures, so that they neither cancel nor depend on threads.
 
+use crate::activation::Activation;
 use crate::dispatch::{Kernel, Level, Simd};
 use crate::element::{Element, LANES, Line};
-use crate::frame::{Affine, Planes, floor};
+use crate::frame::{Affine, Planes};
 use crate::processes::AllReduce;
 use crate::recycle::{self, Numbers};
 use crate::statistics;
@@ -64,7 +65,7 @@ pub(super) struct PictureMoments<'a, E: Element> {
 }
 
 /// Pixels summed before their sum is added to the others: long chains of additions lose bits.
-const RUN: usize = 64;
+pub(super) const RUN: usize = 64;
 
 impl<E: Element> Kernel for PictureMoments<'_, E> {
     #[inline(always)]
@@ -120,6 +121,16 @@ fn channel(parts: &[Part], blocks: usize, channel: usize) -> impl Iterator<Item 
 /// Processes whose pictures share a batch's statistics with this one's; `None` where it has the
 /// whole batch.
 pub(super) type Others<'a> = Option<&'a dyn AllReduce>;
+
+/// Joins the moments `all` of `count` pixels of a block with those of some more.
+pub(super) fn merge_moments(all: &mut Part, count: usize, own: &Part, more: usize) {
+    let share = more as f32 / (count + more) as f32;
+    for l in 0..LANES {
+        let apart = own[0][l] - all[0][l];
+        all[0][l] += apart * share;
+        all[1][l] += own[1][l] + apart * apart * share * count as f32;
+    }
+}
 
 /// Joins what [`PictureMoments`] found in all pictures.
 pub(super) fn join_moments(extent: &Extent, parts: &[Part], others: Others<'_>) -> Moments {
@@ -263,14 +274,14 @@ pub(super) struct Slopes {
     pub(super) dbeta: Vec<f32>,
 }
 
-/// `act(norm(x) [+ residual])`; `act` is ReLU where `relu`.
+/// `act(norm(x) [+ residual])`
 pub(super) fn apply<E: Element>(
     level: Level,
     extent: &Extent,
     affine: &[Affine],
     x: &[E],
     residual: Option<&[E]>,
-    relu: bool,
+    activation: Activation,
 ) -> Numbers<E> {
     let mut y = recycle::take(x.len());
     let len = extent.picture();
@@ -279,7 +290,7 @@ pub(super) fn apply<E: Element>(
             level.run(Apply {
                 x: x.as_chunks().0,
                 residual: residual.map(|r| r[image * len..][..len].as_chunks().0),
-                relu,
+                activation,
                 affine,
                 pixels: extent.planes.pixels(),
                 y: y.as_chunks_mut().0,
@@ -293,7 +304,7 @@ pub(super) fn apply<E: Element>(
 pub(super) struct Apply<'a, E: Element> {
     pub(super) x: &'a [Line<E>],
     pub(super) residual: Option<&'a [Line<E>]>,
-    pub(super) relu: bool,
+    pub(super) activation: Activation,
     pub(super) affine: &'a [Affine],
     pub(super) pixels: usize,
     pub(super) y: &'a mut [Line<E>],
@@ -302,8 +313,7 @@ pub(super) struct Apply<'a, E: Element> {
 impl<E: Element> Kernel for Apply<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { x, residual, relu, affine, pixels, y } = self;
-        let floor = floor(relu);
+        let Self { x, residual, activation, affine, pixels, y } = self;
         let blocks = y.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels)).zip(affine);
         for (block, ((y, x), affine)) in blocks.enumerate() {
             match residual {
@@ -312,13 +322,13 @@ impl<E: Element> Kernel for Apply<'_, E> {
                     for ((y, x), residual) in y.iter_mut().zip(x).zip(residual) {
                         let sum = affine.apply(simd, E::load(simd, x));
                         let sum = simd.add(sum, E::load(simd, residual));
-                        *y = E::store(simd, simd.at_least(floor, sum));
+                        *y = E::store(simd, activation.apply(simd, sum));
                     }
                 }
                 None => {
                     for (y, x) in y.iter_mut().zip(x) {
                         let value = affine.apply(simd, E::load(simd, x));
-                        *y = E::store(simd, simd.at_least(floor, value));
+                        *y = E::store(simd, activation.apply(simd, value));
                     }
                 }
             }
@@ -355,13 +365,20 @@ impl<E: Element> Kernel for AddTo<'_, E> {
 pub(super) enum Mask<'a, E> {
     /// All.
     None,
-    /// Those of outputs above zero.
-    Output(&'a [Line<E>]),
-    /// Those of inputs whose normalization is above zero.
-    Input(&'a [Affine]),
+    /// Those of outputs between bounds.
+    Output(&'a [Line<E>], [f32; 2]),
+    /// Those of the function's inputs, the normalized numbers, times its slope.
+    Input(&'a [Affine], Activation),
 }
 
-/// Masks `dy` of one picture and sums it, plain and times the centered input, for each block.
+impl<'a, E> Mask<'a, E> {
+    /// Of an activation of normalized numbers.
+    pub(super) fn of(affine: &'a [Affine], activation: Activation) -> Self {
+        if activation.is_none() { Self::None } else { Self::Input(affine, activation) }
+    }
+}
+
+/// Masks `dy` of one picture and adds it, plain and times the centered input, to each block's part.
 pub(super) struct MaskedSums<'a, E: Element> {
     pub(super) x: &'a [Line<E>],
     pub(super) mask: Mask<'a, E>,
@@ -380,7 +397,7 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
         let blocks = dy.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
         for (block, (((dy, x), center), part)) in blocks.zip(centers).zip(parts).enumerate() {
             let center = simd.load(&center.center);
-            let mut total = [zero; 2];
+            let mut total = [simd.load(&part[0]), simd.load(&part[1])];
             for (run, (dy, x)) in dy.chunks_mut(RUN).zip(x.chunks(RUN)).enumerate() {
                 let mut sums = [zero; 2];
                 match mask {
@@ -390,20 +407,20 @@ impl<E: Element> Kernel for MaskedSums<'_, E> {
                             *dy = keep::<E, S>(simd, d, simd.sub(x, center), &mut sums);
                         }
                     }
-                    Mask::Output(y) => {
+                    Mask::Output(y, bounds) => {
                         let y = &y[block * pixels + run * RUN..][..dy.len()];
                         for ((dy, x), y) in dy.iter_mut().zip(x).zip(y) {
-                            let d = simd.where_positive(E::load(simd, y), E::load(simd, dy));
+                            let d = simd.where_between(bounds, E::load(simd, y), E::load(simd, dy));
                             let x = simd.sub(E::load(simd, x), center);
                             *dy = keep::<E, S>(simd, d, x, &mut sums);
                         }
                     }
-                    Mask::Input(affine) => {
+                    Mask::Input(affine, activation) => {
                         let affine = &affine[block];
                         for (dy, x) in dy.iter_mut().zip(x) {
                             let x = E::load(simd, x);
                             let y = affine.apply(simd, x);
-                            let d = simd.where_positive(y, E::load(simd, dy));
+                            let d = activation.slope(simd, y, E::load(simd, dy));
                             *dy = keep::<E, S>(simd, d, simd.sub(x, center), &mut sums);
                         }
                     }
@@ -436,7 +453,7 @@ pub(super) fn masked_sums<E: Element>(
     extent: &Extent,
     centers: &[Affine],
     x: &[E],
-    y: Option<&[E]>,
+    mask: Mask<'_, E>,
     dy: &mut [E],
 ) -> Vec<Part> {
     let mut parts = extent.parts();
@@ -447,9 +464,10 @@ pub(super) fn masked_sums<E: Element>(
     let each = parts.par_chunks_mut(extent.planes.blocks);
     dy.par_chunks_mut(len).zip(x.par_chunks(len)).zip(each).enumerate().for_each(
         |(image, ((dy, x), parts))| {
-            let mask = match y {
-                Some(y) => Mask::Output(y[image * len..][..len].as_chunks().0),
-                None => Mask::None,
+            let lines = extent.planes.lines();
+            let mask = match mask {
+                Mask::Output(y, bounds) => Mask::Output(&y[image * lines..][..lines], bounds),
+                other => other,
             };
             level.run(MaskedSums {
                 x: x.as_chunks().0,

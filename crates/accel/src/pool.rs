@@ -1,8 +1,8 @@
-//! Max-pooling of a normalized and rectified map, and the mean over pixels.
+//! Max-pooling of a normalized map, and the mean over pixels.
 
 use crate::dispatch::{Kernel, Level, Simd};
 use crate::element::{Element, LANES, Line};
-use crate::frame::{Affine, Planes};
+use crate::frame::{Planes, Transform};
 use crate::norm::Extent;
 use crate::recycle::{self, Numbers};
 use rayon::prelude::*;
@@ -35,12 +35,12 @@ impl Window {
     }
 }
 
-/// Largest `relu(norm(x))` in each window, and where in the window it is.
+/// Largest `act(norm(x))` in each window, and where in the window it is.
 pub(super) fn max<E: Element>(
     level: Level,
     extent: &Extent,
     window: &Window,
-    affine: &[Affine],
+    transform: Transform<'_>,
     x: &[E],
 ) -> (Numbers<E>, Vec<u8>) {
     let (input, output) = (extent.planes, window.planes(&extent.planes));
@@ -56,7 +56,7 @@ pub(super) fn max<E: Element>(
         level.run(Max {
             window,
             planes: input,
-            affine,
+            transform,
             x: x.as_chunks().0,
             scratch,
             y: y.as_chunks_mut().0,
@@ -69,7 +69,7 @@ pub(super) fn max<E: Element>(
 struct Max<'a, E: Element> {
     window: &'a Window,
     planes: Planes,
-    affine: &'a [Affine],
+    transform: Transform<'a>,
     x: &'a [Line<E>],
     scratch: &'a mut [Line],
     y: &'a mut [Line<E>],
@@ -79,14 +79,15 @@ struct Max<'a, E: Element> {
 impl<E: Element> Kernel for Max<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { window, planes, affine, x, scratch, y, places } = self;
+        let Self { window, planes, transform, x, scratch, y, places } = self;
+        let Transform { affine, activation } = transform;
         let [height, width] = window.out;
         let results = y.chunks_exact_mut(height * width);
         let results = results.zip(places.chunks_exact_mut(height * width));
         for ((x, affine), (y, places)) in x.chunks_exact(planes.pixels()).zip(affine).zip(results) {
             for (value, x) in scratch.iter_mut().zip(x) {
                 let normalized = affine.apply(simd, E::load(simd, x));
-                *value = simd.store(simd.at_least(0.0, normalized));
+                *value = simd.store(activation.apply(simd, normalized));
             }
             for (i, (y, place)) in y.iter_mut().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);

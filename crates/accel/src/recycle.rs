@@ -50,7 +50,7 @@ impl Pool {
     /// Gives back what has been unused for longest where all memory is more than a fourth above
     /// what is needed at a time: the maps of a step are not all of one size.
     fn trim(&mut self) -> Vec<Vec<Block>> {
-        let most = self.most_used + self.most_used / 4;
+        let most = self.most_used + self.most_used / 2;
         let mut count = 0;
         while self.used + self.free_len > most && count < self.free.len() {
             self.free_len -= self.free[count].len();

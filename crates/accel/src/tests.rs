@@ -1,11 +1,14 @@
 //! Against Burn's own operations and finite differences, at every vector width and number type.
 
-use super::{Map, Normalization, Precision, Window, planar, supports, weight};
-use crate::conv::{self, Geometry, Source};
+mod depthwise;
+
+use super::{Activation, Map, Normalization, Precision, Window, planar, supports, weight};
+use crate::conv::{self, Source};
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
 use crate::frame::Planes;
-use crate::norm::{self, Extent, Norm, Others};
+use crate::geometry::Geometry;
+use crate::norm::{self, Extent, Mask, Norm, Others};
 use crate::processes::AllReduce;
 use burn::tensor::activation::relu;
 use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
@@ -154,7 +157,18 @@ fn every_instruction_set_gives_the_same_convolution() {
         let [images, c_in, c_out, height, width, filter, stride, before, after] = shape;
         let out = [height, width].map(|size| (size + before + after - filter) / stride + 1);
         let (size, pad) = ([height, width], [before; 2]);
-        let g = Geometry { images, c_in, c_out, size, out, filter, stride, pad, planar: false };
+        let g = Geometry {
+            images,
+            c_in,
+            c_out,
+            size,
+            out,
+            filter,
+            stride,
+            pad,
+            planar: false,
+            depthwise: false,
+        };
         let expected = convolve_at::<f32>(Level::detect(), &g);
         for level in Level::available() {
             let single = convolve_at::<f32>(level, &g);
@@ -175,7 +189,7 @@ fn network(
     precision: Precision,
 ) -> Tensor<2> {
     let window = |filter, stride, pad| Window { filter, stride, padding: [(pad, pad); 2] };
-    let normalize = |mut map: Map, relu| {
+    let normalize = |mut map: Map, activation| {
         let (mean, variance) = map.moments();
         let (gamma, beta) = (gamma.clone(), beta.clone());
         map.normalized(Normalization {
@@ -183,15 +197,15 @@ fn network(
             variance,
             gamma,
             beta,
-            relu,
+            activation,
             epsilon: 1e-3,
             fixed: false,
         })
     };
     let x = Map::convolve_pictures(x, stem.clone(), &window(3, 1, 1), true, precision);
-    let x = normalize(x, true).max_pool(&window(3, 2, 1)).expect("a rectified map");
-    let y = normalize(x.clone().convolve(first.clone(), &window(3, 1, 1), true), true);
-    let y = normalize(y.convolve(second.clone(), &window(3, 1, 1), true), true);
+    let x = normalize(x, Activation::RELU).max_pool(&window(3, 2, 1)).expect("a rectified map");
+    let y = normalize(x.clone().convolve(first.clone(), &window(3, 1, 1), true), Activation::RELU);
+    let y = normalize(y.convolve(second.clone(), &window(3, 1, 1), true), Activation::RELU);
     y.plus(x).mean()
 }
 
@@ -331,7 +345,7 @@ fn constant_statistics_have_no_gradient() {
                 variance: variance.clone(),
                 gamma: gamma.clone(),
                 beta: beta.clone(),
-                relu: true,
+                activation: Activation::RELU,
                 epsilon: 1e-3,
                 fixed: true,
             };
@@ -419,9 +433,10 @@ fn a_shared_batch_is_normalized_as_a_whole() {
             fixed: false,
         };
         let affine = norm.affine();
-        let y = norm::apply(level, &extent, &affine, x, None, true);
+        let y = norm::apply(level, &extent, &affine, x, None, Activation::RELU);
         let mut dy = dy[own].to_vec();
-        let parts = norm::masked_sums(level, &extent, &affine, x, Some(&y), &mut dy);
+        let mask = Mask::Output(y.as_chunks().0, [0.0, f32::INFINITY]);
+        let parts = norm::masked_sums(level, &extent, &affine, x, mask, &mut dy);
         let slopes = norm.slopes(&extent, &parts, others);
         let dx = norm::input_slopes(level, &extent, &slopes, x, &dy).to_vec();
         let y = y.to_vec();
@@ -476,7 +491,7 @@ fn a_gradient_used_twice_is_not_overwritten() {
         variance,
         gamma: ones(),
         beta: ones(),
-        relu: true,
+        activation: Activation::RELU,
         epsilon: 1e-3,
         fixed: false,
     };
@@ -498,7 +513,7 @@ fn a_diverged_map_stays_recognizable() {
         variance: ones(),
         gamma: ones(),
         beta: ones(),
-        relu: true,
+        activation: Activation::RELU,
         epsilon: 1e-3,
         fixed: true,
     };

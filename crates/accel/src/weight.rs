@@ -4,16 +4,21 @@
 //! all products stay in registers while the pixels stream by. bf16 multiplies pairs of numbers,
 //! so there two pictures are taken together.
 
-use crate::conv::{FRAME_BYTES, Geometry, Source};
+use crate::conv::{InputGradient, Source};
 use crate::dispatch::{Kernel, Level, Simd, unroll};
-use crate::element::{Element, LANES, Line};
-use crate::frame::{Fill, Frame, Planes};
+use crate::element::{Element, LANES, Line, as_cells};
+use crate::frame::{Fill, Frame, Planes, Transform};
+use crate::geometry::{FRAME_BYTES, Geometry};
+use crate::norm::{Mask, MaskedSums, Part, RUN};
 use crate::recycle::{self, Numbers};
 use core::ops::Range;
 use rayon::prelude::*;
 
 /// Products of a block of input and one of output channels, `[input][output]`.
 type Block = [Line; LANES];
+
+/// Weights of a gradient that is small enough to be summed in parts.
+const SMALL: usize = 1 << 16;
 
 /// Gradient with respect to the weights, `[O, I, k, k]`, from `dy` in blocks.
 pub(super) fn weight_gradient<E: Element>(
@@ -22,62 +27,75 @@ pub(super) fn weight_gradient<E: Element>(
     source: Source<'_, E>,
     dy: &[E],
 ) -> Numbers<f32> {
-    /// Partial results of a small gradient.
-    const CHUNKS: usize = 16;
-    /// Weights of a gradient that is small enough to be summed in parts.
-    const SMALL: usize = 1 << 16;
-
     let per_filter = g.per_filter();
-    let mut dw = recycle::take::<f32>(g.c_out * per_filter);
     if g.is_empty() {
+        let mut dw = recycle::take::<f32>(g.c_out * per_filter);
         dw.fill(0.0);
         return dw;
     }
     let job = Job::new(level, g, source, dy);
-    let (blocks, taps) = (job.blocks, job.taps.len());
-    let outputs = g.output().blocks;
-    let mut sums = recycle::take::<f32>(outputs * blocks * taps * LANES * LANES);
-    let sums: &mut [Block] = bytemuck::cast_slice_mut(&mut sums);
     if g.c_out * per_filter <= SMALL {
-        // Pictures are shared out, always in the same parts.
-        let chunk = g.images.div_ceil(CHUNKS).next_multiple_of(job.together);
-        let chunks: Vec<Range<usize>> = (0..g.images)
-            .step_by(chunk)
-            .map(|start| start..(start + chunk).min(g.images))
-            .collect();
-        let parts: Vec<_> = chunks
-            .into_par_iter()
-            .map(|images| {
-                let mut sums = vec![[[0.0; LANES]; LANES]; outputs * blocks * taps];
-                job.add(images, 0..outputs, &mut sums);
-                sums
-            })
-            .collect();
-        sums.fill([[0.0; LANES]; LANES]);
-        for part in parts {
-            for (sum, value) in sums
-                .as_flattened_mut()
-                .as_flattened_mut()
-                .iter_mut()
-                .zip(part.as_flattened().as_flattened())
-            {
-                *sum += value;
-            }
-        }
-    } else {
-        // Output channels are shared out: each thread sums what it gets over all pictures.
-        let share = outputs.div_ceil(rayon::current_num_threads().min(outputs));
-        sums.par_chunks_mut(share * blocks * taps).enumerate().for_each(|(part, sums)| {
-            let first = part * share;
-            sums.fill([[0.0; LANES]; LANES]);
-            job.add(0..g.images, first..(first + share).min(outputs), sums);
-        });
+        let chunks = vec![(); g.images.div_ceil(job.chunk)];
+        return job.unpacked(&job.sum(chunks.into_par_iter(), |(), _, _| ()));
     }
-    let results = dw.par_chunks_mut(LANES * per_filter);
-    results.zip(sums.par_chunks(blocks * taps)).for_each(|(dw, sums)| {
-        unpack(sums, [g.window_channels(), taps], dw);
+    let (outputs, per_output) = (g.output().blocks, job.blocks * job.taps.len());
+    let mut sums = recycle::take::<f32>(outputs * per_output * LANES * LANES);
+    let sums: &mut [Block] = bytemuck::cast_slice_mut(&mut sums);
+    // Output channels are shared out: each thread sums what it gets over all pictures.
+    let share = outputs.div_ceil(rayon::current_num_threads().min(outputs));
+    sums.par_chunks_mut(share * per_output).enumerate().for_each(|(part, sums)| {
+        let first = part * share;
+        sums.fill([[0.0; LANES]; LANES]);
+        job.add(0..g.images, first..(first + share).min(outputs), sums, |_, _| ());
     });
-    dw
+    job.unpacked(sums)
+}
+
+/// Both gradients of a pointwise convolution, made of one strip of rows before the next: with
+/// respect to the input, masked and added to `parts` as by [`MaskedSums`] where the input is
+/// transformed, and to the weights, as [`weight_gradient`]. `None` for other convolutions.
+pub(super) fn both_gradients<E: Element>(
+    level: Level,
+    g: &Geometry,
+    (x, transform): (&[E], Option<Transform<'_>>),
+    w: &[f32],
+    dy: &[E],
+    parts: &mut [Part],
+) -> Option<(Numbers<E>, Numbers<f32>)> {
+    /// Bytes of all maps of a strip: most of a core's second-level cache.
+    const STRIP_BYTES: usize = 512 << 10;
+
+    let cells = as_cells::<E>(dy.as_chunks().0)?;
+    if !g.is_pointwise() || g.is_empty() || g.c_out * g.c_in > SMALL {
+        return None;
+    }
+    let (input, output) = (g.input(), g.output());
+    let (blocks, width, lines) = (input.blocks, input.width, input.lines());
+    // Runs of the sums end where strips do.
+    let unit = RUN >> width.trailing_zeros().min(RUN.trailing_zeros());
+    let row = (2 * blocks + output.blocks) * width * LANES * size_of::<E>() * E::DEPTH;
+    let strip = (STRIP_BYTES / row / unit).max(1) * unit;
+    let job = Job::new(level, g, Source::Map { values: x, transform }, dy).with_strips(strip);
+    let back = InputGradient::<E>::new(level, g, w);
+    let mut dx = recycle::take::<E>(g.images * lines * LANES);
+    let x: &[Line<E>] = x.as_chunks().0;
+    let maps = dx.as_chunks_mut().0.par_chunks_mut(job.chunk * lines).enumerate();
+    let chunks = maps.zip(parts.par_chunks_mut(job.chunk * blocks));
+    let sums = job.sum(chunks, |((chunk, dx), parts), image, [first, rows]| {
+        let own = image - *chunk * job.chunk;
+        let dx = &mut dx[own * lines..][..lines];
+        back.rows(&cells[image * output.lines()..], [first, rows], dx);
+        let Some(Transform { affine, activation }) = transform else { return };
+        let pixels = rows * width;
+        for (block, centers) in affine.chunks(1).enumerate() {
+            let at = block * input.pixels() + first * width;
+            let x = &x[image * lines + at..][..pixels];
+            let (dy, parts) = (&mut dx[at..][..pixels], &mut parts[own * blocks + block..][..1]);
+            let mask = Mask::of(centers, activation);
+            level.run(MaskedSums { x, mask, centers, pixels, dy, parts });
+        }
+    });
+    Some((dx, job.unpacked(&sums)))
 }
 
 /// Products of all blocks of input with one of output channels, to `[o, channels, taps]`.
@@ -108,14 +126,18 @@ struct Job<'a, E: Element> {
     strip: usize,
     /// Pictures whose frames are read together, a multiple of [`Element::DEPTH`].
     together: usize,
+    /// Pictures of a part of a small gradient, a multiple of those.
+    chunk: usize,
 }
 
 impl<'a, E: Element> Job<'a, E> {
     fn new(level: Level, g: &'a Geometry, source: Source<'a, E>, dy: &'a [E]) -> Self {
         /// Pixels that make loading and storing a block of products cheap.
         const PIXELS: usize = 256;
+        /// Partial results of a small gradient.
+        const CHUNKS: usize = 16;
 
-        let strip = g.strip::<E>();
+        let strip = g.strip::<E>(FRAME_BYTES);
         let frame = g.frame(strip);
         let (blocks, taps) = g.window();
         let bytes = blocks * frame.block() * LANES * size_of::<E>();
@@ -124,11 +146,64 @@ impl<'a, E: Element> Job<'a, E> {
         let together =
             if strip < g.out[0] { 1 } else { wanted.min(most) }.next_multiple_of(E::DEPTH);
         let taps = (0..taps * taps).map(|t| frame.tap(t / taps, t % taps)).collect();
-        Self { level, g, source, dy, blocks, taps, frame, strip, together }
+        let chunk = g.images.div_ceil(CHUNKS).next_multiple_of(together);
+        Self { level, g, source, dy, blocks, taps, frame, strip, together, chunk }
     }
 
-    /// Adds the products of `images` with blocks `outputs` of their gradients.
-    fn add(&self, images: Range<usize>, outputs: Range<usize>, sums: &mut [Block]) {
+    /// The same sums of a pointwise convolution from strips of `strip` rows of as few pictures as can
+    /// be read together.
+    fn with_strips(self, strip: usize) -> Self {
+        let strip = strip.min(self.g.out[0]);
+        Self { strip, frame: self.g.frame(strip), together: E::DEPTH, ..self }
+    }
+
+    /// Sums of a small gradient: pictures are shared out, always in the same parts. For each of them
+    /// there is one of `chunks`, with which `after` is called for the rows of a picture (first and
+    /// number) that were read.
+    fn sum<C: Send>(
+        &self,
+        chunks: impl IndexedParallelIterator<Item = C>,
+        after: impl Fn(&mut C, usize, [usize; 2]) + Sync,
+    ) -> Vec<Block> {
+        let outputs = self.g.output().blocks;
+        let none = || vec![[[0.0; LANES]; LANES]; outputs * self.blocks * self.taps.len()];
+        let part = |(chunk, mut own): (usize, C)| {
+            let mut sums = none();
+            let start = chunk * self.chunk;
+            let images = start..(start + self.chunk).min(self.g.images);
+            self.add(images, 0..outputs, &mut sums, |image, rows| after(&mut own, image, rows));
+            sums
+        };
+        let parts: Vec<_> = chunks.enumerate().map(part).collect();
+        let mut sums = none();
+        for part in parts {
+            let values = part.as_flattened().as_flattened();
+            let sums = sums.as_flattened_mut().as_flattened_mut();
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        }
+        sums
+    }
+
+    /// Sums as weights.
+    fn unpacked(&self, sums: &[Block]) -> Numbers<f32> {
+        let (per_filter, taps) = (self.g.per_filter(), self.taps.len());
+        let mut dw = recycle::take::<f32>(self.g.c_out * per_filter);
+        let results = dw.par_chunks_mut(LANES * per_filter);
+        results.zip(sums.par_chunks(self.blocks * taps)).for_each(|(dw, sums)| {
+            unpack(sums, [self.g.window_channels(), taps], dw);
+        });
+        dw
+    }
+
+    /// Adds the products of `images` with blocks `outputs` of their gradients; `after` is called with
+    /// each picture and the rows of it that were read.
+    fn add(
+        &self,
+        images: Range<usize>,
+        outputs: Range<usize>,
+        sums: &mut [Block],
+        mut after: impl FnMut(usize, [usize; 2]),
+    ) {
         let Self { level, g, frame, strip, together, blocks, .. } = *self;
         let (lines, taps) = (blocks * frame.block(), self.taps.len());
         let output = g.output();
@@ -190,6 +265,7 @@ impl<'a, E: Element> Job<'a, E> {
                         sums,
                     });
                 }
+                (start..start + here).for_each(|image| after(image, [first, rows]));
             }
         }
     }

@@ -20,7 +20,8 @@
 //!
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
 //! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`], [`crate::Grouped`],
-//! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`]. A file is written in the oldest version from 6 on that
+//! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`]. A file is written in the
+//! oldest version from [`LEAST_VERSION`] on that
 //! has all that is in it, so that older runtimes read what they can run.
 
 use crate::ArtifactError;
@@ -32,6 +33,8 @@ pub const HEADER_LEN: usize = 64;
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Newest version.
 pub const VERSION: u16 = 7;
+/// Oldest version written.
+pub const LEAST_VERSION: u16 = 6;
 /// Oldest version read.
 pub const OLDEST_VERSION: u16 = 4;
 /// Bytes of a signature.

@@ -1,7 +1,8 @@
 //! Operator records, in execution order.
 
-use crate::params::ParamsForm;
+use crate::header::OLDEST_VERSION;
 use crate::layout::{DepthwiseLayout, DepthwisePlanes, FilterLayout, Groups};
+use crate::params::ParamsForm;
 use crate::{Dtype, Padding, Quant, Requant, Shape};
 use serde::{Deserialize, Serialize};
 
@@ -375,18 +376,18 @@ impl Op {
         }
     }
 
-    /// The oldest version of files in panels of `nr` that has it.
-    pub const fn version(&self, nr: usize) -> u16 {
+    /// The oldest version that has it of files of `dtype` in panels of `nr`.
+    pub const fn version(&self, dtype: Dtype, nr: usize) -> u16 {
         if let Some(conv) = self.conv()
-            && !conv.output.quant.is_float()
-            && let Some(ParamsForm::Short(_)) = conv.params_form(nr, Dtype::I8)
+            && let Some(ParamsForm::Short(_)) = conv.params_form(nr, conv.output.dtype(dtype))
         {
             return 7;
         }
         match (self, self.clamp()) {
             (Self::Gate(_) | Self::Grouped(_) | Self::Lookup(_), _) => 7,
             (_, Clamp::Bounds { .. }) => 7,
-            _ => 6,
+            (Self::Cast(_), _) => 6,
+            _ => OLDEST_VERSION,
         }
     }
 

@@ -136,7 +136,7 @@ impl<'a> Artifact<'a> {
             let Some(op) = ops.next() else {
                 return Err(ArtifactError::Record { op: index });
             };
-            if op.version(self.header.nr) > self.header.version {
+            if op.version(self.header.dtype, self.header.nr) > self.header.version {
                 return Err(ArtifactError::Record { op: index });
             }
             match op.conv() {

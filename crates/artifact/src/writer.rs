@@ -1,6 +1,6 @@
 //! Writes `.edge` files.
 
-use crate::header::{CHECKSUM_AT, HEADER_LEN, SIGNATURE_LEN, checksum};
+use crate::header::{CHECKSUM_AT, HEADER_LEN, LEAST_VERSION, SIGNATURE_LEN, checksum};
 use crate::layout::align_up;
 use crate::{Artifact, ArtifactError, Dtype, Header, Meta, Op, Span};
 use alloc::vec::Vec;
@@ -63,7 +63,7 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         records.extend(postcard::to_allocvec(record).map_err(|_| ArtifactError::Record { op })?);
     }
     let header = Header {
-        version: version(contents.ops.iter(), contents.nr),
+        version: version(contents.ops.iter(), contents.dtype, contents.nr),
         dtype: contents.dtype,
         nr: contents.nr,
         records_len: records.len(),
@@ -84,9 +84,9 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
     Ok(file)
 }
 
-/// The oldest version since signatures and floats that has these operators.
-fn version<'a>(ops: impl Iterator<Item = &'a Op>, nr: usize) -> u16 {
-    ops.map(|op| op.version(nr)).fold(6, u16::max)
+/// The version that files of these operators are written in.
+fn version<'a>(ops: impl Iterator<Item = &'a Op>, dtype: Dtype, nr: usize) -> u16 {
+    ops.map(|op| op.version(dtype, nr)).fold(LEAST_VERSION, u16::max)
 }
 
 /// A file in the version that it would be written in today, with the signature that `sign` makes of all its bytes, or without
@@ -101,7 +101,7 @@ pub fn rewrite(
     let artifact = Artifact::parse(file)?;
     let old = *artifact.header();
     let ops: Vec<Op> = artifact.ops().collect();
-    let header = Header { version: version(ops.iter(), old.nr), is_signed: sign.is_some(), ..old };
+    let header = Header { version: version(ops.iter(), old.dtype, old.nr), is_signed: sign.is_some(), ..old };
     let mut new = file[..old.content_len()].to_vec();
     new[..HEADER_LEN].copy_from_slice(&header.to_bytes());
     seal(&mut new);

@@ -1,9 +1,13 @@
 //! What a layer does with each of its sums.
 
 use artifact::Curve;
+use serde::{Deserialize, Serialize};
 
 /// A function of one number, by which layers end.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+///
+/// In files it stands as its name ([`Self::by_name`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
 pub enum Activation {
     /// The number itself.
     #[default]
@@ -72,6 +76,12 @@ impl Activation {
         }
     }
 
+    /// The one of a [`name`](Self::name); none of those that do nothing or have bounds of their own.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let mut named = [Self::RELU, Self::RELU6].into_iter().chain(Curve::ALL.map(Self::Curve));
+        named.find(|activation| activation.name() == name)
+    }
+
     /// The result for one number.
     pub fn apply(self, x: f64) -> f64 {
         match self {
@@ -90,6 +100,21 @@ impl Activation {
                 }
             }
         }
+    }
+}
+
+impl From<Activation> for &'static str {
+    fn from(activation: Activation) -> Self {
+        activation.name()
+    }
+}
+
+impl TryFrom<String> for Activation {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::by_name(&name)
+            .ok_or_else(|| format!("activation `{name}`, which this build does not know"))
     }
 }
 
@@ -117,6 +142,18 @@ mod tests {
         }
         assert_eq!(Activation::RELU.then(Activation::RELU), Some(Activation::RELU));
         assert_eq!(Activation::SILU.then(Activation::RELU), None);
+    }
+
+    #[test]
+    fn names_lead_back() {
+        for activation in [Activation::RELU, Activation::RELU6, Activation::HARD_SWISH] {
+            let written = serde_json::to_string(&activation).unwrap();
+            assert_eq!(written, format!("\"{}\"", activation.name()));
+            assert_eq!(serde_json::from_str::<Activation>(&written).unwrap(), activation);
+        }
+        for unknown in ["\"identity\"", "\"clamp\"", "\"\"", "6"] {
+            assert!(serde_json::from_str::<Activation>(unknown).is_err(), "{unknown}");
+        }
     }
 
     /// Right values: of PyTorch 2's `hardswish`, `hardsigmoid`, `sigmoid`, `silu` and `gelu`.

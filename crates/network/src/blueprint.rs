@@ -29,7 +29,8 @@ pub struct Blueprint {
     /// Values through which everything passes: all that comes later depends on no earlier one.
     /// The first is the stem's, then each block's.
     pub cuts: Vec<LayerId>,
-    /// Values of the last block at each size: KerasHub's pyramid P2, P3, …
+    /// Values of the last block at each size, or of the stem where there is no block: KerasHub's pyramid,
+    /// P1, P2, … of a stem that strides once, else P2, P3, …
     pub stages: Vec<LayerId>,
 }
 
@@ -172,6 +173,18 @@ impl Blueprint {
         self.push(name, LayerOp::Conv(conv), &[x], c_out)
     }
 
+    /// Appends a convolution of each channel by itself.
+    pub fn depthwise(
+        &mut self,
+        name: impl Into<String>,
+        x: LayerId,
+        window: WindowSpec,
+    ) -> LayerId {
+        let channels = self.layers[x].channels;
+        let conv = ConvSpec { c_in: channels, c_out: channels, window, groups: channels };
+        self.per_channel(name, LayerOp::Conv(conv), x)
+    }
+
     /// Appends what leaves channels as they are.
     pub fn per_channel(&mut self, name: impl Into<String>, op: LayerOp, x: LayerId) -> LayerId {
         self.push(name, op, &[x], self.layers[x].channels)
@@ -182,9 +195,19 @@ impl Blueprint {
         self.per_channel(name, LayerOp::BatchNorm, x)
     }
 
+    /// Appends a function of each number.
+    pub fn activation(
+        &mut self,
+        name: impl Into<String>,
+        x: LayerId,
+        activation: Activation,
+    ) -> LayerId {
+        self.per_channel(name, LayerOp::Activation(activation), x)
+    }
+
     /// Appends `max(x, 0)`.
     pub fn relu(&mut self, name: impl Into<String>, x: LayerId) -> LayerId {
-        self.per_channel(name, LayerOp::Activation(Activation::RELU), x)
+        self.activation(name, x, Activation::RELU)
     }
 
     /// Appends a pool.
@@ -203,11 +226,15 @@ impl Blueprint {
         self.push(name, LayerOp::Add, &[a, b], self.layers[a].channels)
     }
 
-    /// Appends pooling (`pooler`) and the layer of the scores ([`HEAD`]).
-    pub fn head(&mut self, x: LayerId, pooling: Pooling, classes: usize) {
-        let x = self.per_channel("pooler", LayerOp::GlobalPool(pooling), x);
+    /// Appends the product of a map and of a factor for each of its channels.
+    pub fn gate(&mut self, name: impl Into<String>, map: LayerId, factors: LayerId) -> LayerId {
+        self.push(name, LayerOp::Gate, &[map, factors], self.layers[map].channels)
+    }
+
+    /// Appends a dense layer, on a pooled value.
+    pub fn dense(&mut self, name: impl Into<String>, x: LayerId, outputs: usize) -> LayerId {
         let inputs = self.layers[x].channels;
-        self.push(HEAD, LayerOp::Dense { inputs, outputs: classes }, &[x], classes);
+        self.push(name, LayerOp::Dense { inputs, outputs }, &[x], outputs)
     }
 
     /// The layer of a name.
@@ -223,7 +250,7 @@ impl Blueprint {
         })
     }
 
-    /// Channels that reach the head.
+    /// Numbers that the layer of the scores reads.
     pub fn features(&self) -> usize {
         match self.layers.last().map(|layer| layer.op) {
             Some(LayerOp::Dense { inputs, .. }) => inputs,

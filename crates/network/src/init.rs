@@ -1,10 +1,11 @@
 //! Models with random weights: what an architecture costs, known before anyone trains it.
 
+use crate::activation::Activation;
 use crate::architecture::{Architecture, default_preprocess};
-use crate::blueprint::{Blueprint, LayerOp};
+use crate::blueprint::{Blueprint, Layer, LayerOp};
 use crate::checkpoint::{Checkpoint, Draft, Sample, Tensor, TrainingRecord};
 use crate::random::{Rng, fnv1a};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Pictures stored for calibration, and the squares along each side of one.
 const SAMPLES: u32 = 8;
@@ -13,9 +14,17 @@ const SQUARES: usize = 8;
 /// How much of its input a residual block adds, so that sums stay small in deep networks.
 const BRANCH: f64 = 0.25;
 
+/// The variance of weights, times their number in a sum, that keeps a map's size: of what is rectified,
+/// of what a smooth function such as SiLU left small, and of what is neither.
+const RECTIFIED: f64 = 2.0;
+const CURVED: f64 = 2.4;
+const LINEAR: f64 = 1.0;
+/// How much larger it is behind a gate, whose factors are about a half.
+const GATED: f64 = 4.0;
+
 /// A model with weights drawn from `seed`, for square inputs of `side` pixels.
 ///
-/// Weights have the spread of He et al. (2015), batch-norms statistics near those of trained
+/// Weights have the spread of He et al. (2015) for what they read, batch-norms statistics near those of trained
 /// networks, and the samples for calibration are squares of random colours. The model knows
 /// nothing, but runs as fast and takes as much memory as a trained one.
 ///
@@ -23,12 +32,14 @@ const BRANCH: f64 = 0.25;
 /// An architecture or a size that cannot be, as text.
 pub fn random_checkpoint(config: Architecture, side: u16, seed: u64) -> Result<Checkpoint, String> {
     config.check()?;
-    let last = branch_ends(&config.blueprint());
+    let net = config.blueprint();
+    let (last, gains) = (branch_ends(&net), gains(&net));
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let mut rng = Rng::keyed(&[seed, fnv1a(name.as_bytes())]);
         let inputs: usize = shape.iter().skip(1).product();
         let branch = if last.contains(&name) { BRANCH } else { 1.0 };
-        let spread = branch * (2.0 / inputs as f64).sqrt();
+        let gain = gains.get(&name).copied().unwrap_or(RECTIFIED);
+        let spread = branch * (gain / inputs as f64).sqrt();
         let mut draw = || match name.rsplit('.').next() {
             Some("weight") => spread * rng.normal(),
             Some("gamma" | "variance") => 0.5 + rng.unit(),
@@ -56,6 +67,24 @@ fn branch_ends(net: &Blueprint) -> BTreeSet<String> {
         Some(format!("{}.weight", end.name))
     });
     ends.collect()
+}
+
+/// By name, the variance of weights times their number in a sum, which what they read asks for.
+fn gains(net: &Blueprint) -> BTreeMap<String, f64> {
+    let readers = net.layers.iter().filter(|layer| !layer.inputs.is_empty());
+    let gain = |layer: &Layer| {
+        let (mut x, mut gated) = (&net.layers[layer.inputs[0]], 1.0);
+        if x.op == LayerOp::Gate {
+            (x, gated) = (&net.layers[x.inputs[0]], GATED);
+        }
+        let plain = match x.op {
+            LayerOp::BatchNorm | LayerOp::Add => LINEAR,
+            LayerOp::Activation(Activation::Curve(_)) => CURVED,
+            _ => RECTIFIED,
+        };
+        (format!("{}.weight", layer.name), gated * plain)
+    };
+    readers.map(gain).collect()
 }
 
 /// A checkpoint of `tensor`s, without pictures.

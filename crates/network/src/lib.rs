@@ -9,6 +9,7 @@
 //! | [`model`] | a graph and what belongs to it, wherever it came from |
 //! | [`int8`] | numbers of int8 |
 //! | [`init`] | models with random weights |
+//! | [`restate`] | the same function with other statistics in its batch-norms |
 //! | [`random`], [`file`](mod@file), [`padding`], [`activation`], [`imagenet`] | what all of these count on |
 
 pub mod activation;
@@ -24,3 +25,4 @@ pub mod int8;
 pub mod model;
 pub mod padding;
 pub mod random;
+pub mod restate;

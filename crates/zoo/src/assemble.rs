@@ -21,6 +21,37 @@ pub(crate) fn identity_batch_norm(found: &mut BTreeMap<String, Tensor>, name: &s
     }
 }
 
+/// Rewrites the statistics of a batch-norm, where they are known, for another ε.
+pub(crate) fn move_epsilon(found: &mut BTreeMap<String, Tensor>, name: &str, [from, to]: [f64; 2]) {
+    let [gamma, variance] = ["gamma", "variance"].map(|part| format!("{name}.{part}"));
+    let (Some(factor), Some(square)) = (found.get(&gamma), found.get(&variance)) else { return };
+    if from == to || factor.shape != square.shape {
+        return;
+    }
+    let shape = square.shape.clone();
+    let moved = factor.to_f32().into_iter().zip(square.to_f32()).map(|(factor, square)| {
+        // NaN stays, and is found by the checkpoint's check.
+        let total = f64::from(square) + from;
+        match total < to {
+            // No variance is negative.
+            true => ((f64::from(factor) * (to / total).sqrt()) as f32, 0.0),
+            false => (factor, (total - to) as f32),
+        }
+    });
+    let (factors, squares): (Vec<f32>, Vec<f32>) = moved.unzip();
+    found.insert(gamma, Tensor::from_f32(&shape, &factors));
+    found.insert(variance, Tensor::from_f32(&shape, &squares));
+}
+
+/// Takes the difference of a network's ε and ours into the statistics of all batch-norms.
+pub(crate) fn fold_epsilon(found: &mut BTreeMap<String, Tensor>, epsilon: f64) {
+    let norms: Vec<String> =
+        found.keys().filter_map(|name| name.strip_suffix(".variance")).map(Into::into).collect();
+    for name in norms {
+        move_epsilon(found, &name, [epsilon, BATCH_NORM_EPSILON]);
+    }
+}
+
 /// A head of zeros where there is none, and its bias where it has none.
 pub(crate) fn add_head(config: &Architecture, found: &mut BTreeMap<String, Tensor>) {
     for (part, shape) in config.blueprint().layers.last().map_or(Vec::new(), Layer::parts) {

@@ -22,7 +22,7 @@ use std::path::Path;
 /// # Errors
 /// Those of [`load`], of downloads, and names that are nothing.
 pub fn open(name: &Path, head: Head) -> Result<Checkpoint, ImportError> {
-    open_any(name, head, &Hints::default())?.into_checkpoint(name)
+    open_any(name, head, &Hints::default())?.with_head(name, head)
 }
 
 /// A model as it was found.
@@ -51,9 +51,14 @@ impl Imported {
     /// # Errors
     /// Other networks, with what does not fit.
     pub fn into_checkpoint(self, path: &Path) -> Result<Checkpoint, ImportError> {
+        self.with_head(path, Head::Required)
+    }
+
+    /// As [`Self::into_checkpoint`], also without a head.
+    fn with_head(self, path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
         match self {
             Self::Checkpoint(checkpoint) => Ok(*checkpoint),
-            Self::Graph(model) => recognize::recognize(path, &model),
+            Self::Graph(model) => recognize::recognize(path, &model, head),
         }
     }
 
@@ -142,7 +147,7 @@ pub fn open_from(
     head: Head,
     progress: &mut Progress<'_>,
 ) -> Result<Checkpoint, ImportError> {
-    fetch(hub, name, head, &Hints::default(), progress)?.into_checkpoint(name)
+    fetch(hub, name, head, &Hints::default(), progress)?.with_head(name, head)
 }
 
 fn fetch(
@@ -170,7 +175,7 @@ fn fetch(
 /// # Errors
 /// Unreadable files, unknown kinds, and weights that do not fit their architecture.
 pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
-    import(path, head, &Hints::default())?.into_checkpoint(path)
+    import(path, head, &Hints::default())?.with_head(path, head)
 }
 
 fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {

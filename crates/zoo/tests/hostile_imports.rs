@@ -17,13 +17,15 @@ use std::path::{Path, PathBuf};
 use zoo::{Head, Hints, Imported, open_any};
 
 /// One file of each kind, small enough to be read some hundred times; those of ONNX are made.
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     "keras/v2_bottleneck/classifier.keras",
     "keras_legacy/odd.h5",
+    "keras_mobile/v3.keras",
     "burn/tiny.bpk",
     "tflite/int8.tflite",
     "torch/training.pt",
     "torch/tiny.th",
+    "torch/mobilenets/mobilenet_v3_small.safetensors",
     "keras/v1_basic/weights_timm_names.safetensors",
     "float.onnx",
     "int8.onnx",

@@ -366,6 +366,7 @@ impl<I: Channels<NR, E>, E: Number, const NR: usize, const KW: usize, const STEP
 {
     /// Sums of MR windows of a map; `place(j)` is where column `j` from the first window on lies, `None`
     /// outside.
+    #[expect(clippy::needless_range_loop, reason = "indices keep accumulators in registers")]
     #[inline(always)]
     fn tile<const MR: usize, const S: usize>(
         &self,

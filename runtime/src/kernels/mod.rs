@@ -12,7 +12,6 @@
 pub(crate) mod aarch64;
 pub(crate) mod columns;
 pub(crate) mod conv;
-#[cfg(feature = "float")]
 pub(crate) mod depthwise;
 #[cfg(edge_dsp)]
 #[expect(unsafe_code, reason = "DSP instructions; each block states why it is sound")]

@@ -1,14 +1,11 @@
 //! Plain Rust: every CPU, every panel width.
 
 use super::conv::Conv;
-#[cfg(feature = "float")]
 use super::depthwise::{Channels, Lines};
 use super::winograd::{Block, Multiply, Products};
 use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
 use artifact::Requant;
-#[cfg(feature = "float")]
-use artifact::layout::DEPTHWISE_ROWS;
-use artifact::layout::{ConvPlane, KR_BF16, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_BF16, KR_I8};
 use half::bf16;
 
 /// No special instructions.
@@ -199,7 +196,6 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
     }
 }
 
-#[cfg(feature = "float")]
 impl<const NR: usize> Channels<NR, i8> for Scalar {
     const ROWS: usize = DEPTHWISE_ROWS;
     type Column = [[i8; NR]; DEPTHWISE_ROWS];
@@ -230,7 +226,6 @@ impl<const NR: usize> Channels<NR, i8> for Scalar {
     }
 }
 
-#[cfg(feature = "float")]
 impl<const NR: usize> Channels<NR, f32> for Scalar {
     const ROWS: usize = 1;
     type Column = [f32; NR];
@@ -308,7 +303,6 @@ impl<T: PlainFloats, const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for T {
     }
 }
 
-#[cfg(feature = "float")]
 impl<T: PlainFloats, const NR: usize> Channels<NR, f32> for T {
     const ROWS: usize = 1;
     type Column = [f32; NR];

@@ -4,10 +4,12 @@ use super::operands::{Operands, conv, operands};
 use super::{Context, fill_pad};
 #[cfg(feature = "host")]
 use crate::isa::with_token;
+use crate::kernels::Number;
 use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::Channels;
+#[cfg(feature = "host")]
+use crate::kernels::limit;
 use crate::kernels::scalar::Scalar;
-use crate::kernels::{Number, limit};
 use artifact::{Dtype, Grouped, Op};
 
 /// Runs one on the arena.

@@ -59,7 +59,7 @@ struct Float<'a> {
 impl Kernel for Float<'_> {
     #[inline(always)]
     fn eval(self) {
-        let step = |x: f32| (x + 3.0).max(0.0).min(6.0) / 6.0;
+        let step = |x: f32| (x + 3.0).clamp(0.0, 6.0) / 6.0;
         // Each loop by itself, so that compilers can use vectors.
         match self.curve {
             Curve::HardSwish => self.data.iter_mut().for_each(|x| *x *= step(*x)),
@@ -85,8 +85,8 @@ fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer
-    // Beyond, results have no exponent; NaN becomes the lower end.
-    let x = x.max(-87.0).min(88.0);
+    // Beyond, results have no exponent.
+    let x = x.clamp(-87.0, 88.0);
     let n = (x * core::f32::consts::LOG2_E + ROUND) - ROUND;
     // ln 2 in two parts, the first of which has few digits.
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;

@@ -1,7 +1,7 @@
 //! Files of every version are read, and can be made new; see `fixtures/versions/README.md`.
 
 use artifact::Artifact;
-use artifact::header::{OLDEST_VERSION, VERSION};
+use artifact::header::{LEAST_VERSION, OLDEST_VERSION, VERSION};
 use convert::cli;
 use edge_tests::{changed, fixture, npy, read};
 use network::checkpoint::{self, Checkpoint};
@@ -26,8 +26,11 @@ fn text(path: impl AsRef<Path>) -> String {
 
 /// What a model computes of the fixture's pictures.
 fn logits(model: &str) -> Vec<f32> {
-    let input = text(fixture("tflite/input.npy"));
-    let (code, out, err) = classify(&["--model", model, "--logits", "--tensor", &input]);
+    logits_of(model, &text(fixture("tflite/input.npy")))
+}
+
+fn logits_of(model: &str, input: &str) -> Vec<f32> {
+    let (code, out, err) = classify(&["--model", model, "--logits", "--tensor", input]);
     assert_eq!(code, 0, "{err}");
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();
     let rows = value["logits"].as_array().unwrap().iter();
@@ -38,15 +41,24 @@ fn logits(model: &str) -> Vec<f32> {
 fn device_files_of_every_version_are_read_and_upgraded() {
     let (_, wanted) = npy("versions/logits.npy");
     let dir = tempfile::tempdir().unwrap();
-    for version in OLDEST_VERSION..=VERSION {
+    for version in OLDEST_VERSION..=LEAST_VERSION {
         let old = fixture("versions").join(format!("{version}.edge"));
         assert_eq!(read(&old)[8..10], version.to_le_bytes());
         assert_eq!(logits(&text(&old)), wanted, "version {version}");
         let new = text(dir.path().join(format!("{version}.edge")));
         assert_eq!(convert(&["upgrade", &text(&old), "-o", &new]).0, 0);
-        assert_eq!(read(&new)[8..10], VERSION.to_le_bytes());
+        assert_eq!(read(&new)[8..10], LEAST_VERSION.to_le_bytes());
         assert_eq!(logits(&new), wanted, "upgraded from {version}");
     }
+    // What only version 7 has.
+    let (_, newer) = npy("versions/7-logits.npy");
+    let newest = text(fixture("versions/7.edge"));
+    assert_eq!(read(&newest)[8..10], VERSION.to_le_bytes());
+    assert_eq!(logits_of(&newest, &text(fixture("versions/7-input.npy"))), newer);
+    let mut older = read(&newest);
+    older[8..10].copy_from_slice(&LEAST_VERSION.to_le_bytes());
+    artifact::writer::seal(&mut older);
+    assert!(Artifact::parse(&older).is_err());
     // Its last layer is computed in floats, so that logits are not rounded to steps.
     let floats = text(fixture("versions/6-floats.edge"));
     let step =
@@ -93,7 +105,7 @@ fn signed_models_are_told_from_others() {
     let (code, said) = convert(&["sign", &model, "--key", &private, "-o", &signed]);
     assert_eq!(code, 0, "{said}");
     // Signatures of Ed25519 are the same each time.
-    assert_eq!(read(&signed), read(fixture("versions").join(format!("{VERSION}.edge"))));
+    assert_eq!(read(&signed), read(fixture("versions").join(format!("{LEAST_VERSION}.edge"))));
     let picture = text(fixture("../../samples/pictures/chelsea.png"));
     let with_key = |model: &str| classify(&["--model", model, "--key", &public, &picture]);
     assert_eq!(with_key(&signed).0, 0);

@@ -6,6 +6,7 @@ use accel::Window;
 use artifact::layout::{Dtype, FilterLayout};
 use burn::module::{Module, ModuleMapper, Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
+use network::activation::Activation;
 use network::blueprint::{BATCH_NORM_EPSILON, ConvSpec, WindowSpec};
 use network::padding::ConvPadding;
 use network::random::{Rng, fnv1a};
@@ -88,7 +89,7 @@ fn constant(value: f32, len: usize, device: &Device) -> Tensor<1> {
 /// Convolution without bias.
 #[derive(Module, Debug)]
 pub struct Conv {
-    /// `[O, I, k, k]`.
+    /// `[O, I / groups, k, k]`.
     pub weight: Param<Tensor<4>>,
     name: String,
     stride: usize,
@@ -101,8 +102,8 @@ impl Conv {
     pub fn new(layer: &str, spec: &ConvSpec, init: Init, device: &Device) -> Self {
         let name = format!("{layer}.weight");
         let WindowSpec { filter, stride, padding } = spec.window;
-        let area = (filter * filter) as f64;
-        let shape = [spec.c_out, spec.c_in, filter, filter];
+        let shape = [spec.c_out, spec.c_in / spec.groups, filter, filter];
+        let area = (filter * filter) as f64 / spec.groups as f64;
         let weight = match init.rule {
             InitRule::He => {
                 let sigma = (2.0 / (area * spec.c_out as f64)).sqrt();
@@ -138,11 +139,6 @@ impl Conv {
         x.convolve(weight, &window, moments, mode.precision)
     }
 
-    /// The weights' name, which that of the stored map is, too.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
         visitor.parameter(&self.name, Role::Weight, &mut self.weight);
     }
@@ -159,7 +155,7 @@ pub struct BatchNorm {
     pub mean: RunningState<Tensor<1>>,
     /// Running biased variance `[C]`.
     pub variance: RunningState<Tensor<1>>,
-    name: String,
+    pub(super) name: String,
     frozen: bool,
 }
 
@@ -179,11 +175,17 @@ impl BatchNorm {
 
     /// `act(bn(x) [+ residual])`. A frozen layer uses its running statistics even in
     /// training, as Keras does.
-    pub(super) fn forward(&self, x: Map, residual: Option<Map>, relu: bool, mode: Mode<'_>) -> Map {
+    pub(super) fn forward(
+        &self,
+        x: Map,
+        residual: Option<Map>,
+        activation: Activation,
+        mode: Mode<'_>,
+    ) -> Map {
         let parameters = [self.gamma.val(), self.beta.val()];
         if self.uses_batch(&x) {
             let (y, mean, variance) =
-                x.normalize_batch(parameters, BATCH_NORM_EPSILON, residual, relu);
+                x.normalize_batch(parameters, BATCH_NORM_EPSILON, residual, activation);
             if mode.blends {
                 blend(&self.mean, mean);
                 blend(&self.variance, variance);
@@ -191,11 +193,7 @@ impl BatchNorm {
             return y;
         }
         let statistics = [self.mean.value(), self.variance.value()];
-        x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, relu)
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
+        x.normalize_fixed(parameters, statistics, BATCH_NORM_EPSILON, residual, activation)
     }
 
     /// Whether the map's own statistics are used.
@@ -233,27 +231,30 @@ pub(crate) fn set_statistic(running: &RunningState<Tensor<1>>, value: Tensor<1>)
     running.clone().map(&mut Set(value));
 }
 
-/// The classification head `y = x·Wᵀ + b`.
+/// `y = x·Wᵀ + b`: the classification head, and the layers of gates.
 #[derive(Module, Debug)]
 pub struct Dense {
-    /// `[classes, features]`.
+    /// `[outputs, inputs]`.
     pub weight: Param<Tensor<2>>,
-    /// `[classes]`.
+    /// `[outputs]`.
     pub bias: Param<Tensor<1>>,
+    name: String,
 }
 
 impl Dense {
     /// Glorot-uniform weights, `±√(6 / (in + out))`, and zero biases, as Keras' Dense.
-    pub fn new(features: usize, classes: usize, seed: u64, device: &Device) -> Self {
-        let limit = (6.0 / (features + classes) as f64).sqrt();
+    pub fn new(name: &str, [inputs, outputs]: [usize; 2], seed: u64, device: &Device) -> Self {
+        let limit = (6.0 / (inputs + outputs) as f64).sqrt();
         let draw = |rng: &mut Rng| limit * (2.0 * rng.unit() - 1.0);
+        let weight = format!("{name}.weight");
         Self {
-            weight: random("predictions.weight", seed, [classes, features], device, draw),
-            bias: Param::from_tensor(constant(0.0, classes, device)),
+            weight: random(&weight, seed, [outputs, inputs], device, draw),
+            bias: Param::from_tensor(constant(0.0, outputs, device)),
+            name: name.into(),
         }
     }
 
-    /// `x: [N, features]` to logits `[N, classes]`; with weights of int8's steps where `rounds`.
+    /// `x: [N, inputs]` to `[N, outputs]`; with weights of int8's steps where `rounds`.
     pub fn forward(&self, x: Tensor<2>, rounds: bool) -> Tensor<2> {
         let weight = self.weight.val();
         let weight = if rounds {
@@ -266,7 +267,7 @@ impl Dense {
     }
 
     pub(super) fn show<V: Visitor>(&mut self, visitor: &mut V) {
-        visitor.parameter("predictions.weight", Role::Weight, &mut self.weight);
-        visitor.parameter("predictions.bias", Role::Scale, &mut self.bias);
+        visitor.parameter(&format!("{}.weight", self.name), Role::Weight, &mut self.weight);
+        visitor.parameter(&format!("{}.bias", self.name), Role::Scale, &mut self.bias);
     }
 }

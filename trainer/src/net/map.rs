@@ -2,9 +2,12 @@
 
 use super::rounding::{extremes, rounded};
 use accel::{Normalization, Precision, Window};
-use burn::tensor::activation::relu;
+use artifact::Curve;
+use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Gradients, Tensor, module};
+use network::activation::Activation;
+use network::blueprint::Pooling;
 
 /// A feature map.
 #[derive(Debug, Clone)]
@@ -94,8 +97,8 @@ impl Map {
         }
     }
 
-    /// Convolution without bias, `w: [O, I, k, k]`; `moments`: those of the result will be needed.
-    /// Pictures become maps of `precision`.
+    /// Convolution without bias, `w: [O, I, k, k]`, or `[C, 1, k, k]` of each channel by itself;
+    /// `moments`: those of the result will be needed. Pictures become maps of `precision`.
     pub(super) fn convolve(
         self,
         w: Tensor<4>,
@@ -106,14 +109,18 @@ impl Map {
         match self {
             Self::Fast(x) => Self::Fast(x.convolve(w, window, moments)),
             Self::Stock(x) if accel::supports(&x.device()) => {
-                Self::Fast(accel::Map::convolve_pictures(x, w, window, moments, precision))
+                Self::Fast(if x.dims()[1] == w.dims()[1] {
+                    accel::Map::convolve_pictures(x, w, window, moments, precision)
+                } else {
+                    accel::Map::from_planar(x, precision).convolve(w, window, moments)
+                })
             }
             Self::Stock(x) => {
                 let options = ConvOptions {
                     stride: [window.stride; 2],
                     padding: window.padding,
                     dilation: [1; 2],
-                    groups: 1,
+                    groups: x.dims()[1] / w.dims()[1],
                 };
                 Self::Stock(module::conv2d(x, w, None, options))
             }
@@ -127,12 +134,12 @@ impl Map {
         [gamma, beta]: [Tensor<1>; 2],
         epsilon: f64,
         residual: Option<Self>,
-        rectify: bool,
+        activation: Activation,
     ) -> (Self, Tensor<1>, Tensor<1>) {
         match self {
             Self::Stock(x) => {
                 let out = module::batch_norm_train(x, gamma, beta, epsilon);
-                let y = join(out.output, residual, rectify);
+                let y = join(out.output, residual, activation);
                 (Self::Stock(y), out.mean, out.variance)
             }
             Self::Fast(mut x) => {
@@ -142,7 +149,7 @@ impl Map {
                     variance: variance.clone(),
                     gamma,
                     beta,
-                    relu: rectify,
+                    activation: fast(activation),
                     epsilon,
                     fixed: false,
                 };
@@ -158,7 +165,7 @@ impl Map {
         [mean, variance]: [Tensor<1>; 2],
         epsilon: f64,
         residual: Option<Self>,
-        rectify: bool,
+        activation: Activation,
     ) -> Self {
         match self {
             Self::Stock(x) => {
@@ -167,7 +174,7 @@ impl Map {
                 let a = gamma / (variance + epsilon).sqrt();
                 let b = beta - a.clone() * mean;
                 let shape = [1, channels, 1, 1];
-                Self::Stock(join(x * a.reshape(shape) + b.reshape(shape), residual, rectify))
+                Self::Stock(join(x * a.reshape(shape) + b.reshape(shape), residual, activation))
             }
             Self::Fast(x) => {
                 let norm = Normalization {
@@ -175,13 +182,56 @@ impl Map {
                     variance,
                     gamma,
                     beta,
-                    relu: rectify,
+                    activation: fast(activation),
                     epsilon,
                     fixed: true,
                 };
                 Self::Fast(plus(x.normalized(norm), residual))
             }
         }
+    }
+
+    /// A function of each number.
+    pub(super) fn activated(self, activation: Activation) -> Self {
+        match self {
+            x if activation.is_none() => x,
+            Self::Stock(x) => Self::Stock(activate(x, activation)),
+            Self::Fast(x) => Self::Fast(x.activated(fast(activation))),
+        }
+    }
+
+    /// Products with a factor for each channel of each picture, a map of one pixel.
+    pub(super) fn gated(self, factors: Self) -> Self {
+        let factors = factors.into_planar();
+        match self {
+            Self::Stock(x) => Self::Stock(x * factors),
+            Self::Fast(x) => {
+                let [n, channels, ..] = factors.dims();
+                Self::Fast(x.gated(factors.reshape([n, channels])))
+            }
+        }
+    }
+
+    /// One pixel of all.
+    pub(super) fn pooled(self, pooling: Pooling) -> Self {
+        let pooled = match pooling {
+            Pooling::Avg => self.mean(),
+            Pooling::Max => self.max(),
+        };
+        Self::pixel(pooled)
+    }
+
+    /// Numbers `[N, C]` as maps of one pixel.
+    pub(super) fn pixel(numbers: Tensor<2>) -> Self {
+        let [n, channels] = numbers.dims();
+        Self::Stock(numbers.reshape([n, channels, 1, 1]))
+    }
+
+    /// The numbers `[N, C·H·W]`.
+    pub(super) fn numbers(self) -> Tensor<2> {
+        let x = self.into_planar();
+        let [n, channels, height, width] = x.dims();
+        x.reshape([n, channels * height * width])
     }
 
     /// `x + residual`.
@@ -243,7 +293,7 @@ impl Map {
     }
 
     /// Mean over the pixels, `[N, C]`.
-    pub(super) fn mean(self) -> Tensor<2> {
+    fn mean(self) -> Tensor<2> {
         match self {
             Self::Stock(x) => {
                 let [n, channels, height, width] = x.dims();
@@ -254,7 +304,7 @@ impl Map {
     }
 
     /// Largest of the pixels, `[N, C]`.
-    pub(super) fn max(self) -> Tensor<2> {
+    fn max(self) -> Tensor<2> {
         let x = self.into_planar();
         let [n, channels, height, width] = x.dims();
         x.reshape([n, channels, height * width]).max_dim(2).reshape([n, channels])
@@ -279,10 +329,34 @@ fn plus(x: accel::Map, residual: Option<Map>) -> accel::Map {
 }
 
 /// `act(x [+ residual])`.
-fn join(x: Tensor<4>, residual: Option<Map>, rectify: bool) -> Tensor<4> {
+fn join(x: Tensor<4>, residual: Option<Map>, activation: Activation) -> Tensor<4> {
     let x = match residual {
         Some(residual) => x + residual.into_planar(),
         None => x,
     };
-    if rectify { relu(x) } else { x }
+    activate(x, activation)
+}
+
+/// An activation as fast maps have it.
+fn fast(activation: Activation) -> accel::Activation {
+    match activation {
+        Activation::None => accel::Activation::NONE,
+        Activation::Clamp { low, high } => accel::Activation::Clamp([low, high]),
+        Activation::Curve(curve) => accel::Activation::Curve(curve),
+    }
+}
+
+/// A function of each number, of Burn's operations.
+fn activate(x: Tensor<4>, activation: Activation) -> Tensor<4> {
+    let step = |x: Tensor<4>| (x + 3.0).clamp(0.0, 6.0) / 6.0;
+    match activation {
+        Activation::None => x,
+        Activation::RELU => relu(x),
+        Activation::Clamp { low, high } => x.clamp(low, high),
+        Activation::Curve(Curve::HardSwish) => x.clone() * step(x),
+        Activation::Curve(Curve::HardSigmoid) => step(x),
+        Activation::Curve(Curve::Sigmoid) => sigmoid(x),
+        Activation::Curve(Curve::Silu) => silu(x),
+        Activation::Curve(Curve::Gelu) => gelu(x),
+    }
 }

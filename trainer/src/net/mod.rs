@@ -7,6 +7,9 @@ mod layers;
 mod map;
 mod plan;
 mod rounding;
+mod statistics;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 pub use checkpointing::ForwardPass;
@@ -15,7 +18,8 @@ pub use layers::{BatchNorm, Conv, Dense, Init, InitRule, Role, Tensors, Visitor}
 pub(crate) use layers::{replace, set_statistic};
 use map::Map;
 use plan::{Plan, Step, StepOp};
-use rounding::{Rounding, extremes, rounded, rounded_weights};
+use rounding::{Rounding, rounded_weights};
+pub(crate) use statistics::Watch;
 pub use weights::{LoadError, load_tensors, save_tensors};
 
 use accel::{Precision, Window};
@@ -23,7 +27,7 @@ use artifact::PoolKind;
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Device, Tensor};
 use network::architecture::Architecture;
-use network::blueprint::{HEAD, Pooling};
+use network::blueprint::{Blueprint, HEAD};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,6 +40,8 @@ struct Mode<'a> {
     blends: bool,
     /// Weights and maps are rounded as int8 does.
     rounding: Option<&'a Rounding>,
+    /// Keeps what batch-norms read.
+    watch: Option<&'a Watch>,
 }
 
 impl Mode<'_> {
@@ -52,6 +58,7 @@ impl Mode<'_> {
 pub struct Network {
     convs: Vec<Conv>,
     norms: Vec<BatchNorm>,
+    denses: Vec<Dense>,
     head: Dense,
     /// Fast maps are of bf16.
     bf16: bool,
@@ -71,14 +78,21 @@ impl Network {
     /// What [`Architecture::check`] refuses, and layers that cannot be trained.
     pub fn new(config: &Architecture, init: Init, device: &Device) -> Result<Self, String> {
         config.check()?;
-        let plan = Plan::new(&config.blueprint())?;
-        let [features, classes] = plan.head;
+        Self::of(&config.blueprint(), init, device)
+    }
+
+    /// # Errors
+    /// Layers that cannot be trained.
+    fn of(blueprint: &Blueprint, init: Init, device: &Device) -> Result<Self, String> {
+        let plan = Plan::new(blueprint)?;
         let convs = plan.convs.iter();
         let norms = plan.norms.iter();
+        let dense = |name: &str, sizes| Dense::new(name, sizes, init.seed, device);
         Ok(Self {
             convs: convs.map(|(name, spec)| Conv::new(name, spec, init, device)).collect(),
             norms: norms.map(|(name, c)| BatchNorm::new(name, *c, device)).collect(),
-            head: Dense::new(features, classes, init.seed, device),
+            denses: plan.denses.iter().map(|(name, sizes)| dense(name, *sizes)).collect(),
+            head: dense(HEAD, plan.head),
             bf16: false,
             frozen: false,
             plan: Arc::new(plan),
@@ -96,20 +110,21 @@ impl Network {
 
     /// Pooled features `[N, features]` to logits `[N, classes]`.
     pub fn classify(&self, features: Tensor<2>) -> Tensor<2> {
-        let Some(rounding) = &self.rounding else { return self.head.forward(features, false) };
-        let stored = |x: Tensor<2>, name| {
-            let seen = x.device().is_autodiff().then(|| extremes(&x));
-            match rounding.range(name, seen) {
-                Some(range) => rounded(x, range),
-                None => x,
-            }
-        };
-        stored(self.head.forward(stored(features, "pooler"), true), "predictions")
+        let logits = self.head.forward(features, self.rounding.is_some());
+        self.mode().stored(Map::pixel(logits), HEAD).numbers()
+    }
+
+    /// Adds what each batch-norm reads of pictures `[N, 3, H, W]` to `watch`.
+    pub(crate) fn watch(&self, x: Tensor<4>, watch: &Watch) {
+        self.features_in(x, Mode { watch: Some(watch), ..self.mode() });
     }
 
     /// Pictures `[N, 3, H, W]` to pooled features `[N, features]`.
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
-        let mode = self.mode();
+        self.features_in(x, self.mode())
+    }
+
+    fn features_in(&self, x: Tensor<4>, mode: Mode<'_>) -> Tensor<2> {
         let last = self.plan.segments.len() - 1;
         let x = (0..last).fold(Map::Stock(x), |x, n| self.segment(n, x, mode));
         self.pool(x, mode)
@@ -131,16 +146,13 @@ impl Network {
     }
 
     fn mode(&self) -> Mode<'_> {
-        Mode { precision: self.precision(), blends: true, rounding: self.rounding.as_deref() }
+        let rounding = self.rounding.as_deref();
+        Mode { precision: self.precision(), blends: true, rounding, watch: None }
     }
 
     /// From the map behind the last cut to features.
     fn pool(&self, x: Map, mode: Mode<'_>) -> Tensor<2> {
-        let x = self.steps(self.plan.segments.len() - 1, x, mode);
-        match self.plan.pooling {
-            Pooling::Avg => x.mean(),
-            Pooling::Max => x.max(),
-        }
+        self.steps(self.plan.segments.len() - 1, x, mode).numbers()
     }
 
     /// From the map of one cut to that of the next, which is kept as it is: several may read it.
@@ -164,34 +176,46 @@ impl Network {
 
     fn step(&self, step: &Step, values: &mut BTreeMap<usize, (usize, Map)>, mode: Mode<'_>) -> Map {
         let x = take(values, step.x);
-        match step.op {
+        let activation = step.activation;
+        let y = match step.op {
             StepOp::Conv { conv, norm } => {
                 let (conv, bn) = (&self.convs[conv], norm.map(|norm| &self.norms[norm]));
                 let moments = bn.is_some_and(|bn| bn.uses_batch(&x));
                 let y = conv.forward(x, moments, mode);
-                let residual = step.residual.map(|id| take(values, id));
-                let y = match (bn, residual) {
-                    (Some(bn), residual) => bn.forward(y, residual, step.rectifies, mode),
-                    (None, Some(residual)) => y.plus(residual),
-                    (None, None) => y,
+                let y = match (bn, mode.watch) {
+                    (Some(bn), Some(watch)) => watch.see(&bn.name, y),
+                    _ => y,
                 };
-                mode.stored(y, conv.name())
+                let residual = step.other.map(|id| take(values, id));
+                match (bn, residual) {
+                    (Some(bn), residual) => bn.forward(y, residual, activation, mode),
+                    (None, Some(residual)) => y.plus(residual).activated(activation),
+                    (None, None) => y.activated(activation),
+                }
             }
-            StepOp::Norm(norm) => {
-                let bn = &self.norms[norm];
-                mode.stored(bn.forward(x, None, step.rectifies, mode), bn.name())
+            StepOp::Norm(norm) => self.norms[norm].forward(x, None, activation, mode),
+            StepOp::Dense(dense) => {
+                let y = self.denses[dense].forward(x.numbers(), mode.rounding.is_some());
+                Map::pixel(y).activated(activation)
             }
             StepOp::Pool(kind, spec) => {
                 let sides = |size| spec.padding.sides(size, spec.filter, spec.stride);
                 let padding = x.size().map(sides);
                 let window = Window { filter: spec.filter, stride: spec.stride, padding };
-                match kind {
+                return match kind {
                     // What is outside of the map is never the largest.
                     PoolKind::Max => x.max_pool(&window),
                     PoolKind::Average => x.average_pool(&window),
-                }
+                };
             }
-        }
+            StepOp::GlobalPool(pooling) => x.pooled(pooling),
+            StepOp::Gate => match step.other.map(|id| take(values, id)) {
+                Some(factors) => x.gated(factors).activated(activation),
+                None => x,
+            },
+            StepOp::Activation => x.activated(activation),
+        };
+        mode.stored(y, &step.name)
     }
 
     /// Number type of feature maps on devices that have [fast maps](accel); weights are
@@ -255,6 +279,7 @@ impl Tensors for Network {
     fn visit_tensors<V: Visitor>(&mut self, visitor: &mut V) {
         self.convs.iter_mut().for_each(|conv| conv.show(visitor));
         self.norms.iter_mut().for_each(|bn| bn.show(visitor));
+        self.denses.iter_mut().for_each(|dense| dense.show(visitor));
         self.head.show(visitor);
     }
 }

@@ -4,10 +4,10 @@
 use artifact::PoolKind;
 use core::ops::Range;
 use network::activation::Activation;
-use network::blueprint::{Blueprint, ConvSpec, LayerId, LayerOp, Pooling, WindowSpec};
+use network::blueprint::{Blueprint, ConvSpec, Layer, LayerId, LayerOp, Pooling, WindowSpec};
 
 /// What a network computes, in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// Steps up to each cut, and those behind the last one.
@@ -20,7 +20,8 @@ pub(super) struct Plan {
     pub(super) convs: Vec<(String, ConvSpec)>,
     /// Batch-norms and their channels, by number.
     pub(super) norms: Vec<(String, usize)>,
-    pub(super) pooling: Pooling,
+    /// Dense layers before the head, their inputs and outputs, by number.
+    pub(super) denses: Vec<(String, [usize; 2])>,
     /// Features and classes of the head.
     pub(super) head: [usize; 2],
 }
@@ -30,10 +31,12 @@ pub(super) struct Plan {
 pub(super) struct Step {
     pub(super) op: StepOp,
     pub(super) x: LayerId,
-    /// Added at the end.
-    pub(super) residual: Option<LayerId>,
-    /// Nothing below zero is left.
-    pub(super) rectifies: bool,
+    /// Added, or what a gate multiplies with.
+    pub(super) other: Option<LayerId>,
+    /// At the end.
+    pub(super) activation: Activation,
+    /// What the value is called where the device stores it.
+    pub(super) name: String,
     /// The value that it makes.
     pub(super) y: LayerId,
 }
@@ -44,47 +47,63 @@ pub(super) enum StepOp {
     Conv { conv: usize, norm: Option<usize> },
     /// A batch-norm by itself.
     Norm(usize),
+    /// A dense layer, by its number, of pooled values.
+    Dense(usize),
     /// Largest or mean of each window.
     Pool(PoolKind, WindowSpec),
+    /// Largest or mean of all pixels.
+    GlobalPool(Pooling),
+    /// Products with a pooled value.
+    Gate,
+    /// Nothing but the activation.
+    Activation,
 }
 
 impl Plan {
     /// # Errors
     /// Layers that are not trained, by name.
     pub(super) fn new(net: &Blueprint) -> Result<Self, String> {
-        let [.., pooler, head] = &net.layers[..] else { return Err("without layers".into()) };
-        let (LayerOp::GlobalPool(pooling), LayerOp::Dense { inputs, outputs }) =
-            (pooler.op, head.op)
+        let Some(LayerOp::Dense { inputs, outputs }) = net.layers.last().map(|layer| layer.op)
         else {
-            return Err("a network that does not end in pooling and a dense layer".into());
+            return Err("a network that does not end in a dense layer".into());
         };
+        let mut plan = Self { head: [inputs, outputs], ..Self::default() };
         let mut planner = Planner { net, is_made: vec![false; net.layers.len()] };
         planner.is_made[Blueprint::INPUT] = true;
-        let (mut steps, mut convs, mut norms) = (Vec::new(), Vec::new(), Vec::new());
-        for id in 1..net.layers.len() - 2 {
+        for id in 1..net.layers.len() - 1 {
             if !planner.is_made[id] {
-                steps.push(planner.step(id, &mut convs, &mut norms)?);
+                let step = planner.step(id, &mut plan)?;
+                plan.steps.push(step);
             }
         }
-        let mut uses = vec![0; net.layers.len()];
-        steps.iter().flat_map(|s: &Step| s.residual.into_iter().chain([s.x])).for_each(|x| {
-            uses[x] += 1;
-        });
+        let steps = &plan.steps;
+        plan.uses = vec![0; net.layers.len()];
+        for x in steps.iter().flat_map(|step| step.other.into_iter().chain([step.x])) {
+            plan.uses[x] += 1;
+        }
         let segment = |step: &Step| net.cuts.partition_point(|&cut| cut < step.y);
         let segments = (0..=net.cuts.len()).map(|n| {
             steps.partition_point(|step| segment(step) < n)
                 ..steps.partition_point(|step| segment(step) <= n)
         });
-        Ok(Self {
-            segments: segments.collect(),
-            stages: (0..net.cuts.len()).filter(|&n| net.stages.contains(&net.cuts[n])).collect(),
-            steps,
-            uses,
-            convs,
-            norms,
-            pooling,
-            head: [inputs, outputs],
-        })
+        plan.segments = segments.collect();
+        plan.stages = (0..net.cuts.len()).filter(|&n| net.stages.contains(&net.cuts[n])).collect();
+        Ok(plan)
+    }
+
+    fn add_conv(&mut self, layer: &Layer, conv: ConvSpec) -> usize {
+        self.convs.push((layer.name.clone(), conv));
+        self.convs.len() - 1
+    }
+
+    fn add_norm(&mut self, layer: &Layer) -> usize {
+        self.norms.push((layer.name.clone(), layer.channels));
+        self.norms.len() - 1
+    }
+
+    fn add_dense(&mut self, layer: &Layer, sizes: [usize; 2]) -> usize {
+        self.denses.push((layer.name.clone(), sizes));
+        self.denses.len() - 1
     }
 }
 
@@ -96,61 +115,62 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     /// The step that starts with a layer, and takes in what follows.
-    fn step(
-        &mut self,
-        id: LayerId,
-        convs: &mut Vec<(String, ConvSpec)>,
-        norms: &mut Vec<(String, usize)>,
-    ) -> Result<Step, String> {
+    fn step(&mut self, id: LayerId, plan: &mut Plan) -> Result<Step, String> {
         let layer = &self.net.layers[id];
         self.is_made[id] = true;
-        let mut add_norm = |id: LayerId| {
-            let layer = &self.net.layers[id];
-            norms.push((layer.name.clone(), layer.channels));
-            norms.len() - 1
-        };
-        let (mut y, mut residual) = (id, None);
+        let (mut y, mut other, mut name) = (id, None, layer.name.clone());
+        let mut activation = Activation::None;
         let op = match layer.op {
-            LayerOp::Conv(conv) if conv.groups == 1 => {
-                convs.push((layer.name.clone(), conv));
+            LayerOp::Conv(conv) if trains(conv) => {
+                name.push_str(".weight");
                 let norm = self.next(y).filter(|&n| self.net.layers[n].op == LayerOp::BatchNorm);
                 y = norm.unwrap_or(y);
-                StepOp::Conv { conv: convs.len() - 1, norm: norm.map(&mut add_norm) }
+                let conv = plan.add_conv(layer, conv);
+                StepOp::Conv { conv, norm: norm.map(|n| plan.add_norm(&self.net.layers[n])) }
             }
-            LayerOp::BatchNorm => StepOp::Norm(add_norm(id)),
+            LayerOp::BatchNorm => StepOp::Norm(plan.add_norm(layer)),
+            LayerOp::Dense { inputs, outputs } => {
+                StepOp::Dense(plan.add_dense(layer, [inputs, outputs]))
+            }
             LayerOp::Pool { kind, window } => StepOp::Pool(kind, window),
+            LayerOp::GlobalPool(pooling) => StepOp::GlobalPool(pooling),
+            LayerOp::Gate => {
+                other = Some(layer.inputs[1]);
+                StepOp::Gate
+            }
+            LayerOp::Activation(own) => {
+                activation = own;
+                StepOp::Activation
+            }
             _ => return Err(format!("layer `{}`, which is not trained by itself", layer.name)),
         };
         self.is_made[y] = true;
         if let (StepOp::Conv { .. }, Some(sum)) = (&op, self.next(y))
             && self.net.layers[sum].op == LayerOp::Add
         {
-            let other = self.net.layers[sum].inputs.iter().find(|&&x| x != y);
-            if let Some(&other) = other.filter(|&&x| self.is_made[x]) {
-                (y, residual) = (sum, Some(other));
+            let residual = self.net.layers[sum].inputs.iter().find(|&&x| x != y);
+            if let Some(&residual) = residual.filter(|&&x| self.is_made[x]) {
+                (y, other) = (sum, Some(residual));
                 self.is_made[y] = true;
             }
         }
-        // The clamp is part of a normalization.
-        let clamps = matches!(op, StepOp::Conv { norm: Some(_), .. } | StepOp::Norm(_));
-        let mut rectifies = false;
-        if let Some(next) = self.next(y).filter(|_| clamps)
-            && let LayerOp::Activation(activation) = self.net.layers[next].op
+        let ends = !matches!(op, StepOp::Pool(..) | StepOp::GlobalPool(_) | StepOp::Activation);
+        if let Some(next) = self.next(y).filter(|_| ends)
+            && let LayerOp::Activation(own) = self.net.layers[next].op
         {
-            if activation != Activation::RELU {
-                return Err(format!(
-                    "layer `{}`, but only ReLU is trained",
-                    self.net.layers[next].name
-                ));
-            }
-            (y, rectifies) = (next, true);
+            (y, activation) = (next, own);
             self.is_made[y] = true;
         }
-        Ok(Step { op, x: layer.inputs[0], residual, rectifies, y })
+        Ok(Step { op, x: layer.inputs[0], other, activation, name, y })
     }
 
     /// The layer that alone reads a value, unless a step may be cut between them.
     fn next(&self, y: LayerId) -> Option<LayerId> {
         self.net.reader(y).filter(|_| !self.net.cuts.contains(&y))
     }
+}
+
+/// Whether there are kernels for a convolution: of all channels, or of each by itself.
+fn trains(conv: ConvSpec) -> bool {
+    conv.groups == 1 || [conv.c_in, conv.c_out] == [conv.groups; 2]
 }

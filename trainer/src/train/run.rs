@@ -4,14 +4,14 @@ use super::loss::balanced_weights;
 use super::pass::Pass;
 use super::validation::{Measured, Validation};
 use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
-use crate::data::{DataError, Dataset, batch_count};
+use crate::data::{Augment, Batches, DataError, Dataset, Loading, Order, Share, batch_count};
 use crate::distributed;
 use crate::net::{self, Init, Network};
 use accel::Precision;
 use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use core::sync::atomic::AtomicBool;
 use network::architecture::Architecture;
 use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
@@ -23,6 +23,8 @@ use std::sync::Arc;
 const MAX_SAMPLES: usize = 256;
 /// Bytes of those pictures, at most.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
+/// Pictures that tell the statistics of a network without batch-norms, at most.
+const RESTATED_ON: usize = 128;
 
 /// A training run.
 #[derive(Debug)]
@@ -169,6 +171,9 @@ impl Run<'_> {
             // What is to become int8 is to stay what it is.
             let keeps_head = self.recipe.qat && base.labels == data.labels;
             net::load_tensors(net, &base.tensors, !keeps_head)?;
+            if has_identity_norms(base) {
+                self.restate(net, data)?;
+            }
         }
         let tensors = net::save_tensors(net);
         let state = State::new(Draft { tensors, ..self.draft(data)? });
@@ -176,6 +181,29 @@ impl Run<'_> {
         folder.clear()?;
         state.save(&folder.file("state.mpk")?)?;
         Ok(state)
+    }
+
+    /// Gives batch-norms that were folded away the statistics of the training pictures, so that training
+    /// is what it is for any other network; the function stays the same.
+    fn restate(&self, net: &mut Network, data: &Dataset) -> anyhow::Result<()> {
+        let pictures = Arc::new(data.train.clone());
+        let plain = measurable(net);
+        let watch = net::Watch::default();
+        let (seed, augment) = (self.recipe.seed, Augment::default());
+        let order = Order::Shuffled { seed, epoch: 0, augment, share: Share::WHOLE };
+        let batch = self.recipe.batch.min(RESTATED_ON);
+        let loading = Loading { preprocess: self.preprocess, batch, side: None, order };
+        for batch in Batches::start(pictures, loading).take(RESTATED_ON / batch) {
+            let batch = batch?;
+            let pixels = TensorData::new(batch.pixels, batch.shape);
+            plain.watch(Tensor::from_data(pixels, &self.device), &watch);
+        }
+        let draft = Draft { tensors: net::save_tensors(net), ..self.draft(data)? };
+        let draft = draft.check().map_err(anyhow::Error::msg)?;
+        let restated =
+            network::restate::restate(draft, &watch.statistics()).map_err(anyhow::Error::msg)?;
+        net::load_tensors(net, &restated.tensors, false)?;
+        Ok(())
     }
 
     /// Saves what an epoch has made of the state, and the network that is `used`.
@@ -322,6 +350,12 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
         samples.push(sample);
     }
     Ok(samples)
+}
+
+/// Whether batch-norms of a network only add, as those of networks do whose own were folded away.
+fn has_identity_norms(base: &Checkpoint) -> bool {
+    let mut means = base.tensors.iter().filter(|(name, _)| name.ends_with(".mean")).peekable();
+    means.peek().is_some() && means.all(|(_, mean)| mean.to_f32().iter().all(|m| *m == 0.0))
 }
 
 /// A copy to measure with, whose running statistics are its own: a clone would share them.

@@ -1,6 +1,6 @@
 //! Int8 as operations on integers ([`super::Form::Integer`]).
 
-use super::{Emitter, INPUT, Integers, OUTPUT, floats_as_bytes, oihw, window};
+use super::{Emitter, INPUT, Integers, OUTPUT, conv_window, floats_as_bytes, oihw, window};
 use artifact::{PoolKind, Quant};
 use formats::onnx as proto;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
@@ -80,7 +80,7 @@ impl Emitter<'_> {
         let weights = self.names.unique(&format!("{target}.weight"));
         self.raw(&weights, &dims, proto::INT8, values);
         let [x_scale, x_zero] = self.quantization(quants, operands[0]);
-        let window = window(conv.filter, conv.stride, conv.padding);
+        let window = conv_window(conv);
         let Some(residual) = inputs.get(1) else {
             let [scale, zero, biases] = ["weight.scale", "weight.zero_point", "bias"]
                 .map(|part| self.names.unique(&format!("{target}.{part}")));

@@ -133,6 +133,15 @@ impl Names {
     }
 }
 
+/// Window and groups of a convolution.
+fn conv_window(conv: &Conv) -> Vec<proto::Attribute> {
+    let mut attributes = window(conv.filter, conv.stride, conv.padding);
+    if conv.groups > 1 {
+        attributes.push(proto::Attribute::int("group", conv.groups.into()));
+    }
+    attributes
+}
+
 fn window(filter: [u16; 2], stride: [u16; 2], padding: Padding) -> Vec<proto::Attribute> {
     let Padding { top, left, bottom, right } = padding;
     vec![
@@ -434,10 +443,7 @@ impl<'a> Emitter<'a> {
         let (dims, order) = oihw(conv);
         let [weights, bias] = self.weights(graph, id, conv, &dims, &order, target);
         self.clamped(conv.activation, target, |emitter, output| {
-            let mut attributes = window(conv.filter, conv.stride, conv.padding);
-            if conv.groups > 1 {
-                attributes.push(proto::Attribute::int("group", conv.groups.into()));
-            }
+            let attributes = conv_window(conv);
             match inputs.get(1) {
                 Some(residual) => {
                     let product = emitter.names.unique(&format!("{target}_conv"));

@@ -3,9 +3,9 @@
 pub mod mobilenet;
 pub mod resnet;
 
-use crate::blueprint::{Blueprint, Pooling};
+use crate::blueprint::{Blueprint, HEAD, LayerOp, Pooling};
 use artifact::Preprocess;
-use mobilenet::MobileNetV2Config;
+use mobilenet::MobileNetConfig;
 use resnet::ResNetConfig;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -37,23 +37,23 @@ pub struct Architecture {
     pub channels: usize,
     /// Pooling before the head.
     pub pooling: Pooling,
-    /// Share of the pooled features that training leaves out before the head, 0..1.
+    /// Share of the features that training leaves out before the layer of the scores, 0..1.
     #[serde(default)]
     pub dropout: f64,
     /// Classes of the head.
     pub classes: usize,
-    /// The layers before the pooling.
+    /// The layers between picture and head.
     #[serde(flatten)]
     pub family: Family,
 }
 
-/// The layers before the pooling, by family.
+/// The layers between picture and head, by family.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "family")]
 pub enum Family {
-    /// Inverted residuals with depthwise convolutions.
-    #[serde(rename = "mobilenet_v2")]
-    MobileNetV2(MobileNetV2Config),
+    /// Networks of depthwise convolutions: MobileNets, EfficientNets.
+    #[serde(rename = "mobilenet")]
+    MobileNet(MobileNetConfig),
     /// Residual networks.
     #[serde(untagged)]
     ResNet(ResNetConfig),
@@ -64,7 +64,7 @@ impl Family {
     pub fn resnet(&self) -> Option<&ResNetConfig> {
         match self {
             Self::ResNet(config) => Some(config),
-            Self::MobileNetV2(_) => None,
+            Self::MobileNet(_) => None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Family {
     pub fn resnet_mut(&mut self) -> Option<&mut ResNetConfig> {
         match self {
             Self::ResNet(config) => Some(config),
-            Self::MobileNetV2(_) => None,
+            Self::MobileNet(_) => None,
         }
     }
 }
@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for Family {
         let value = serde_json::Value::deserialize(deserializer)?;
         let read = match value.get("family").map(|family| family.as_str().unwrap_or_default()) {
             None => ResNetConfig::deserialize(&value).map(Self::ResNet),
-            Some("mobilenet_v2") => MobileNetV2Config::deserialize(&value).map(Self::MobileNetV2),
+            Some("mobilenet") => MobileNetConfig::deserialize(&value).map(Self::MobileNet),
             Some(other) => Err(serde::de::Error::custom(format!(
                 "family `{other}`, which this build does not know; update"
             ))),
@@ -103,10 +103,10 @@ impl<'de> Deserialize<'de> for Family {
 }
 
 impl Architecture {
-    /// All names that [`Self::by_name`] knows but for presets.
+    /// All names that [`Self::by_name`] knows but for presets and for MobileNets of other widths.
     pub fn names() -> Vec<&'static str> {
         let names = resnet::NAMED.iter().map(|(name, _)| *name);
-        names.chain(mobilenet::NAMED.iter().map(|(name, _)| *name)).collect()
+        names.chain(mobilenet::presets::names()).collect()
     }
 
     /// Of colors, with average pooling, without dropout.
@@ -116,12 +116,10 @@ impl Architecture {
     }
 
     /// A named architecture with a head of `classes`: one of [`Self::names`], or a KerasHub
-    /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`.
+    /// preset's name, such as `resnet_vd_50_ssld_v2_imagenet`. A MobileNet's may end in its width in
+    /// percent, as `mobilenet_v2_060`.
     pub fn by_name(name: &str, classes: usize) -> Option<Self> {
-        resnet::by_name(name, classes).or_else(|| {
-            let (_, config) = mobilenet::NAMED.iter().find(|(known, _)| *known == name)?;
-            Some(Self::new(name, classes, Family::MobileNetV2(config())))
-        })
+        resnet::by_name(name, classes).or_else(|| mobilenet::presets::by_name(name, classes))
     }
 
     /// As [`Self::by_name`].
@@ -142,7 +140,7 @@ impl Architecture {
     pub fn native_size(&self) -> u16 {
         match &self.family {
             Family::ResNet(config) => config.native_size(),
-            Family::MobileNetV2(_) => 224,
+            Family::MobileNet(config) => config.native_size(&self.name),
         }
     }
 
@@ -167,7 +165,7 @@ impl Architecture {
     pub fn check(&self) -> Result<(), String> {
         match &self.family {
             Family::ResNet(config) => config.check()?,
-            Family::MobileNetV2(config) => config.check()?,
+            Family::MobileNet(config) => config.check()?,
         }
         if ![1, 3].contains(&self.channels) {
             return Err(format!("pictures of {} channels, expected 3 or 1", self.channels));
@@ -186,9 +184,13 @@ impl Architecture {
         let mut net = Blueprint::new(&self.name, self.channels);
         let features = match &self.family {
             Family::ResNet(config) => config.backbone(&mut net),
-            Family::MobileNetV2(config) => config.backbone(&mut net),
+            Family::MobileNet(config) => config.backbone(&mut net),
         };
-        net.head(features, self.pooling, self.classes);
+        let mut x = net.per_channel("pooler", LayerOp::GlobalPool(self.pooling), features);
+        if let Family::MobileNet(config) = &self.family {
+            x = config.hidden(&mut net, x);
+        }
+        net.dense(HEAD, x, self.classes);
         net
     }
 }

@@ -1,7 +1,7 @@
 //! Keras Applications' networks, known by the names of their layers.
 //!
 //! They do not say how pictures are prepared for them, but their package does: ResNets and VGGs as
-//! Caffe had them, blue, green and red less their means; ResNets v2 from −1 to 1. Files of nothing
+//! Caffe had them, blue, green and red less their means; ResNets v2 and MobileNets from −1 to 1. Files of nothing
 //! but weights name all layers of a ResNet, so that the network can be told from them.
 
 use super::arrays::Arrays;
@@ -22,6 +22,8 @@ pub(super) enum Family {
     ResNetV2,
     /// VGG16 and VGG19.
     Vgg,
+    /// MobileNet, MobileNetV2, and MobileNetV3 without its own scaling.
+    MobileNet,
 }
 
 /// Means of red, green and blue in 0..=255, as Caffe's networks were trained with.
@@ -38,6 +40,11 @@ impl Family {
             Self::OldResNet
         } else if has("block1_conv1") && has("block1_conv2") && has("block5_conv3") {
             Self::Vgg
+        } else if has("conv_dw_1")
+            || has("expanded_conv_depthwise")
+            || has("expanded_conv/depthwise")
+        {
+            Self::MobileNet
         } else {
             return None;
         };
@@ -57,17 +64,18 @@ impl Family {
 
     /// Whether this is the convolution that reads the picture.
     pub(super) fn first_layer(self, layer: &Layer) -> bool {
-        let name = match self {
-            Self::ResNet | Self::ResNetV2 => "conv1_conv",
-            Self::OldResNet => "conv1",
-            Self::Vgg => "block1_conv1",
+        let names: &[&str] = match self {
+            Self::ResNet | Self::ResNetV2 => &["conv1_conv"],
+            Self::OldResNet => &["conv1"],
+            Self::Vgg => &["block1_conv1"],
+            Self::MobileNet => &["conv1", "Conv1", "conv", "Conv"],
         };
-        layer.class == "Conv2D" && layer.name == name
+        layer.class == "Conv2D" && names.contains(&layer.name.as_str())
     }
 
     /// Whether channels come as blue, green and red.
     pub(super) const fn takes_bgr(self) -> bool {
-        !matches!(self, Self::ResNetV2)
+        !matches!(self, Self::ResNetV2 | Self::MobileNet)
     }
 
     /// How pictures of red, green and blue are prepared, where the network's first layer reads these.
@@ -87,6 +95,7 @@ impl Family {
                  Caffe's means, and turned to red, green and blue; --channels rgb is for others"
             }
             Self::ResNetV2 => "layers as in Keras Applications' ResNetV2: taken for -1 to 1",
+            Self::MobileNet => "layers as in Keras Applications' MobileNet: taken for -1 to 1",
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Sums, activations, batch-norms and what only reorders.
 
+use super::EXPORT;
+use super::backbone::{function, named};
 use super::config::activation;
 use super::layers::{Layer, Operand};
 use super::writer::{Computed, Writer};
+use artifact::Curve;
 use artifact::text::AsPlain;
 use formats::onnx as proto;
+use network::activation::Activation;
 use proto::Attribute;
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,6 +40,12 @@ impl Writer<'_> {
         x: Computed,
     ) -> Result<Computed, String> {
         let name = self.name();
+        if let Some(input) = self.hard_sigmoid(layer, operator) {
+            let steps = [Attribute::float("alpha", 1.0 / 6.0), Attribute::float("beta", 0.5)];
+            let input = self.values[input].name.clone();
+            self.push("HardSigmoid", layer, &[&input], &name, steps.into());
+            return Ok(Computed { name, is_picture: false, ..x });
+        }
         let mut names = Vec::new();
         for (i, operand) in layer.operands.iter().enumerate() {
             names.push(match operand {
@@ -61,6 +71,29 @@ impl Writer<'_> {
         Ok(Computed { name, is_map: x.is_map, is_picture })
     }
 
+    /// What a sixth of `relu6(x + 3)` is computed of, MobileNetV3's hard-sigmoid in Keras Applications.
+    fn hard_sigmoid(&self, layer: &Layer, operator: &str) -> Option<usize> {
+        let with = |layer: &Layer| match layer.operands.as_slice() {
+            [Operand::Layer(input), Operand::Constant(values)] if values.len() == 1 => {
+                Some((*input, values[0]))
+            }
+            _ => None,
+        };
+        let (clamped, number) = with(layer)?;
+        let is_sixth = match operator {
+            "Mul" => (number * 6.0 - 1.0).abs() < 1e-6,
+            "Div" => number == 6.0,
+            _ => false,
+        };
+        let clamp = self.network.layers.get(clamped).filter(|_| is_sixth)?;
+        let is_clamp = function_of(clamp) == Some(Activation::RELU6)
+            || clamp.setting("function").as_str() == Some("nn.relu6");
+        let sum = &self.network.layers[clamp.inputs().next().filter(|_| is_clamp)?];
+        let called = sum.setting("function").as_str().unwrap_or(&sum.class);
+        let is_sum = matches!(called, "Add" | "math.add" | "__operators__.add");
+        with(sum).filter(|&(_, addend)| is_sum && addend == 3.0).map(|(input, _)| input)
+    }
+
     /// A function of TensorFlow that is called by its name.
     pub(super) fn function(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
         let operator = match layer.setting("function").as_str().unwrap_or_default() {
@@ -68,11 +101,14 @@ impl Writer<'_> {
             "math.subtract" | "__operators__.sub" => "Sub",
             "math.multiply" | "__operators__.mul" => "Mul",
             "math.truediv" | "math.divide" | "__operators__.truediv" => "Div",
-            "nn.relu" => return Ok(self.node(layer, "Relu", x, &[], Vec::new())),
+            "nn.relu" => return self.curve(layer, Activation::RELU, x),
+            "nn.relu6" => return self.curve(layer, Activation::RELU6, x),
+            "nn.silu" | "nn.swish" => return self.curve(layer, Activation::SILU, x),
+            "math.sigmoid" | "nn.sigmoid" => return self.curve(layer, Activation::SIGMOID, x),
             "cast" | "identity" => return Ok(x),
             other => {
                 let other = other.plain();
-                let what = format!("the function {other} is not read; {}", super::EXPORT);
+                let what = format!("the function {other} is not read; {}", EXPORT);
                 return Err(layer.misfit(&what));
             }
         };
@@ -80,18 +116,10 @@ impl Writer<'_> {
     }
 
     pub(super) fn relu(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        let is_zero = |key: &str| {
-            let value = layer.setting(key);
-            value.is_null() || value.as_f64() == Some(0.0)
-        };
-        let most = layer.setting("max_value");
-        if !most.is_null() {
-            return Err(layer.misfit(&format!("clamps at {most}, but only a ReLU is read")));
+        match function_of(layer) {
+            Some(activation) => self.curve(layer, activation, x),
+            None => Err(layer.misfit("a leaky ReLU, but only one without a slope is read")),
         }
-        if !is_zero("negative_slope") || !is_zero("threshold") {
-            return Err(layer.misfit("a leaky ReLU, but only a plain one is read"));
-        }
-        Ok(self.node(layer, "Relu", x, &[], Vec::new()))
     }
 
     pub(super) fn softmax(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
@@ -106,21 +134,69 @@ impl Writer<'_> {
         let setting = layer.setting("activation");
         let operator = match activation(setting) {
             Some("linear") => return Ok(x),
-            Some("relu") => "Relu",
             Some("softmax") => "Softmax",
             Some("log_softmax") => "LogSoftmax",
-            other => {
-                let other = other.map_or_else(|| setting.to_string(), str::to_owned);
-                let what = format!(
-                    "the activation {} is not read; relu, softmax and linear are",
-                    other.plain()
-                );
-                return Err(layer.misfit(&what));
-            }
+            name => match name.and_then(named) {
+                Some(activation) => return self.curve(layer, activation, x),
+                None => {
+                    let other = name.map_or_else(|| setting.to_string(), str::to_owned);
+                    let what = format!("the activation {} is not read; {EXPORT}", other.plain());
+                    return Err(layer.misfit(&what));
+                }
+            },
         };
         let output = format!("{} activated", self.name());
         self.push(operator, layer, &[&x.name], &output, Vec::new());
         Ok(Computed { name: output, is_picture: false, ..x })
+    }
+
+    /// A function of each number.
+    pub(super) fn curve(
+        &mut self,
+        layer: &Layer,
+        activation: Activation,
+        x: Computed,
+    ) -> Result<Computed, String> {
+        let output = format!("{} activated", self.name());
+        let third = [Attribute::float("alpha", self.slope()), Attribute::float("beta", 0.5)];
+        match activation {
+            Activation::None => return Ok(x),
+            Activation::Clamp { low, high } if high == f32::INFINITY && low == 0.0 => {
+                self.push("Relu", layer, &[&x.name], &output, Vec::new());
+            }
+            Activation::Clamp { low, high } => {
+                let bounds = [("low", low), ("high", high)];
+                let [low, high] = bounds.map(|(part, value)| self.floats(part, &[], &[value]));
+                self.push("Clip", layer, &[&x.name, &low, &high], &output, Vec::new());
+            }
+            // Scores are compared with each other.
+            Activation::Curve(_) if self.network.outputs.contains(&self.values.len()) => {
+                let what =
+                    format!("ends in {}, but scores for a softmax are read", activation.name());
+                return Err(layer.misfit(&what));
+            }
+            Activation::Curve(Curve::Silu) => {
+                let factor = format!("{output} factor");
+                self.push("Sigmoid", layer, &[&x.name], &factor, Vec::new());
+                self.push("Mul", layer, &[&x.name, &factor], &output, Vec::new());
+            }
+            Activation::Curve(curve) => {
+                let (operator, attributes) = match curve {
+                    Curve::HardSigmoid => ("HardSigmoid", third.into()),
+                    Curve::HardSwish => ("HardSwish", Vec::new()),
+                    Curve::Gelu => ("Gelu", Vec::new()),
+                    Curve::Sigmoid | Curve::Silu => ("Sigmoid", Vec::new()),
+                };
+                self.push(operator, layer, &[&x.name], &output, attributes);
+            }
+        }
+        Ok(Computed { name: output, is_picture: false, ..x })
+    }
+
+    /// That of hard-sigmoid, which was another before Keras 3.
+    fn slope(&self) -> f32 {
+        let is_old = |layer: &Layer| !layer.setting("batch_input_shape").is_null();
+        if self.network.layers.iter().any(is_old) { 0.2 } else { 1.0 / 6.0 }
     }
 
     pub(super) fn batch_norm(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
@@ -156,10 +232,20 @@ impl Writer<'_> {
         Ok(self.node(layer, "BatchNormalization", x, &constants, epsilon))
     }
 
+    /// A row, or a row as a map of one pixel.
     pub(super) fn reshape(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        match layer.setting("target_shape").as_array().map_or(0, Vec::len) {
-            1 => Ok(self.flatten(layer, x)),
-            _ => Err(layer.misfit("only one to a row is read; Flatten does the same")),
+        let target = layer.setting("target_shape").as_array().map_or(&[][..], Vec::as_slice);
+        let is_pixel =
+            matches!(target, [h, w, _] if [h, w].iter().all(|side| side.as_i64() == Some(1)));
+        match target {
+            [_] => Ok(self.flatten(layer, x)),
+            _ if is_pixel && x.is_map => Ok(x),
+            _ if is_pixel => {
+                let axes = self.ints("axes", &[2, 3]);
+                let map = self.node(layer, "Unsqueeze", x, &[axes], Vec::new());
+                Ok(Computed { is_map: true, ..map })
+            }
+            _ => Err(layer.misfit("only one to a row or to one pixel is read")),
         }
     }
 
@@ -173,5 +259,20 @@ impl Writer<'_> {
         self.push("Transpose", layer, &[&x.name], &turned, order);
         self.push("Flatten", layer, &[&turned], &name, Vec::new());
         Computed { name, is_map: false, is_picture: false }
+    }
+}
+
+/// The function of a layer that computes nothing else.
+fn function_of(layer: &Layer) -> Option<Activation> {
+    match layer.class.as_str() {
+        "Activation" => function(layer.setting("activation")).ok(),
+        "ReLU" => {
+            let number = |key: &str| layer.setting(key).as_f64();
+            let is_plain = |key: &str| number(key).is_none_or(|n| n == 0.0);
+            let most = number("max_value")
+                .map_or(Activation::RELU, |high| Activation::Clamp { low: 0.0, high: high as f32 });
+            (is_plain("negative_slope") && is_plain("threshold")).then_some(most)
+        }
+        _ => None,
     }
 }

@@ -93,6 +93,30 @@ impl Arrays {
         each.map(|(array, variable)| array.ok_or_else(|| missing(variable))).collect()
     }
 
+    /// Variable `i` of the layer of a name, which files that name variables call one of `variables`;
+    /// `None` where there is none, or several layers are called so.
+    pub(super) fn variable(&self, layer: &str, i: usize, variables: &[&str]) -> Option<&Array> {
+        match self {
+            Self::Numbered { arrays, groups } => {
+                let mut found = groups.iter().filter(|((_, name), _)| name == layer);
+                let (_, group) = found.next()?;
+                let array = arrays.get(&format!("{group}/vars/{i}"))?;
+                found.next().is_none().then_some(array)
+            }
+            Self::Named(arrays) => {
+                let is_layer = |path: &str| {
+                    let (path, variable) = path.rsplit_once('/')?;
+                    let before = path.strip_suffix(layer)?;
+                    let is_whole = before.is_empty() || before.ends_with('/');
+                    (is_whole && variables.contains(&variable)).then_some(())
+                };
+                let mut found = arrays.iter().filter(|(path, _)| is_layer(path).is_some());
+                let (_, array) = found.next()?;
+                found.next().is_none().then_some(array)
+            }
+        }
+    }
+
     /// How many numbers there are.
     pub(super) fn numbers(&self) -> usize {
         let (Self::Numbered { arrays, .. } | Self::Named(arrays)) = self;

@@ -1,10 +1,7 @@
 //! The JSON in which Keras writes networks down.
 
 use artifact::{Fit, Interpolation, Preprocess};
-use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
-use network::architecture::{Architecture, Family};
 use network::blueprint::Pooling;
-use network::padding::ConvPadding;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,64 +15,6 @@ pub(super) struct Object<T> {
     pub(super) config: T,
 }
 
-/// KerasHub's `ResNetBackbone`.
-#[derive(Debug, Deserialize)]
-pub(super) struct Backbone {
-    input_conv_filters: Vec<usize>,
-    input_conv_kernel_sizes: Vec<usize>,
-    stackwise_num_filters: Vec<usize>,
-    stackwise_num_blocks: Vec<usize>,
-    stackwise_num_strides: Vec<usize>,
-    block_type: BlockType,
-    #[serde(default)]
-    use_pre_activation: bool,
-    /// Height, width, channels.
-    #[serde(default)]
-    image_shape: [Option<u16>; 3],
-}
-
-impl Backbone {
-    /// A preprocessing with the size that the network takes, where it takes no other.
-    pub(super) fn sized(&self, p: Preprocess) -> Preprocess {
-        let [height, width, _] = self.image_shape;
-        Preprocess { height: height.unwrap_or(p.height), width: width.unwrap_or(p.width), ..p }
-    }
-
-    /// The network with the head of `task`; without one, a head of one class.
-    ///
-    /// # Errors
-    /// Numbers out of range, and activations that are no softmax.
-    pub(super) fn network(self, name: String, task: Option<&Task>) -> Result<Architecture, String> {
-        if let Some(task) = task {
-            task.check()?;
-        }
-        let resnet = ResNetConfig {
-            input_conv_filters: self.input_conv_filters,
-            input_conv_kernel_sizes: self.input_conv_kernel_sizes,
-            stem_stride: 2,
-            stem_pool: true,
-            stackwise_num_filters: self.stackwise_num_filters,
-            stackwise_num_blocks: self.stackwise_num_blocks,
-            stackwise_num_strides: self.stackwise_num_strides,
-            block_type: self.block_type,
-            use_pre_activation: self.use_pre_activation,
-            padding: ConvPadding::Symmetric,
-            expansion: 4,
-            bottleneck_stride: BottleneckStride::default(),
-        };
-        let config = Architecture {
-            name,
-            channels: self.image_shape[2].unwrap_or(3).into(),
-            pooling: task.map_or(Pooling::Avg, |t| t.pooling),
-            dropout: task.map_or(0.0, |t| t.dropout),
-            classes: task.map_or(1, |t| t.num_classes),
-            family: Family::ResNet(resnet),
-        };
-        config.check()?;
-        Ok(config)
-    }
-}
-
 /// The head of an `ImageClassifier`.
 #[derive(Debug, Deserialize)]
 pub(super) struct Task {
@@ -86,6 +25,9 @@ pub(super) struct Task {
     pub(super) dropout: f64,
     #[serde(default)]
     pub(super) activation: Value,
+    /// Outputs of the layer before it, which `MobileNetImageClassifier` alone has.
+    #[serde(default)]
+    pub(super) num_features: Option<usize>,
 }
 
 fn average() -> Pooling {
@@ -95,7 +37,7 @@ fn average() -> Pooling {
 impl Task {
     /// Heads here compute logits, and the classifier takes their softmax: one that the model
     /// brings is left away, any other activation would give other answers.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         match activation(&self.activation) {
             Some("linear" | "softmax") => Ok(()),
             _ => Err(format!(

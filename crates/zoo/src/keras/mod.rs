@@ -8,8 +8,13 @@
 mod applications;
 mod arithmetic;
 mod arrays;
+mod backbone;
 mod config;
 mod layers;
+mod mobile;
+#[cfg(test)]
+mod mobile_tests;
+mod names;
 mod passed_over;
 mod pictures;
 mod rewrite;
@@ -22,14 +27,15 @@ mod write;
 mod writer;
 
 pub(crate) use saved::{is_saved, saved};
-use weights::layer_order;
+use weights::Places;
 pub use write::{PresetError, to_preset};
 
-use crate::assemble::{add_head, assemble, draft};
+use crate::assemble::{add_head, assemble, draft, fold_epsilon};
 use crate::{Head, Hints, ImportError, Imported, json, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
-use config::{Backbone, Converter, DEFAULT_SIDE, Object, Task};
+use backbone::Backbone;
+use config::{Converter, DEFAULT_SIDE, Object, Task};
 use formats::hdf5::{self, Contents};
 use hub::shards;
 use network::checkpoint::Checkpoint;
@@ -65,13 +71,13 @@ pub(crate) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
         ));
     }
     let kind: Object<serde_json::Value> = json(&config_path)?;
-    if kind.class_name != "ResNetBackbone" {
-        return Err(ImportError::unsupported(
-            &config_path,
-            format!("a {}, but only ResNetBackbone is imported", kind.class_name.plain()),
-        ));
+    if !backbone::is_one(&kind.class_name, BACKBONE) {
+        let (class, read) = (kind.class_name.plain(), backbone::classes(BACKBONE));
+        let what = format!("a {class}, but of KerasHub's networks {read} are imported; {EXPORT}");
+        return Err(ImportError::unsupported(&config_path, what));
     }
-    let backbone: Object<Backbone> = json(&config_path)?;
+    let backbone = Backbone::read(&kind.class_name, kind.config)
+        .map_err(|what| ImportError::unsupported(&config_path, what))?;
     let task_path = dir.join("task.json");
     let task: Option<Object<Task>> =
         if task_path.is_file() { Some(json(&task_path)?) } else { None };
@@ -83,7 +89,7 @@ pub(crate) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     } else {
         Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE)
     };
-    let preprocess = backbone.config.sized(preprocess);
+    let preprocess = backbone.sized(preprocess);
     let mut weights = Vec::new();
     for file in weight_files(dir)? {
         weights.push(read_hdf5(&file)?);
@@ -96,13 +102,16 @@ pub(crate) fn preset(dir: &Path, head: Head) -> Result<Checkpoint, ImportError> 
     let name = name.as_deref().and_then(Path::file_name).unwrap_or_default();
     let classifier = Classifier {
         name: name.to_string_lossy().into_owned(),
-        backbone: backbone.config,
+        backbone,
         task: task.map(|t| t.config),
         preprocess,
         weights,
     };
     classifier.checkpoint(dir, head)
 }
+
+/// How classes of backbones end.
+const BACKBONE: &str = "Backbone";
 
 /// The way out where a model is not understood.
 const EXPORT: &str = "in Keras, model.export(\"model.onnx\", format=\"onnx\") writes a file that \
@@ -128,12 +137,13 @@ impl Classifier {
             ));
         }
         let config = self.backbone.network(self.name, self.task.as_ref()).map_err(unsupported)?;
-        let order = layer_order(&config);
+        let places = Places::of(&config, &self.backbone);
         let mut found = BTreeMap::new();
         let mut extra = Vec::new();
         for contents in self.weights {
-            weights::collect(contents, &order, &mut found, &mut extra);
+            weights::collect(contents, &places, &mut found, &mut extra);
         }
+        fold_epsilon(&mut found, self.backbone.epsilon);
         weights::dequantize_head(&mut found);
         if self.task.is_none() {
             add_head(&config, &mut found);

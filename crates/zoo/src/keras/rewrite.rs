@@ -8,10 +8,12 @@ use super::passed_over::is_passed_over;
 use super::writer::{Computed, Writer};
 use artifact::Preprocess;
 use formats::onnx as proto;
+use network::activation::Activation;
 use serde::Deserialize;
 
-/// The version of ONNX's operators that is written: reductions still name their axes as attributes.
-const OPSET: i64 = 13;
+/// The version of ONNX's operators that is written: it has hard-swish, and reductions still name their
+/// axes as attributes.
+const OPSET: i64 = 14;
 
 /// How often the numbers of a file may be written: layers may share them.
 const COPIES: usize = 4;
@@ -22,7 +24,7 @@ const ROOM: usize = 1 << 16;
 type Write = fn(&mut Writer<'_>, &Layer, Computed) -> Result<Computed, String>;
 
 /// Layers and operations that are read, besides inputs and those that are passed over.
-const READ: [(&str, Write); 32] = [
+const READ: [(&str, Write); 39] = [
     ("Activation", |w, layer, x| w.activate(layer, x)),
     ("Add", |w, layer, x| w.arithmetic(layer, "Add", x)),
     ("AveragePooling2D", |w, layer, x| w.pool(layer, "AveragePool", x)),
@@ -30,11 +32,14 @@ const READ: [(&str, Write); 32] = [
     ("CenterCrop", |w, layer, x| w.resize(layer, x)),
     ("Conv2D", |w, layer, x| w.conv(layer, x)),
     ("Dense", |w, layer, x| w.dense(layer, x)),
+    ("DepthwiseConv2D", |w, layer, x| w.depthwise(layer, x)),
     ("Divide", |w, layer, x| w.arithmetic(layer, "Div", x)),
     ("Flatten", |w, layer, x| Ok(w.flatten(layer, x))),
     ("GetItem", |w, layer, x| w.slice(layer, x)),
     ("GlobalAveragePooling2D", |w, layer, x| w.reduce(layer, "ReduceMean", x)),
     ("GlobalMaxPooling2D", |w, layer, x| w.reduce(layer, "ReduceMax", x)),
+    ("HardSigmoid", |w, layer, x| w.curve(layer, Activation::HARD_SIGMOID, x)),
+    ("HardSilu", |w, layer, x| w.curve(layer, Activation::HARD_SWISH, x)),
     ("Max", |w, layer, x| w.reduce(layer, "ReduceMax", x)),
     ("MaxPooling2D", |w, layer, x| w.pool(layer, "MaxPool", x)),
     ("Mean", |w, layer, x| w.reduce(layer, "ReduceMean", x)),
@@ -42,10 +47,14 @@ const READ: [(&str, Write); 32] = [
     ("Normalization", |w, layer, x| w.normalize(layer, x)),
     ("RandomCrop", |w, layer, x| w.resize(layer, x)),
     ("ReLU", |w, layer, x| w.relu(layer, x)),
-    ("Relu", |w, layer, x| Ok(w.node(layer, "Relu", x, &[], Vec::new()))),
+    ("Relu", |w, layer, x| w.curve(layer, Activation::RELU, x)),
+    ("Relu6", |w, layer, x| w.curve(layer, Activation::RELU6, x)),
     ("Rescaling", |w, layer, x| w.rescale(layer, x)),
     ("Reshape", |w, layer, x| w.reshape(layer, x)),
     ("Resizing", |w, layer, x| w.resize(layer, x)),
+    ("SeparableConv2D", |w, layer, x| w.separable(layer, x)),
+    ("Sigmoid", |w, layer, x| w.curve(layer, Activation::SIGMOID, x)),
+    ("Silu", |w, layer, x| w.curve(layer, Activation::SILU, x)),
     ("SlicingOpLambda", |w, layer, x| w.slice(layer, x)),
     ("Softmax", |w, layer, x| w.softmax(layer, x)),
     ("Stack", |w, layer, x| w.stack(layer, x)),
@@ -142,7 +151,7 @@ fn check_classes(network: &Network) -> Result<(), String> {
         strange.push(format!("and {more} more"));
     }
     Err(format!(
-        "layers that are not read; networks of convolutions, batch-norms, ReLUs, sums, pools and dense \
+        "layers that are not read; networks of convolutions, batch-norms, activations, sums, pools and dense \
          layers are, and layers of one's own that are made of these if they come as ONNX: {}\n  {}",
         super::EXPORT,
         strange.join("\n  ")
@@ -163,7 +172,8 @@ impl Layer {
         }
     }
 
-    fn input_dims(&self) -> Result<[Option<u16>; 4], String> {
+    /// The shape of what an input layer is given.
+    pub(super) fn input_dims(&self) -> Result<[Option<u16>; 4], String> {
         #[derive(Deserialize)]
         struct Input {
             #[serde(alias = "batch_input_shape")]

@@ -7,11 +7,13 @@
 
 use super::applications::{self, Family};
 use super::arrays::Arrays;
-use super::config::{Backbone, Converter, DEFAULT_SIDE, Object, Rescaling, Task};
+use super::backbone::{self, Backbone};
+use super::config::{Converter, DEFAULT_SIDE, Object, Rescaling, Task};
 use super::layers::{Layer, Network};
+use super::mobile;
 use super::passed_over::is_passed_over;
 use super::rewrite::rewrite;
-use super::{Classifier, EXPORT};
+use super::{BACKBONE, Classifier, EXPORT};
 use crate::{Channels, Head, Hints, ImportError, Imported, onnx};
 use artifact::Preprocess;
 use formats::archive::{self, Archive};
@@ -26,6 +28,10 @@ use std::path::Path;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.weights.h5";
+/// How classes of classifiers end.
+const CLASSIFIER: &str = "ImageClassifier";
+/// The class of what prepares pictures, and how others of that kind end.
+const CONVERTER: &str = "ImageConverter";
 
 /// Whether these are the bytes of a `.keras` file.
 pub(in super::super) fn is_saved(bytes: &[u8]) -> bool {
@@ -47,7 +53,7 @@ pub(in super::super) fn saved(
 
 /// Whether this is the class of a model with all of its layers.
 pub(super) fn is_whole(class: &str) -> bool {
-    matches!(class, "Functional" | "Model" | "Sequential" | "ResNetImageClassifier")
+    matches!(class, "Functional" | "Model" | "Sequential") || backbone::is_one(class, CLASSIFIER)
 }
 
 /// Imports a model from its description, where there is one, and its weights.
@@ -61,6 +67,9 @@ pub(super) fn import(
     let unsupported = |what: String| ImportError::unsupported(path, what);
     let Some(model) = model else {
         let arrays = Arrays::new(contents);
+        if let Some(checkpoint) = mobile::weights_alone(path, &arrays, head, hints)? {
+            return Ok(Imported::Checkpoint(Box::new(checkpoint)));
+        }
         let network = applications::network(&arrays).map_err(unsupported)?;
         let network = network.ok_or_else(|| {
             unsupported(
@@ -79,23 +88,31 @@ pub(super) fn import(
         }
         Classifier { name, backbone, task, preprocess, weights: vec![contents] }
     };
-    match model.class_name.as_str() {
-        "ResNetImageClassifier" => {
-            let parts = image_classifier(model.config).map_err(unsupported)?;
-            let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
-            return Ok(Imported::Checkpoint(Box::new(checkpoint)));
-        }
-        "ResNetBackbone" => {
-            let raw = Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE);
-            let parts = (config(CONFIG, model.config).map_err(unsupported)?, None, raw);
-            let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
-            return Ok(Imported::Checkpoint(Box::new(checkpoint)));
-        }
-        _ => {}
+    let class = model.class_name.as_str();
+    let parts = if backbone::is_one(class, CLASSIFIER) {
+        Some(image_classifier(class, model.config.clone()))
+    } else if backbone::is_one(class, BACKBONE) {
+        let raw = Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE);
+        Some(Backbone::read(class, model.config.clone()).map(|backbone| (backbone, None, raw)))
+    } else {
+        None
+    };
+    if let Some(parts) = parts {
+        let parts = parts.map_err(unsupported)?;
+        let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
+        return Ok(Imported::Checkpoint(Box::new(checkpoint)));
     }
     let network = Network::new(&model).map_err(unsupported)?;
-    if !network.layers.iter().any(|layer| layer.class == "ResNetBackbone") {
-        return plain(path, &network, &Arrays::new(contents), hints);
+    if !network.layers.iter().any(|layer| backbone::is_one(&layer.class, BACKBONE)) {
+        let arrays = Arrays::new(contents);
+        let base = match head {
+            Head::Required => None,
+            Head::Optional => mobile::without_head(path, &network, &arrays, hints),
+        };
+        return match base {
+            Some(checkpoint) => Ok(Imported::Checkpoint(Box::new(checkpoint))),
+            None => plain(path, &network, &arrays, hints),
+        };
     }
     let parts = around_backbone(&network).map_err(unsupported)?;
     let checkpoint = classifier(parts, contents).checkpoint(path, head)?;
@@ -186,24 +203,25 @@ fn parts(bytes: Vec<u8>) -> Result<(Option<Object<Value>>, Contents), String> {
 /// Backbone, head and preprocessing.
 type Parts = (Backbone, Option<Task>, Preprocess);
 
-fn image_classifier(model: Value) -> Result<Parts, String> {
+fn image_classifier(class: &str, model: Value) -> Result<Parts, String> {
     #[derive(Deserialize)]
     struct Preprocessor {
         image_converter: Option<Object<Converter>>,
     }
     #[derive(Deserialize)]
     struct Classifier {
-        backbone: Object<Backbone>,
+        backbone: Object<Value>,
         preprocessor: Option<Object<Preprocessor>>,
         #[serde(flatten)]
         task: Task,
     }
-    let model: Classifier = config("ResNetImageClassifier", model)?;
+    let model: Classifier = config(class, model)?;
     let preprocess = match model.preprocessor.and_then(|p| p.config.image_converter) {
         Some(converter) => converter.config.preprocess()?,
         None => Preprocess::raw(DEFAULT_SIDE, DEFAULT_SIDE),
     };
-    Ok((model.backbone.config, Some(model.task), preprocess))
+    let Object { class_name, config } = model.backbone;
+    Ok((Backbone::read(&class_name, config)?, Some(model.task), preprocess))
 }
 
 /// Input, preprocessing, backbone, pooling and head, in this order.
@@ -235,7 +253,7 @@ fn around_backbone(network: &Network) -> Result<Parts, String> {
                 preprocess = Preprocess::raw(side(height), side(width));
                 backbone.is_none()
             }
-            "ImageConverter" | "ResNetImageConverter" => {
+            class if class == CONVERTER || backbone::is_one(class, CONVERTER) => {
                 preprocess = layer.settings::<Converter>()?.preprocess()?;
                 backbone.is_none()
             }
@@ -243,7 +261,10 @@ fn around_backbone(network: &Network) -> Result<Parts, String> {
                 preprocess = layer.settings::<Rescaling>()?.after(preprocess);
                 backbone.is_none()
             }
-            "ResNetBackbone" => backbone.replace(layer.settings()?).is_none(),
+            class if backbone::is_one(class, BACKBONE) => {
+                let read = Backbone::read(class, layer.settings()?);
+                backbone.replace(read.map_err(|what| layer.misfit(&what))?).is_none()
+            }
             "GlobalAveragePooling2D" => pooling.replace(Pooling::Avg).is_none(),
             "GlobalMaxPooling2D" => pooling.replace(Pooling::Max).is_none(),
             "Dropout" => {
@@ -253,7 +274,9 @@ fn around_backbone(network: &Network) -> Result<Parts, String> {
             "Dense" => {
                 let Dense { units, activation } = layer.settings()?;
                 let pooling = pooling.filter(|_| backbone.is_some());
-                let head = |pooling| Task { num_classes: units, pooling, dropout, activation };
+                let (num_classes, num_features) = (units, None);
+                let head =
+                    |pooling| Task { num_classes, pooling, dropout, activation, num_features };
                 let head = pooling.map(head);
                 head.is_some_and(|head| task.replace(head).is_none())
             }
@@ -261,12 +284,12 @@ fn around_backbone(network: &Network) -> Result<Parts, String> {
         };
         if !fits || !follows {
             return Err(layer.misfit(&format!(
-                "is not understood here; around a ResNetBackbone, Rescaling or an image converter, \
+                "is not understood here; around a backbone, Rescaling or an image converter, \
                  global pooling and one Dense are expected; {EXPORT}"
             )));
         }
     }
-    let backbone = backbone.ok_or("a model without a ResNetBackbone")?;
+    let backbone = backbone.ok_or("a model without a backbone")?;
     if !preprocess.is_valid() {
         return Err("Rescaling by nothing, or by a number that is no number".into());
     }

@@ -8,6 +8,7 @@ use formats::onnx as proto;
 use proto::Attribute;
 use serde::Deserialize;
 use serde_json::Value;
+use std::borrow::Cow;
 
 #[derive(Deserialize)]
 struct Window {
@@ -17,51 +18,87 @@ struct Window {
     padding: String,
 }
 
-impl Writer<'_> {
+/// Kernel, bias and parts of a convolution whose channels do not see each other.
+struct Kernel<'a> {
+    /// Rows, columns, inputs of one part, outputs.
+    array: Cow<'a, Array>,
+    bias: Option<&'a Array>,
+    groups: usize,
+}
+
+impl<'a> Writer<'a> {
     pub(super) fn conv(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        #[derive(Deserialize)]
-        struct Settings {
-            #[serde(default = "one")]
-            dilation_rate: [i64; 2],
-            #[serde(default = "single")]
-            groups: i64,
-        }
-        fn one() -> [i64; 2] {
-            [1; 2]
-        }
-        fn single() -> i64 {
-            1
-        }
-        let Settings { dilation_rate, groups } = layer.settings()?;
-        if groups != 1 {
-            return Err(layer.misfit(&format!("{groups} groups, but only one is read")));
-        }
-        if dilation_rate != [1; 2] {
+        let groups = layer.setting("groups").as_u64().unwrap_or(1) as usize;
+        let (kernel, bias) = self.weights(layer, &["kernel"])?;
+        let kernel = Kernel { array: Cow::Borrowed(kernel), bias, groups };
+        let y = self.slid(layer, x, &kernel, "", window(layer, false)?)?;
+        self.activate(layer, y)
+    }
+
+    /// A convolution of each channel by itself.
+    pub(super) fn depthwise(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
+        // Before Keras 3, the array had its own name.
+        let (kernel, bias) = self.weights(layer, &["kernel", "depthwise_kernel"])?;
+        let kernel = by_channel(layer, kernel, bias)?;
+        let y = self.slid(layer, x, &kernel, "", window(layer, false)?)?;
+        self.activate(layer, y)
+    }
+
+    /// One of each channel by itself, and then one of each pixel.
+    pub(super) fn separable(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
+        let variables = ["depthwise_kernel", "pointwise_kernel", "bias"];
+        let has_bias = layer.setting("use_bias").as_bool() != Some(false);
+        let arrays = self.arrays.all(layer, &variables[..2 + usize::from(has_bias)])?;
+        let kernel = by_channel(layer, arrays[0], None)?;
+        let y = self.slid(layer, x, &kernel, " depthwise", window(layer, false)?)?;
+        let array = Cow::Borrowed(arrays[1]);
+        let kernel = Kernel { array, bias: arrays.get(2).copied(), groups: 1 };
+        let y = self.slid(layer, y, &kernel, "", Vec::new())?;
+        self.activate(layer, y)
+    }
+
+    /// A convolution; `part` tells it from others of its layer.
+    fn slid(
+        &mut self,
+        layer: &Layer,
+        x: Computed,
+        kernel: &Kernel<'_>,
+        part: &str,
+        mut attributes: Vec<Attribute>,
+    ) -> Result<Computed, String> {
+        let dilation = layer.setting("dilation_rate");
+        let dilations = dilation.as_array().map_or(core::slice::from_ref(dilation), Vec::as_slice);
+        if dilations.iter().any(|rate| rate.as_i64().is_some_and(|rate| rate != 1)) {
             return Err(layer.misfit("dilated, which is not read"));
         }
-        let (kernel, bias) = self.weights(layer)?;
-        let [rows, columns, inputs, outputs] = kernel.shape[..] else {
-            return Err(layer.misfit(&format!("a kernel of shape {:?}", kernel.shape)));
+        let Kernel { array, bias, groups } = kernel;
+        let [rows, columns, inputs, outputs] = array.shape[..] else {
+            return Err(layer.misfit(&format!("a kernel of shape {:?}", array.shape)));
         };
         // HWIO to OIHW; of a network that wants blue first, the first layer's inputs are turned.
         let turned = self.family.is_some_and(|f| f.takes_bgr() && f.first_layer(layer));
-        let mut weights = Vec::with_capacity(kernel.values.len());
+        let mut weights = Vec::with_capacity(array.values.len());
         for o in 0..outputs {
             for i in 0..inputs {
                 let i = if turned { inputs - 1 - i } else { i };
                 for tap in 0..rows * columns {
-                    weights.push(kernel.values[(tap * inputs + i) * outputs + o]);
+                    weights.push(array.values[(tap * inputs + i) * outputs + o]);
                 }
             }
         }
         let dims = [outputs, inputs, rows, columns];
-        let parameters = self.parameters(&dims, &weights, bias);
-        let y = self.node(layer, "Conv", x, &parameters, window(layer, false)?);
-        self.activate(layer, Computed { is_map: true, ..y })
+        if *groups != 1 {
+            attributes.push(Attribute::int("group", *groups as i64));
+        }
+        let parameters = self.parameters(part, &dims, &weights, *bias);
+        let output = format!("{}{part}", self.name());
+        let operands = [&x.name].into_iter().chain(&parameters).map(String::as_str);
+        self.push("Conv", layer, &operands.collect::<Vec<_>>(), &output, attributes);
+        Ok(Computed { name: output, is_map: true, is_picture: false })
     }
 
     pub(super) fn dense(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        let (kernel, bias) = self.weights(layer)?;
+        let (kernel, bias) = self.weights(layer, &["kernel"])?;
         let [inputs, outputs] = kernel.shape[..] else {
             return Err(layer.misfit(&format!("a kernel of shape {:?}", kernel.shape)));
         };
@@ -72,30 +109,43 @@ impl Writer<'_> {
             true => ("Conv", vec![outputs, inputs, 1, 1], Vec::new()),
             false => ("Gemm", vec![outputs, inputs], vec![Attribute::int("transB", 1)]),
         };
-        let parameters = self.parameters(&dims, &weights, bias);
+        let parameters = self.parameters("", &dims, &weights, bias);
         let y = self.node(layer, operator, x, &parameters, attributes);
         self.activate(layer, y)
     }
 
-    /// Kernel and bias of a layer.
-    fn weights(&self, layer: &Layer) -> Result<(Array, Option<Array>), String> {
-        if layer.setting("use_bias").as_bool() == Some(false) {
-            let [kernel] = self.arrays.of(layer, ["kernel"])?;
-            return Ok((kernel.clone(), None));
+    /// Kernel, by one of its names, and bias of a layer.
+    fn weights(
+        &self,
+        layer: &Layer,
+        kernels: &[&str],
+    ) -> Result<(&'a Array, Option<&'a Array>), String> {
+        let has_bias = layer.setting("use_bias").as_bool() != Some(false);
+        let all =
+            |kernel: &&str| self.arrays.all(layer, &[kernel, "bias"][..1 + usize::from(has_bias)]);
+        let mut found = kernels.iter().map(all);
+        let first = found.next().unwrap_or_else(|| Ok(Vec::new()));
+        match found.fold(first, Result::or)?.as_slice() {
+            [kernel, bias @ ..] => Ok((kernel, bias.first().copied())),
+            [] => Err(layer.misfit("has no kernel")),
         }
-        let [kernel, bias] = self.arrays.of(layer, ["kernel", "bias"])?;
-        Ok((kernel.clone(), Some(bias.clone())))
     }
 
     /// Weights in ONNX' layout, and a bias for each of their outputs.
-    fn parameters(&mut self, dims: &[usize], weights: &[f32], bias: Option<Array>) -> Vec<String> {
-        let mut names = vec![self.floats("kernel", dims, weights)];
+    fn parameters(
+        &mut self,
+        part: &str,
+        dims: &[usize],
+        weights: &[f32],
+        bias: Option<&Array>,
+    ) -> Vec<String> {
+        let mut names = vec![self.floats(&format!("kernel{part}"), dims, weights)];
         names.extend(bias.map(|bias| self.floats("bias", &dims[..1], &bias.values)));
         names
     }
 
     pub(super) fn pad(&mut self, layer: &Layer, x: Computed) -> Result<Computed, String> {
-        let [[top, bottom], [left, right]] = layer.settings::<Padding>()?.padding;
+        let [[top, bottom], [left, right]] = border(layer)?;
         let pads = self.ints("pads", &[0, 0, top, left, 0, 0, bottom, right]);
         Ok(self.node(layer, "Pad", x, &[pads], Vec::new()))
     }
@@ -131,14 +181,22 @@ impl Writer<'_> {
     }
 }
 
-/// `[[top, bottom], [left, right]]`, or shorter.
-#[derive(Deserialize)]
-struct Padding {
-    #[serde(deserialize_with = "padding")]
-    padding: [[i64; 2]; 2],
+/// A kernel of each channel by itself: rows, columns, channels, outputs of each.
+fn by_channel<'a>(
+    layer: &Layer,
+    kernel: &Array,
+    bias: Option<&'a Array>,
+) -> Result<Kernel<'a>, String> {
+    let [rows, columns, groups, each] = kernel.shape[..] else {
+        return Err(layer.misfit(&format!("a kernel of shape {:?}", kernel.shape)));
+    };
+    let shape = vec![rows, columns, 1, groups * each];
+    let array = Cow::Owned(Array { shape, values: kernel.values.clone() });
+    Ok(Kernel { array, bias, groups })
 }
 
-fn padding<'de, D: serde::Deserializer<'de>>(from: D) -> Result<[[i64; 2]; 2], D::Error> {
+/// The pixels that a `ZeroPadding2D` adds: `[[top, bottom], [left, right]]`.
+pub(super) fn border(layer: &Layer) -> Result<[[i64; 2]; 2], String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Form {
@@ -146,7 +204,11 @@ fn padding<'de, D: serde::Deserializer<'de>>(from: D) -> Result<[[i64; 2]; 2], D
         Axes([i64; 2]),
         Sides([[i64; 2]; 2]),
     }
-    Ok(match Form::deserialize(from)? {
+    #[derive(Deserialize)]
+    struct Padding {
+        padding: Form,
+    }
+    Ok(match layer.settings::<Padding>()?.padding {
         Form::All(all) => [[all; 2]; 2],
         Form::Axes(axes) => axes.map(|axis| [axis; 2]),
         Form::Sides(sides) => sides,

@@ -1,6 +1,6 @@
 //! The network among the tensors of a file, whatever leads to it.
 
-use super::families::{FAMILIES, Names, Shapes, Traces, unknown};
+use super::families::{Known, Rules, Shapes, Source, Traces, families, unknown};
 use super::foreign_names::{as_torchvision, plain};
 use crate::{Head, Hints};
 use artifact::text::AsPlain;
@@ -36,6 +36,8 @@ pub(super) struct Network {
     pub(super) extra: Vec<String>,
     /// What tensors do not tell.
     pub(super) assumed: Vec<Assumption>,
+    /// ε of the batch-norms.
+    pub(super) epsilon: f64,
 }
 
 /// What `name` has, whose tensors do not show it: an error's text.
@@ -64,7 +66,7 @@ const COPIES: [&str; 9] =
 
 /// The path of each network that is among these tensors, and its family.
 fn networks(entries: &BTreeMap<String, Entry>) -> Vec<(&str, &'static Traces)> {
-    let stems = || FAMILIES.iter().flat_map(|f| f.stems.iter().map(move |pair| (pair, *f)));
+    let stems = || families().flat_map(|f| f.stems.iter().map(move |pair| (pair, f)));
     let network = |name| {
         stems().find_map(|([stem, block], family)| {
             let prefix = str::strip_suffix(name, stem)?;
@@ -113,6 +115,7 @@ impl Network {
         entries: Vec<Entry>,
         head: Head,
         hints: &Hints,
+        rules: Option<Rules>,
     ) -> Result<Self, String> {
         let entries = entries.into_iter().map(|entry| (plain(&entry.name), entry)).collect();
         let entries = as_torchvision(entries);
@@ -129,9 +132,9 @@ impl Network {
             assumed.push(Assumption::new(what, Hints::STATE_DICT));
         }
         let place = Place::new(&entries, prefix, family)?;
-        let config = (family.architecture)(name, &place.shapes, hints, &mut assumed)?;
+        let source = Source { name, shapes: &place.shapes, hints, rules };
+        let Known { config, names, epsilon } = (family.architecture)(&source, &mut assumed)?;
         config.check()?;
-        let names = Names::of(&config);
         let mut tensors: BTreeMap<String, String> = BTreeMap::new();
         let mut extra = Vec::new();
         for (name, shape) in place.shapes.iter().filter(|(name, _)| family.is_backbone(name)) {
@@ -140,7 +143,7 @@ impl Network {
                 None => extra.push(format!("`{}` {shape:?}", name.plain())),
             }
         }
-        let mut network = Self { config, tensors, extra, assumed };
+        let mut network = Self { config, tensors, extra, assumed, epsilon };
         network.add_head(&place, &place.rest(&networks), head)?;
         Ok(network)
     }
@@ -172,7 +175,7 @@ impl Network {
             };
         };
         self.config.classes = classes;
-        if !["fc", "head.fc", "linear", "classifier.1"].contains(&layer) {
+        if !place.family.head.contains(&layer) {
             let what = format!("`{}` as the head, alone", layer.plain());
             self.assumed.push(Assumption::new(what, None));
         }
@@ -265,6 +268,7 @@ fn head_of<'a>(rest: &[(&'a str, &[usize])], features: usize) -> Option<(&'a str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch::families::Names;
     use network::architecture::resnet::{BottleneckStride, ResNetConfig};
 
     /// The tensors of an architecture under a prefix, in PyTorch's layout.
@@ -290,7 +294,7 @@ mod tests {
     }
 
     fn find(entries: Vec<Entry>) -> Result<Network, String> {
-        Network::find("n", entries, Head::Required, &Hints::default())
+        Network::find("n", entries, Head::Required, &Hints::default(), None)
     }
 
     /// Without the head.
@@ -358,10 +362,11 @@ mod tests {
         let error = find(two("net_a.", "net_b.")).unwrap_err();
         assert_eq!(error, "2 networks, under `net_a`, `net_b`; choose one by --state-dict");
         let hints = Hints { state_dict: Some("net_b".into()), ..Hints::default() };
-        let chosen = Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap();
+        let chosen =
+            Network::find("n", two("net_a.", "net_b."), Head::Required, &hints, None).unwrap();
         assert_eq!(chosen.tensors["conv1_conv.weight"], "net_b.conv1.weight");
         let hints = Hints { state_dict: Some("net".into()), ..Hints::default() };
-        Network::find("n", two("net_a.", "net_b."), Head::Required, &hints).unwrap_err();
+        Network::find("n", two("net_a.", "net_b."), Head::Required, &hints, None).unwrap_err();
     }
 
     #[test]
@@ -403,7 +408,8 @@ mod tests {
             };
             let error = find(all()).unwrap_err();
             assert!(error.contains(said), "{error}");
-            let network = Network::find("n", all(), Head::Optional, &Hints::default()).unwrap();
+            let network =
+                Network::find("n", all(), Head::Optional, &Hints::default(), None).unwrap();
             assert_eq!((network.config.classes, network.extra.len()), (1, 0));
         }
     }
@@ -430,7 +436,7 @@ mod tests {
             ..Hints::default()
         };
         let all = entries(&resnet("resnet_50"), "");
-        let told = Network::find("n", all, Head::Required, &hints).unwrap();
+        let told = Network::find("n", all, Head::Required, &hints, None).unwrap();
         assert_eq!((config_of(&told).stem_stride, config_of(&told).stem_pool), (2, true));
         assert_eq!(config_of(&told).stackwise_num_strides, [1, 2, 2, 1]);
         assert_eq!(config_of(&told).bottleneck_stride, BottleneckStride::First);

@@ -1,5 +1,6 @@
 //! PyTorch state dicts: safetensors, zip archives (`.pt`, `.pth`) and the older plain pickles
-//! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets.
+//! (`.th`, `.pth`, `.pth.tar`), with the names of torchvision, timm, transformers or the CIFAR ResNets. ε of
+//! batch-norms other than ours moves into their variances.
 //!
 //! The weights may lie anywhere in a training checkpoint, and below any prefix: a path of names leads
 //! to each tensor, and `find` tells the ones that are a network of a known family.
@@ -15,17 +16,17 @@ mod write;
 
 pub use write::{StateDictError, to_safetensors};
 
-use crate::assemble::{add_head, assemble, draft};
+use crate::assemble::{add_head, assemble, draft, move_epsilon};
 use crate::{Head, Hints, ImportError, foreign, read};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
-use families::add_parameterless_shortcuts;
+use families::{Rules, add_parameterless_shortcuts, written_rules};
 use find::{Entry, Network};
 use formats::Array;
 use formats::archive::{self, Archive};
 use formats::pickle::{Id, Object, Pickle, Storage, TensorView};
 use network::architecture::IMAGENET_STATISTICS;
-use network::blueprint::HEAD;
+use network::blueprint::{BATCH_NORM_EPSILON, LayerOp};
 use network::checkpoint::{Assumption, Checkpoint, Draft, Tensor};
 use network::imagenet;
 use safetensors::{Dtype, SafeTensors};
@@ -61,6 +62,17 @@ pub(crate) fn state_dict(
     head: Head,
     hints: &Hints,
 ) -> Result<Checkpoint, ImportError> {
+    ruled(path, bytes, head, hints, None)
+}
+
+/// As [`state_dict`], where a config says what no tensor shows.
+fn ruled(
+    path: &Path,
+    bytes: &[u8],
+    head: Head,
+    hints: &Hints,
+    told: Option<Rules>,
+) -> Result<Checkpoint, ImportError> {
     // Commands name the file as a shell and Python take it.
     let file = format!("{:?}", path.display().to_string());
     let unsupported = |what: String| ImportError::unsupported(path, what.replace("FILE", &file));
@@ -68,7 +80,9 @@ pub(crate) fn state_dict(
     if let Some(what) = find::told_by(&name, hints) {
         return Err(unsupported(what));
     }
-    let wanted = Wanted { name: &name, head, hints };
+    let travelling = travelling(bytes);
+    let rules = told.or_else(|| travelling.as_ref().map(|t| written_rules(t.padding)));
+    let wanted = Wanted { name: &name, head, hints, rules };
     let network = if is_safetensors(bytes) {
         from_safetensors(bytes, &wanted)
     } else if is_legacy(bytes) {
@@ -78,7 +92,7 @@ pub(crate) fn state_dict(
     };
     let (network, arrays) = network.map_err(unsupported)?;
     let checkpoint = assembled(path, network, arrays)?;
-    let Some(Travelling { labels, preprocess }) = travelling(bytes) else { return Ok(checkpoint) };
+    let Some(Travelling { labels, preprocess, .. }) = travelling else { return Ok(checkpoint) };
     let travelled = checkpoint.edit(|draft| {
         (draft.labels, draft.preprocess) = (labels, preprocess);
         draft.assumed.clear();
@@ -92,6 +106,7 @@ struct Wanted<'a> {
     name: &'a str,
     head: Head,
     hints: &'a Hints,
+    rules: Option<Rules>,
 }
 
 impl Wanted<'_> {
@@ -101,7 +116,7 @@ impl Wanted<'_> {
         entries: Vec<Entry>,
         mut read: impl FnMut(&str) -> Result<Array, String>,
     ) -> Result<(Network, BTreeMap<String, Array>), String> {
-        let network = Network::find(self.name, entries, self.head, self.hints)?;
+        let network = Network::find(self.name, entries, self.head, self.hints, self.rules)?;
         let mut arrays = BTreeMap::new();
         for (ours, theirs) in &network.tensors {
             let array = read(theirs).map_err(|e| format!("tensor `{}`: {e}", theirs.plain()))?;
@@ -122,7 +137,7 @@ pub(crate) fn from_arrays(
     let entry = |(name, array): (&String, &Array)| Entry::new(name, Some(array.shape.clone()));
     let entries = arrays.iter().map(entry).collect();
     let read = |name: &str| arrays.remove(name).ok_or_else(|| "read twice".into());
-    let found = Wanted { name: &name, head, hints }.network(entries, read);
+    let found = Wanted { name: &name, head, hints, rules: None }.network(entries, read);
     let (network, arrays) = found.map_err(|what| ImportError::unsupported(path, what))?;
     assembled(path, network, arrays)
 }
@@ -134,16 +149,25 @@ fn assembled(
     arrays: BTreeMap<String, Array>,
 ) -> Result<Checkpoint, ImportError> {
     let unsupported = |what: String| ImportError::unsupported(path, what);
-    let Network { config, extra, mut assumed, .. } = network;
+    let Network { config, extra, mut assumed, epsilon, .. } = network;
     config.check().map_err(unsupported)?;
-    let mut found = BTreeMap::new();
-    for (name, array) in arrays {
-        let mut tensor = tensor(array);
-        if name == format!("{HEAD}.weight") && tensor.shape.len() == 4 {
-            // timm's v2 head is a 1×1 convolution.
-            tensor.shape.drain(1..3);
+    let mut found: BTreeMap<String, Tensor> =
+        arrays.into_iter().map(|(name, array)| (name, tensor(array))).collect();
+    for layer in config.blueprint().layers {
+        match layer.op {
+            // Of others, such as a 1×1 convolution.
+            LayerOp::Dense { .. } => {
+                if let Some(Tensor { shape, .. }) = found.get_mut(&format!("{}.weight", layer.name))
+                    && let [outputs, 1, 1, inputs] = shape[..]
+                {
+                    *shape = vec![outputs, inputs];
+                }
+            }
+            LayerOp::BatchNorm => {
+                move_epsilon(&mut found, &layer.name, [epsilon, BATCH_NORM_EPSILON]);
+            }
+            _ => {}
         }
-        found.insert(name, tensor);
     }
     add_parameterless_shortcuts(&config, &mut found);
     add_head(&config, &mut found);

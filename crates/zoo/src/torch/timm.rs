@@ -1,6 +1,7 @@
 //! Directories of timm, as its `push_to_hf_hub` writes them: `config.json` and
 //! `model.safetensors` or `pytorch_model.bin`.
 
+use super::families::{is_mobilenet, rules};
 use super::{folder_name, torch_weights};
 use crate::json;
 use crate::{Head, Hints, ImportError, torch};
@@ -42,10 +43,12 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
     let config_path = dir.join("config.json");
     let config: Config = json(&config_path)?;
     let refused = |what: String| Err(ImportError::unsupported(&config_path, what));
-    if !is_plain_resnet(&config.architecture) {
+    if !is_plain_resnet(&config.architecture) && !is_mobilenet(&config.architecture) {
         return refused(format!(
             "the architecture `{}`, but of timm's only ResNets such as resnet18, resnet50d, \
-             wide_resnet50_2 or resnetv2_50 are imported",
+             wide_resnet50_2 or resnetv2_50, and MobileNets and EfficientNets such as \
+             mobilenetv2_100, mobilenetv3_small_100, tf_efficientnet_b0 or efficientnet_lite0 are \
+             imported",
             config.architecture.plain()
         ));
     }
@@ -70,7 +73,8 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         }
     };
     let (weights, bytes) = torch_weights(dir)?;
-    let mut draft = torch::state_dict(&weights, &bytes, head, hints)?.into_draft();
+    let told = Some(rules(&config.architecture));
+    let mut draft = torch::ruled(&weights, &bytes, head, hints, told)?.into_draft();
     // The architecture says it.
     draft.assumed.clear();
     draft.config.pooling = pooling;
@@ -167,6 +171,13 @@ mod tests {
             "resnet50_gn",
             "resnetv2_50d",
             "resnext50",
+            "mobilenetv1_100h",
+            "mobilenetv3_rw",
+            "mnasnet_100",
+            "efficientnet_b1_pruned",
+            "efficientnet_blur_b0",
+            "tf_efficientnet_cc_b0_4e",
+            "tf_efficientnetv2_b0",
             "vit",
             "",
         ] {
@@ -174,7 +185,7 @@ mod tests {
             let error =
                 folder(dir.path(), Head::Required, &Hints::default()).unwrap_err().to_string();
             assert!(error.contains("config.json") && error.contains(&format!("`{other}`")));
-            assert!(error.contains("resnetv2_50 are imported"), "{error}");
+            assert!(error.contains("efficientnet_lite0 are imported"), "{error}");
         }
     }
 }

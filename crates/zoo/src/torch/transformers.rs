@@ -1,6 +1,7 @@
-//! Directories of transformers' ResNets, as `save_pretrained` writes them: `config.json`, weights, and
+//! Directories of transformers' ResNets and MobileNets, as `save_pretrained` writes them: `config.json`, weights, and
 //! `preprocessor_config.json`.
 
+use super::families::Rules;
 use super::{folder_name, torch_weights};
 use crate::json;
 use crate::{Head, Hints, ImportError, torch};
@@ -9,6 +10,7 @@ use artifact::{Interpolation, Preprocess};
 use network::architecture::resnet::BottleneckStride;
 use network::checkpoint::{Assumption, Checkpoint};
 use network::imagenet;
+use network::padding::ConvPadding;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +27,13 @@ struct Config {
     downsample_in_bottleneck: bool,
     #[serde(default)]
     depths: Vec<usize>,
+    /// Of MobileNets.
+    #[serde(default = "yes")]
+    tf_padding: bool,
+    /// ε of their batch-norms.
+    layer_norm_eps: Option<f64>,
+    /// Less than 32 where later blocks are dilated.
+    output_stride: Option<usize>,
     #[serde(default)]
     id2label: BTreeMap<usize, String>,
 }
@@ -56,31 +65,29 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
     let config_path = dir.join("config.json");
     let config: Config = json(&config_path)?;
     let refused = |what: String| Err(ImportError::unsupported(&config_path, what));
-    if config.model_type != "resnet" {
-        return refused(format!(
-            "the architecture `{}`, but of transformers' only resnet is imported; this makes ONNX of \
-             it: optimum-cli export onnx --model {} onnx",
-            config.model_type.plain(),
-            dir.display()
-        ));
-    }
-    if config.hidden_act != "relu" {
-        let name = config.hidden_act.plain();
-        return refused(format!("the activation `{name}`, but only relu is read"));
-    }
-    let strided = |stack: usize| u8::from(stack > 0 || config.downsample_in_first_stage) + 1;
-    let told = Hints {
-        stem_pool: Some(true),
-        stem_stride: Some(2),
-        stack_strides: Some((0..config.depths.len()).map(strided).collect()),
-        bottleneck_stride: Some(match config.downsample_in_bottleneck {
-            true => BottleneckStride::First,
-            false => BottleneckStride::Second,
-        }),
-        ..hints.clone()
+    let activation = match config.model_type.as_str() {
+        "resnet" => "relu",
+        "mobilenet_v1" | "mobilenet_v2" => "relu6",
+        other => {
+            return refused(format!(
+                "the architecture `{}`, but of transformers' only resnet, mobilenet_v1 and \
+                 mobilenet_v2 are imported; this makes ONNX of it: optimum-cli export onnx --model \
+                 {} onnx",
+                other.plain(),
+                dir.display()
+            ));
+        }
     };
+    if config.hidden_act != activation {
+        let name = config.hidden_act.plain();
+        return refused(format!("the activation `{name}`, but only {activation} is read"));
+    }
+    if let Some(stride) = config.output_stride.filter(|stride| *stride != 32) {
+        return refused(format!("output_stride {stride}, which dilates, but only 32 is read"));
+    }
+    let (told, rules) = told(&config, hints);
     let (weights, bytes) = torch_weights(dir)?;
-    let mut draft = torch::state_dict(&weights, &bytes, head, &told)?.into_draft();
+    let mut draft = torch::ruled(&weights, &bytes, head, &told, rules)?.into_draft();
     draft.config.name = folder_name(dir);
     draft.assumed.retain(|a| a.option == Assumption::STATISTICS || a.option == Hints::SIZE);
     let processor = dir.join("preprocessor_config.json");
@@ -100,6 +107,30 @@ pub(crate) fn folder(dir: &Path, head: Head, hints: &Hints) -> Result<Checkpoint
         draft.labels = imagenet::labels_of(classes);
     }
     draft.check().map_err(|what| ImportError::unsupported(dir, what))
+}
+
+/// What a config says that tensors do not show.
+fn told(config: &Config, hints: &Hints) -> (Hints, Option<Rules>) {
+    if config.model_type != "resnet" {
+        let padding = match config.tf_padding {
+            true => ConvPadding::Same,
+            false => ConvPadding::Symmetric,
+        };
+        let epsilon = config.layer_norm_eps.filter(|e| *e > 0.0).unwrap_or(1e-3);
+        return (hints.clone(), Some(Rules { padding, epsilon }));
+    }
+    let strided = |stack: usize| u8::from(stack > 0 || config.downsample_in_first_stage) + 1;
+    let told = Hints {
+        stem_pool: Some(true),
+        stem_stride: Some(2),
+        stack_strides: Some((0..config.depths.len()).map(strided).collect()),
+        bottleneck_stride: Some(match config.downsample_in_bottleneck {
+            true => BottleneckStride::First,
+            false => BottleneckStride::Second,
+        }),
+        ..hints.clone()
+    };
+    (told, None)
 }
 
 fn preprocess(processor: Processor) -> Option<Preprocess> {

@@ -1,6 +1,7 @@
 //! What state dicts of ours have beside tensors.
 
 use artifact::Preprocess;
+use network::padding::ConvPadding;
 use serde::{Deserialize, Serialize};
 
 /// The metadata entry with [`Travelling`] as JSON; PyTorch ignores it.
@@ -11,4 +12,7 @@ pub(crate) const METADATA: &str = "edge_resnet";
 pub(crate) struct Travelling {
     pub(crate) labels: Vec<String>,
     pub(crate) preprocess: Preprocess,
+    /// Of its convolutions.
+    #[serde(default)]
+    pub(crate) padding: ConvPadding,
 }

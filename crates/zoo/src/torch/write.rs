@@ -1,9 +1,11 @@
-//! Writes PyTorch state dicts as safetensors: timm's names, which for version 1 are torchvision's,
+//! Writes PyTorch state dicts as safetensors: timm's names, which for ResNets of version 1 are torchvision's,
 //! and those of the CIFAR ResNets for networks of small pictures.
 
-use super::families::{Names, check};
+use super::families::{Names, check, is_convolution, padding, written_rules};
 use super::travelling::{METADATA, Travelling};
+use crate::assemble::move_epsilon;
 use artifact::text::AsPlain;
+use network::blueprint::{BATCH_NORM_EPSILON, LayerOp};
 use network::checkpoint::{Checkpoint, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError};
@@ -35,14 +37,19 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
         |what: String| StateDictError::Architecture { name: config.name.clone(), what };
     check(config).map_err(|what| architecture(what.into()))?;
     let names = Names::of(config);
+    let padding = padding(config);
+    let mut ours = checkpoint.tensors.clone();
+    for layer in config.blueprint().layers.iter().filter(|l| l.op == LayerOp::BatchNorm) {
+        let epsilon = written_rules(padding).epsilon;
+        move_epsilon(&mut ours, &layer.name, [BATCH_NORM_EPSILON, epsilon]);
+    }
     let mut tensors = Vec::new();
-    for (name, tensor) in &checkpoint.tensors {
+    for (name, tensor) in &ours {
         let theirs = names
             .torch(name)
             .ok_or_else(|| architecture(format!("a tensor `{}`", name.plain())))?;
         let (mut shape, values) = oihw(tensor);
-        if theirs == "head.fc.weight" {
-            // timm's v2 head is a 1×1 convolution.
+        if shape.len() == 2 && is_convolution(&theirs) {
             shape.extend([1, 1]);
         }
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -52,8 +59,8 @@ pub fn to_safetensors(checkpoint: &Checkpoint) -> Result<Vec<u8>, StateDictError
         .iter()
         .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect();
-    let travelling =
-        Travelling { labels: checkpoint.labels.clone(), preprocess: checkpoint.preprocess };
+    let (labels, preprocess) = (checkpoint.labels.clone(), checkpoint.preprocess);
+    let travelling = Travelling { labels, preprocess, padding };
     let metadata = [(METADATA.to_owned(), serde_json::json!(travelling).to_string())].into();
     Ok(safetensors::serialize(views?, Some(metadata))?)
 }

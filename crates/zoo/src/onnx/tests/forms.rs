@@ -96,9 +96,8 @@ fn heads_pool_in_many_ways() {
 /// squeeze-and-excitation; in both layouts and orders.
 #[test]
 fn gates() {
-    let squeezed = |axes: &[i64]| {
-        with_int(with_ints(node("ReduceMean", &["m"], "p"), "axes", axes), "keepdims", 1)
-    };
+    let squeezed =
+        |axes: &[i64]| node("ReduceMean", &["m"], "p").ints("axes", axes).int("keepdims", 1);
     // Pixels 0, 1, 2 and 3, 4, 5: means 1.5, 2.5, 3.5, and negative ones are clamped.
     let constants = |layout: &[i64]| vec![tensor("less", layout, &[2.0, 1.0, 1.0])];
     let gate = |operands: [&str; 2], axes: &[i64]| {
@@ -107,7 +106,7 @@ fn gates() {
             node("Sub", &["p", "less"], "q"),
             node("Relu", &["q"], "s"),
             node("Mul", &operands, "g"),
-            with_int(with_ints(node("ReduceSum", &["g"], "y"), "axes", axes), "keepdims", 0),
+            node("ReduceSum", &["g"], "y").ints("axes", axes).int("keepdims", 0),
         ]
     };
     for operands in [["m", "s"], ["s", "m"]] {

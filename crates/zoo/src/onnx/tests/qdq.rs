@@ -159,11 +159,12 @@ fn weights_of_unsigned_bytes() {
         ];
         import(&file(&[1, 3, 2, 2], nodes, constants)).unwrap().graph
     };
-    for (zero, scale) in [(128, 0.5), (100, 0.0), (0, 0.0)] {
+    // Of each output, where its own weights are near enough to the zero point.
+    for (zero, scales) in [(128, [0.5, 0.5]), (100, [0.0, 0.5]), (0, [0.0, 0.5])] {
         let graph = model(zero);
         let conv = convolution(&graph, 1);
         let weights = [0, 128, 255, 100, 101, 99].map(|q| (q - zero) as f32 * 0.5);
-        assert_eq!((&conv.weights[..], &conv.weight_scales[..]), (&weights[..], &[scale; 2][..]));
+        assert_eq!((&conv.weights[..], &conv.weight_scales[..]), (&weights[..], &scales[..]));
         let quants = [artifact::Quant { scale: 1.0, zero_point: 0 }; 3];
         let int8 = convert::int8::int8_weights_of(&graph, 1, conv, &quants);
         let row = |o: usize| weights[o * 3..][..3].iter().fold(0.0f32, |m, w| m.max(w.abs()));

@@ -31,8 +31,8 @@ fn refusals_name_the_node_and_the_remedy() {
         (pooled(vec![node("Mul", &["x", "x"], "last")]), vec![], "only a factor for each channel"),
         (
             pooled(vec![node("Clip", &["x", "low", "high"], "last")]),
-            vec![tensor("low", &[], &[0.0]), tensor("high", &[], &[6.0])],
-            "only a ReLU",
+            vec![tensor("low", &[], &[6.0]), tensor("high", &[], &[0.0])],
+            "between which there is nothing",
         ),
         (vec![node("Relu", &["x"], "y")], vec![], "no score for each class"),
         (vec![node("Identity", &["w"], "y")], vec![w()], "depends on no picture"),

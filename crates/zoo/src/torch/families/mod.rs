@@ -6,13 +6,15 @@
 mod mobilenet;
 mod resnet;
 
+pub(super) use mobilenet::{is_known as is_mobilenet, rules, written_rules};
 pub(super) use resnet::names::add_parameterless_shortcuts;
 
 use crate::Hints;
 use artifact::text::AsPlain;
 use network::architecture::{Architecture, Family};
-use network::blueprint::{Layer, LayerOp};
+use network::blueprint::{BATCH_NORM_EPSILON, LayerOp};
 use network::checkpoint::Assumption;
+use network::padding::ConvPadding;
 use std::collections::BTreeMap;
 
 /// Shapes of tensors by name.
@@ -25,14 +27,50 @@ pub(super) struct Traces {
     pub(super) stems: &'static [[&'static str; 2]],
     /// How the names of all tensors before the head start.
     pub(super) backbone: &'static [&'static str],
-    /// The architecture of a name that follows from shapes, and from hints where they do not say; a
-    /// head adds its classes.
-    pub(super) architecture:
-        fn(&str, &Shapes<'_>, &Hints, &mut Vec<Assumption>) -> Result<Architecture, String>,
+    /// Usual names of the head.
+    pub(super) head: &'static [&'static str],
+    /// What follows from shapes, and from hints where they do not say; a head adds its classes.
+    pub(super) architecture: fn(&Source<'_>, &mut Vec<Assumption>) -> Result<Known, String>,
 }
 
-/// All families.
-pub(super) const FAMILIES: [&Traces; 2] = [&resnet::TRACES, &mobilenet::TRACES];
+/// A state dict, and what is said of it elsewhere.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    /// The network's name, as the file's.
+    pub(super) name: &'a str,
+    pub(super) shapes: &'a Shapes<'a>,
+    pub(super) hints: &'a Hints,
+    /// `None` where nobody says.
+    pub(super) rules: Option<Rules>,
+}
+
+/// What tensors never show, and configs say.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    pub(super) padding: ConvPadding,
+    /// Of batch-norms.
+    pub(super) epsilon: f64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { padding: ConvPadding::Symmetric, epsilon: BATCH_NORM_EPSILON }
+    }
+}
+
+/// A network whose layers are known.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) config: Architecture,
+    pub(super) names: Names,
+    /// Of its batch-norms.
+    pub(super) epsilon: f64,
+}
+
+/// All families, by all ways of naming them.
+pub(super) fn families() -> impl Iterator<Item = &'static Traces> {
+    core::iter::once(&resnet::TRACES).chain(&mobilenet::TRACES)
+}
 
 impl Traces {
     /// Whether a name is one of the network's layers before the head.
@@ -45,8 +83,22 @@ impl Traces {
 pub(super) fn check(config: &Architecture) -> Result<(), &'static str> {
     match &config.family {
         Family::ResNet(resnet) => resnet::names::check(resnet, config.pooling),
-        Family::MobileNetV2(mobilenet) => mobilenet::check(mobilenet, config.pooling),
+        Family::MobileNet(mobilenet) => mobilenet::check(mobilenet, config.pooling),
     }
+}
+
+/// Padding of a network.
+pub(super) fn padding(config: &Architecture) -> ConvPadding {
+    match &config.family {
+        Family::ResNet(resnet) => resnet.padding,
+        Family::MobileNet(mobilenet) => mobilenet.padding,
+    }
+}
+
+/// Whether what is dense here is a 1×1 convolution where it has this name.
+pub(super) fn is_convolution(theirs: &str) -> bool {
+    // timm's v2 head.
+    theirs == "head.fc.weight" || mobilenet::is_convolution(theirs)
 }
 
 /// Parts of a batch-norm, ours and theirs.
@@ -69,17 +121,25 @@ struct Row {
 pub(super) struct Names(Vec<Row>);
 
 impl Names {
+    /// Those that are written.
     pub(super) fn of(config: &Architecture) -> Self {
+        match &config.family {
+            Family::ResNet(resnet) => {
+                Self::new(config, |layer| resnet::names::names(layer, resnet))
+            }
+            Family::MobileNet(mobilenet) => mobilenet::written(config, mobilenet),
+        }
+    }
+
+    /// Where layers are called what `theirs` says.
+    fn new(config: &Architecture, theirs: impl Fn(&str) -> Vec<String>) -> Self {
         let layers = config.blueprint().layers.into_iter();
-        let row = |layer: Layer| Row {
-            theirs: match &config.family {
-                Family::ResNet(config) => resnet::names::names(&layer.name, config),
-                Family::MobileNetV2(config) => mobilenet::names(&layer.name, config),
-            },
+        let named = layers.filter(|layer| !layer.parts().is_empty()).map(|layer| Row {
+            theirs: theirs(&layer.name),
             parts: if layer.op == LayerOp::BatchNorm { &NORM } else { &PLAIN },
             ours: layer.name,
-        };
-        Self(layers.filter(|layer| !layer.parts().is_empty()).map(row).collect())
+        });
+        Self(named.collect())
     }
 
     /// Our name of a tensor; `None` where there is none.
@@ -106,9 +166,8 @@ pub(super) fn unknown<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names = "none".into();
     }
     format!(
-        "neither a ResNet of torchvision, timm, transformers or the CIFAR kind nor torchvision's \
-         MobileNetV2; its tensors are {}, …; as \
-         ONNX (torch.onnx.export) other networks are read, too",
+        "neither a ResNet nor a MobileNet or EfficientNet as torchvision, timm or transformers have \
+         them; its tensors are {}, …; as ONNX (torch.onnx.export) other networks are read, too",
         names.plain()
     )
 }
@@ -121,6 +180,9 @@ mod tests {
     fn names_lead_there_and_back() {
         for architecture in Architecture::names() {
             let config = Architecture::named(architecture, 10).unwrap();
+            if check(&config).is_err() {
+                continue;
+            }
             let names = Names::of(&config);
             for (name, _) in config.blueprint().tensors() {
                 let theirs = names.torch(&name).unwrap();

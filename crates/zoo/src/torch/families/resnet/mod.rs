@@ -2,22 +2,24 @@
 
 pub(super) mod names;
 
-use super::{Traces, unknown};
+use super::{Known, Names, Source, Traces, unknown};
 use crate::Hints;
 use artifact::text::AsPlain;
 use network::architecture::resnet::{BlockType, ResNetConfig};
 use network::architecture::{Architecture, Family};
+use network::blueprint::BATCH_NORM_EPSILON;
 use network::checkpoint::Assumption;
 use network::padding::ConvPadding;
 use std::collections::BTreeMap;
 
-pub(super) const TRACES: Traces = Traces {
+pub(super) static TRACES: Traces = Traces {
     stems: &[
         ["conv1.weight", "layer1.0.conv1.weight"],
         ["conv1.0.weight", "layer1.0.conv1.weight"],
         ["stem.conv.weight", "stages.0.blocks.0.conv1.weight"],
     ],
     backbone: &["layer", "stages.", "stem.", "conv", "bn", "norm", "maxpool"],
+    head: &["fc", "head.fc", "linear", "classifier.1"],
     architecture,
 };
 
@@ -108,12 +110,8 @@ impl<'a> Shapes<'a> {
 }
 
 /// The architecture of a state dict.
-fn architecture(
-    name: &str,
-    shapes: &BTreeMap<&str, &[usize]>,
-    hints: &Hints,
-    assumed: &mut Vec<Assumption>,
-) -> Result<Architecture, String> {
+fn architecture(source: &Source<'_>, assumed: &mut Vec<Assumption>) -> Result<Known, String> {
+    let &Source { name, shapes, hints, .. } = source;
     refuse_strange(shapes.keys().copied().filter(|name| TRACES.is_backbone(name)))?;
     let shapes = Shapes { all: shapes, v2: shapes.contains_key("stem.conv.weight") };
     let stem = shapes.stem()?;
@@ -167,10 +165,11 @@ fn architecture(
         expansion,
         bottleneck_stride: hints.bottleneck_stride.unwrap_or_default(),
     };
-    Ok(Architecture {
+    let config = Architecture {
         channels: stem.first().map_or(3, |[_, inputs, _]| *inputs),
         ..Architecture::new(name, 1, Family::ResNet(resnet))
-    })
+    };
+    Ok(Known { names: Names::of(&config), config, epsilon: BATCH_NORM_EPSILON })
 }
 
 /// Names the first part of another network, instead of all their tensors.

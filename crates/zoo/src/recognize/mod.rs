@@ -1,63 +1,90 @@
-//! The ResNet in a graph, so that the training of a model that others saved can go on.
+//! The network of ours in a graph, so that the training of a model that others saved can go on.
 //!
 //! What the graph looks like suggests an [`Architecture`]; the graph that follows from it is then laid
 //! over the one that was found, node by node from the logits to the picture, which tells which
 //! weights are whose. Our convolutions have no bias and our batch-norms one ε; both are folded into
 //! the statistics: `mean − bias`, `variance + ε − ours`. Numbers per channel that the picture meets
-//! first become part of its preprocessing.
+//! first become part of its preprocessing. Of what is quantized, the numbers that its integers stand for are
+//! taken.
 
-use crate::ImportError;
-use crate::assemble::{assemble, draft, identity_batch_norm};
+mod mobilenet;
+mod resnet;
+#[cfg(test)]
+mod tests;
+
+use crate::assemble::{add_head, assemble, draft, identity_batch_norm};
+use crate::{Head, ImportError};
 use artifact::text::AsPlain;
-use artifact::{PoolKind, Preprocess, Shape};
+use artifact::{Preprocess, Shape};
 use network::activation::Activation;
-use network::architecture::resnet::{BlockType, BottleneckStride, ResNetConfig};
 use network::architecture::{Architecture, Family};
-use network::blueprint::{BATCH_NORM_EPSILON, Pooling};
+use network::blueprint::BATCH_NORM_EPSILON;
 use network::checkpoint::{Assumption, Checkpoint, Draft, Tensor};
 use network::graph::{Conv, Graph, Node, NodeOp, ValueId};
+use network::imagenet;
 use network::model::FloatModel;
 use network::padding::ConvPadding;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The checkpoint of a model whose graph is a ResNet.
+/// The checkpoint of a model whose graph is a network of a family of ours.
 ///
 /// # Errors
-/// Graphs of other networks, with the first place that does not fit.
-pub(crate) fn recognize(path: &Path, model: &FloatModel) -> Result<Checkpoint, ImportError> {
+/// Graphs of other networks, with the first place that does not fit; none with scores where they are asked for.
+pub(crate) fn recognize(
+    path: &Path,
+    model: &FloatModel,
+    head: Head,
+) -> Result<Checkpoint, ImportError> {
     let unsupported = |what: String| {
         ImportError::unsupported(
             path,
             format!(
                 "a network that `convert` takes, but that cannot be trained further, since it is no \
-                 ResNet as `trainer` builds it ({what})"
+                 ResNet, MobileNet or EfficientNet as `trainer` builds them ({what})"
             ),
         )
     };
     let graph = &model.graph;
-    if graph.nodes.iter().any(|node| node.quant.is_some()) {
-        return Err(unsupported("it is quantized".into()));
-    }
     let (start, preprocess) = prepared(graph, model.preprocess).map_err(unsupported)?;
-    let config = architecture(graph, start).map_err(unsupported)?;
+    let is_grouped = |node: &Node| matches!(&node.op, NodeOp::Conv2d(conv) if conv.groups > 1);
+    let config = match graph.nodes.iter().any(is_grouped) {
+        true => mobilenet::architecture(graph, start),
+        false => resnet::architecture(graph, start),
+    };
+    let config = config.map_err(unsupported)?;
+    let has_head = mobilenet::has_head(graph);
+    if !has_head && head == Head::Required {
+        return Err(unsupported("it ends in features, not in scores: fine-tune it".into()));
+    }
+    let labels = match has_head {
+        true => model.labels.clone(),
+        false => imagenet::labels_of(config.classes),
+    };
+    let mut assumed: Vec<Assumption> =
+        model.notes.iter().map(|note| Assumption::new(note, None)).collect();
+    if graph.nodes.iter().any(|node| node.quant.is_some()) {
+        assumed.push(Assumption::new("floats, of weights that were integers", None));
+    }
     let mut misfit = String::new();
     for padding in [ConvPadding::Same, ConvPadding::Symmetric] {
         let mut config = config.clone();
-        if let Some(resnet) = config.family.resnet_mut() {
-            resnet.padding = padding;
+        match &mut config.family {
+            Family::ResNet(resnet) => resnet.padding = padding,
+            Family::MobileNet(mobilenet) => mobilenet.padding = padding,
         }
         let template = template(&config, preprocess).map_err(unsupported)?;
         let mut pairs = Pairs { template: &template, graph, start, found: BTreeMap::new() };
-        match pairs.lay(template.output(), graph.output()) {
+        // Without a head, what it would read.
+        let end = if has_head { template.output() } else { template.output() - 1 };
+        match pairs.lay(end, graph.output()) {
             Ok(()) => {
-                let found = pairs.tensors(&config).map_err(unsupported)?;
+                let mut found = pairs.tensors(&config).map_err(unsupported)?;
+                add_head(&config, &mut found);
                 let tensors = assemble(path, &config, found, Vec::new())?;
-                let found = Draft {
-                    samples: model.samples.clone(),
-                    assumed: model.notes.iter().map(|note| Assumption::new(note, None)).collect(),
-                    ..draft(config, model.labels.clone(), preprocess, tensors)
-                };
+                let samples = model.samples.clone();
+                let found =
+                    Draft { samples, assumed, ..draft(config, labels, preprocess, tensors) };
                 return found.check().map_err(|what| ImportError::unsupported(path, what));
             }
             Err(what) if misfit.is_empty() => misfit = what,
@@ -115,165 +142,6 @@ fn template(config: &Architecture, p: Preprocess) -> Result<Graph, String> {
     config.blueprint().graph(input, |_, len| Ok(vec![0.0; len])).map_err(|e| e.to_string())
 }
 
-/// A way back through nodes of one reader each.
-struct Way<'a> {
-    convs: Vec<&'a Conv>,
-    pools: Vec<PoolKind>,
-    /// Where it ends: at the picture, a sum, or a value with several readers.
-    end: ValueId,
-}
-
-impl<'a> Way<'a> {
-    fn pass(&mut self, op: &'a NodeOp) {
-        match op {
-            NodeOp::Conv2d(conv) => self.convs.insert(0, conv),
-            NodeOp::Pool2d { kind, .. } => self.pools.push(*kind),
-            _ => {}
-        }
-    }
-}
-
-fn way<'a>(graph: &'a Graph, uses: &[usize], from: ValueId, start: ValueId) -> Way<'a> {
-    let mut way = Way { convs: Vec::new(), pools: Vec::new(), end: from };
-    while way.end != start && uses[way.end] == 1 {
-        let node = &graph.nodes[way.end];
-        let &[input] = &node.inputs[..] else { break };
-        way.pass(&node.op);
-        way.end = input;
-    }
-    way
-}
-
-/// Channels of a value.
-fn channels(graph: &Graph, value: ValueId) -> Option<usize> {
-    graph.nodes.get(value).map(|node| node.shape.c.into())
-}
-
-/// The network that the graph looks like.
-fn architecture(graph: &Graph, start: ValueId) -> Result<Architecture, String> {
-    let uses = graph.uses();
-    let output = &graph.nodes[graph.output()];
-    let (NodeOp::Conv2d(head), &[pooled]) = (&output.op, &output.inputs[..]) else {
-        return Err(format!("its last layer, {}, is not dense", title(output)));
-    };
-    let pool = &graph.nodes[pooled];
-    let pooling = match pool.op {
-        NodeOp::Pool2d { kind: PoolKind::Average, .. } => Pooling::Avg,
-        NodeOp::Pool2d { kind: PoolKind::Max, .. } => Pooling::Max,
-        _ => return Err(format!("{} comes before the last layer, no pooling", title(pool))),
-    };
-    let stacks = Stacks::of(graph, &uses, start)?;
-    let stem = stem(graph, stacks.fork, start)?;
-    let Some(first_conv) = stem.convs.first() else {
-        return Err("no convolution before the first block".into());
-    };
-    // The last sum of a network with pre-activation is normalized before it is clamped.
-    let last = graph.nodes[pooled].inputs[0];
-    let clamped = graph.nodes[last].inputs.first().map(|&x| &graph.nodes[x].op);
-    let use_pre_activation = matches!(clamped, Some(NodeOp::BatchNorm { .. }));
-    let resnet = ResNetConfig {
-        input_conv_filters: stem.convs.iter().map(|conv| conv.bias.len()).collect(),
-        input_conv_kernel_sizes: stem.convs.iter().map(|conv| conv.filter[0].into()).collect(),
-        stem_stride: first_conv.stride[0].into(),
-        stem_pool: !stem.pools.is_empty(),
-        stackwise_num_filters: stacks.widths,
-        stackwise_num_blocks: stacks.counts,
-        stackwise_num_strides: stacks.strides,
-        block_type: match (stacks.is_basic, stacks.is_vd) {
-            (true, false) => BlockType::BasicBlock,
-            (false, false) => BlockType::BottleneckBlock,
-            (true, true) => BlockType::BasicBlockVd,
-            (false, true) => BlockType::BottleneckBlockVd,
-        },
-        use_pre_activation,
-        padding: ConvPadding::default(),
-        expansion: stacks.expansion.unwrap_or(4),
-        bottleneck_stride: stacks.bottleneck_stride,
-    };
-    let config = Architecture {
-        channels: graph.input_shape().c.into(),
-        pooling,
-        ..Architecture::new(&graph.name, head.bias.len(), Family::ResNet(resnet))
-    };
-    config.check()?;
-    Ok(config)
-}
-
-/// What its residual blocks tell.
-#[derive(Default)]
-struct Stacks {
-    widths: Vec<usize>,
-    counts: Vec<usize>,
-    strides: Vec<usize>,
-    is_basic: bool,
-    is_vd: bool,
-    expansion: Option<usize>,
-    bottleneck_stride: BottleneckStride,
-    /// Where the first block starts.
-    fork: ValueId,
-}
-
-impl Stacks {
-    fn of(graph: &Graph, uses: &[usize], start: ValueId) -> Result<Self, String> {
-        let mut stacks = Self::default();
-        let mut sums = graph.nodes.iter().filter(|node| matches!(node.op, NodeOp::Add)).peekable();
-        let Some(first) = sums.peek() else { return Err("it has no residual blocks".into()) };
-        stacks.fork = way(graph, uses, first.inputs[0], start).end;
-        for sum in sums {
-            let mut main = way(graph, uses, sum.inputs[0], start);
-            let mut shortcut = way(graph, uses, sum.inputs[1], start);
-            if main.convs.len() < shortcut.convs.len() {
-                core::mem::swap(&mut main, &mut shortcut);
-            }
-            if main.convs.is_empty() {
-                return Err(format!("{} adds no block's path to its shortcut", title(sum)));
-            }
-            stacks.add(&main, &shortcut, channels(graph, main.end));
-        }
-        Ok(stacks)
-    }
-
-    /// Another block, which reads a value of so many channels.
-    fn add(&mut self, main: &Way<'_>, shortcut: &Way<'_>, channels: Option<usize>) {
-        let projects = !shortcut.convs.is_empty();
-        self.is_basic |= main.convs.len() == 2;
-        // Only of these, a stack's first block projects without need.
-        let keeps = main.convs.last().map(|last| last.bias.len()) == channels
-            && main.convs.iter().all(|conv| conv.stride == [1; 2]);
-        self.is_vd |=
-            shortcut.pools.contains(&PoolKind::Average) || (self.is_basic && projects && keeps);
-        if let [first, _, last] = main.convs[..] {
-            self.expansion.get_or_insert(last.bias.len() / first.bias.len());
-            if first.stride != [1; 2] {
-                self.bottleneck_stride = BottleneckStride::First;
-            }
-        }
-        match self.counts.last_mut() {
-            Some(count) if !projects => *count += 1,
-            _ => {
-                self.widths.extend(main.convs.first().map(|first| first.bias.len()));
-                self.counts.push(1);
-                let stride = main.convs.iter().map(|conv| usize::from(conv.stride[0]));
-                self.strides.push(stride.max().unwrap_or(1));
-            }
-        }
-    }
-}
-
-/// From where the first block starts back to the picture.
-fn stem(graph: &Graph, fork: ValueId, start: ValueId) -> Result<Way<'_>, String> {
-    let mut stem = Way { convs: Vec::new(), pools: Vec::new(), end: fork };
-    while stem.end != start {
-        let node = &graph.nodes[stem.end];
-        let &[input] = &node.inputs[..] else {
-            return Err(format!("{} comes before the first block", title(node)));
-        };
-        stem.pass(&node.op);
-        stem.end = input;
-    }
-    Ok(stem)
-}
-
 /// A node's name and what it computes, for people.
 fn title(node: &Node) -> String {
     format!("`{}` ({})", node.name.plain(), node.op.name())
@@ -302,8 +170,7 @@ impl Pairs<'_> {
         match (&wanted.op, &node.op) {
             (NodeOp::Input, _) if g == self.start => {}
             (NodeOp::Conv2d(a), NodeOp::Conv2d(b)) => {
-                let window =
-                    |conv: &Conv| (conv.filter, conv.stride, conv.padding, conv.bias.len());
+                let window = |c: &Conv| (c.filter, c.stride, c.padding, c.groups, c.bias.len());
                 if window(a) != window(b) || a.weights.len() != b.weights.len() {
                     return misfit("one of another filter, stride, padding or width");
                 }
@@ -311,8 +178,18 @@ impl Pairs<'_> {
                     return misfit("more than a convolution");
                 }
             }
-            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. })
-            | (NodeOp::Activation(Activation::RELU), NodeOp::Activation(Activation::RELU)) => {}
+            (NodeOp::BatchNorm { .. }, NodeOp::BatchNorm { .. }) => {}
+            (NodeOp::Activation(a), NodeOp::Activation(b)) if a == b => {}
+            (NodeOp::Activation(a), NodeOp::Activation(b)) => {
+                return Err(format!("{} is {}, not {}", title(node), b.name(), a.name()));
+            }
+            (NodeOp::Gate { activation: a }, NodeOp::Gate { activation: b }) if a == b => {
+                let (&[map, factors], &[x, s]) = (&wanted.inputs[..], &node.inputs[..]) else {
+                    return misfit("no product of two");
+                };
+                self.found.insert(t, g);
+                return self.lay(factors, s).and_then(|()| self.lay(map, x));
+            }
             (NodeOp::BatchNorm { .. }, NodeOp::Conv2d(_)) => {
                 self.found.insert(t, g);
                 return self.lay(wanted.inputs[0], g);
@@ -363,7 +240,10 @@ impl Pairs<'_> {
                 (NodeOp::Conv2d(_), NodeOp::Conv2d(conv)) => {
                     let weight = format!("{name}.weight");
                     let shape = shapes.get(&weight).map_or(&[][..], Vec::as_slice);
-                    found.insert(weight, Tensor::from_f32(shape, &conv.weights));
+                    let floats = Tensor::from_f32(shape, &conv.weights);
+                    // Bytes stay bytes, where all have the same steps.
+                    let step = conv.weight_scales.iter().copied().fold(0.0, f32::max);
+                    found.insert(weight, floats.in_steps_of(step).unwrap_or(floats));
                     let bias = format!("{name}.bias");
                     if let Some(shape) = shapes.get(&bias) {
                         found.insert(bias, Tensor::from_f32(shape, &conv.bias));

@@ -79,11 +79,9 @@ pub(super) fn pack_i8(
     let out_scale = f64::from(q.output.quant.scale);
     let residual_scale = q.residual.map_or(0.0, |r| f64::from(r.quant.scale));
     let residual = q.residual.map(|r| r.quant);
-    let Int8Weights { values: quantized, scales } =
+    let Int8Weights { values: mut quantized, scales } =
         int8_weights(conv, run_len(conv, q.input.shape), q.input.quant, q.output.quant, residual);
     let scales: Vec<f64> = scales.into_iter().map(f64::from).collect();
-    let packed = packing.pack(&quantized, i8::cast_unsigned);
-
     let ratio = |o: usize| residual_scale / (in_scale * scales[o]);
     let largest = (0..c_out).map(ratio).fold(0.0, f64::max);
     let shift = (0..=24u8)
@@ -102,11 +100,18 @@ pub(super) fn pack_i8(
             continue;
         }
         let unit = in_scale * scales[o];
-        let sum: i32 =
-            quantized[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
+        let weights = &mut quantized[o * per_output..][..per_output];
+        let sum: i32 = weights.iter().map(|w| i32::from(*w)).sum();
         let bias = (f64::from(conv.bias[o]) / unit).round() as i32;
-        let requant = Requant::new(unit / out_scale)?;
-        set(ConvPlane::Bias, bias - i32::from(q.input.quant.zero_point) * sum);
+        let mut bias = bias - i32::from(q.input.quant.zero_point) * sum;
+        let mut requant = Requant::new(unit / out_scale)?;
+        if has_columns(Dtype::I8, nr)
+            && residual.is_none()
+            && let Some(tamed) = tame(weights, bias, requant)
+        {
+            (bias, requant) = tamed;
+        }
+        set(ConvPlane::Bias, bias);
         if !has_columns(Dtype::I8, nr) {
             set(ConvPlane::WeightSum, sum);
         }
@@ -114,12 +119,47 @@ pub(super) fn pack_i8(
         set(ConvPlane::Shift, requant.shift.into());
         set(ConvPlane::Residual, (ratio(o) * f64::from(1u32 << shift)).round() as i32);
     }
+    let packed = packing.pack(&quantized, i8::cast_unsigned);
     if has_columns(Dtype::I8, nr)
         && let Some(short) = shorten(&params, c_out, q.residual.is_some())
     {
         params = short;
     }
     Some((packed, bytes_of(&params, i32::to_le_bytes), shift))
+}
+
+/// Other numbers that give the same output for every input, of a channel whose output is nearly the
+/// same for all: of one that learned nothing, whose tiny weights come with a bias or a shift that the
+/// short form of parameters has no room for. Weights may become zeros.
+fn tame(weights: &mut [i8], bias: i32, requant: Requant) -> Option<(i32, Requant)> {
+    let bound = |x: [i32; 2]| {
+        weights.iter().map(|w| i32::from(*w)).map(|w| w * x[usize::from(w < 0)]).sum::<i32>()
+    };
+    let [low, high] =
+        [[-128, 127], [127, -128]].map(|x| i64::from(bias) + i64::from(bound(x)));
+    // Beyond 255 steps from the zero point it makes no difference by how many.
+    let output = |sum: i64| {
+        let product = sum * i64::from(requant.multiplier) + (1i64 << (requant.shift - 1));
+        (product >> requant.shift).clamp(-255, 255)
+    };
+    let unit = |bits: u8| Requant { multiplier: 1 << 30, shift: 30 + bits };
+    let (first, last) = (output(low), output(high));
+    if first == last {
+        weights.fill(0);
+        return Some(((first as i32) << 8, unit(8)));
+    }
+    if first + 1 < last {
+        return None;
+    }
+    // One of two: the second one from some sum on.
+    let (mut below, mut from) = (low, high);
+    while from - below > 1 {
+        let middle = i64::midpoint(below, from);
+        if output(middle) == last { from = middle } else { below = middle }
+    }
+    let bits = (3..24u8).find(|bits| 1i64 << bits > high - low)?;
+    let bias = i64::from(bias) - from + (2 * last - 1) * (1i64 << (bits - 1));
+    Some((i32::try_from(bias).ok()?, unit(bits)))
 }
 
 pub(super) fn affine_float(factor: &[f32], addend: &[f32], nr: usize) -> Vec<u8> {
@@ -158,4 +198,33 @@ pub(super) fn affine_i8(
     let values =
         planes(a.len(), nr, |c| [(a[c] * one).round() as i32, (b[c] * one).round() as i32]);
     Some((bytes_of(&values, i32::to_le_bytes), shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tamed_channels_give_the_same_outputs() {
+        let mut tamed = 0;
+        for (factor, bias) in [(3e-9, 1_000_000_000), (1e-7, 26_558_475), (1e-7, -44_999_990)] {
+            for weights in [[0, 1, -2, 3], [127, -127, 100, 5], [-1, -1, -1, -1]] {
+                let requant = Requant::new(factor).unwrap();
+                let mut changed = weights;
+                let Some((new_bias, new)) = tame(&mut changed, bias, requant) else { continue };
+                tamed += 1;
+                for i in 0..4096i32 {
+                    let x = [i % 8, i / 8 % 8, i / 64 % 8, i / 512].map(|x| x * 255 / 7 - 128);
+                    let sum = |weights: [i8; 4]| -> i32 {
+                        weights.iter().zip(x).map(|(w, x)| i32::from(*w) * x).sum()
+                    };
+                    let [old, new] = [(requant, bias + sum(weights)), (new, new_bias + sum(changed))]
+                        .map(|(requant, acc)| requant.apply(acc).clamp(-255, 255));
+                    assert_eq!(old, new, "{factor} {bias} {weights:?} {x:?}");
+                }
+            }
+        }
+        assert_eq!(tamed, 9);
+        assert_eq!(tame(&mut [127, 3], 5, Requant::new(0.01).unwrap()), None);
+    }
 }

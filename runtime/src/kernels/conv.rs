@@ -18,6 +18,15 @@ pub(crate) enum ResidualSource<'a, E> {
 }
 
 impl<E: Number> ResidualSource<'_, E> {
+    /// What is added to the outputs from element `at` on.
+    #[inline(always)]
+    pub(crate) fn skip(self, at: usize) -> Self {
+        match self {
+            Self::Other(r) => Self::Other(&r[at..]),
+            here => here,
+        }
+    }
+
     /// What is added to `out`, `at` the output's element `at`; unless WHOLE, less than NR numbers.
     #[inline(always)]
     pub(crate) fn lanes<const NR: usize, const WHOLE: bool>(

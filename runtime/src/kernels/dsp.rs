@@ -21,16 +21,17 @@ macro_rules! cpu {
 pub(super) use cpu;
 
 /// A convolution whose columns [`Self::outputs`] can compute.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Layer<'a> {
-    /// With what all columns share.
+    /// Operands of one column after another.
     call: Call,
-    params: &'a [i32],
+    x: &'a [i8],
     weights: &'a [i8],
+    column: &'a mut [Pair],
     /// Outputs of a pixel, and those of them that are computed: pairs.
     channels: [usize; 2],
-    /// [`Pair`]s of a column.
-    column_len: usize,
+    /// Groups of a filter row in a column, and filter rows.
+    row: [usize; 2],
     has_residual: bool,
 }
 
@@ -60,16 +61,19 @@ struct Call {
 
 impl<'a> Layer<'a> {
     /// `None` where parameters are not in the short form.
-    pub(crate) fn new(conv: &Conv<'a, i8, i8>) -> Option<Self> {
+    pub(crate) fn new(conv: &Conv<'a, i8, i8>, column: &'a mut [Pair]) -> Option<Self> {
         let ParamsForm::Short(channels) = conv.params_form else { return None };
-        let pair_len = conv.filter.panel_len() / 2;
-        let groups = pair_len / (2 * KR_I8);
+        let filter = conv.filter;
+        let row = [filter.taps().0 * filter.groups(), filter.kh];
+        let groups = row[0] * row[1];
+        let pair_len = groups * 2 * KR_I8;
         let pairs = channels / 2;
         let factors = channels.div_ceil(2) * 4;
         let has_residual = !matches!(conv.residual, ResidualSource::None);
         let params_len = factors + if has_residual { pairs * 2 } else { 0 };
         if pairs == 0
             || groups == 0
+            || column.len() < groups * GROUP
             || conv.weights.len() < pairs * pair_len
             || conv.params.len() < params_len
         {
@@ -92,37 +96,51 @@ impl<'a> Layer<'a> {
             residual_rounding: (1 << finish.residual_shift) >> 1,
             residual_shift: finish.residual_shift,
         };
-        Some(Self {
-            call,
-            params: conv.params,
-            weights: conv.weights,
-            channels: [channels, pairs * 2],
-            column_len: groups * GROUP,
-            has_residual,
-        })
+        let channels = [channels, pairs * 2];
+        Some(Self { call, x: conv.x, weights: conv.weights, column, channels, row, has_residual })
     }
 
     /// Outputs of a pixel that are computed, all but the last one of an odd number. They are kept
     /// within eight bits, not above the layer's smallest output.
+    #[inline(always)]
     pub(crate) fn computed(&self) -> usize {
         self.channels[1]
     }
 
-    /// Computes the outputs of a column's windows, of which `count` are wanted. `out` starts at the
+    /// The column, to be filled with windows.
+    #[inline(always)]
+    pub(crate) fn column(&mut self) -> &mut [Pair] {
+        self.column
+    }
+
+    /// Widens three windows of the map into the column, from where they start; their rows are `line`
+    /// numbers apart.
+    #[inline(always)]
+    pub(crate) fn widen(&mut self, starts: [usize; WINDOWS], line: usize) {
+        let [groups, rows] = self.row;
+        let last = starts[0].max(starts[1]).max(starts[2]);
+        assert!(self.x.len() >= last + (rows - 1) * line + groups * KR_I8);
+        for row in 0..rows {
+            let from = self.x.as_ptr();
+            let [a, b, c] = starts.map(|start| from.wrapping_add(start + row * line));
+            let to = self.column.as_mut_ptr().wrapping_add(row * groups * GROUP);
+            // SAFETY: the build's target has the instructions; a filter row of each window lies in the
+            // map, as just asserted, and all of them in the column, as `new` has seen.
+            unsafe { widen_groups(to, a, b, c, groups) }
+        }
+    }
+
+    /// Computes the outputs of the column's windows, of which `count` are wanted. `out` starts at the
     /// first window's, `residual` at what is added to them.
-    pub(crate) fn outputs(
-        &self,
-        count: usize,
-        column: &[Pair],
-        out: &mut [i8],
-        residual: ResidualSource<'_, i8>,
-    ) {
+    #[inline(always)]
+    pub(crate) fn outputs(&mut self, count: usize, out: &mut [i8], residual: ResidualSource<'_, i8>) {
         let [channels, computed] = self.channels;
         // Windows that nobody wants are stored first, and then stored over.
-        let windows = [1, 2].map(|m: usize| channels * m.min(count.saturating_sub(1)));
+        let [second, third] = [1, 2].map(|m: usize| if m < count { m * channels } else { 0 });
+        let windows = if count == 2 { [second; 2] } else { [second, third] };
         let end = windows[1] + computed;
-        assert!(column.len() >= self.column_len && out.len() >= end);
-        let residual = match residual {
+        assert!(out.len() >= end);
+        self.call.residual = match residual {
             ResidualSource::None => core::ptr::null(),
             ResidualSource::InPlace => out.as_ptr(),
             ResidualSource::Other(r) => {
@@ -130,13 +148,13 @@ impl<'a> Layer<'a> {
                 r.as_ptr()
             }
         };
-        assert!(residual.is_null() != self.has_residual);
-        let (column, out) = (column.as_ptr(), out.as_mut_ptr());
-        let call = Call { column, out, windows, residual, ..self.call };
-        debug_assert!(!self.params.is_empty());
-        // SAFETY: the build's target has the instructions; the column, the outputs and what is added are
-        // as long as just asserted, weights and parameters as `new` has seen.
-        unsafe { column_outputs(&call, self.weights.as_ptr()) }
+        assert!(self.call.residual.is_null() != self.has_residual);
+        self.call.windows = windows;
+        self.call.column = self.column.as_ptr();
+        self.call.out = out.as_mut_ptr();
+        // SAFETY: the build's target has the instructions; the outputs and what is added are as long as
+        // just asserted, column, weights and parameters as `new` has seen.
+        unsafe { column_outputs(&self.call, self.weights.as_ptr()) }
     }
 }
 
@@ -285,15 +303,8 @@ unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
     )
 }
 
-/// Widens `groups` of four numbers of each window, from where it starts in `x`, into a column.
-pub(crate) fn widen_three(column: &mut [Pair], x: &[i8], starts: [usize; WINDOWS], groups: usize) {
-    let len = groups * KR_I8;
-    assert!(groups > 0 && column.len() >= groups * GROUP);
-    let [a, b, c] = starts.map(|start| x[start..][..len].as_ptr());
-    // SAFETY: the build's target has the instructions; `groups` groups are there of all.
-    unsafe { widen_groups(column.as_mut_ptr(), a, b, c, groups) }
-}
-
+/// Widens as many numbers of three windows into a column.
+///
 /// # Safety
 /// `groups` groups (at least one) are writable at `column` and readable of each window.
 #[unsafe(naked)]

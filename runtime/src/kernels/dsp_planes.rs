@@ -6,24 +6,25 @@ use super::dsp::cpu;
 use artifact::layout::{DEPTHWISE_CHANNELS, DepthwisePlanes};
 use artifact::params::ParamsForm;
 
-/// A layer whose planes [`Self::convolve`] can convolve.
-#[derive(Debug, Clone, Copy)]
+/// A layer whose planes [`Self::band`] can convolve.
+#[derive(Debug)]
 pub(crate) struct Layer<'a> {
-    conv: Conv<'a, i8, i8>,
+    conv: &'a Conv<'a, i8, i8>,
     planes: DepthwisePlanes,
-    stride: Stride,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stride {
-    One,
-    Two,
+    /// Operands of one plane after another.
+    plane: Plane,
+    /// Operands of four channels after others.
+    copy: Copy,
+    /// Numbers of a line of the map, and of a row of outputs.
+    lines: [usize; 2],
+    stride: usize,
 }
 
 /// Rows and columns of the filter.
 const FILTER: usize = 3;
 
 /// The operands of [`convolve_one`] and [`convolve_two`], which know where they lie.
+#[derive(Debug)]
 #[repr(C)]
 struct Plane {
     multiplier: i32,
@@ -50,6 +51,7 @@ struct Plane {
 }
 
 /// The operands of [`copy_rows`], which knows where they lie.
+#[derive(Debug)]
 #[repr(C)]
 struct Copy {
     /// Four bytes of padding.
@@ -74,139 +76,125 @@ struct Copy {
 
 impl<'a> Layer<'a> {
     /// `None` where plain Rust must do.
-    pub(crate) fn new(conv: &Conv<'a, i8, i8>, planes: DepthwisePlanes) -> Option<Self> {
-        let stride = match conv.stride {
-            [1, 1] => Stride::One,
-            [2, 2] => Stride::Two,
-            _ => return None,
-        };
-        let (filter, channels) = (conv.filter, usize::from(conv.output.c));
-        let fits = [filter.kh, filter.kw] == [FILTER; 2]
-            && matches!(conv.params_form, ParamsForm::Short(c) if c == channels)
+    pub(crate) fn new(conv: &'a Conv<'a, i8, i8>, planes: DepthwisePlanes, pad: i8) -> Option<Self> {
+        let (filter, c) = (conv.filter, usize::from(conv.output.c));
+        let (left, stride) = (usize::from(conv.padding.left), usize::from(conv.stride[0]));
+        let fits = filter.kh == FILTER
+            && filter.kw == FILTER
+            && (stride == 1 || stride == 2)
+            && conv.stride[1] == conv.stride[0]
+            && matches!(conv.params_form, ParamsForm::Short(outputs) if outputs == c)
             && matches!(conv.residual, ResidualSource::None)
-            && conv.padding.left <= 1
-            && channels.is_multiple_of(DEPTHWISE_CHANNELS)
+            && left <= 1
+            && c.is_multiple_of(DEPTHWISE_CHANNELS)
             && conv.input.c == conv.output.c;
-        fits.then_some(Self { conv: *conv, planes, stride })
-    }
-
-    /// Copies `rows` of the map from row `from` on, of four channels from `channel` on, into rows of four
-    /// planes from `to` on.
-    pub(crate) fn copy(
-        &self,
-        [from, rows]: [usize; 2],
-        channel: usize,
-        pad: i8,
-        to: usize,
-        scratch: &mut [i16],
-    ) {
-        let conv = &self.conv;
-        let (w, c) = (usize::from(conv.input.w), usize::from(conv.input.c));
-        let DepthwisePlanes { columns, rows: plane_rows, .. } = self.planes;
-        let step = self.step();
+        if !fits {
+            return None;
+        }
+        let (w, out_w) = (usize::from(conv.input.w), usize::from(conv.output.w));
+        let DepthwisePlanes { columns, rows, .. } = planes;
         // What windows read: padding, pixels, padding.
-        let read = (usize::from(conv.output.w) - 1) * step + FILTER;
-        let left = usize::from(conv.padding.left);
+        let read = (out_w - 1) * stride + FILTER;
         let pixels = w.min(read - left);
         let single = 1 - left;
         let (twos, rest) = ((pixels - single) / 2, (pixels - single) % 2);
         let words = read.div_ceil(2);
-        let after = words - (twos + 1);
-        let taken = (single + 2 * twos) * c;
-        let plane_len = columns * plane_rows;
-        assert!(rows > 0 && channel + DEPTHWISE_CHANNELS <= c && 2 * words <= columns);
-        assert!(conv.x.len() >= (from + rows) * w * c && to + rows <= plane_rows);
-        assert!(scratch.len() >= DEPTHWISE_CHANNELS * plane_len);
+        // The last, odd output of a row is computed as one of two.
+        let read_by_twos = (out_w.next_multiple_of(2) - 1) * stride + FILTER;
+        assert!(2 * words <= columns && read_by_twos.next_multiple_of(2) <= columns);
+        assert!(conv.params.len() >= 2 * c && conv.weights.len() >= c * FILTER * FILTER);
+        let (none, plane_len) = (core::ptr::null_mut(), columns * rows);
         let copy = Copy {
             pad: u32::from_ne_bytes([pad.cast_unsigned(); 4]),
             twos,
             has_rest: rest,
-            after,
-            advance: [w * c - taken, (columns / 2 - words) * 4],
-            rows,
+            after: words - (twos + 1),
+            advance: [w * c - (single + 2 * twos) * c, (columns / 2 - words) * 4],
+            rows: 0,
             starts_inside: single,
-            x: conv.x[from * w * c + channel..].as_ptr(),
+            x: none,
             channels: c,
-            to: scratch[to * columns..].as_mut_ptr(),
+            to: none.cast(),
             planes: [2 * plane_len, 6 * plane_len],
         };
-        // SAFETY: the build's target has the instructions; rows lie in the map and in the planes, as just
-        // asserted, a row's pixels in its line and its words in that of a plane.
-        unsafe { copy_rows(&copy) }
+        let row_len = out_w / 2 * 2 * c;
+        let plane = Plane {
+            multiplier: 0,
+            rounding: 0,
+            shift: 0,
+            channels: c,
+            end: none,
+            bias: 0,
+            last: 0,
+            rows: 0,
+            advance: 2 * stride * (columns - out_w.next_multiple_of(2)),
+            row_len,
+            odd: out_w % 2 * c,
+            x: [none.cast_const().cast(); FILTER],
+            out: none,
+            weights: [0; 5],
+        };
+        Some(Self { conv, planes, plane, copy, lines: [w * c, out_w * c], stride })
     }
 
-    /// Convolves plane `index` into channel `channel` of `rows` rows at `out`. Outputs are kept within
-    /// eight bits, not above the layer's smallest.
-    pub(crate) fn convolve(
-        &self,
-        scratch: &[i16],
-        index: usize,
+    /// Copies `rows` of the map from row `from` on, of four channels from `channel` on, into rows of four
+    /// planes from `to` on; then convolves them into `count` rows at `out`. Outputs are kept within eight
+    /// bits, not above the layer's smallest.
+    pub(crate) fn band(
+        &mut self,
         channel: usize,
-        rows: usize,
+        [from, rows, to]: [usize; 3],
+        scratch: &mut [i16],
+        count: usize,
         out: &mut [i8],
     ) {
-        let conv = &self.conv;
-        let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
         let DepthwisePlanes { columns, rows: plane_rows, .. } = self.planes;
-        let (step, twos) = (self.step(), w / 2);
         let plane_len = columns * plane_rows;
-        // The last, odd output of a row is computed as one of two.
-        let read = (w.next_multiple_of(2) - 1) * step + FILTER;
-        assert!(rows > 0 && w > 0 && channel < c && out.len() >= rows * w * c);
-        assert!(read.next_multiple_of(2) <= columns && (rows - 1) * step + FILTER <= plane_rows);
-        let plane = &scratch[index * plane_len..][..plane_len];
-        let params = &conv.params[channel / 2 * 4..][..4];
-        let (first, multiplier) = (params[channel % 2], params[channel % 2 + 2]);
-        let shift = first & 0xff;
-        let weights = conv.weights[channel * FILTER * FILTER..].as_chunks::<FILTER>().0;
-        let (pairs, last) = self.pair(&[weights[0], weights[1], weights[2]]);
-        let out = out[channel..].as_mut_ptr();
-        let x = plane.as_ptr();
-        let call = Plane {
-            multiplier,
-            rounding: ((2 * conv.finish.zero_point + 1) << shift) >> 1,
-            shift,
-            channels: c,
-            end: out.wrapping_add(2 * twos * c),
-            bias: first >> 8,
-            last,
-            rows,
-            advance: 2 * step * (columns - w.div_ceil(2) * 2),
-            row_len: 2 * twos * c,
-            odd: w % 2 * c,
-            x: [0, 1, 2].map(|row| x.wrapping_add(row * columns)),
-            out,
-            weights: pairs,
-        };
-        // SAFETY: the build's target has the instructions; the plane has what the windows of all rows
-        // read, and `out` has the rows, as just asserted.
-        unsafe {
-            match self.stride {
-                Stride::One => convolve_one(&call),
-                Stride::Two => convolve_two(&call),
-            }
+        let ([line, row_len], c) = (self.lines, self.plane.channels);
+        let x = &self.conv.x[from * line..][..rows * line];
+        assert!(channel + DEPTHWISE_CHANNELS <= c && to + rows <= plane_rows);
+        assert!(scratch.len() >= DEPTHWISE_CHANNELS * plane_len && out.len() >= count * row_len);
+        assert!(count > 0 && (count - 1) * self.stride + FILTER <= plane_rows);
+        let planes = scratch.as_mut_ptr();
+        if rows > 0 {
+            self.copy.rows = rows;
+            self.copy.x = x.as_ptr().wrapping_add(channel);
+            self.copy.to = planes.wrapping_add(to * columns);
+            // SAFETY: the build's target has the instructions; rows lie in the map and in the planes, as
+            // just asserted, a row's pixels in its line and its words in that of a plane, as `new` has.
+            unsafe { copy_rows(&self.copy) }
         }
-    }
-
-    fn step(&self) -> usize {
-        match self.stride {
-            Stride::One => 1,
-            Stride::Two => 2,
-        }
-    }
-
-    /// Weights as the assembly takes them.
-    fn pair(&self, rows: &[[i8; FILTER]; FILTER]) -> ([u32; 5], u32) {
-        let pair = |a: i8, b: i8| {
-            u32::from(i16::from(a).cast_unsigned()) | u32::from(i16::from(b).cast_unsigned()) << 16
-        };
-        let [a, b, c] = rows.map(|[a, b, _]| pair(a, b));
-        match self.stride {
-            Stride::One => {
-                let [d, e, last] = rows.map(|[_, b, c]| pair(b, c));
-                ([a, d, b, e, c], last)
+        for index in 0..DEPTHWISE_CHANNELS {
+            let channel = channel + index;
+            let params = &self.conv.params[channel / 2 * 4 + channel % 2..];
+            let (bias, multiplier) = (params[0], params[2]);
+            let shift = bias & 0xff;
+            let plane = &mut self.plane;
+            plane.multiplier = multiplier;
+            plane.rounding = ((2 * self.conv.finish.zero_point + 1) << shift) >> 1;
+            plane.shift = shift;
+            plane.bias = bias >> 8;
+            plane.rows = count;
+            let first = planes.wrapping_add(index * plane_len).cast_const();
+            plane.x = [first, first.wrapping_add(columns), first.wrapping_add(2 * columns)];
+            plane.out = out.as_mut_ptr().wrapping_add(channel);
+            plane.end = plane.out.wrapping_add(plane.row_len);
+            let weights = &self.conv.weights[channel * FILTER * FILTER..][..FILTER * FILTER];
+            let pair = |i: usize, j: usize| {
+                i32::from(weights[i]) as u32 & 0xffff | (i32::from(weights[j]) as u32) << 16
+            };
+            let [a, b, c] = [pair(0, 1), pair(3, 4), pair(6, 7)];
+            if self.stride == 1 {
+                plane.weights = [a, pair(1, 2), b, pair(4, 5), c];
+                plane.last = pair(7, 8);
+            } else {
+                plane.weights = [a, b, c, pair(2, 5), i32::from(weights[8]) as u32];
             }
-            Stride::Two => ([a, b, c, pair(rows[0][2], rows[1][2]), pair(rows[2][2], 0)], 0),
+            // SAFETY: the build's target has the instructions; planes have what the windows of all rows
+            // read, as `new` has seen, and `out` has the rows, as just asserted.
+            unsafe {
+                if self.stride == 1 { convolve_one(plane) } else { convolve_two(plane) }
+            }
         }
     }
 }

@@ -146,57 +146,61 @@ fn grouped_pixels(
         // One pixel at a time: other windows stay as they were.
         windows.copy([i / w, i % w], 0, column);
         let out = &mut out[..c.min(channel + NR)];
-        let residual = match conv.residual {
-            ResidualSource::Other(r) => ResidualSource::Other(&r[i * c..]),
-            here => here,
-        };
-        outputs(conv, channel, column, out, residual);
+        outputs(conv, channel, column, out, conv.residual.skip(i * c));
     }
 }
 
 /// Computes a map, or rows that are taken for one.
 fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8]) {
-    let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
-    #[cfg(edge_dsp)]
-    let layer = dsp::Layer::new(conv);
+    let c = usize::from(conv.output.c);
     let windows = Windows::new(conv, 0, pad);
+    #[cfg(edge_dsp)]
+    if let Some(layer) = dsp::Layer::new(conv, column) {
+        dsp_pixels(&windows, layer, out);
+        return;
+    }
     let mut walk = [0, 0];
     for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
-        let first = i * WINDOWS;
         // Of a last, partial column, windows beyond the map stay as they were: nobody looks.
+        for m in 0..out.len() / c {
+            windows.copy(walk, m, column);
+            windows.step(&mut walk);
+        }
+        outputs(conv, 0, column, out, conv.residual.skip(i * WINDOWS * c));
+    }
+}
+
+/// As [`pixels`], by the layer's kernel.
+#[cfg(edge_dsp)]
+fn dsp_pixels(windows: &Windows<'_>, mut layer: dsp::Layer<'_>, out: &mut [i8]) {
+    let conv = windows.conv;
+    let c = usize::from(conv.output.c);
+    let mut walk = [0, 0];
+    for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
         let count = out.len() / c;
-        #[cfg(edge_dsp)]
-        let are_copied = count == WINDOWS && windows.copy_three(walk, column);
-        #[cfg(not(edge_dsp))]
-        let are_copied = false;
-        for m in 0..count {
-            if !are_copied {
-                windows.copy(walk, m, column);
+        let starts = if count < WINDOWS { None } else { windows.starts(i, walk) };
+        match starts {
+            Some(starts) => {
+                layer.widen(starts, windows.line);
+                walk[1] += WINDOWS;
+                while walk[1] >= windows.out_w {
+                    walk = [walk[0] + 1, walk[1] - windows.out_w];
+                }
             }
-            walk[1] += 1;
-            if walk[1] == w {
-                walk = [walk[0] + 1, 0];
+            None => {
+                for m in 0..count {
+                    windows.copy(walk, m, layer.column());
+                    windows.step(&mut walk);
+                }
             }
         }
-        let residual = match conv.residual {
-            ResidualSource::Other(r) => ResidualSource::Other(&r[first * c..]),
-            here => here,
-        };
-        #[cfg(edge_dsp)]
-        if let Some(layer) = &layer {
-            layer.outputs(count, column, out, residual);
-            let computed = layer.computed();
-            if computed < c {
-                outputs(conv, computed, column, out, residual);
-            }
-            continue;
+        let residual = conv.residual.skip(i * WINDOWS * c);
+        layer.outputs(count, out, residual);
+        if layer.computed() < c {
+            outputs(conv, layer.computed(), layer.column(), out, residual);
         }
-        outputs(conv, 0, column, out, residual);
     }
-    #[cfg(edge_dsp)]
-    if layer.is_some() {
-        raise(out, conv.finish.low);
-    }
+    raise(out, conv.finish.low);
 }
 
 /// Keeps outputs at or above `low`, which is -128 for nearly all layers.
@@ -310,6 +314,14 @@ struct Windows<'a> {
     pairs: [usize; 2],
     /// Whether a filter row can be widened at once.
     is_whole: bool,
+    /// Whether windows are pixels that follow each other.
+    #[cfg(edge_dsp)]
+    is_pixel: bool,
+    /// Numbers of a line of the map.
+    #[cfg(edge_dsp)]
+    line: usize,
+    /// Columns of the output.
+    out_w: usize,
 }
 
 impl<'a> Windows<'a> {
@@ -319,6 +331,7 @@ impl<'a> Windows<'a> {
         let (taps, channels) = filter.taps();
         let tap = filter.groups() * GROUP;
         let c = usize::from(conv.input.c);
+        let is_whole = filter.c_in == c && (filter.packs_rows() || channels.is_multiple_of(KR_I8));
         Self {
             conv,
             pad,
@@ -328,37 +341,53 @@ impl<'a> Windows<'a> {
             first: conv.groups.first(panel, filter.c_in),
             row: filter.kw * c,
             pairs: [tap, taps * tap],
-            is_whole: filter.c_in == c && (filter.packs_rows() || channels.is_multiple_of(KR_I8)),
+            is_whole,
+            #[cfg(edge_dsp)]
+            is_pixel: c.is_multiple_of(KR_I8)
+                && is_whole
+                && filter.kh == 1
+                && filter.kw == 1
+                && conv.stride[0] == 1
+                && conv.stride[1] == 1,
+            #[cfg(edge_dsp)]
+            line: usize::from(conv.input.w) * c,
+            out_w: conv.output.w.into(),
         }
     }
 
-    /// Copies the windows of three pixels from `[row, column]` on, where all of them lie inside the map.
+    /// The next pixel of the output.
+    fn step(&self, walk: &mut [usize; 2]) {
+        walk[1] += 1;
+        if walk[1] == self.out_w {
+            *walk = [walk[0] + 1, 0];
+        }
+    }
+
+    /// Where the windows of column `i` start, the first of which is that of the output's pixel at
+    /// `[row, column]`, if their rows can be widened as they lie in the map.
     #[cfg(edge_dsp)]
-    fn copy_three(&self, [row, column]: [usize; 2], to: &mut [Pair]) -> bool {
-        let Self { conv, h, w, c, pairs: [_, row_pairs], .. } = *self;
-        let filter = conv.filter;
+    fn starts(&self, i: usize, [row, column]: [usize; 2]) -> Option<[usize; WINDOWS]> {
+        let (conv, c) = (self.conv, self.c);
+        if self.is_pixel {
+            return Some([i * WINDOWS * c, (i * WINDOWS + 1) * c, (i * WINDOWS + 2) * c]);
+        }
+        let step = usize::from(conv.stride[1]);
         let y0 = window_start(row, conv.stride[0], conv.padding.top);
         let x0 = window_start(column, conv.stride[1], conv.padding.left);
-        let step = usize::from(conv.stride[1]);
-        if !self.is_whole || y0 < 0 || x0 < 0 || y0 as usize + filter.kh > h {
-            return false;
+        // Negative numbers are huge as unsigned.
+        let is_inside = self.is_whole
+            && y0 as usize <= self.h.wrapping_sub(conv.filter.kh)
+            && x0 as usize <= self.w.wrapping_sub(conv.filter.kw + (WINDOWS - 1) * step)
+            && self.w >= conv.filter.kw + (WINDOWS - 1) * step
+            && self.h >= conv.filter.kh;
+        if !is_inside {
+            return None;
         }
-        let groups = row_pairs / GROUP;
-        let first = (y0 as usize * w + x0 as usize) * c;
-        // What a group that is not full reads behind it meets weights of zero.
-        let end = first + (filter.kh - 1) * w * c + 2 * step * c + groups * KR_I8;
-        let is_row = x0 as usize + 2 * step + filter.kw <= w;
-        // Pixels that are their windows follow each other through rows.
-        let is_pixel = [filter.kh, filter.kw, step, usize::from(conv.stride[0])] == [1; 4];
-        if !(is_row || is_pixel) || end > conv.x.len() {
-            return false;
-        }
-        for (ky, to) in to.chunks_exact_mut(row_pairs).enumerate() {
-            let start = first + ky * w * c;
-            let starts = [start, start + step * c, start + 2 * step * c];
-            dsp::widen_three(to, conv.x, starts, groups);
-        }
-        true
+        let start = (y0 as usize * self.w + x0 as usize) * c;
+        let starts = [start, start + step * c, start + 2 * step * c];
+        // A group that is not full reads behind it, where weights are zero.
+        let last = starts[2] + (conv.filter.kh - 1) * self.line + self.row.next_multiple_of(KR_I8);
+        (last <= conv.x.len()).then_some(starts)
     }
 
     /// Copies window `m` of a column, that of the output's pixel at `[row, column]`.

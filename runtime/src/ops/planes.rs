@@ -24,28 +24,22 @@ pub(super) fn rows(
     let row_len = usize::from(conv.output.w) * c;
     let plane_len = planes.rows * planes.columns;
     #[cfg(edge_dsp)]
-    let layer = dsp_planes::Layer::new(conv, planes);
+    let mut layer = dsp_planes::Layer::new(conv, planes, pad);
     for (i, out) in out.chunks_mut(planes.band * row_len).enumerate() {
         let (first_row, count) = (i * planes.band, out.len() / row_len);
         let [above, inside, below] = split_rows(conv, first_row, count);
         let y0 = window_start(first_row, conv.stride[0], conv.padding.top) + above as isize;
+        for plane in scratch.chunks_exact_mut(plane_len).take(c) {
+            plane[..above * planes.columns].fill(pad.into());
+            plane[(above + inside) * planes.columns..][..below * planes.columns].fill(pad.into());
+        }
         for channel in (0..c).step_by(DEPTHWISE_CHANNELS) {
-            let channels = channel..c.min(channel + DEPTHWISE_CHANNELS);
-            for plane in scratch.chunks_exact_mut(plane_len).take(channels.len()) {
-                plane[..above * planes.columns].fill(pad.into());
-                plane[(above + inside) * planes.columns..][..below * planes.columns]
-                    .fill(pad.into());
-            }
             #[cfg(edge_dsp)]
-            if let Some(layer) = &layer {
-                if inside > 0 {
-                    layer.copy([y0 as usize, inside], channel, pad, above, scratch);
-                }
-                for (index, channel) in channels.enumerate() {
-                    layer.convolve(scratch, index, channel, count, out);
-                }
+            if let Some(layer) = &mut layer {
+                layer.band(channel, [y0 as usize, inside, above], scratch, count, out);
                 continue;
             }
+            let channels = channel..c.min(channel + DEPTHWISE_CHANNELS);
             for row in 0..inside {
                 let to = (above + row) * planes.columns;
                 let y = y0 as usize + row;

@@ -2,16 +2,16 @@
 //!
 //! All files may have them in planes of a panel, see [`ConvPlane`]. Microcontrollers, where flash is
 //! short, mostly have half as many bytes. Of each two outputs: two words of a bias, times 256, plus
-//! the shift less 32; two multipliers. Then, behind those of all outputs and only where a residual is
+//! the shift less 33; two multipliers. Then, behind those of all outputs and only where a residual is
 //! added, the factor of each. Outputs that do not exist have a shift of 33 and are zero else. Shifts
 //! of 33 to [`MAX_SHORT_SHIFT`] fit, which those of nearly all layers are. Such files have version 7.
 
 use crate::layout::{ConvPlane, conv_planes, has_columns};
 use crate::{Dtype, Requant};
 
-/// The largest shift of the short form: rounding and zero point are added in one step to the upper
-/// half of a product, shifted as far.
-pub const MAX_SHORT_SHIFT: u8 = 54;
+/// The largest shift of the short form: half a step and the zero point fit into what is added to the
+/// upper half of a product.
+pub const MAX_SHORT_SHIFT: u8 = 55;
 
 /// How parameters lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl ParamsForm {
                 let factors = outputs.div_ceil(2) * 4;
                 ChannelParams {
                     bias: first >> 8,
-                    requant: [word(pair + 2), 32 + (first & 0xff)],
+                    requant: [word(pair + 2), 33 + (first & 0xff)],
                     residual: if residual { word(factors + o) } else { 0 },
                 }
             }
@@ -96,7 +96,7 @@ impl ParamsForm {
     pub const fn has_shift(self, shift: i32) -> bool {
         match self {
             Self::Planes => shift >= 1 && shift <= Requant::MAX_SHIFT as i32,
-            Self::Short(_) => shift > 32 && shift <= MAX_SHORT_SHIFT as i32,
+            Self::Short(_) => shift >= 33 && shift <= MAX_SHORT_SHIFT as i32,
         }
     }
 }
@@ -123,7 +123,7 @@ pub fn shorten(planes: &[i32], outputs: usize, residual: bool) -> Option<alloc::
             return None;
         }
         let pair = o / 2 * 4 + o % 2;
-        short[pair] = bias | (shift - 32);
+        short[pair] = bias | (shift - 33);
         short[pair + 2] = multiplier;
         if residual {
             short[outputs.div_ceil(2) * 4 + o] = channel.residual;
@@ -163,7 +163,7 @@ mod tests {
             all[0] = bias;
             shorten(&all, 4, false).is_none()
         };
-        assert!(!refused(33, 1) && !refused(51, -(1 << 23)));
-        assert!(refused(32, 1) && refused(52, 1) && refused(40, 1 << 23));
+        assert!(!refused(33, 1) && !refused(52, -(1 << 23)));
+        assert!(refused(32, 1) && refused(53, 1) && refused(40, 1 << 23));
     }
 }

@@ -120,14 +120,11 @@ impl<'a> Layer<'a> {
         let [groups, rows] = self.row;
         let last = starts[0].max(starts[1]).max(starts[2]);
         assert!(self.x.len() >= last + (rows - 1) * line + groups * KR_I8);
-        for row in 0..rows {
-            let from = self.x.as_ptr();
-            let [a, b, c] = starts.map(|start| from.wrapping_add(start + row * line));
-            let to = self.column.as_mut_ptr().wrapping_add(row * groups * GROUP);
-            // SAFETY: the build's target has the instructions; a filter row of each window lies in the
-            // map, as just asserted, and all of them in the column, as `new` has seen.
-            unsafe { widen_groups(to, a, b, c, groups) }
-        }
+        let [a, b, c] = starts.map(|start| self.x.as_ptr().wrapping_add(start));
+        let (to, gap) = (self.column.as_mut_ptr(), line.wrapping_sub(groups * KR_I8));
+        // SAFETY: the build's target has the instructions; the rows of each window lie in the map, as
+        // just asserted, and all of them in the column, as `new` has seen.
+        unsafe { widen_rows(to, a, b, c, groups, rows, gap) }
     }
 
     /// Computes the outputs of the column's windows, of which `count` are wanted. `out` starts at the
@@ -208,19 +205,18 @@ unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
         "asr r0, r0, r1",
         "add \\first, r0",
         ".endm",
-        // Requantizes one output. The lowest byte of the register `shift` is what counts.
+        // Requantizes one output. The lowest byte of the register `shift` counts, which is one less.
         ".macro edge_requantize first, second, third, multiplier, shift",
         "lsl r0, r3, \\shift",
-        "asr r0, r0, #1",
         "smmla \\first, \\first, \\multiplier, r0",
         "smmla \\second, \\second, \\multiplier, r0",
         "smmla \\third, \\third, \\multiplier, r0",
         "asr \\first, \\first, \\shift",
         "asr \\second, \\second, \\shift",
         "asr \\third, \\third, \\shift",
-        "ssat \\first, #8, \\first",
-        "ssat \\second, #8, \\second",
-        "ssat \\third, #8, \\third",
+        "ssat \\first, #8, \\first, asr #1",
+        "ssat \\second, #8, \\second, asr #1",
+        "ssat \\third, #8, \\third, asr #1",
         ".endm",
         "push {{r4-r11, lr}}",
         "mov r2, r1",
@@ -268,13 +264,8 @@ unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
         "cmp r2, r0",
         "bne 2b",
         "ldr r3, [sp, #36]",
-        "cmp r3, #0",
-        "beq 4f",
-        "ldrd r10, r11, [sp, #16]",
-        "ldr r1, [sp, #52]",
-        "edge_residual r4, r5, r6",
-        "edge_residual r7, r8, r9",
-        "str r3, [sp, #36]",
+        "cbz r3, 4f",
+        "b 5f",
         "4:",
         "ldm sp, {{r0, r1, r3}}",
         "ldmia r0!, {{r10, r11, r12, lr}}",
@@ -296,6 +287,13 @@ unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
         "bne 1b",
         "add sp, #56",
         "pop {{r4-r11, pc}}",
+        "5:",
+        "ldrd r10, r11, [sp, #16]",
+        "ldr r1, [sp, #52]",
+        "edge_residual r4, r5, r6",
+        "edge_residual r7, r8, r9",
+        "str r3, [sp, #36]",
+        "b 4b",
         ".purgem edge_load",
         ".purgem edge_products",
         ".purgem edge_residual",
@@ -303,22 +301,26 @@ unsafe extern "C" fn column_outputs(call: &Call, weights: *const i8) {
     )
 }
 
-/// Widens as many numbers of three windows into a column.
+/// Widens three windows into a column.
 ///
 /// # Safety
-/// `groups` groups (at least one) are writable at `column` and readable of each window.
+/// Of each window are `rows` rows (at least one) of `groups` groups (at least one) readable, `gap` apart,
+/// and all are writable at `column`.
 #[unsafe(naked)]
-unsafe extern "C" fn widen_groups(
+unsafe extern "C" fn widen_rows(
     column: *mut Pair,
     first: *const i8,
     second: *const i8,
     third: *const i8,
     groups: usize,
+    rows: usize,
+    gap: usize,
 ) {
     core::arch::naked_asm!(
         cpu!(),
-        "ldr r12, [sp]",
         "push {{r4-r11, lr}}",
+        "1:",
+        "ldr r12, [sp, #36]",
         "2:",
         "ldr r4, [r1], #4",
         "ldr r5, [r2], #4",
@@ -332,6 +334,13 @@ unsafe extern "C" fn widen_groups(
         "sxtb16 lr, r6, ror #8",
         "stmia r0!, {{r7-r11, lr}}",
         "bne 2b",
+        "ldrd r4, r5, [sp, #40]",
+        "subs r4, #1",
+        "str r4, [sp, #40]",
+        "add r1, r5",
+        "add r2, r5",
+        "add r3, r5",
+        "bne 1b",
         "pop {{r4-r11, pc}}",
     )
 }

@@ -30,6 +30,7 @@ struct Plane {
     multiplier: i32,
     /// Half of the last bit that is kept, and the zero point.
     rounding: i32,
+    /// One less.
     shift: i32,
     /// Channels: as far apart outputs lie.
     channels: usize,
@@ -171,7 +172,7 @@ impl<'a> Layer<'a> {
             let shift = bias & 0xff;
             let plane = &mut self.plane;
             plane.multiplier = multiplier;
-            plane.rounding = ((2 * self.conv.finish.zero_point + 1) << shift) >> 1;
+            plane.rounding = (2 * self.conv.finish.zero_point + 1) << shift;
             plane.shift = shift;
             plane.bias = bias >> 8;
             plane.rows = count;
@@ -221,8 +222,8 @@ macro_rules! convolve {
             "ldrd r4, r5, [sp, #12]",
             "asr r6, r6, lr",
             "asr r7, r7, lr",
-            "ssat r6, #8, r6",
-            "ssat r7, #8, r7",
+            "ssat r6, #8, r6, asr #1",
+            "ssat r7, #8, r7, asr #1",
             "strb r7, [r3, r4]",
             "strb r6, [r3]",
             "add r3, r3, r4, lsl #1",

@@ -260,41 +260,47 @@ impl Scale<'_> {
     /// Requantizes and clamps into every `c`th of `out`.
     #[inline(never)]
     fn finish(&self, sums: &[i32; WINDOWS], out: &mut [i8], c: usize) {
-        let quick = Quick::new(&self.params, self.finish);
-        for (sum, out) in sums.iter().zip(out.iter_mut().step_by(c)) {
-            *out = quick.apply(*sum);
+        let out = out.iter_mut().step_by(c);
+        match Quick::new(&self.params, self.finish) {
+            Some(quick) => sums.iter().zip(out).for_each(|(sum, out)| *out = quick.apply(*sum)),
+            None => {
+                let Finish { zero_point, low, .. } = *self.finish;
+                let requant = self.params.requant();
+                for (sum, out) in sums.iter().zip(out) {
+                    *out = requantize(*sum, requant, zero_point, low);
+                }
+            }
         }
     }
 }
 
-/// Requantization that takes few steps on a core of 32 bits.
+/// Requantization in few steps on a core of 32 bits, where the lower half of a product decides nothing:
+/// where shifts are above 32, as nearly always.
 #[derive(Clone, Copy)]
-pub(super) struct Quick<'a> {
-    params: ChannelParams,
-    finish: &'a Finish,
+pub(super) struct Quick {
+    multiplier: i32,
+    shift: i32,
     /// Half of the last bit that is kept of the upper half of a product.
     half: i32,
+    zero_point: i32,
+    low: i32,
 }
 
-impl<'a> Quick<'a> {
+impl Quick {
     #[inline(always)]
-    pub(super) fn new(params: &ChannelParams, finish: &'a Finish) -> Self {
-        let shift = params.requant[1];
-        Self { params: *params, finish, half: if shift > 32 { 1 << (shift - 33) } else { 0 } }
+    pub(super) fn new(params: &ChannelParams, finish: &Finish) -> Option<Self> {
+        let [multiplier, shift] = params.requant;
+        let Finish { zero_point, low, .. } = *finish;
+        let shift = shift - 32;
+        (shift > 0).then(|| Self { multiplier, shift, half: 1 << (shift - 1), zero_point, low })
     }
 
     /// As [`requantize`].
     #[inline(always)]
-    pub(super) fn apply(&self, sum: i32) -> i8 {
-        let [multiplier, shift] = self.params.requant;
-        let Finish { zero_point, low, .. } = *self.finish;
-        if self.half == 0 {
-            return requantize(sum, self.params.requant(), zero_point, low);
-        }
-        // As nearly always. The lower half of the product decides nothing then.
-        let upper = ((i64::from(sum) * i64::from(multiplier)) >> 32) as i32;
-        let y = (upper.wrapping_add(self.half) >> (shift - 32)).wrapping_add(zero_point);
-        y.clamp(-128, 127).max(low) as i8
+    pub(super) fn apply(self, sum: i32) -> i8 {
+        let upper = ((i64::from(sum) * i64::from(self.multiplier)) >> 32) as i32;
+        let y = (upper.wrapping_add(self.half) >> self.shift).wrapping_add(self.zero_point);
+        y.clamp(-128, 127).max(self.low) as i8
     }
 }
 

@@ -8,7 +8,7 @@ use super::columns::{Quick, channel_params};
 use crate::kernels::conv::{Conv, ResidualSource};
 #[cfg(edge_dsp)]
 use crate::kernels::dsp_planes;
-use crate::kernels::lift_residual;
+use crate::kernels::{Finish, lift_residual, requantize};
 use artifact::layout::{DEPTHWISE_CHANNELS, DepthwisePlanes, MAX_DEPTHWISE, window_start};
 use core::ops::Range;
 
@@ -102,49 +102,55 @@ fn convolve(
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
     let (kh, kw) = (conv.filter.kh, conv.filter.kw);
     let params = channel_params(conv, channel);
-    let quick = Quick::new(&params, &conv.finish);
     let filter = &conv.weights[channel * kh * kw..][..kh * kw];
     let mut weights = [0i32; MAX_DEPTHWISE * MAX_DEPTHWISE];
     weights.iter_mut().zip(filter).for_each(|(to, w)| *to = (*w).into());
     let [row_stride, column_stride] = conv.stride.map(usize::from);
-    let three = weights.first_chunk::<9>().filter(|_| [kh, kw] == [3, 3]);
+    let quick = Quick::new(&params, &conv.finish);
+    let is_plain = matches!(conv.residual, ResidualSource::None);
+    let three = weights.first_chunk::<9>().filter(|_| kh == 3 && kw == 3 && is_plain);
     for (i, line) in out.chunks_exact_mut(w * c).enumerate() {
         let rows = &plane[i * row_stride * columns..];
         let outputs = line[channel..].iter_mut().step_by(c);
-        let residual = |x: usize, y: i8| {
-            let r = match conv.residual {
-                ResidualSource::None => return 0,
-                ResidualSource::InPlace => y,
-                ResidualSource::Other(r) => r[((first_row + i) * w + x) * c + channel],
-            };
-            lift_residual(r, params.residual, &conv.finish)
-        };
-        if let Some(weights) = three {
+        if let (Some(weights), Some(quick)) = (three, quick) {
             let (first, others) = rows.split_at(columns);
             let (second, third) = others.split_at(columns);
-            let taken = [first, second, third].map(|row| row.windows(3).step_by(column_stride));
-            let [first, second, third] = taken;
-            let windows = first.zip(second).zip(third);
-            for (x, (y, ((a, b), c))) in outputs.zip(windows).enumerate() {
-                let mut sum = params.bias.wrapping_add(residual(x, *y));
-                for (row, w) in [a, b, c].into_iter().zip(weights.as_chunks::<3>().0) {
-                    for (x, w) in row.iter().zip(w) {
-                        sum = sum.wrapping_add(i32::from(*x) * w);
-                    }
-                }
-                *y = quick.apply(sum);
+            let [first, second, third] =
+                [first, second, third].map(|row| row.array_windows::<3>().step_by(column_stride));
+            let [d, e, f] = [0, 3, 6].map(|w| [weights[w], weights[w + 1], weights[w + 2]]);
+            for (y, ((a, b), c)) in outputs.zip(first.zip(second).zip(third)) {
+                let sum = params.bias.wrapping_add(dot(a, d)).wrapping_add(dot(b, e));
+                *y = quick.apply(sum.wrapping_add(dot(c, f)));
             }
             continue;
         }
         for (x, y) in outputs.enumerate() {
-            let mut sum = params.bias.wrapping_add(residual(x, *y));
+            let mut sum = params.bias;
             for (ky, w) in weights[..kh * kw].chunks_exact(kw).enumerate() {
                 let row = &rows[ky * columns + x * column_stride..][..kw];
                 for (x, w) in row.iter().zip(w) {
                     sum = sum.wrapping_add(i32::from(*x) * w);
                 }
             }
-            *y = quick.apply(sum);
+            let residual = match conv.residual {
+                ResidualSource::None => None,
+                ResidualSource::InPlace => Some(*y),
+                ResidualSource::Other(r) => Some(r[((first_row + i) * w + x) * c + channel]),
+            };
+            if let Some(r) = residual {
+                sum = sum.wrapping_add(lift_residual(r, params.residual, &conv.finish));
+            }
+            let Finish { zero_point, low, .. } = conv.finish;
+            *y = match quick {
+                Some(quick) => quick.apply(sum),
+                None => requantize(sum, params.requant(), zero_point, low),
+            };
         }
     }
+}
+
+/// A filter row of three, which no sum leaves 32 bits of.
+#[inline(always)]
+fn dot(x: &[i16; 3], w: [i32; 3]) -> i32 {
+    i32::from(x[0]) * w[0] + i32::from(x[1]) * w[1] + i32::from(x[2]) * w[2]
 }

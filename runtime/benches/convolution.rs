@@ -26,6 +26,7 @@ fn shapes() -> Vec<(&'static str, Case)> {
         clamp: artifact::Clamp::Relu,
         small: true,
         winograd: false,
+        short: false,
     };
     vec![
         ("stem 7x7 of a picture", case(224, 3, 64, 7, 2)),

@@ -2,7 +2,9 @@
 
 mod one_op;
 
-use artifact::{Clamp, Curve, Dtype, Quant};
+use artifact::params::ParamsForm;
+use artifact::writer::seal;
+use artifact::{Artifact, ArtifactError, Clamp, Curve, Dtype, Quant};
 use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, gated, lookup, reference_conv_i8};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session, Shape};
@@ -148,7 +150,8 @@ fn convolutions_equal_the_formula() {
     let mut noise = Noise(1);
     for case in cases() {
         for fill in Fill::ALL {
-            for nr in [4, 16] {
+            for (nr, short) in [(4, false), (4, true), (16, false)] {
+                let case = Case { short, ..case };
                 let model = conv_i8(&case, nr, fill, &mut noise);
                 let len = case.input.iter().map(|d| usize::from(*d)).product::<usize>();
                 let x: Vec<i8> = (0..len).map(|_| fill.i8(&mut noise)).collect();
@@ -168,6 +171,31 @@ fn convolutions_equal_the_formula() {
             }
         }
     }
+}
+
+#[test]
+fn short_parameters_are_checked() {
+    let case = Case { short: true, small: true, residual: true, ..Case::BASE };
+    let file = conv_i8(&case, 4, Fill::Random, &mut Noise(5)).file;
+    let artifact = Artifact::parse(&file).unwrap();
+    let conv = *artifact.ops().next().unwrap().conv().unwrap();
+    assert_eq!(conv.params_form(4, Dtype::I8), Some(ParamsForm::Short(16)));
+    assert_eq!(artifact.header().version, 7);
+    let blob = artifact.header().blob_offset() + conv.params.offset as usize;
+    let changed = |at: usize, byte: u8| {
+        let mut file = file.clone();
+        file[at] = byte;
+        seal(&mut file);
+        Artifact::parse(&file).map(|_| ())
+    };
+    // Multipliers and factors begin behind biases of a pair, and behind all pairs.
+    let [multiplier, factor] = [blob + 8, blob + 16 * 8];
+    let bad = Err(ArtifactError::Quantization { op: 0 });
+    assert_eq!(changed(blob, 22), Ok(()));
+    assert_eq!(changed(blob, 23), bad);
+    assert_eq!(changed(multiplier + 3, 0x80), bad);
+    assert_eq!(changed(factor + 3, 1), bad);
+    assert_eq!(changed(8, 6), Err(ArtifactError::Record { op: 0 }));
 }
 
 #[test]

@@ -8,8 +8,8 @@
 
 use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum};
 use crate::layout::{
-    AFFINE_PLANES, ALIGN, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes,
-    align_up, extremes, has_columns, padding_fits,
+    AFFINE_PLANES, ALIGN, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes, align_up,
+    extremes, has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::params::ParamsForm;

@@ -101,7 +101,11 @@ pub fn rewrite(
     let artifact = Artifact::parse(file)?;
     let old = *artifact.header();
     let ops: Vec<Op> = artifact.ops().collect();
-    let header = Header { version: version(ops.iter(), old.dtype, old.nr), is_signed: sign.is_some(), ..old };
+    let header = Header {
+        version: version(ops.iter(), old.dtype, old.nr),
+        is_signed: sign.is_some(),
+        ..old
+    };
     let mut new = file[..old.content_len()].to_vec();
     new[..HEADER_LEN].copy_from_slice(&header.to_bytes());
     seal(&mut new);

@@ -3,8 +3,8 @@
 use super::{Finish, Lanes, Number, Rows};
 use artifact::Padding;
 use artifact::Shape;
-use artifact::params::ParamsForm;
 use artifact::layout::{FilterLayout, Groups, MAX_PACKED_ROW, window_start};
+use artifact::params::ParamsForm;
 
 /// Where the residual of a convolution lies.
 #[derive(Debug, Clone, Copy)]

@@ -130,7 +130,12 @@ impl<'a> Layer<'a> {
     /// Computes the outputs of the column's windows, of which `count` are wanted. `out` starts at the
     /// first window's, `residual` at what is added to them.
     #[inline(always)]
-    pub(crate) fn outputs(&mut self, count: usize, out: &mut [i8], residual: ResidualSource<'_, i8>) {
+    pub(crate) fn outputs(
+        &mut self,
+        count: usize,
+        out: &mut [i8],
+        residual: ResidualSource<'_, i8>,
+    ) {
         let [channels, computed] = self.channels;
         // Windows that nobody wants are stored first, and then stored over.
         let [second, third] = [1, 2].map(|m: usize| if m < count { m * channels } else { 0 });

@@ -77,7 +77,11 @@ struct Copy {
 
 impl<'a> Layer<'a> {
     /// `None` where plain Rust must do.
-    pub(crate) fn new(conv: &'a Conv<'a, i8, i8>, planes: DepthwisePlanes, pad: i8) -> Option<Self> {
+    pub(crate) fn new(
+        conv: &'a Conv<'a, i8, i8>,
+        planes: DepthwisePlanes,
+        pad: i8,
+    ) -> Option<Self> {
         let (filter, c) = (conv.filter, usize::from(conv.output.c));
         let (left, stride) = (usize::from(conv.padding.left), usize::from(conv.stride[0]));
         let fits = filter.kh == FILTER
@@ -193,9 +197,7 @@ impl<'a> Layer<'a> {
             }
             // SAFETY: the build's target has the instructions; planes have what the windows of all rows
             // read, as `new` has seen, and `out` has the rows, as just asserted.
-            unsafe {
-                if self.stride == 1 { convolve_one(plane) } else { convolve_two(plane) }
-            }
+            unsafe { if self.stride == 1 { convolve_one(plane) } else { convolve_two(plane) } }
         }
     }
 }

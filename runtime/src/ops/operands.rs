@@ -3,8 +3,8 @@
 use super::{Context, float_bounds};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Number};
-use artifact::{Conv2d, Grouped, Span};
 use artifact::params::ParamsForm;
+use artifact::{Conv2d, Grouped, Span};
 use core::ops::Range;
 
 /// A convolution's operands in the arena.

@@ -6,6 +6,7 @@ mod noise;
 use artifact::layout::{
     ConvPlane, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
 };
+use artifact::params::shorten;
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, Cast, Clamp, Conv2d, Curve, Dtype, Gate, Grouped, Lookup, Meta, Op, Padding, Place,
@@ -48,6 +49,8 @@ pub(crate) struct Case {
     pub(crate) small: bool,
     /// With scratch for Winograd's algorithm, where panels have 16 outputs.
     pub(crate) winograd: bool,
+    /// With parameters in their short form, where panels have 4 outputs and all of them fit.
+    pub(crate) short: bool,
 }
 
 impl Case {
@@ -63,6 +66,7 @@ impl Case {
         clamp: Clamp::None,
         small: false,
         winograd: false,
+        short: false,
     };
 
     pub(crate) fn output(&self) -> Shape {
@@ -233,6 +237,9 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         }
     }
     let mut blob = Blob::new();
+    if case.short && nr == 4 {
+        params = shorten(&params, c_out, case.residual).unwrap_or(params);
+    }
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
     let pairs_fit = nr == 16 && !record.is_depthwise() && pairs_fit(&packed);
     assert!(pairs_fit || !case.small || nr == 4 || record.is_depthwise());

@@ -135,8 +135,7 @@ fn tame(weights: &mut [i8], bias: i32, requant: Requant) -> Option<(i32, Requant
     let bound = |x: [i32; 2]| {
         weights.iter().map(|w| i32::from(*w)).map(|w| w * x[usize::from(w < 0)]).sum::<i32>()
     };
-    let [low, high] =
-        [[-128, 127], [127, -128]].map(|x| i64::from(bias) + i64::from(bound(x)));
+    let [low, high] = [[-128, 127], [127, -128]].map(|x| i64::from(bias) + i64::from(bound(x)));
     // Beyond 255 steps from the zero point it makes no difference by how many.
     let output = |sum: i64| {
         let product = sum * i64::from(requant.multiplier) + (1i64 << (requant.shift - 1));
@@ -218,8 +217,9 @@ mod tests {
                     let sum = |weights: [i8; 4]| -> i32 {
                         weights.iter().zip(x).map(|(w, x)| i32::from(*w) * x).sum()
                     };
-                    let [old, new] = [(requant, bias + sum(weights)), (new, new_bias + sum(changed))]
-                        .map(|(requant, acc)| requant.apply(acc).clamp(-255, 255));
+                    let [old, new] =
+                        [(requant, bias + sum(weights)), (new, new_bias + sum(changed))]
+                            .map(|(requant, acc)| requant.apply(acc).clamp(-255, 255));
                     assert_eq!(old, new, "{factor} {bias} {weights:?} {x:?}");
                 }
             }

@@ -17,7 +17,9 @@ resnet_20=$(mktemp --suffix=.edge)
 signed=$(mktemp --suffix=.edge)
 mixed=$(mktemp --suffix=.edge)
 grey=$(mktemp --suffix=.mpk)
-trap 'rm -f "$resnet_20" "$signed" "$mixed" "$grey" "${grey%.mpk}.edge"' EXIT
+mobile=$(mktemp --suffix=.mpk)
+trap 'rm -f "$resnet_20" "$signed" "$mixed" "$grey" "${grey%.mpk}.edge" \
+  "$mobile" "${mobile%.mpk}.edge"' EXIT
 [ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
 convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
 "$convert" ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
@@ -65,6 +67,23 @@ EDGE_KEY=$(printf '%064d' 9) refused "$signed"
 "$convert" ../models/resnet_8_cifar10.mpk --target cortex-m -o "$mixed" \
   --float-layers stack2_block0_2_conv,predictions >/dev/null
 check mps2-an386 "$mixed" '' float
+
+# Depthwise convolutions: random weights take as long as trained ones. Sides of 90 pixels lead to maps of
+# odd ones; MobileNetV3 has filters of 5x5, gates and tables, too.
+mobile() { # ARCHITECTURE SIZE
+  "$convert" init "$1" --size "$2" --classes 2 -o "$mobile" >/dev/null
+  "$convert" "$mobile" --target cortex-m -o "${mobile%.mpk}.edge" >/dev/null
+}
+mobile mobilenet_v3_small_050 90
+check mps2-an386 "${mobile%.mpk}.edge"
+mobile mobilenet_v1_025 90
+check mps2-an386 "${mobile%.mpk}.edge"
+mobile mobilenet_v1_025 96
+check mps2-an386 "${mobile%.mpk}.edge"
+check mps2-an386 "${mobile%.mpk}.edge" thumbv7m-none-eabi
+check mps2-an500 "${mobile%.mpk}.edge"
+check mps2-an505 "${mobile%.mpk}.edge"
+check riscv-virt "${mobile%.mpk}.edge"
 
 check mps2-an500 "$resnet_8"
 check mps2-an505 "$resnet_8"

@@ -15,9 +15,9 @@ pub struct Firmware {
 
 impl Firmware {
     /// For int8 models.
-    pub const INT8: Self = Self { stack: 4 << 10, code: 32 << 10 };
+    pub const INT8: Self = Self { stack: 5 << 10, code: 42 << 10 };
     /// For those with layers of floats.
-    pub const WITH_FLOATS: Self = Self { stack: 7 << 10, code: 48 << 10 };
+    pub const WITH_FLOATS: Self = Self { stack: 7 << 10, code: 75 << 10 };
 }
 
 /// A number of bytes, with K or M for 1024 or 1024² of them.

@@ -51,7 +51,7 @@ pub(super) struct ConvertArgs {
     /// floats) is not written, and it is said which layer needs most
     #[arg(long, value_name = "BYTES")]
     ram: Option<Bytes>,
-    /// Flash of the chip, such as 128K, of which code takes 32K (48K with layers of floats)
+    /// Flash of the chip, such as 128K, of which code takes 42K (75K with layers of floats)
     #[arg(long, value_name = "BYTES")]
     flash: Option<Bytes>,
     /// Output: .edge, .mpk for a checkpoint, .onnx for other engines (int8 as QDQ), or .safetensors

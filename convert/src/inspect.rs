@@ -123,7 +123,7 @@ fn edge_row(header: &Header, op: &Op) -> String {
         match op.clamp() {
             Clamp::None => String::new(),
             Clamp::Relu => " relu".into(),
-            Clamp::Bounds { low, high } => format!(" {low}..{high}"),
+            Clamp::Bounds { low, high } => format!(" clamp {low}..{high}"),
         },
         if op.scratch().is_some() && !has_columns(dtype, header.nr) { " winograd" } else { "" },
         if dtype == header.dtype || matches!(op, Op::Cast(_)) { "" } else { " in floats" },

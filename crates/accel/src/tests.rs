@@ -51,6 +51,16 @@ fn assert_within(share: f32, name: &str, found: &[f32], expected: &[f32]) {
     }
 }
 
+fn norm(v: &[f32]) -> f32 {
+    v.iter().map(|v| v * v).sum::<f32>().sqrt()
+}
+
+/// Cosine of the angle between two directions.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+    dot / (norm(a) * norm(b))
+}
+
 /// What precisions may differ from f32 by.
 const PRECISIONS: [(Precision, f32); 2] = [(Precision::F32, 1e-4), (Precision::Bf16, 2e-2)];
 
@@ -268,9 +278,7 @@ fn a_network_and_its_gradients_match_the_stock_operations() {
         // A rounded value may fall on the other side of a ReLU or be another window's largest.
         let found = differentiate(shape, channels, &|x, w, n| network(x, w, n, Precision::Bf16));
         for ((name, found), (_, expected)) in found.iter().zip(&expected) {
-            let dot: f32 = found.iter().zip(expected).map(|(a, b)| a * b).sum();
-            let norm = |v: &[f32]| v.iter().map(|v| v * v).sum::<f32>().sqrt();
-            let cosine = dot / (norm(found) * norm(expected));
+            let cosine = cosine(found, expected);
             assert!(cosine > 0.98, "{shape:?} bf16 {name}: direction off by {cosine}");
         }
     }

@@ -225,15 +225,29 @@ impl Groups {
         if self.count == 1 {
             return self.c_in;
         }
+        let (inputs, outputs) = (self.c_in / self.count, self.c_out / self.count);
+        // Where the ends of groups and panels meet, as where each channel is by itself, all read alike.
+        let most = if self.nr.is_multiple_of(outputs) {
+            self.nr / outputs * inputs
+        } else if outputs.is_multiple_of(self.nr) {
+            inputs
+        } else {
+            self.most_seen()
+        };
+        let kr = self.dtype.kr();
+        let whole = most.div_ceil(kr) * kr;
+        if whole < self.c_in { whole } else { self.c_in }
+    }
+
+    /// Input channels of the panel that sees most.
+    const fn most_seen(self) -> usize {
         let (mut most, mut panel) = (0, 0);
         while panel * self.nr < self.c_out {
             let [first, last] = self.seen_by(panel);
             most = if last - first > most { last - first } else { most };
             panel += 1;
         }
-        let kr = self.dtype.kr();
-        let whole = most.div_ceil(kr) * kr;
-        if whole < self.c_in { whole } else { self.c_in }
+        most
     }
 
     /// The first input channel that a panel reads, whatever [`Self::span`] is.
@@ -358,7 +372,9 @@ impl DepthwisePlanes {
 
     /// Bytes of all.
     pub const fn bytes(self) -> usize {
-        self.columns * self.rows * DEPTHWISE_CHANNELS * size_of::<i16>()
+        // Of a hostile file, more than there is memory.
+        let numbers = self.columns.saturating_mul(self.rows).saturating_mul(DEPTHWISE_CHANNELS);
+        numbers.saturating_mul(size_of::<i16>())
     }
 }
 
@@ -498,6 +514,8 @@ mod tests {
             {
                 let groups = Groups { c_in, c_out, count, nr, dtype };
                 let span = groups.span();
+                let least = groups.most_seen().next_multiple_of(dtype.kr()).min(c_in);
+                assert_eq!(span, least);
                 for output in 0..c_out {
                     let first = groups.first(output / nr, span);
                     let [start, inputs] = groups.inputs_of(output);

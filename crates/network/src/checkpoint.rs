@@ -528,3 +528,47 @@ impl Checkpoint {
             .map_err(|source| CheckpointError::Io { path: path.display().to_string(), source })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::architecture::Architecture;
+    use crate::init::random_checkpoint;
+
+    #[test]
+    fn multiples_of_a_step_stay_what_they_are_in_bytes() {
+        let (step, zero) = (0.0117f32, 122.0);
+        let values: Vec<f32> = (0..=255).map(|byte| step * (byte as f32 - zero)).collect();
+        let floats = Tensor::from_f32(&[16, 16], &values);
+        let bytes = floats.in_steps_of(step).unwrap();
+        assert_eq!((bytes.dtype, bytes.data.len()), (TensorDtype::U8, 256 + 8));
+        assert_eq!(bytes.to_f32(), values);
+        // Of another step, of too many steps, of none.
+        assert!(floats.in_steps_of(0.01).is_none() && floats.in_steps_of(0.0).is_none());
+        assert!(Tensor::from_f32(&[2], &[0.0, 256.0]).in_steps_of(1.0).is_none());
+    }
+
+    #[test]
+    fn bytes_are_checked_as_other_numbers_are() {
+        let config = Architecture::named("resnet_8_cifar", 3).unwrap();
+        let checkpoint = random_checkpoint(config, 32, 1).unwrap();
+        let name = "conv1_conv.weight";
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            checkpoint.clone().edit(|draft| {
+                let tensor = draft.tensors.get_mut(name).unwrap();
+                let len: usize = tensor.shape.iter().product();
+                tensor.dtype = TensorDtype::U8;
+                tensor.data = [0.5f32, 128.0].into_iter().flat_map(f32::to_le_bytes).collect();
+                tensor.data.resize(8 + len, 128);
+                change(&mut tensor.data);
+                Ok(())
+            })
+        };
+        let saved = rmp_serde::to_vec_named(&with(&|_| ()).unwrap().into_draft()).unwrap();
+        let read = Checkpoint::from_bytes(&saved, "bytes").unwrap();
+        assert!(read.tensors[name].to_f32().iter().all(|w| *w == 0.0));
+        assert!(with(&|data| data.truncate(7)).unwrap_err().contains(name));
+        let nan = with(&|data| data[..4].copy_from_slice(&f32::NAN.to_le_bytes()));
+        assert!(nan.unwrap_err().contains("NaN"));
+    }
+}

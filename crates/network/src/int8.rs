@@ -142,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_balanced_weights_add_up_to_nothing() {
+        let many: Vec<f32> = (0..99).map(|i| (i as f32 * 0.7).sin() * 0.1 + 0.003).collect();
+        let nine = [2.03f32, 0.15, 0.09, 0.2, 0.31, 0.11, 0.07, 0.25, 0.18];
+        for weights in [&many[..], &nine, &[0.0; 4]] {
+            let (q, scale) = quantize_balanced(weights, 0.0);
+            assert_eq!(scale, quantize_channel(weights, 1, 0.0).1);
+            let errors = weights.iter().zip(&q).map(|(w, q)| w / scale - f32::from(*q));
+            let (sum, worst) = errors.fold((0f32, 0f32), |(s, m), e| (s + e, m.max(e.abs())));
+            assert!(sum.abs() <= 0.501 && worst <= 1.0, "{sum} {worst}");
+        }
+    }
+
+    #[test]
     fn pairs_are_kept_small_at_little_cost() {
         // All large; one pair of many; none; three a row, whose third has no neighbour.
         let many: Vec<f32> = (0..99).map(|i| (i as f32 * 0.7).sin() * 0.1).collect();

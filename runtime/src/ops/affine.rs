@@ -1,53 +1,27 @@
 //! Per-channel `y = x·a + b`, for batch-norms that no convolution can take in.
 
-use super::{Context, fill_pad, float_bounds};
+use super::pixelwise::{self, Pixelwise};
+use super::{Context, float_bounds};
 use crate::kernels::Kernel;
+use artifact::Affine;
 use artifact::layout::AFFINE_PLANES;
-use artifact::{Affine, Dtype};
 
 /// Runs one affine on the arena; it may work in place.
 pub(crate) fn run(cx: &Context<'_>, op: &Affine, arena: &mut [u8]) {
-    let dtype = cx.dtype(op.output);
-    let (input, output) = (cx.range(op.input), cx.range(op.output));
-    let out = if op.input.offset == op.output.offset {
-        match arena.get_mut(output) {
-            Some(out) => out,
-            None => return,
-        }
-    } else {
-        let Ok([x, out]) = arena.get_disjoint_mut([input, output]) else { return };
-        out.copy_from_slice(x);
-        out
-    };
-    let flip = cx.flip();
-    let params = cx.artifact.span(op.params);
-    let c = usize::from(op.input.shape.c);
-    let pixels = op.input.shape.pixels();
-    let pixel_bytes = c * dtype.activation_bytes();
-    let (data, _) = out.split_at_mut(pixels * pixel_bytes);
-    cx.workers.for_each_chunk(
-        data,
-        cx.chunk_pixels(pixels, op.output.shape.len() as u64, dtype) * pixel_bytes,
-        &|_, chunk| match dtype {
-            Dtype::I8 => cx.run(Int8 {
-                op,
-                params: bytemuck::cast_slice(params),
-                nr: cx.nr(),
-                data: bytemuck::cast_slice_mut(chunk),
-                flip,
-            }),
-            #[cfg(feature = "float")]
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => cx.run(Float {
-                op,
-                params: bytemuck::cast_slice(params),
-                nr: cx.nr(),
-                data: bytemuck::cast_slice_mut(chunk),
-            }),
-            #[cfg(not(feature = "float"))]
-            _ => {} // refused by `Model::new`
-        },
-    );
-    fill_pad(out, op.output, dtype, flip);
+    pixelwise::run(cx, op, [op.input, op.output], None, arena);
+}
+
+impl Pixelwise for Affine {
+    fn int8(&self, cx: &Context<'_>, _: &[u8], data: &mut [i8]) {
+        let params = bytemuck::cast_slice(cx.artifact.span(self.params));
+        cx.run(Int8 { op: self, params, nr: cx.nr(), data, flip: cx.flip() });
+    }
+
+    #[cfg(feature = "float")]
+    fn float(&self, cx: &Context<'_>, _: &[u8], data: &mut [f32]) {
+        let params = bytemuck::cast_slice(cx.artifact.span(self.params));
+        cx.run(Float { op: self, params, nr: cx.nr(), data });
+    }
 }
 
 struct Int8<'a> {

@@ -1,43 +1,24 @@
 //! Per-channel `y = x·s` with factors that are computed, too.
 
-use super::{Context, fill_pad, float_bounds};
+use super::pixelwise::{self, Pixelwise};
+use super::{Context, float_bounds};
 use crate::kernels::{Kernel, requantize};
-use artifact::{Dtype, Gate};
+use artifact::Gate;
 
 /// Runs one gate on the arena; it may work in place.
 pub(crate) fn run(cx: &Context<'_>, op: &Gate, arena: &mut [u8]) {
-    let dtype = cx.dtype(op.output);
-    let [input, gate, output] = [op.input, op.gate, op.output].map(|place| cx.range(place));
-    if input != output {
-        arena.copy_within(input, output.start);
+    pixelwise::run(cx, op, [op.input, op.output], Some(op.gate), arena);
+}
+
+impl Pixelwise for Gate {
+    fn int8(&self, cx: &Context<'_>, gate: &[u8], data: &mut [i8]) {
+        cx.run(Int8 { op: self, gate: bytemuck::cast_slice(gate), data, flip: cx.flip() });
     }
-    let Ok([gate, out]) = arena.get_disjoint_mut([gate, output]) else { return };
-    let flip = cx.flip();
-    let pixels = op.input.shape.pixels();
-    let pixel_bytes = usize::from(op.input.shape.c) * dtype.activation_bytes();
-    let (gate, _) = gate.split_at(pixel_bytes);
-    let (data, _) = out.split_at_mut(pixels * pixel_bytes);
-    cx.workers.for_each_chunk(
-        data,
-        cx.chunk_pixels(pixels, op.output.shape.len() as u64, dtype) * pixel_bytes,
-        &|_, chunk| match dtype {
-            Dtype::I8 => cx.run(Int8 {
-                op,
-                gate: bytemuck::cast_slice(gate),
-                data: bytemuck::cast_slice_mut(chunk),
-                flip,
-            }),
-            #[cfg(feature = "float")]
-            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => cx.run(Float {
-                op,
-                gate: bytemuck::cast_slice(gate),
-                data: bytemuck::cast_slice_mut(chunk),
-            }),
-            #[cfg(not(feature = "float"))]
-            _ => {} // refused by `Model::new`
-        },
-    );
-    fill_pad(out, op.output, dtype, flip);
+
+    #[cfg(feature = "float")]
+    fn float(&self, cx: &Context<'_>, gate: &[u8], data: &mut [f32]) {
+        cx.run(Float { op: self, gate: bytemuck::cast_slice(gate), data });
+    }
 }
 
 struct Int8<'a> {

@@ -1,35 +1,25 @@
 //! A function of each number: in int8 a table of 256 bytes, which is the same everywhere, in floats
 //! the formula.
 
-use super::{Context, fill_pad};
+use super::Context;
+use super::pixelwise::{self, Pixelwise};
 use crate::kernels::Kernel;
-use artifact::{Curve, Dtype, Lookup};
+use artifact::{Curve, Lookup};
 
 /// Runs one on the arena; it may work in place.
 pub(crate) fn run(cx: &Context<'_>, op: &Lookup, arena: &mut [u8]) {
-    let dtype = cx.dtype(op.output);
-    let (input, output) = (cx.range(op.input), cx.range(op.output));
-    if input != output {
-        arena.copy_within(input, output.start);
+    pixelwise::run(cx, op, [op.input, op.output], None, arena);
+}
+
+impl Pixelwise for Lookup {
+    fn int8(&self, cx: &Context<'_>, _: &[u8], data: &mut [i8]) {
+        cx.run(Int8 { table: cx.artifact.span(self.table), data, flip: cx.flip() });
     }
-    let Some(out) = arena.get_mut(output) else { return };
-    let numbers = op.output.shape.len();
-    let (data, _) = out.split_at_mut(numbers * dtype.activation_bytes());
-    let chunk = numbers.div_ceil(cx.parts(numbers as u64).max(1)) * dtype.activation_bytes();
-    let flip = cx.flip();
-    cx.workers.for_each_chunk(data, chunk, &|_, chunk| match dtype {
-        Dtype::I8 => {
-            let table = cx.artifact.span(op.table);
-            cx.run(Int8 { table, data: bytemuck::cast_slice_mut(chunk), flip });
-        }
-        #[cfg(feature = "float")]
-        Dtype::F32 | Dtype::F16 | Dtype::Bf16 => {
-            cx.run(Float { curve: op.curve, data: bytemuck::cast_slice_mut(chunk) });
-        }
-        #[cfg(not(feature = "float"))]
-        _ => {} // refused by `Model::new`
-    });
-    fill_pad(out, op.output, dtype, flip);
+
+    #[cfg(feature = "float")]
+    fn float(&self, cx: &Context<'_>, _: &[u8], data: &mut [f32]) {
+        cx.run(Float { curve: self.curve, data });
+    }
 }
 
 struct Int8<'a> {

@@ -10,6 +10,7 @@ pub(crate) mod depthwise;
 pub(crate) mod gate;
 pub(crate) mod lookup;
 mod operands;
+mod pixelwise;
 mod planes;
 pub(crate) mod pool2d;
 pub(crate) mod winograd;

@@ -1,4 +1,4 @@
-//! Networks as Burn modules: the layers of a [`Blueprint`](network::blueprint::Blueprint), computed in
+//! Networks as Burn modules: the layers of a [`Blueprint`], computed in
 //! the steps of a `plan`, on Burn's tensors and on fast maps alike.
 
 mod checkpointing;

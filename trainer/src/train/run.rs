@@ -15,6 +15,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use core::sync::atomic::AtomicBool;
 use network::architecture::Architecture;
 use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
+use network::restate::{Statistics, restate};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -171,39 +172,40 @@ impl Run<'_> {
             // What is to become int8 is to stay what it is.
             let keeps_head = self.recipe.qat && base.labels == data.labels;
             net::load_tensors(net, &base.tensors, !keeps_head)?;
-            if has_identity_norms(base) {
-                self.restate(net, data)?;
-            }
         }
-        let tensors = net::save_tensors(net);
-        let state = State::new(Draft { tensors, ..self.draft(data)? });
+        let mut draft = Draft { tensors: net::save_tensors(net), ..self.draft(data)? };
+        if self.base.is_some_and(has_identity_norms) {
+            let folded = draft.check().map_err(anyhow::Error::msg)?;
+            let restated = restate(folded, &self.statistics(net, data)?);
+            draft = restated.map_err(anyhow::Error::msg)?.into_draft();
+        }
+        let state = State::new(draft);
         let folder = self.folder()?;
         folder.clear()?;
         state.save(&folder.file("state.mpk")?)?;
         Ok(state)
     }
 
-    /// Gives batch-norms that were folded away the statistics of the training pictures, so that training
-    /// is what it is for any other network; the function stays the same.
-    fn restate(&self, net: &mut Network, data: &Dataset) -> anyhow::Result<()> {
-        let pictures = Arc::new(data.train.clone());
+    /// What batch-norms read of some training pictures. Those that were folded away get it, so that
+    /// training is what it is for any other network; the function stays the same.
+    fn statistics(
+        &self,
+        net: &Network,
+        data: &Dataset,
+    ) -> anyhow::Result<BTreeMap<String, Statistics>> {
         let plain = measurable(net);
         let watch = net::Watch::default();
         let (seed, augment) = (self.recipe.seed, Augment::default());
         let order = Order::Shuffled { seed, epoch: 0, augment, share: Share::WHOLE };
         let batch = self.recipe.batch.min(RESTATED_ON);
         let loading = Loading { preprocess: self.preprocess, batch, side: None, order };
-        for batch in Batches::start(pictures, loading).take(RESTATED_ON / batch) {
+        let batches = Batches::start(Arc::new(data.train.clone()), loading);
+        for batch in batches.take(RESTATED_ON / batch) {
             let batch = batch?;
             let pixels = TensorData::new(batch.pixels, batch.shape);
             plain.watch(Tensor::from_data(pixels, &self.device), &watch);
         }
-        let draft = Draft { tensors: net::save_tensors(net), ..self.draft(data)? };
-        let draft = draft.check().map_err(anyhow::Error::msg)?;
-        let restated =
-            network::restate::restate(draft, &watch.statistics()).map_err(anyhow::Error::msg)?;
-        net::load_tensors(net, &restated.tensors, false)?;
-        Ok(())
+        Ok(watch.statistics())
     }
 
     /// Saves what an epoch has made of the state, and the network that is `used`.

@@ -1,8 +1,8 @@
 //! Depthwise convolutions, activations and gates.
 
 use super::{
-    Activation, Map, Normalization, PRECISIONS, Precision, Window, assert_within, flat, gradient,
-    noise, tensor,
+    Activation, Map, Normalization, PRECISIONS, Precision, Window, assert_within, cosine, flat,
+    gradient, noise, norm, tensor,
 };
 use crate::depthwise;
 use crate::dispatch::Level;
@@ -124,10 +124,8 @@ fn assert_same(precision: Precision, name: &str, found: &Results, expected: &Res
             assert_within(5e-4, &name, found, expected);
             continue;
         }
-        let dot: f32 = found.iter().zip(expected).map(|(a, b)| a * b).sum();
-        let norm = |v: &[f32]| v.iter().map(|v| v * v).sum::<f32>().sqrt();
         let apart = norm(&found.iter().zip(expected).map(|(a, b)| a - b).collect::<Vec<_>>());
-        let cosine = dot / (norm(found) * norm(expected));
+        let cosine = cosine(found, expected);
         // Gradients of an input that is normalized nearly cancel where a mean is of few numbers.
         assert!(cosine > 0.95 || apart < 0.05, "{name}: direction off by {cosine}, {apart}");
     }

@@ -3,7 +3,7 @@
 //! KerasHub, Keras Applications or plain layers.
 //!
 //! Keras numbers the layers of a class (`conv2d`, `conv2d_1`, …) in an order of its own, which
-//! [`layer_order`] reproduces; newer files also carry the layers' names, which win.
+//! `weights::layer_order` reproduces; newer files also carry the layers' names, which win.
 
 mod applications;
 mod arithmetic;

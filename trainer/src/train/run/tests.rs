@@ -3,6 +3,8 @@ use crate::data::{CacheSize, ReadOptions};
 use crate::net::InitRule;
 use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
 use core::sync::atomic::Ordering;
+use network::checkpoint::Tensor;
+use network::init::random_checkpoint;
 use network::random::Rng;
 use std::path::Path;
 
@@ -335,4 +337,41 @@ fn bad_numbers_name_their_option() {
     assert!(check(&|r| r.optimizer.accumulate = 0).contains("--accumulate"));
     assert!(check(&|r| r.optimizer.clip = Some(Clip::GlobalNorm(0.0))).contains("--clip-norm"));
     assert!(check(&|r| r.hold_epochs = -1.0).contains("--hold-epochs"));
+}
+
+/// Networks whose batch-norms were folded away compute what they did, with statistics of the pictures.
+#[test]
+fn folded_batch_norms_get_the_statistics_of_the_pictures() {
+    let place = Place::new();
+    let base = random_checkpoint(config(), SIDE, 2).unwrap();
+    let base = base.edit(|draft| {
+        for (name, tensor) in &mut draft.tensors {
+            let len = tensor.shape.iter().product();
+            match name.rsplit('.').next() {
+                Some("mean") => *tensor = Tensor::from_f32(&[len], &vec![0.0; len]),
+                Some("beta") => *tensor = Tensor::from_f32(&[len], &vec![0.1; len]),
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    let base = base.unwrap();
+    let mut run = place.run("folded", 1);
+    run.base = Some(&base);
+    let mut net = run.network(&mut Vec::new()).unwrap();
+    let state = run.start(&mut net, &place.data).unwrap();
+    let logits = |net: &Network| -> Vec<f32> {
+        let shape = [2, 3, usize::from(SIDE), usize::from(SIDE)];
+        let mut noise = Rng::keyed(&[9]);
+        let pixels = noise.around(shape.iter().product(), 0.0, 1.0);
+        let x = burn::tensor::Tensor::from_data(TensorData::new(pixels, shape), &run.device);
+        measurable(net).forward(x).into_data().iter::<f32>().collect()
+    };
+    let before = logits(&net);
+    net::load_tensors(&mut net, &state.last.tensors, false).unwrap();
+    for (after, before) in logits(&net).iter().zip(&before) {
+        assert!((after - before).abs() < 1e-4 * before.abs().max(1.0), "{after} for {before}");
+    }
+    let mean = state.last.tensors["conv1_bn.mean"].to_f32();
+    assert!(mean.iter().any(|m| *m != 0.0), "{mean:?}");
 }

@@ -36,9 +36,17 @@ check() { # BOARD MODEL [TARGET [FEATURES]]
     exit 1
   fi
   echo "$(wc -l <<<"$here") pictures, the same logits as here"
+  ran=$(sed -n 's/.* \([0-9]*\) to run.*/\1/p' <<<"$board" | head -n 1)
 }
 
 check mps2-an386 "$resnet_8"
+# The same model as older releases wrote it, with long parameters, takes hardly longer.
+new=$ran
+check mps2-an386 "$PWD/../tests/fixtures/versions/6-cortex-m.edge"
+if [ "$ran" -gt $((new * 105 / 100)) ]; then
+  echo "error: $ran instructions of an older file, $new of the same model's new one" >&2
+  exit 1
+fi
 # Without DSP instructions, as on a Cortex-M3.
 check mps2-an386 "$resnet_8" thumbv7m-none-eabi
 check mps2-an386 "$resnet_20"

@@ -8,6 +8,7 @@
 
 use crate::layout::{ConvPlane, conv_planes, has_columns};
 use crate::{Dtype, Requant};
+use core::ops::Range;
 
 /// The largest shift of the short form: half a step and the zero point fit into what is added to the
 /// upper half of a product.
@@ -82,11 +83,10 @@ impl ParamsForm {
             Self::Short(outputs) => {
                 let pair = o / 2 * 4 + o % 2;
                 let first = word(pair);
-                let factors = outputs.div_ceil(2) * 4;
                 ChannelParams {
                     bias: first >> 8,
                     requant: [word(pair + 2), 33 + (first & 0xff)],
-                    residual: if residual { word(factors + o) } else { 0 },
+                    residual: if residual { word(short_words(outputs, false) + o) } else { 0 },
                 }
             }
         }
@@ -109,9 +109,23 @@ const fn short_words(outputs: usize, residual: bool) -> usize {
 /// The short form of parameters in planes of panels of 4; `None` where a number does not fit.
 #[cfg(feature = "alloc")]
 pub fn shorten(planes: &[i32], outputs: usize, residual: bool) -> Option<alloc::vec::Vec<i32>> {
-    const NR: usize = 4;
     let mut short = alloc::vec![0; short_words(outputs, residual)];
-    for o in 0..outputs.next_multiple_of(2) {
+    shorten_into(planes, outputs, 0..outputs, residual, &mut short)?;
+    Some(short)
+}
+
+/// As [`shorten`], of a `part` of the outputs, as if they were all of a layer. It begins with an even
+/// one; `short` has three words for each, and for one more of an odd number.
+pub fn shorten_into(
+    planes: &[i32],
+    outputs: usize,
+    part: Range<usize>,
+    residual: bool,
+    short: &mut [i32],
+) -> Option<()> {
+    const NR: usize = 4;
+    let form = ParamsForm::Short(part.len());
+    for (at, o) in (part.start..part.end.next_multiple_of(2)).enumerate() {
         let mut channel = ParamsForm::Planes.channel(NR, o, residual, |i| planes[i]);
         if o >= outputs || channel.requant[0] == 0 {
             // A product of zero is zero, however it is shifted.
@@ -119,17 +133,17 @@ pub fn shorten(planes: &[i32], outputs: usize, residual: bool) -> Option<alloc::
         }
         let [multiplier, shift] = channel.requant;
         let bias = channel.bias.checked_mul(256)?;
-        if !ParamsForm::Short(outputs).has_shift(shift) {
+        if !form.has_shift(shift) {
             return None;
         }
-        let pair = o / 2 * 4 + o % 2;
+        let pair = at / 2 * 4 + at % 2;
         short[pair] = bias | (shift - 33);
         short[pair + 2] = multiplier;
         if residual {
-            short[outputs.div_ceil(2) * 4 + o] = channel.residual;
+            short[short_words(part.len(), false) + at] = channel.residual;
         }
     }
-    Some(short)
+    Some(())
 }
 
 #[cfg(test)]
@@ -155,6 +169,14 @@ mod tests {
             for o in 0..outputs {
                 let [a, b] = [(ParamsForm::Planes, &all), (form, &short)]
                     .map(|(form, words)| form.channel(4, o, residual, |i| words[i]));
+                assert_eq!(a, b);
+            }
+            let part = outputs / 4 * 2..outputs;
+            let mut words = alloc::vec![0; short_words(part.len(), residual)];
+            shorten_into(&all, outputs, part.clone(), residual, &mut words).unwrap();
+            for (at, o) in part.clone().enumerate() {
+                let [a, b] = [(form, o, &short), (ParamsForm::Short(part.len()), at, &words)]
+                    .map(|(form, o, words)| form.channel(4, o, residual, |i| words[i]));
                 assert_eq!(a, b);
             }
         }

@@ -3,7 +3,7 @@
 use super::conv::{Conv, ResidualSource};
 use super::pairs::{GROUP, Pair};
 use artifact::layout::{KR_I8, WINDOWS};
-use artifact::params::ParamsForm;
+use core::ops::Range;
 
 /// Names a core that has the instructions: assembly outside of functions knows the architecture only.
 #[cfg(not(edge_armv8m))]
@@ -28,6 +28,8 @@ pub(crate) struct Layer<'a> {
     x: &'a [i8],
     weights: &'a [i8],
     column: &'a mut [Pair],
+    /// The first output that is computed.
+    first: usize,
     /// Outputs of a pixel, and those of them that are computed: pairs.
     channels: [usize; 2],
     /// Groups of a filter row in a column, and filter rows.
@@ -60,27 +62,28 @@ struct Call {
 }
 
 impl<'a> Layer<'a> {
-    /// `None` where parameters are not in the short form.
-    pub(crate) fn new(conv: &Conv<'a, i8, i8>, column: &'a mut [Pair]) -> Option<Self> {
-        let ParamsForm::Short(channels) = conv.params_form else { return None };
+    /// Of a `part` of the outputs, which begins with an even one and whose parameters are `params`, in
+    /// their short form. `None` where there is no pair of outputs, or of a file that nobody checked.
+    pub(crate) fn new(
+        conv: &Conv<'a, i8, i8>,
+        part: Range<usize>,
+        params: &'a [i32],
+        column: &'a mut [Pair],
+    ) -> Option<Self> {
         let filter = conv.filter;
         let row = [filter.taps().0 * filter.groups(), filter.kh];
-        let groups = row[0] * row[1];
+        let groups = row[0].checked_mul(row[1]).filter(|n| *n > 0 && *n <= column.len() / GROUP)?;
         let pair_len = groups * 2 * KR_I8;
-        let pairs = channels / 2;
-        let factors = channels.div_ceil(2) * 4;
+        let pairs = part.len() / 2;
+        let weights = conv.weights.get(part.start / 2 * pair_len..)?;
+        let factors = part.len().div_ceil(2) * 4;
         let has_residual = !matches!(conv.residual, ResidualSource::None);
         let params_len = factors + if has_residual { pairs * 2 } else { 0 };
-        if pairs == 0
-            || groups == 0
-            || column.len() < groups * GROUP
-            || conv.weights.len() < pairs * pair_len
-            || conv.params.len() < params_len
-        {
+        if pairs == 0 || weights.len() / pair_len < pairs || params.len() < params_len {
             return None;
         }
         let finish = &conv.finish;
-        let params = conv.params.as_ptr();
+        let params = params.as_ptr();
         let call = Call {
             params,
             column: core::ptr::null(),
@@ -96,15 +99,16 @@ impl<'a> Layer<'a> {
             residual_rounding: (1 << finish.residual_shift) >> 1,
             residual_shift: finish.residual_shift,
         };
-        let channels = [channels, pairs * 2];
-        Some(Self { call, x: conv.x, weights: conv.weights, column, channels, row, has_residual })
+        let first = part.start;
+        let channels = [usize::from(conv.output.c), pairs * 2];
+        Some(Self { call, x: conv.x, weights, column, first, channels, row, has_residual })
     }
 
-    /// Outputs of a pixel that are computed, all but the last one of an odd number. They are kept
-    /// within eight bits, not above the layer's smallest output.
+    /// The end of the outputs that are computed: all of the part, but for the last one of an odd number.
+    /// They are kept within eight bits, not above the layer's smallest output.
     #[inline(always)]
-    pub(crate) fn computed(&self) -> usize {
-        self.channels[1]
+    pub(crate) fn end(&self) -> usize {
+        self.first + self.channels[1]
     }
 
     /// The column, to be filled with windows.
@@ -119,7 +123,8 @@ impl<'a> Layer<'a> {
     pub(crate) fn widen(&mut self, starts: [usize; WINDOWS], line: usize) {
         let [groups, rows] = self.row;
         let last = starts[0].max(starts[1]).max(starts[2]);
-        assert!(self.x.len() >= last + (rows - 1) * line + groups * KR_I8);
+        let end = (rows - 1).saturating_mul(line).saturating_add(groups * KR_I8);
+        assert!(self.x.len() >= end.saturating_add(last));
         let [a, b, c] = starts.map(|start| self.x.as_ptr().wrapping_add(start));
         let (to, gap) = (self.column.as_mut_ptr(), line.wrapping_sub(groups * KR_I8));
         // SAFETY: the build's target has the instructions; the rows of each window lie in the map, as
@@ -137,6 +142,7 @@ impl<'a> Layer<'a> {
         residual: ResidualSource<'_, i8>,
     ) {
         let [channels, computed] = self.channels;
+        let (out, residual) = (&mut out[self.first..], residual.skip(self.first));
         // Windows that nobody wants are stored first, and then stored over.
         let [second, third] = [1, 2].map(|m: usize| if m < count { m * channels } else { 0 });
         let windows = if count == 2 { [second; 2] } else { [second, third] };

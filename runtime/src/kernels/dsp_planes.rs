@@ -15,6 +15,8 @@ pub(crate) struct Layer<'a> {
     plane: Plane,
     /// Operands of four channels after others.
     copy: Copy,
+    /// Rows of the map.
+    map_rows: usize,
     /// Numbers of a line of the map, and of a row of outputs.
     lines: [usize; 2],
     stride: usize,
@@ -76,7 +78,7 @@ struct Copy {
 }
 
 impl<'a> Layer<'a> {
-    /// `None` where plain Rust must do.
+    /// `None` where plain Rust must do, or of a file that nobody checked.
     pub(crate) fn new(
         conv: &'a Conv<'a, i8, i8>,
         planes: DepthwisePlanes,
@@ -91,6 +93,8 @@ impl<'a> Layer<'a> {
             && matches!(conv.params_form, ParamsForm::Short(outputs) if outputs == c)
             && matches!(conv.residual, ResidualSource::None)
             && left <= 1
+            && conv.input.w > 0
+            && conv.output.w > 0
             && c.is_multiple_of(DEPTHWISE_CHANNELS)
             && conv.input.c == conv.output.c;
         if !fits {
@@ -139,7 +143,8 @@ impl<'a> Layer<'a> {
             out: none,
             weights: [0; 5],
         };
-        Some(Self { conv, planes, plane, copy, lines: [w * c, out_w * c], stride })
+        let map_rows = conv.x.len() / (w * c);
+        Some(Self { conv, planes, plane, copy, map_rows, lines: [w * c, out_w * c], stride })
     }
 
     /// Copies `rows` of the map from row `from` on, of four channels from `channel` on, into rows of four
@@ -156,14 +161,14 @@ impl<'a> Layer<'a> {
         let DepthwisePlanes { columns, rows: plane_rows, .. } = self.planes;
         let plane_len = columns * plane_rows;
         let ([line, row_len], c) = (self.lines, self.plane.channels);
-        let x = &self.conv.x[from * line..][..rows * line];
+        assert!(rows == 0 || from < self.map_rows && rows <= self.map_rows - from);
         assert!(channel + DEPTHWISE_CHANNELS <= c && to + rows <= plane_rows);
         assert!(scratch.len() >= DEPTHWISE_CHANNELS * plane_len && out.len() >= count * row_len);
         assert!(count > 0 && (count - 1) * self.stride + FILTER <= plane_rows);
         let planes = scratch.as_mut_ptr();
         if rows > 0 {
             self.copy.rows = rows;
-            self.copy.x = x.as_ptr().wrapping_add(channel);
+            self.copy.x = self.conv.x.as_ptr().wrapping_add(from * line + channel);
             self.copy.to = planes.wrapping_add(to * columns);
             // SAFETY: the build's target has the instructions; rows lie in the map and in the planes, as
             // just asserted, a row's pixels in its line and its words in that of a plane, as `new` has.

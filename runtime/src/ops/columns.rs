@@ -15,6 +15,8 @@ use crate::kernels::pairs::{GROUP, NR, Pair, Sums};
 use crate::kernels::{Finish, lift_residual, limit, requantize};
 use artifact::layout::{KR_I8, MAX_PACKED_ROW, WINDOWS, window_start};
 use artifact::params::ChannelParams;
+#[cfg(edge_dsp)]
+use artifact::params::{ParamsForm, shorten_into};
 use artifact::stripes::{input_rows, turns};
 use artifact::{Conv2d, Grouped, Place};
 use core::ops::Range;
@@ -112,14 +114,16 @@ fn rows(
         (read.start + usize::from(op.padding.top) - rows.start * usize::from(op.stride[0])) as u8;
     (conv.input.h, conv.output.h) = (read.len() as u16, rows.len() as u16);
     let (pad, out) = (op.input.quant.zero_point, bytemuck::cast_slice_mut(out));
+    let scratch: &mut [Pair] = bytemuck::cast_slice_mut(scratch);
     if grouped.is_depthwise() {
+        // Planes are read by twos.
         planes::rows(&conv, pad, op.planes(), bytemuck::cast_slice_mut(scratch), out);
     } else if grouped.groups > 1 {
         for panel in 0..usize::from(op.output.shape.c).div_ceil(NR) {
-            grouped_pixels(&conv, panel, pad, bytemuck::cast_slice_mut(scratch), out);
+            grouped_pixels(&conv, panel, pad, scratch, out);
         }
     } else {
-        pixels(&conv, pad, bytemuck::cast_slice_mut(scratch), out);
+        pixels(&conv, pad, scratch, out);
     }
     limit(out, conv.finish.high, 0);
 }
@@ -140,25 +144,36 @@ fn grouped_pixels(
     out: &mut [i8],
 ) {
     let (w, c) = (usize::from(conv.output.w), usize::from(conv.output.c));
-    let channel = panel * NR;
+    let part = panel * NR..c.min((panel + 1) * NR);
     let windows = Windows::new(conv, panel, pad);
     for (i, out) in out.chunks_mut(c).enumerate() {
         // One pixel at a time: other windows stay as they were.
         windows.copy([i / w, i % w], 0, column);
-        let out = &mut out[..c.min(channel + NR)];
-        outputs(conv, channel, column, out, conv.residual.skip(i * c));
+        outputs(conv, part.clone(), column, out, conv.residual.skip(i * c));
     }
 }
 
 /// Computes a map, or rows that are taken for one.
 fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8]) {
-    let c = usize::from(conv.output.c);
     let windows = Windows::new(conv, 0, pad);
+    let all = 0..usize::from(conv.output.c);
     #[cfg(edge_dsp)]
-    if let Some(layer) = dsp::Layer::new(conv, column) {
-        dsp_pixels(&windows, layer, out);
-        return;
+    {
+        match conv.params_form {
+            ParamsForm::Short(_) => part_pixels(&windows, all, conv.params, column, out),
+            ParamsForm::Planes => shortened_pixels(&windows, column, out),
+        }
+        raise(out, conv.finish.low);
     }
+    #[cfg(not(edge_dsp))]
+    plain_pixels(&windows, all, column, out);
+}
+
+/// Computes a `part` of the outputs.
+#[inline(never)]
+fn plain_pixels(windows: &Windows<'_>, part: Range<usize>, column: &mut [Pair], out: &mut [i8]) {
+    let conv = windows.conv;
+    let c = usize::from(conv.output.c);
     let mut walk = [0, 0];
     for (i, out) in out.chunks_mut(WINDOWS * c).enumerate() {
         // Of a last, partial column, windows beyond the map stay as they were: nobody looks.
@@ -166,13 +181,49 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
             windows.copy(walk, m, column);
             windows.step(&mut walk);
         }
-        outputs(conv, 0, column, out, conv.residual.skip(i * WINDOWS * c));
+        outputs(conv, part.clone(), column, out, conv.residual.skip(i * WINDOWS * c));
     }
 }
 
-/// As [`pixels`], by the layer's kernel.
+/// Computes the outputs of a layer whose parameters are in planes: some at a time, whose parameters
+/// are brought to the short form on the stack. Files of before version 7 have no others.
 #[cfg(edge_dsp)]
-fn dsp_pixels(windows: &Windows<'_>, mut layer: dsp::Layer<'_>, out: &mut [i8]) {
+#[inline(never)]
+fn shortened_pixels(windows: &Windows<'_>, column: &mut [Pair], out: &mut [i8]) {
+    /// Windows are copied again for each part: many outputs save instructions, few save stack.
+    const PART: usize = 32;
+    let conv = windows.conv;
+    let c = usize::from(conv.output.c);
+    let has_residual = !matches!(conv.residual, ResidualSource::None);
+    for start in (0..c).step_by(PART) {
+        let part = start..c.min(start + PART);
+        let mut short = [0; PART * 3];
+        match shorten_into(conv.params, c, part.clone(), has_residual, &mut short) {
+            Some(()) => part_pixels(windows, part, &short, column, out),
+            None => plain_pixels(windows, part, column, out),
+        }
+    }
+}
+
+/// Computes a `part` of the outputs by the kernel for short parameters, where that can.
+#[cfg(edge_dsp)]
+#[inline(never)]
+fn part_pixels(
+    windows: &Windows<'_>,
+    part: Range<usize>,
+    params: &[i32],
+    column: &mut [Pair],
+    out: &mut [i8],
+) {
+    match dsp::Layer::new(windows.conv, part.clone(), params, column) {
+        Some(layer) => dsp_pixels(windows, layer, part.end, out),
+        None => plain_pixels(windows, part, column, out),
+    }
+}
+
+/// Computes the outputs of a layer's part, which ends with `end`.
+#[cfg(edge_dsp)]
+fn dsp_pixels(windows: &Windows<'_>, mut layer: dsp::Layer<'_>, end: usize, out: &mut [i8]) {
     let conv = windows.conv;
     let c = usize::from(conv.output.c);
     let mut walk = [0, 0];
@@ -196,11 +247,10 @@ fn dsp_pixels(windows: &Windows<'_>, mut layer: dsp::Layer<'_>, out: &mut [i8]) 
         }
         let residual = conv.residual.skip(i * WINDOWS * c);
         layer.outputs(count, out, residual);
-        if layer.computed() < c {
-            outputs(conv, layer.computed(), layer.column(), out, residual);
+        if layer.end() < end {
+            outputs(conv, layer.end()..end, layer.column(), out, residual);
         }
     }
-    raise(out, conv.finish.low);
 }
 
 /// Keeps outputs at or above `low`, which is -128 for nearly all layers.
@@ -211,20 +261,19 @@ pub(super) fn raise(out: &mut [i8], low: i32) {
     }
 }
 
-/// Computes the outputs of a column's windows from channel `first` on; `out` and `residual` start at
-/// the first window's. Of a panel that is no whole pixel, `out` ends with it.
+/// Computes a `part` of the outputs of a column's windows, which begins with an even one; `out` and
+/// `residual` start at the first window's.
 fn outputs(
     conv: &Conv<'_, i8, i8>,
-    first: usize,
+    part: Range<usize>,
     column: &[Pair],
     out: &mut [i8],
     residual: ResidualSource<'_, i8>,
 ) {
-    let c = usize::from(conv.output.c);
-    let end = c.min(out.len());
+    let (c, end) = (usize::from(conv.output.c), part.end);
     let pair_len = conv.filter.panel_len() / 2;
-    let pairs = conv.weights[first / 2 * pair_len..].chunks_exact(pair_len);
-    for (channel, weights) in (first..end).step_by(2).zip(pairs) {
+    let pairs = conv.weights[part.start / 2 * pair_len..].chunks_exact(pair_len);
+    for (channel, weights) in part.step_by(2).zip(pairs) {
         // The last pair of an odd number has one output.
         let both = [channel, (channel + 1).min(end - 1)].map(|c| channel_params(conv, c));
         let mut sums: Sums = both.map(|params| [params.bias; WINDOWS]);

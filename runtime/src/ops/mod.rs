@@ -61,7 +61,8 @@ impl Context<'_> {
         if cfg!(feature = "host") { self.artifact.header().nr } else { 4 }
     }
 
-    /// The arena bytes of an activation.
+    /// The arena bytes of an activation. Once in the program, which saves flash.
+    #[inline(never)]
     pub(crate) fn range(&self, place: Place) -> Range<usize> {
         let start = place.offset as usize;
         let len = layout::activation_bytes(place.shape, self.dtype(place), self.nr());
@@ -74,6 +75,8 @@ impl Context<'_> {
         const PER_THREAD: usize = 8;
         match self.workers.threads() {
             0 | 1 => 1,
+            // What is left beside convolutions is worth no division of 64 bits in flash.
+            _ if cfg!(not(feature = "host")) => 1,
             n => {
                 let worth = macs / self.workers.grain().max(1);
                 usize::try_from(worth).unwrap_or(usize::MAX).clamp(1, n * PER_THREAD)

@@ -14,18 +14,20 @@ pub(super) trait Pixelwise: Sync {
 }
 
 /// Changes a copy of `input` at `output`, which may be the same place. `second` is read beside, and
-/// is an activation of one pixel.
+/// is an activation of one pixel. Once in the program, which saves flash.
+#[inline(never)]
 pub(super) fn run(
     cx: &Context<'_>,
-    op: &impl Pixelwise,
+    op: &dyn Pixelwise,
     [input, output]: [Place; 2],
     second: Option<Place>,
     arena: &mut [u8],
 ) {
     let dtype = cx.dtype(output);
     let [from, to] = [input, output].map(|place| cx.range(place));
-    if from != to {
-        arena.copy_within(from, to.start);
+    // The reader lets nothing else overlap.
+    if let Ok([from, to]) = arena.get_disjoint_mut([from, to.clone()]) {
+        to.copy_from_slice(from);
     }
     let second = second.map_or(0..0, |place| cx.range(place));
     let Ok([second, out]) = arena.get_disjoint_mut([second, to]) else { return };

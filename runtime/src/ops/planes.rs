@@ -108,7 +108,9 @@ fn convolve(
     let [row_stride, column_stride] = conv.stride.map(usize::from);
     let quick = Quick::new(&params, &conv.finish);
     let is_plain = matches!(conv.residual, ResidualSource::None);
-    let three = weights.first_chunk::<9>().filter(|_| kh == 3 && kw == 3 && is_plain);
+    // Those have a kernel where there are DSP instructions.
+    let is_three = cfg!(not(edge_dsp)) && kh == 3 && kw == 3 && is_plain;
+    let three = weights.first_chunk::<9>().filter(|_| is_three);
     for (i, line) in out.chunks_exact_mut(w * c).enumerate() {
         let rows = &plane[i * row_stride * columns..];
         let outputs = line[channel..].iter_mut().step_by(c);

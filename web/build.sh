@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=
 [ "${!#}" = +deb ] && { cross=+deb; set -- "${@:1:$#-1}"; }
-model=${1:-models/resnet_20_cifar10.edge}
+model=${1:-models/mobilenet_v2.edge}
 page=${2:-target/edge-web.html}
 (cd web && cargo $cross build -q --release --locked)
 wasm=${CARGO_TARGET_DIR:-web/target}/wasm32-unknown-unknown/release/edge_web.wasm

@@ -1,7 +1,7 @@
 //! The model that is compiled into the program.
 
-/// ResNet-20 for CIFAR-10's ten classes.
-static BUILTIN: &[u8] = runtime::include_artifact!("../../models/resnet_20_cifar10.edge");
+/// MobileNetV2 for the 1,000 classes of ImageNet.
+static BUILTIN: &[u8] = runtime::include_artifact!("../../models/mobilenet_v2.edge");
 
 /// The built-in model's file; `None` in a build made without one.
 pub(crate) fn model() -> Option<&'static [u8]> {

@@ -1,6 +1,7 @@
 //! Command line of `trainer`.
 
 use crate::bench::{self, Bench};
+use crate::builtin::{Builtin, Target};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 use crate::distributed::{self, world};
@@ -16,7 +17,7 @@ use artifact::text::AsPlain;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
-use dataset::{Measured, Watch};
+use dataset::{Glance, Measured, Watch};
 use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
 use page::progress::Counter;
@@ -26,9 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use zoo::Head;
-
-/// ResNet-20 for CIFAR-10's ten classes, which fine-tuning starts from by default.
-static BUILTIN: &[u8] = include_bytes!("../../models/resnet_20_cifar10.mpk");
 
 /// Trains image classifiers that run anywhere.
 #[derive(Debug, Parser)]
@@ -122,15 +120,21 @@ struct Train {
 #[derive(Debug, Args)]
 struct Finetune {
     /// Trained model to start from: a checkpoint (.mpk), a KerasHub preset (directory or name), a
-    /// PyTorch state dict, hf://owner/name or kaggle://owner/model/framework/variation; the
-    /// built-in ResNet-20 for CIFAR-10 where left out.
+    /// PyTorch state dict, hf://owner/name or kaggle://owner/model/framework/variation; where left
+    /// out, a built-in one: for photos MobileNetV2, which knows ImageNet, and for pictures of 32
+    /// pixels or so ResNet-20, which knows CIFAR-10.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// Part of the network that does not learn.
+    /// What the finished model is to run on: cortex-m starts from smaller built-in networks,
+    /// MobileNetV1 with a quarter of the channels and ResNet-8.
+    #[arg(long, value_enum, default_value_t = Target::Host, conflicts_with = "model")]
+    target: Target,
+    /// Part of the network that never learns, or not in the first --freeze-epochs.
     #[arg(long, value_enum)]
     freeze: Option<Freeze>,
-    /// Let it learn, too, after this many epochs; never where left out.
-    #[arg(long, value_name = "N", requires = "freeze")]
+    /// Epochs at the start in which only the head learns [default: half of them; the guide's recipe,
+    /// --qat and small pictures: 0].
+    #[arg(long, value_name = "N")]
     freeze_epochs: Option<u32>,
     /// Prepare the model for int8 (quantization-aware): a few epochs in which weights and maps are
     /// rounded as the device rounds them. With the classes of the model, its head is kept.
@@ -293,26 +297,35 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 }
 
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
-    let mut base = match &args.model {
-        Some(path) => distributed::from_first(|| open_model(path, Head::Optional))?,
-        None => Checkpoint::from_bytes(BUILTIN, "the built-in model")?,
+    let learning = &args.task.learning;
+    let glance = Glance::at(&args.task.common.data)?;
+    let (mut base, tuning) = match &args.model {
+        Some(path) => {
+            (distributed::from_first(|| open_model(path, Head::Optional))?, &Defaults::FINETUNE)
+        }
+        None => {
+            let builtin = Builtin::for_pictures(glance.side, args.target);
+            (builtin.open()?, &builtin.defaults)
+        }
     };
-    if args.task.learning.grey {
+    if learning.grey {
         base = net::make_grey(base).map_err(anyhow::Error::msg)?;
     }
     let mut preprocess = base.preprocess;
-    if let Some(side) = args.task.learning.size {
+    if let Some(side) = learning.size {
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let mut defaults = match args.task.learning.recipe {
+    let mut defaults = match learning.recipe {
         RecipeName::Default if args.qat => Defaults::QAT,
-        RecipeName::Default if args.model.is_none() => Defaults::FINETUNE_BUILTIN,
-        RecipeName::Default => Defaults::FINETUNE,
+        RecipeName::Default => tuning.over(glance.files),
         // Its best epochs are the last ones.
-        RecipeName::OneCycle => {
-            Defaults { warmup: ONE_CYCLE_RISE, patience: 0.0, ..Defaults::FINETUNE }
-        }
+        RecipeName::OneCycle => Defaults {
+            warmup: ONE_CYCLE_RISE,
+            most_warmup: f64::INFINITY,
+            patience: 0.0,
+            ..tuning.over(glance.files)
+        },
         RecipeName::FastCifar => {
             bail!("--recipe fast-cifar trains from scratch; use trainer train")
         }
@@ -320,11 +333,13 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
-        args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
+        learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     recipe.qat = args.qat;
-    if args.freeze.is_some() {
-        recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
-    }
+    recipe.freeze_epochs = match (args.freeze_epochs, args.freeze) {
+        (Some(epochs), _) => epochs,
+        (None, Some(Freeze::Backbone)) => recipe.epochs,
+        (None, None) => recipe.freeze_epochs,
+    };
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
     job.run(&args.task, out)
 }

@@ -20,6 +20,7 @@
 //! | `mpi` | training in several processes, started by `mpirun` |
 
 mod bench;
+mod builtin;
 mod classify;
 mod cli;
 pub mod data;

@@ -4,7 +4,8 @@ use super::fit::fit;
 use artifact::Preprocess;
 use runtime::preprocess::{FrameError, RgbView};
 
-const SIDE: usize = 32;
+/// Side of a record's picture in pixels.
+pub(super) const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 /// Bytes of a record's pixels.
 pub(super) const PLANES: usize = 3 * PLANE;

@@ -87,13 +87,19 @@ impl State {
     }
 
     /// Takes in what an epoch was like and what it made of the weights; tells whether its model is
-    /// the best so far.
+    /// the best so far. Of those that are right as often, it is the one with the lower loss: few
+    /// pictures are soon all right.
     pub(super) fn add(&mut self, record: EpochRecord, tensors: BTreeMap<String, Tensor>) -> bool {
         let accuracy = record.val_accuracy;
+        let loss = record.val_loss;
+        let best = self.best_epoch.checked_sub(1);
+        let best = best.and_then(|i| self.last.training.epochs.get(i as usize)?.val_loss);
+        let as_right = accuracy == self.best && loss < best;
         self.epoch = record.epoch;
         self.last.training.epochs.push(record);
         self.last.tensors = tensors;
-        let is_better = self.best.is_none() || accuracy.is_none() || accuracy > self.best;
+        let is_better =
+            self.best.is_none() || accuracy.is_none() || accuracy > self.best || as_right;
         if is_better {
             (self.best, self.best_epoch) = (accuracy, self.epoch);
         }

@@ -48,7 +48,7 @@ pub(crate) fn run_turns(
     let line = Lines::len(first.conv.output);
     for turn in turns(&first.conv, &last.conv) {
         let start = first.conv.output.offset as usize;
-        // A line at a time, which overlaps with none: what copies otherwise would be a function more in flash.
+        // A line at a time, which overlaps no other: `copy_within` is another 1.5 KiB of flash.
         for to in (0..turn.kept).map(|i| start + i * line) {
             let from = to + turn.moved * line;
             if let Ok([from, to]) = arena.get_disjoint_mut([from..from + line, to..to + line]) {

@@ -129,13 +129,16 @@ struct Finetune {
     /// MobileNetV1 with a quarter of the channels and ResNet-8.
     #[arg(long, value_enum, default_value_t = Target::Host, conflicts_with = "model")]
     target: Target,
-    /// Part of the network that never learns, or not in the first --freeze-epochs.
+    /// Part of the network that does not learn.
     #[arg(long, value_enum)]
     freeze: Option<Freeze>,
-    /// Epochs at the start in which only the head learns [default: half of them; the guide's recipe,
-    /// --qat and small pictures: 0].
-    #[arg(long, value_name = "N")]
+    /// Let it learn, too, after this many epochs; never where left out.
+    #[arg(long, value_name = "N", requires = "freeze")]
     freeze_epochs: Option<u32>,
+    /// Begin with a random head. By default, it is the one that is best for the features that the
+    /// model has already; the guide's recipe, --qat and small pictures begin with a random one.
+    #[arg(long)]
+    no_linear_probe: bool,
     /// Prepare the model for int8 (quantization-aware): a few epochs in which weights and maps are
     /// rounded as the device rounds them. With the classes of the model, its head is kept.
     #[arg(long)]
@@ -335,11 +338,10 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     let mut recipe =
         learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
     recipe.qat = args.qat;
-    recipe.freeze_epochs = match (args.freeze_epochs, args.freeze) {
-        (Some(epochs), _) => epochs,
-        (None, Some(Freeze::Backbone)) => recipe.epochs,
-        (None, None) => recipe.freeze_epochs,
-    };
+    recipe.probe &= !args.no_linear_probe;
+    if args.freeze.is_some() {
+        recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
+    }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
     job.run(&args.task, out)
 }

@@ -181,8 +181,8 @@ pub(crate) struct Defaults {
     pub(crate) augment: &'static str,
     pub(crate) init: InitRule,
     pub(crate) backbone_rate: f64,
-    /// Epochs in which the head learns alone, as a share of all.
-    pub(crate) freeze: f64,
+    /// Begin with the best head for the features that there are.
+    pub(crate) probe: bool,
     /// As a share of all epochs; never stops early where it is 0.
     pub(crate) patience: f64,
 }
@@ -206,7 +206,7 @@ impl Defaults {
         augment: "light",
         init: InitRule::He,
         backbone_rate: 1.0,
-        freeze: 0.0,
+        probe: false,
         patience: 0.0,
     };
 
@@ -235,7 +235,7 @@ impl Defaults {
         rate: 0.01,
         ema: Some(0.98),
         backbone_rate: 0.1,
-        freeze: 0.5,
+        probe: true,
         augment: "flip,crop=0.5",
         patience: 8.0 / 30.0,
         ..Self::SCRATCH
@@ -283,7 +283,7 @@ impl Defaults {
         augment: "kerashub-guide",
         init: InitRule::Glorot,
         backbone_rate: 1.0,
-        freeze: 0.0,
+        probe: false,
         patience: 0.0,
     };
 
@@ -371,7 +371,8 @@ impl Learning {
             seed,
             augment,
             start_size: self.start_size.or(d.start_size),
-            freeze_epochs: share(d.freeze) as u32,
+            probe: d.probe,
+            freeze_epochs: 0,
             patience: self.patience(epochs, d),
             qat: false,
         })

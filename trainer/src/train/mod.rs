@@ -10,6 +10,7 @@ mod folder;
 mod loss;
 mod optimizer;
 mod pass;
+mod probe;
 mod progress;
 mod recipe;
 mod run;

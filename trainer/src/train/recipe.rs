@@ -38,6 +38,9 @@ pub struct Recipe {
     pub augment: Augment,
     /// Side in pixels of the input at the start, where it is not the full one.
     pub start_size: Option<u16>,
+    /// Begin with the head that is best for the features of the trained network, instead of a
+    /// random one.
+    pub probe: bool,
     /// Epochs at the start in which only the head learns.
     pub freeze_epochs: u32,
     /// Epochs without a better validation accuracy after which the run ends.
@@ -180,6 +183,7 @@ impl Recipe {
         .into_iter()
         // Others are as they were before there were these.
         .chain((config.channels == 1).then(|| ("grey".into(), "true".into())))
+        .chain(self.probe.then(|| ("linear-probe".into(), "true".into())))
         .chain(self.qat.then(|| ("qat".into(), "true".into())))
         .collect()
     }

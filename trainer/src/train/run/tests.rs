@@ -67,6 +67,7 @@ fn recipe(epochs: u32) -> Recipe {
         seed: 3,
         augment: "strong".parse().unwrap(),
         start_size: Some(8),
+        probe: false,
         freeze_epochs: 0,
         patience: None,
         qat: false,

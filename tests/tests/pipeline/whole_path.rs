@@ -18,7 +18,7 @@ fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The model that is built in.
+/// What fine-tuning starts from for small pictures.
 const BUILTIN: &str = "resnet_20_cifar10";
 /// That of the firmware.
 const SMALL: &str = "resnet_8_cifar10";
@@ -251,15 +251,79 @@ fn become_a_classifier(options: &[&str]) {
     assert_eq!(json[0]["classes"].as_array().unwrap().len(), 3, "{answer}");
 }
 
+/// Photos start from the MobileNets that are built in, which the result shows.
 #[test]
-fn the_built_in_model_names_the_cat() {
-    let photo = repository().join("samples/pictures/chelsea.png");
-    let answer = program(
-        |a, out| edge_classify::run(a, out, &mut Vec::new()),
-        &["edge-classify", "--json", "--top", "1", text(&photo)],
-    );
-    let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!(json[0]["classes"][0]["label"], "cat", "{answer}");
+fn photos_start_from_imagenet() {
+    let dir = tempfile::tempdir().unwrap();
+    let photos = dir.path().join("photos");
+    for (class, photo) in [("cat", "chelsea.png"), ("coffee", "coffee.png")] {
+        let whole = image::open(repository().join("samples/pictures").join(photo)).unwrap();
+        std::fs::create_dir_all(photos.join(class)).unwrap();
+        for i in 0..5 {
+            let part = whole.crop_imm(20 * i, 10 * i, 300, 250);
+            part.save(photos.join(class).join(format!("{i}.jpg"))).unwrap();
+        }
+    }
+    for (options, origin, input) in [
+        (&[][..], "mobilenet_v2_1.0_224_quant", "64×64×3"),
+        (&["--target", "cortex-m"], "mobilenet_v1_0.25_128_quant", "64×64×3"),
+    ] {
+        let mpk = dir.path().join(format!("{origin}.mpk"));
+        let run = dir.path().join(origin);
+        let train = ["trainer", "finetune", "--size", "64", "--epochs", "1", "--val-split", "0.2"];
+        let places = ["--data", text(&photos), "--out", text(&run), "-o", text(&mpk)];
+        let log = program(
+            |a, out| trainer::run(a, out).unwrap(),
+            &[&train[..], options, &places].concat(),
+        );
+        assert!(log.contains(origin) && log.contains("head fitted to"), "{log}");
+        // Parts of two photos are told apart.
+        assert!(log.contains("accuracy 100.00 %"), "{log}");
+        let inspected =
+            program(|a, out| convert::cli::run(a, out), &["convert", "inspect", text(&mpk)]);
+        assert!(inspected.contains(input), "{inspected}");
+    }
+}
+
+/// What is built in says what these are, as far as a thousand classes do.
+#[test]
+fn the_built_in_model_names_what_photos_show() {
+    for (photo, label) in
+        [("chelsea.png", "tiger_cat"), ("coffee.png", "espresso"), ("rocket.jpg", "missile")]
+    {
+        let photo = repository().join("samples/pictures").join(photo);
+        let answer = program(
+            |a, out| edge_classify::run(a, out, &mut Vec::new()),
+            &["edge-classify", "--json", "--top", "1", text(&photo)],
+        );
+        let json: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(json[0]["classes"][0]["label"], label, "{answer}");
+    }
+}
+
+/// The shipped MobileNets are what `convert` makes of the files that they come from.
+#[test]
+fn the_shipped_mobilenets_are_tensorflows() {
+    let sources = repository().join("../shared/models/mobilenet");
+    if !sources.is_dir() {
+        println!("SKIPPED: {} is not there", sources.display());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for (source, name) in [
+        ("mobilenet_v2_1.0_224_quant", "mobilenet_v2"),
+        ("mobilenet_v1_0.25_128_quant", "mobilenet_v1_025"),
+    ] {
+        for kind in ["mpk", "edge"] {
+            let file = dir.path().join(format!("{name}.{kind}"));
+            let source = sources.join(format!("{source}.tflite"));
+            let args = ["convert", text(&source), "-o", text(&file)];
+            program(|a, out| convert::cli::run(a, out), &args);
+            let shipped = repository().join(format!("models/{name}.{kind}"));
+            let same = std::fs::read(&file).unwrap() == std::fs::read(&shipped).unwrap();
+            assert!(same, "convert no longer writes {}", shipped.display());
+        }
+    }
 }
 
 #[test]

@@ -2,24 +2,19 @@
 
 use super::loss::balanced_weights;
 use super::pass::Pass;
-use super::probe::{Head, Probe};
 use super::validation::{Measured, Validation};
 use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
-use crate::data::augment::Mix;
-use crate::data::{Augment, Batches, DataError, Dataset, Loading, Order, Share, batch_count};
+use crate::data::{DataError, Dataset, batch_count};
 use crate::distributed;
 use crate::net::{self, Init, Network};
 use accel::Precision;
 use anyhow::{Context, ensure};
 use artifact::Preprocess;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use core::sync::atomic::AtomicBool;
 use network::architecture::Architecture;
-use network::blueprint::HEAD;
-use network::checkpoint::{self, Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
-use network::restate::{Statistics, restate};
-use page::progress::Counter;
+use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -28,14 +23,6 @@ use std::sync::Arc;
 const MAX_SAMPLES: usize = 256;
 /// Bytes of those pictures, at most.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
-/// Pictures that tell the statistics of a network without batch-norms, at most.
-const RESTATED_ON: usize = 128;
-/// Pictures that the head is fitted to before training, about.
-const PROBED: usize = 2400;
-/// And that many of each class.
-const PROBED_PER_CLASS: usize = 16;
-/// How often each of few pictures is looked at for it, at most.
-const MAX_PROBES: usize = 8;
 
 /// A training run.
 #[derive(Debug)]
@@ -173,107 +160,6 @@ impl Run<'_> {
         }
         net.set_precision(precision);
         Ok(net)
-    }
-
-    /// The state before the first step. It is saved, so that a run that is stopped before its first
-    /// whole epoch can be resumed, too.
-    fn start(
-        &self,
-        net: &mut Network,
-        data: &Dataset,
-        out: &mut dyn Write,
-    ) -> anyhow::Result<State> {
-        if let Some(base) = self.base {
-            net::load_tensors(net, &base.tensors, !self.keeps_head(base, data))?;
-        }
-        let mut draft = Draft { tensors: net::save_tensors(net), ..self.draft(data)? };
-        if self.base.is_some_and(has_identity_norms) {
-            let folded = draft.check().map_err(anyhow::Error::msg)?;
-            let restated = restate(folded, &self.statistics(net, data)?);
-            draft = restated.map_err(anyhow::Error::msg)?.into_draft();
-        }
-        if self.recipe.probe && self.base.is_some_and(|base| !self.keeps_head(base, data)) {
-            let head = self.probe(net, data, out)?;
-            let (classes, width) = (head.bias.len(), head.weight.len() / head.bias.len());
-            for (part, shape, values) in
-                [("weight", &[classes, width][..], head.weight), ("bias", &[classes], head.bias)]
-            {
-                draft.tensors.insert(format!("{HEAD}.{part}"), checkpoint::Tensor::from_f32(shape, &values));
-            }
-        }
-        let state = State::new(draft);
-        let folder = self.folder()?;
-        folder.clear()?;
-        state.save(&folder.file("state.mpk")?)?;
-        Ok(state)
-    }
-
-    /// What is to become int8 is to stay what it is.
-    fn keeps_head(&self, base: &Checkpoint, data: &Dataset) -> bool {
-        self.recipe.qat && base.labels == data.labels
-    }
-
-    /// The best head for what `net` sees in the training pictures, as they are and, where they are
-    /// few, augmented.
-    fn probe(&self, net: &Network, data: &Dataset, out: &mut dyn Write) -> anyhow::Result<Head> {
-        let began = std::time::Instant::now();
-        let classes = self.config.classes;
-        let some = data.train.stratified(PROBED.max(PROBED_PER_CLASS * classes), self.recipe.seed);
-        let pictures = Arc::new(data.train.select(&some));
-        let passes = (PROBED / some.len().max(1)).clamp(1, MAX_PROBES);
-        let counter = Counter::new("looking at pictures for the head");
-        let (plain, mut probe) = (measurable(net), Probe::default());
-        let augment = Augment { mix: Mix::default(), ..self.recipe.augment.clone() };
-        for pass in 0..passes {
-            let order = match pass {
-                0 => Order::Sequential,
-                _ => Order::Shuffled {
-                    seed: self.recipe.seed,
-                    epoch: pass as u32,
-                    augment: augment.clone(),
-                    share: Share::WHOLE,
-                },
-            };
-            let batch = self.recipe.batch;
-            let loading = Loading { preprocess: self.preprocess, batch, side: None, order };
-            for batch in Batches::start(pictures.clone(), loading) {
-                let batch = batch?;
-                let pixels = TensorData::new(batch.pixels, batch.shape);
-                let features = plain.features(Tensor::from_data(pixels, &self.device));
-                probe.add(&features.into_data().convert::<f32>().try_to_vec()?, &batch.labels);
-                counter.show(probe.len(), passes * some.len());
-            }
-        }
-        let weights = match self.recipe.balance {
-            true => balanced_weights(&data.train.counts(classes)),
-            false => vec![1.0; classes],
-        };
-        let head = probe.solve(&weights);
-        let seconds = duration(began.elapsed().as_secs_f64());
-        writeln!(out, "head fitted to the features of {} pictures in {seconds}", some.len())?;
-        Ok(head)
-    }
-
-    /// What batch-norms read of some training pictures. Those that were folded away get it, so that
-    /// training is what it is for any other network; the function stays the same.
-    fn statistics(
-        &self,
-        net: &Network,
-        data: &Dataset,
-    ) -> anyhow::Result<BTreeMap<String, Statistics>> {
-        let plain = measurable(net);
-        let watch = net::Watch::default();
-        let (seed, augment) = (self.recipe.seed, Augment::default());
-        let order = Order::Shuffled { seed, epoch: 0, augment, share: Share::WHOLE };
-        let batch = self.recipe.batch.min(RESTATED_ON);
-        let loading = Loading { preprocess: self.preprocess, batch, side: None, order };
-        let batches = Batches::start(Arc::new(data.train.clone()), loading);
-        for batch in batches.take(RESTATED_ON / batch) {
-            let batch = batch?;
-            let pixels = TensorData::new(batch.pixels, batch.shape);
-            plain.watch(Tensor::from_data(pixels, &self.device), &watch);
-        }
-        Ok(watch.statistics())
     }
 
     /// Saves what an epoch has made of the state, and the network that is `used`.
@@ -422,12 +308,6 @@ fn samples(data: &Dataset, p: &Preprocess, seed: u64) -> anyhow::Result<Vec<Samp
     Ok(samples)
 }
 
-/// Whether batch-norms of a network only add, as those of networks do whose own were folded away.
-fn has_identity_norms(base: &Checkpoint) -> bool {
-    let mut means = base.tensors.iter().filter(|(name, _)| name.ends_with(".mean")).peekable();
-    means.peek().is_some() && means.all(|(_, mean)| mean.to_f32().iter().all(|m| *m == 0.0))
-}
-
 /// A copy to measure with, whose running statistics are its own: a clone would share them.
 fn measurable(net: &Network) -> Network {
     let mut copy = net.valid();
@@ -435,5 +315,6 @@ fn measurable(net: &Network) -> Network {
     copy
 }
 
+mod start;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@ use super::*;
 use crate::data::{CacheSize, ReadOptions};
 use crate::net::InitRule;
 use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
+use burn::tensor::TensorData;
 use core::sync::atomic::Ordering;
 use network::checkpoint::Tensor;
 use network::init::random_checkpoint;
@@ -232,6 +233,25 @@ fn a_thawed_backbone_learns() {
     }
 }
 
+#[test]
+fn training_begins_with_the_best_head() {
+    let place = Place::new();
+    let base = random_checkpoint(config(), SIDE, 2).unwrap();
+    let [probed, again, drawn] = [(true, 1), (true, 3), (false, 1)].map(|(probe, threads)| {
+        let mut run = place.run(&format!("{probe} {threads}"), 1);
+        run.base = Some(&base);
+        run.recipe.probe = probe;
+        // What is learned afterwards is not to be seen.
+        (run.recipe.rate, run.recipe.freeze_epochs) = (1e-9, 1);
+        run.recipe.augment = "none".parse().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let trained = pool.install(|| place.train(&mut run));
+        (trained.training.epochs[0].train_loss, trained.tensors.clone())
+    });
+    assert!(probed.0 < 0.9 * drawn.0, "{} {}", probed.0, drawn.0);
+    assert!(probed.1 == again.1, "threads change the head");
+}
+
 /// Pools of one and of three threads give the same bits, on the same pictures in any order
 /// of work.
 #[test]
@@ -360,7 +380,7 @@ fn folded_batch_norms_get_the_statistics_of_the_pictures() {
     let mut run = place.run("folded", 1);
     run.base = Some(&base);
     let mut net = run.network(&mut Vec::new()).unwrap();
-    let state = run.start(&mut net, &place.data).unwrap();
+    let state = run.start(&mut net, &place.data, &mut Vec::new()).unwrap();
     let logits = |net: &Network| -> Vec<f32> {
         let shape = [2, 3, usize::from(SIDE), usize::from(SIDE)];
         let mut noise = Rng::keyed(&[9]);

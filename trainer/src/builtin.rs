@@ -17,25 +17,29 @@ pub(crate) enum Target {
 pub(crate) struct Builtin {
     file: &'static [u8],
     pub(crate) defaults: Defaults,
+    /// Side in pixels at which it sees pictures, where that is not the one it was trained at.
+    pub(crate) side: Option<u16>,
 }
 
-macro_rules! model {
-    ($name:literal) => {
-        include_bytes!(concat!("../../models/", $name, ".mpk"))
+macro_rules! builtin {
+    ($name:literal, $defaults:expr, $side:expr) => {
+        Builtin {
+            file: include_bytes!(concat!("../../models/", $name, ".mpk")),
+            defaults: $defaults,
+            side: $side,
+        }
     };
 }
 
 /// MobileNetV2 at 224², which knows ImageNet.
-static PHOTOS: Builtin = Builtin { file: model!("mobilenet_v2"), defaults: Defaults::FINETUNE };
-/// MobileNetV1 with a quarter of the channels, at 128², which knows ImageNet.
-static SMALL_PHOTOS: Builtin =
-    Builtin { file: model!("mobilenet_v1_025"), defaults: Defaults::FINETUNE };
+static PHOTOS: Builtin = builtin!("mobilenet_v2", Defaults::FINETUNE, None);
+/// MobileNetV1 with a quarter of the channels, which knows ImageNet: at 128², at which it was
+/// trained, 4 points fewer cats and dogs are told apart than at 192².
+static SMALL_PHOTOS: Builtin = builtin!("mobilenet_v1_025", Defaults::FINETUNE, Some(192));
 /// ResNet-20 at 32², which knows CIFAR-10.
-static ICONS: Builtin =
-    Builtin { file: model!("resnet_20_cifar10"), defaults: Defaults::FINETUNE_SMALL };
+static ICONS: Builtin = builtin!("resnet_20_cifar10", Defaults::FINETUNE_SMALL, None);
 /// ResNet-8 at 32², which knows CIFAR-10.
-static SMALL_ICONS: Builtin =
-    Builtin { file: model!("resnet_8_cifar10"), defaults: Defaults::FINETUNE_SMALL };
+static SMALL_ICONS: Builtin = builtin!("resnet_8_cifar10", Defaults::FINETUNE_SMALL, None);
 
 /// Pictures up to this side in pixels lose nothing in CIFAR-10's 32×32 pixels that a network of
 /// photos would see.

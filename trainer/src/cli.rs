@@ -302,20 +302,22 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let learning = &args.task.learning;
     let glance = Glance::at(&args.task.common.data)?;
-    let (mut base, tuning) = match &args.model {
-        Some(path) => {
-            (distributed::from_first(|| open_model(path, Head::Optional))?, &Defaults::FINETUNE)
-        }
+    let (mut base, tuning, side) = match &args.model {
+        Some(path) => (
+            distributed::from_first(|| open_model(path, Head::Optional))?,
+            &Defaults::FINETUNE,
+            None,
+        ),
         None => {
             let builtin = Builtin::for_pictures(glance.side, args.target);
-            (builtin.open()?, &builtin.defaults)
+            (builtin.open()?, &builtin.defaults, builtin.side)
         }
     };
     if learning.grey {
         base = net::make_grey(base).map_err(anyhow::Error::msg)?;
     }
     let mut preprocess = base.preprocess;
-    if let Some(side) = learning.size {
+    if let Some(side) = learning.size.or(side) {
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }

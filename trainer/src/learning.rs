@@ -227,16 +227,16 @@ impl Defaults {
         ..Self::SCRATCH
     };
 
-    /// Teaching a network of photos other classes: first its head alone, then all of it, slowly.
-    /// `docs/finetuning.md` has what each value is worth.
+    /// Teaching a network of photos other classes: from the head that is best for what it sees
+    /// already, slowly. `docs/finetuning.md` has what each value is worth.
     pub(crate) const FINETUNE: Self = Self {
-        epochs: 8,
+        epochs: 6,
         batch: 32,
-        rate: 0.01,
+        rate: 0.003,
         ema: Some(0.98),
-        backbone_rate: 0.1,
+        backbone_rate: 0.3,
         probe: true,
-        augment: "flip,crop=0.5",
+        augment: "flip,crop=0.8",
         patience: 8.0 / 30.0,
         ..Self::SCRATCH
     };
@@ -302,9 +302,9 @@ impl Defaults {
 }
 
 /// Steps that fine-tuning makes, about, where pictures are few.
-const STEPS: usize = 150;
+const STEPS: usize = 100;
 /// Most epochs for them.
-const MOST_EPOCHS: u32 = 30;
+const MOST_EPOCHS: u32 = 20;
 
 impl Defaults {
     /// For about as many pictures: few are passed over more often.

@@ -1,5 +1,6 @@
 //! `show`: the pictures of a data set as a network gets them.
 
+use crate::builtin::{Builtin, Target};
 use crate::cli::counted;
 use crate::data::augment::Mix;
 use crate::data::{Augment, CacheSize, DataError, Dataset, Pictures, ReadOptions, batch};
@@ -9,15 +10,13 @@ use artifact::Preprocess;
 use artifact::text::AsPlain;
 use askama::Template;
 use clap::Args;
+use dataset::Glance;
 use network::checkpoint::TrainingRecord;
 use page::{Thumbnail, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use zoo::Head;
-
-/// Input side where neither a model nor a size is named: that of the built-in model.
-const DEFAULT_SIDE: u16 = 32;
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
@@ -33,7 +32,8 @@ pub(crate) struct Show {
     /// Pictures of each class; with --augment, pictures in all.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 8)]
     count: usize,
-    /// Model whose preprocessing the pictures undergo.
+    /// Model whose preprocessing the pictures undergo; where left out, the built-in one that finetune
+    /// starts from.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Input side in pixels; the model's where left out.
@@ -134,7 +134,10 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
 fn preprocess(args: &Show) -> anyhow::Result<Preprocess> {
     let mut p = match &args.model {
         Some(path) => zoo::open(path, Head::Optional)?.preprocess,
-        None => Preprocess::normalized(DEFAULT_SIDE, DEFAULT_SIDE, [0.0; 3], [1.0; 3]),
+        None => {
+            let side = Glance::at(&args.data)?.side;
+            Builtin::for_pictures(side, Target::Host).open()?.preprocess
+        }
     };
     if let Some(side) = args.size {
         (p.height, p.width) = (side, side);

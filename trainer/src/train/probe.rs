@@ -184,12 +184,15 @@ mod tests {
 
     #[test]
     fn the_least_of_a_valley_is_found() {
-        // Rosenbrock's function curves; its least is at 1, 1.
+        // Ten thousand times as steep in one direction as in another, and no parabola.
         let at = |x: &[f64]| {
-            let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
-            (a * a + 100.0 * b * b, vec![-2.0 * a - 400.0 * b * x[0], 200.0 * b])
+            let steep = |i: usize| 10f64.powi(i as i32);
+            let away: f64 = x.iter().map(|x| x - 1.0).sum();
+            let sum: f64 = x.iter().enumerate().map(|(i, x)| steep(i) * (x - 1.0).powi(2)).sum();
+            let slope = |(i, x): (usize, &f64)| steep(i) * (x - 1.0) + 4.0 * away.powi(3);
+            (sum / 2.0 + away.powi(4), x.iter().enumerate().map(slope).collect())
         };
-        let found = minimize(vec![-1.2, 1.0], at);
+        let found = minimize(vec![-1.2, 1.0, 3.0, 0.0, 2.0], at);
         assert!(found.iter().all(|x| (x - 1.0).abs() < 1e-4), "{found:?}");
     }
 

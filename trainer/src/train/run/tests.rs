@@ -243,6 +243,7 @@ fn training_begins_with_the_best_head() {
         run.recipe.probe = probe;
         // What is learned afterwards is not to be seen.
         (run.recipe.rate, run.recipe.freeze_epochs) = (1e-9, 1);
+        (run.recipe.start_size, run.recipe.label_smoothing) = (None, 0.0);
         run.recipe.augment = "none".parse().unwrap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let trained = pool.install(|| place.train(&mut run));

@@ -1,6 +1,5 @@
 //! The networks that fine-tuning starts from where nobody names one.
 
-use crate::learning::Defaults;
 use clap::ValueEnum;
 use network::checkpoint::{Checkpoint, CheckpointError};
 
@@ -13,37 +12,32 @@ pub(crate) enum Target {
     CortexM,
 }
 
-/// A network that is compiled in, and how it learns best; `models/README.md` tells their origin.
+/// A network that is compiled in; `models/README.md` tells their origin.
 pub(crate) struct Builtin {
     file: &'static [u8],
-    pub(crate) defaults: Defaults,
     /// Side in pixels at which it sees pictures, where that is not the one it was trained at.
     pub(crate) side: Option<u16>,
 }
 
 macro_rules! builtin {
-    ($name:literal, $defaults:expr, $side:expr) => {
-        Builtin {
-            file: include_bytes!(concat!("../../models/", $name, ".mpk")),
-            defaults: $defaults,
-            side: $side,
-        }
+    ($name:literal, $side:expr) => {
+        Builtin { file: include_bytes!(concat!("../../models/", $name, ".mpk")), side: $side }
     };
 }
 
 /// MobileNetV2 at 224², which knows ImageNet.
-static PHOTOS: Builtin = builtin!("mobilenet_v2", Defaults::FINETUNE, None);
+static PHOTOS: Builtin = builtin!("mobilenet_v2", None);
 /// MobileNetV1 with a quarter of the channels, which knows ImageNet: at 128², at which it was
 /// trained, 4 points fewer cats and dogs are told apart than at 192².
-static SMALL_PHOTOS: Builtin = builtin!("mobilenet_v1_025", Defaults::FINETUNE, Some(192));
+static SMALL_PHOTOS: Builtin = builtin!("mobilenet_v1_025", Some(192));
 /// ResNet-20 at 32², which knows CIFAR-10.
-static ICONS: Builtin = builtin!("resnet_20_cifar10", Defaults::FINETUNE_SMALL, None);
+static ICONS: Builtin = builtin!("resnet_20_cifar10", None);
 /// ResNet-8 at 32², which knows CIFAR-10.
-static SMALL_ICONS: Builtin = builtin!("resnet_8_cifar10", Defaults::FINETUNE_SMALL, None);
+static SMALL_ICONS: Builtin = builtin!("resnet_8_cifar10", None);
 
 /// Pictures up to this side in pixels lose nothing in CIFAR-10's 32×32 pixels that a network of
 /// photos would see.
-const ICON_SIDE: usize = 40;
+pub(crate) const ICON_SIDE: usize = 40;
 
 impl Builtin {
     /// For pictures whose longer side in pixels is `side`, where that is known.

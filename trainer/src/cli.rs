@@ -1,7 +1,7 @@
 //! Command line of `trainer`.
 
 use crate::bench::{self, Bench};
-use crate::builtin::{Builtin, Target};
+use crate::builtin::{Builtin, ICON_SIDE, Target};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 use crate::distributed::{self, world};
@@ -302,15 +302,11 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
 fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
     let learning = &args.task.learning;
     let glance = Glance::at(&args.task.common.data)?;
-    let (mut base, tuning, side) = match &args.model {
-        Some(path) => (
-            distributed::from_first(|| open_model(path, Head::Optional))?,
-            &Defaults::FINETUNE,
-            None,
-        ),
+    let (mut base, side) = match &args.model {
+        Some(path) => (distributed::from_first(|| open_model(path, Head::Optional))?, None),
         None => {
             let builtin = Builtin::for_pictures(glance.side, args.target);
-            (builtin.open()?, &builtin.defaults, builtin.side)
+            (builtin.open()?, builtin.side)
         }
     };
     if learning.grey {
@@ -321,16 +317,17 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
+    let tuning = match usize::from(base.preprocess.width) <= ICON_SIDE {
+        true => Defaults::FINETUNE_SMALL,
+        false => Defaults::FINETUNE.over(glance.files),
+    };
     let mut defaults = match learning.recipe {
         RecipeName::Default if args.qat => Defaults::QAT,
-        RecipeName::Default => tuning.over(glance.files),
+        RecipeName::Default => tuning,
         // Its best epochs are the last ones.
-        RecipeName::OneCycle => Defaults {
-            warmup: ONE_CYCLE_RISE,
-            most_warmup: f64::INFINITY,
-            patience: 0.0,
-            ..tuning.over(glance.files)
-        },
+        RecipeName::OneCycle => {
+            Defaults { warmup: ONE_CYCLE_RISE, most_warmup: f64::INFINITY, patience: 0.0, ..tuning }
+        }
         RecipeName::FastCifar => {
             bail!("--recipe fast-cifar trains from scratch; use trainer train")
         }

@@ -160,7 +160,7 @@ pub(crate) struct Learning {
 }
 
 /// What a recipe says where the user says nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Defaults {
     pub(crate) epochs: u32,
     pub(crate) batch: usize,
@@ -308,10 +308,10 @@ const MOST_EPOCHS: u32 = 20;
 
 impl Defaults {
     /// For about as many pictures: few are passed over more often.
-    pub(crate) fn over(&self, pictures: usize) -> Self {
+    pub(crate) fn over(self, pictures: usize) -> Self {
         let steps = pictures.div_ceil(self.batch).max(1);
         let epochs = STEPS.div_ceil(steps) as u32;
-        Self { epochs: self.epochs.max(epochs.min(MOST_EPOCHS)), ..self.clone() }
+        Self { epochs: self.epochs.max(epochs.min(MOST_EPOCHS)), ..self }
     }
 }
 

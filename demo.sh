@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on what the repository ships: fine-tune the built-in backbone on the sample
+# The main job on what the repository ships: fine-tune a built-in network on the sample
 # photos, convert to int8, classify pictures.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -20,5 +20,5 @@ echo "== convert to int8 =="
 "$bin/convert" --quantize int8 "$out/fashion.mpk" --eval samples/fashion
 echo "== classify with the new model =="
 "$bin/edge-classify" --model "$out/fashion.edge" --top 3 samples/fashion/val/*/000.png
-echo "== classify with the built-in model =="
-"$bin/edge-classify" --top 3 --time samples/pictures/chelsea.png
+echo "== classify with the built-in model, which knows ImageNet =="
+"$bin/edge-classify" --top 3 --time samples/pictures/*

@@ -14,8 +14,8 @@ fi
 work=$(mktemp -d)
 driver=
 trap '[ -z "$driver" ] || { curl -s -X DELETE "$session" >/dev/null || true; kill "$driver"; }; rm -rf "$work"' EXIT
-bash web/build.sh models/resnet_20_cifar10.edge "$work/page.html" $cross
-size=$(($(stat -c %s "$work/page.html") - $(gzip -9c models/resnet_20_cifar10.edge | base64 -w0 | wc -c)))
+bash web/build.sh models/mobilenet_v2.edge "$work/page.html" $cross
+size=$(($(stat -c %s "$work/page.html") - $(gzip -9c models/mobilenet_v2.edge | base64 -w0 | wc -c)))
 [ $size -le 1000000 ] || { echo "error: the page takes $size bytes without its model" >&2; exit 1; }
 echo "the page without its model: $size bytes"
 [ -n "${EDGE_BIN:-}" ] || cargo build -q --release --locked -p edge-classify -p edge-convert

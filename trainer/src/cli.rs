@@ -136,7 +136,8 @@ struct Finetune {
     #[arg(long, value_name = "N", requires = "freeze")]
     freeze_epochs: Option<u32>,
     /// Begin with a random head. By default, it is the one that is best for the features that the
-    /// model has already; the guide's recipe, --qat and small pictures begin with a random one.
+    /// model has already; the guide's recipe, --qat with other classes and networks of small
+    /// pictures begin with a random one.
     #[arg(long)]
     no_linear_probe: bool,
     /// Prepare the model for int8 (quantization-aware): a few epochs in which weights and maps are

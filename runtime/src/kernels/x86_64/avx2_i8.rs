@@ -9,6 +9,7 @@
 //! AVX-VNNI's VPDPBUSD does all three steps of [`Fast`]'s products at once, without saturation.
 
 use super::avx2::Avx2;
+use super::avx2_mixed;
 use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{Scalar, plane};
@@ -21,23 +22,23 @@ const NR: usize = 16;
 
 /// Eight i32 of plane `p`, the first or second half.
 #[inline(always)]
-fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
+pub(super) fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
     let plane = &plane::<_, NR>(params, p as usize)[half * 8..][..8];
     // SAFETY: AVX2 is proven by the callers' token; `plane` holds 8 numbers.
     unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
 }
 
-/// Whether every panel's shifts are at least 32, as those of networks are.
-pub(crate) fn all_shifts_are_large(params: &[i32]) -> bool {
-    params.chunks_exact(conv_planes(Dtype::I8, NR) * NR).all(|panel| {
-        plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
-    })
+/// Whether the shifts of all of so many outputs are at least 32, as those of networks are.
+pub(crate) fn all_shifts_are_large(params: &[i32], outputs: u16) -> bool {
+    let panels = params.chunks_exact(conv_planes(Dtype::I8, NR) * NR);
+    let shifts = panels.flat_map(|panel| plane::<_, NR>(panel, ConvPlane::Shift as usize));
+    shifts.take(outputs.into()).all(|shift| *shift >= 32)
 }
 
 type AnyScale = <Scalar as Lanes<NR, i8, i8>>::Scale;
 
 /// How quads of products are added to eight sums.
-trait Quads {
+pub(super) trait Quads {
     /// `sum + Σ x·w` of activations as they are stored.
     ///
     /// # Safety
@@ -46,7 +47,7 @@ trait Quads {
 }
 
 /// Of weights whose pairs fit.
-struct Pairs;
+pub(super) struct Pairs;
 
 /// Of any weights, and activations with their signs.
 struct Magnitudes;
@@ -165,13 +166,14 @@ impl Lanes<NR, i8, i8> for Avx2 {
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            if all_shifts_are_large(conv.params) {
+            if all_shifts_are_large(conv.params, conv.output.c) {
                 if isa.has_vnni() {
                     return Lanes::conv(Fast::<true>(isa), conv, first, out);
                 }
                 if conv.pairs_fit {
                     return Lanes::conv(Fast::<false>(isa), conv, first, out);
                 }
+                return avx2_mixed::run(isa, conv, first, out);
             }
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
@@ -445,7 +447,7 @@ impl Channels<NR, i8> for Avx2 {
     fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            if all_shifts_are_large(conv.params) {
+            if all_shifts_are_large(conv.params, conv.output.c) {
                 if isa.has_vnni() {
                     return Fast::<true>(isa).depthwise(conv, first, out);
                 }

@@ -2,6 +2,7 @@
 
 mod avx2;
 mod avx2_i8;
+mod avx2_mixed;
 pub(crate) mod avx2_winograd;
 mod avx512;
 mod avx512_bf16;

@@ -6,10 +6,12 @@
 //! out once for each panel, and activations are taken apart once for all outputs of a panel.
 
 use super::Avx2;
-use super::avx2_i8::{Fast, Pairs, Quads, Scale, load_half};
+use super::avx2_i8::{Fast, Scale, load_half};
 use crate::kernels::conv::Conv;
 use crate::kernels::{Finish, Lanes, Rows};
-use artifact::layout::{ConvPlane, KR_I8, MAX_PAIR};
+use artifact::Dtype;
+use artifact::layout::{ConvPlane, KR_I8, MAX_PAIR, conv_planes};
+use core::arch::asm;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
@@ -22,26 +24,34 @@ const WORD: usize = 64;
 const WORDS: usize = 40;
 /// Fewest pixels for which groups are looked at: five tiles take longer.
 const LEAST_PIXELS: usize = 20;
+/// Of a panel's groups, the part that has to fit.
+const LEAST_PART: usize = 4;
+/// Fewest groups of a filter row for which groups are looked at.
+const LEAST_GROUPS: usize = 16;
+/// Rows of a tile.
+const MR: usize = 4;
 
 /// Which groups of a panel can be multiplied by [`Pairs`].
 struct Fits {
     words: [u64; WORDS],
+    count: usize,
     /// Of the weights of those groups, each output's.
     sums: [__m256i; 2],
 }
 
 impl Fits {
     /// No group.
-    #[inline(always)]
-    fn none(_: Avx2) -> Self {
-        // SAFETY: the token proves AVX2.
-        Self { words: [0; WORDS], sums: unsafe { [_mm256_setzero_si256(); 2] } }
-    }
+    // SAFETY: a register is eight i32 of any value.
+    const NONE: Self = Self {
+        words: [0; WORDS],
+        count: 0,
+        sums: unsafe { core::mem::transmute::<[[i32; 8]; 2], [__m256i; 2]>([[0; 8]; 2]) },
+    };
 
     /// Looks at all of a panel's weights.
     #[inline(always)]
-    fn of(isa: Avx2, panel: &[i8]) -> Self {
-        let mut fits = Self::none(isa);
+    fn of(_: Avx2, panel: &[i8]) -> Self {
+        let mut fits = Self::NONE;
         let words = panel.chunks(WORD * GROUP);
         for (word, groups) in fits.words.iter_mut().zip(words) {
             for (g, group) in groups.as_chunks::<GROUP>().0.iter().enumerate() {
@@ -53,16 +63,18 @@ impl Fits {
                     let high = _mm256_maddubs_epi16(one, _mm256_loadu_si256(at.add(32).cast()));
                     let largest = _mm256_max_epi16(_mm256_abs_epi16(low), _mm256_abs_epi16(high));
                     let large = _mm256_cmpgt_epi16(largest, _mm256_set1_epi16(MAX_PAIR));
-                    if _mm256_testz_si256(large, large) == 1 {
-                        *word |= 1 << g;
-                        let one = _mm256_set1_epi16(1);
-                        fits.sums[0] = _mm256_add_epi32(fits.sums[0], _mm256_madd_epi16(low, one));
-                        fits.sums[1] = _mm256_add_epi32(fits.sums[1], _mm256_madd_epi16(high, one));
-                    }
+                    let fit = _mm256_testz_si256(large, large);
+                    *word |= (fit as u64) << g;
+                    // Without branches, which no CPU could foresee.
+                    let one = _mm256_set1_epi16(fit as i16);
+                    fits.sums[0] = _mm256_add_epi32(fits.sums[0], _mm256_madd_epi16(low, one));
+                    fits.sums[1] = _mm256_add_epi32(fits.sums[1], _mm256_madd_epi16(high, one));
                 }
             }
+            fits.count += word.count_ones() as usize;
         }
-        fits
+        // What few save, another loop costs.
+        if fits.count < panel.len() / GROUP / LEAST_PART { Self::NONE } else { fits }
     }
 
     /// The bits of up to [`WORD`] groups from `first` on.
@@ -81,54 +93,241 @@ fn all(count: usize) -> u64 {
     u64::MAX >> (WORD - count)
 }
 
-/// Activations of [`WORD`] groups: magnitudes, and as they are with signs.
-type Apart = [[MaybeUninit<u8>; WORD * KR_I8]; 2];
+/// Four rows' activations of [`WORD`] groups: magnitudes, and as they are with signs.
+type Apart = [[[MaybeUninit<u8>; WORD * KR_I8]; 2]; MR];
 
-/// Fills them from `len` stored activations, a multiple of four.
+/// Writes `len` stored activations, a multiple of four, from `to` on into a row.
 ///
 /// # Safety
-/// The CPU has AVX2; `x` points at `len` readable bytes, of which there are no more than in `to`.
+/// The CPU has AVX2; `x` points at `len` readable bytes, and the row is at least `to + len` long.
 #[inline(always)]
-unsafe fn take_apart(x: *const i8, len: usize, to: &mut Apart) {
-    let [magnitudes, signed] = to.each_mut().map(|to| to.as_mut_ptr());
-    let mut at = 0;
-    // SAFETY: the caller's promise; each step ends at or before `len`.
+unsafe fn take_apart(
+    x: *const i8,
+    len: usize,
+    row: &mut [[MaybeUninit<u8>; WORD * KR_I8]; 2],
+    to: usize,
+) {
+    // SAFETY: the caller's promise; each step lies within `len`.
     unsafe {
-        while at + 32 <= len {
+        let [magnitudes, signed] = row.each_mut().map(|row| row.as_mut_ptr().add(to));
+        let whole = |at: usize| {
             let x = _mm256_loadu_si256(x.add(at).cast());
             let x = _mm256_xor_si256(x, _mm256_set1_epi8(Avx2::FLIP));
             _mm256_storeu_si256(magnitudes.add(at).cast(), _mm256_abs_epi8(x));
             _mm256_storeu_si256(signed.add(at).cast(), x);
-            at += 32;
-        }
-        while at + KR_I8 <= len {
-            let x = _mm_loadu_si32(x.add(at).cast());
+        };
+        let half = |at: usize| {
+            let x = _mm_loadu_si128(x.add(at).cast());
             let x = _mm_xor_si128(x, _mm_set1_epi8(Avx2::FLIP));
-            _mm_storeu_si32(magnitudes.add(at).cast(), _mm_abs_epi8(x));
-            _mm_storeu_si32(signed.add(at).cast(), x);
-            at += KR_I8;
+            _mm_storeu_si128(magnitudes.add(at).cast(), _mm_abs_epi8(x));
+            _mm_storeu_si128(signed.add(at).cast(), x);
+        };
+        // Last steps overlap those before.
+        if len >= 32 {
+            for at in (0..len - 31).step_by(32) {
+                whole(at);
+            }
+            whole(len - 32);
+        } else if len >= 16 {
+            half(0);
+            half(len - 16);
+        } else {
+            for at in (0..len).step_by(KR_I8) {
+                let x = _mm_loadu_si32(x.add(at).cast());
+                let x = _mm_xor_si128(x, _mm_set1_epi8(Avx2::FLIP));
+                _mm_storeu_si32(magnitudes.add(at).cast(), _mm_abs_epi8(x));
+                _mm_storeu_si32(signed.add(at).cast(), x);
+            }
         }
     }
 }
 
-/// One panel's, for shifts of at least 32.
-#[derive(Clone, Copy)]
-struct Mixed<'a> {
-    isa: Avx2,
-    weights: &'a [i8],
-    fits: &'a Fits,
+/// `sum + x·w` of a quad of products, those of eight outputs: sum, weights, where products go.
+macro_rules! add {
+    ($sum:literal, $magnitudes:literal, $weights:literal, $to:literal) => {
+        concat!(
+            "vpmaddubsw ",
+            $to,
+            ", ",
+            $magnitudes,
+            ", ",
+            $weights,
+            "\n",
+            "vpmaddwd ",
+            $to,
+            ", ",
+            $to,
+            ", {one}\n",
+            "vpaddd ",
+            $sum,
+            ", ",
+            $sum,
+            ", ",
+            $to,
+            "\n",
+        )
+    };
 }
 
-impl Lanes<NR, i8, i8> for Mixed<'_> {
+/// A group's row, stored activations at `$x`, whose pairs fit.
+macro_rules! fitting {
+    ($low:literal, $high:literal, $x:literal) => {
+        concat!(
+            "vpbroadcastd {x}, [",
+            $x,
+            " + 4 * {g}]\n",
+            add!($low, "{x}", "{w0}", "{t}"),
+            add!($high, "{x}", "{w1}", "{x}"),
+        )
+    };
+}
+
+/// A group's row, magnitudes and activations at `$m` and `$x` in `apart`.
+macro_rules! signed {
+    ($low:literal, $high:literal, $m:literal, $x:literal) => {
+        concat!(
+            "vpbroadcastd {m}, [{apart} + 4 * {g} + ",
+            $m,
+            "]\n",
+            "vpbroadcastd {x}, [{apart} + 4 * {g} + ",
+            $x,
+            "]\n",
+            "vpsignb {t}, {w0}, {x}\n",
+            add!($low, "{m}", "{t}", "{t}"),
+            "vpsignb {x}, {w1}, {x}\n",
+            add!($high, "{m}", "{x}", "{x}"),
+        )
+    };
+}
+
+/// The next of the groups that bits stand for, and its weights.
+macro_rules! next {
+    ($bits:literal) => {
+        concat!(
+            "tzcnt {g}, ",
+            $bits,
+            "\n",
+            "lea {at}, [",
+            $bits,
+            " - 1]\n",
+            "and ",
+            $bits,
+            ", {at}\n",
+            "mov {at}, {g}\n",
+            "shl {at}, 6\n",
+            "vmovdqu {w0}, [{w} + {at}]\n",
+            "vmovdqu {w1}, [{w} + {at} + 32]\n",
+        )
+    };
+}
+
+/// Up to [`WORD`] groups of a panel and a tile's four rows.
+struct Groups<'a> {
+    /// Those whose pairs fit.
+    fit: u64,
+    /// The others.
+    rest: u64,
+    /// Activations as they are stored, of those that fit.
+    x: [*const i8; MR],
+    /// Activations of the others.
+    apart: &'a Apart,
+    /// Weights.
+    w: *const i8,
+}
+
+impl Groups<'_> {
+    /// Adds their products to a panel's sums.
+    ///
+    /// In assembly: compilers load all rows first, whereupon sums leave the registers.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; weights and activations of all groups that bits stand for are readable.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn add<const NP: usize>(&self, sums: &mut [[[__m256i; 2]; NP]; MR], p: usize) {
+        const { assert!(size_of::<Apart>() == 2048) };
+        let mut a = [sums[0][p], sums[1][p], sums[2][p], sums[3][p]];
+        // SAFETY: reads the groups of the bits, by the caller's promise.
+        unsafe {
+            asm!(
+                "test {fit}, {fit}",
+                "jz 3f",
+                "2:",
+                next!("{fit}"),
+                fitting!("{a0}", "{a1}", "{x0}"),
+                fitting!("{a2}", "{a3}", "{x1}"),
+                fitting!("{a4}", "{a5}", "{x2}"),
+                fitting!("{a6}", "{a7}", "{x3}"),
+                "test {fit}, {fit}",
+                "jnz 2b",
+                "3:",
+                "test {rest}, {rest}",
+                "jz 5f",
+                "4:",
+                next!("{rest}"),
+                signed!("{a0}", "{a1}", "0", "256"),
+                signed!("{a2}", "{a3}", "512", "768"),
+                signed!("{a4}", "{a5}", "1024", "1280"),
+                signed!("{a6}", "{a7}", "1536", "1792"),
+                "test {rest}, {rest}",
+                "jnz 4b",
+                "5:",
+                fit = inout(reg) self.fit => _,
+                rest = inout(reg) self.rest => _,
+                g = out(reg) _,
+                at = out(reg) _,
+                w = in(reg) self.w,
+                x0 = in(reg) self.x[0],
+                x1 = in(reg) self.x[1],
+                x2 = in(reg) self.x[2],
+                x3 = in(reg) self.x[3],
+                apart = in(reg) self.apart,
+                a0 = inout(ymm_reg) a[0][0],
+                a1 = inout(ymm_reg) a[0][1],
+                a2 = inout(ymm_reg) a[1][0],
+                a3 = inout(ymm_reg) a[1][1],
+                a4 = inout(ymm_reg) a[2][0],
+                a5 = inout(ymm_reg) a[2][1],
+                a6 = inout(ymm_reg) a[3][0],
+                a7 = inout(ymm_reg) a[3][1],
+                one = in(ymm_reg) _mm256_set1_epi16(1),
+                w0 = out(ymm_reg) _,
+                w1 = out(ymm_reg) _,
+                x = out(ymm_reg) _,
+                m = out(ymm_reg) _,
+                t = out(ymm_reg) _,
+                options(nostack, readonly),
+            );
+        }
+        for m in 0..MR {
+            sums[m][p] = a[m];
+        }
+    }
+}
+
+/// Some panels', for shifts of at least 32.
+#[derive(Clone, Copy)]
+struct Mixed<'a, const NP: usize> {
+    isa: Avx2,
+    /// From the first of the panels on.
+    weights: &'a [i8],
+    /// From the first of the panels on.
+    params: &'a [i32],
+    fits: &'a [Fits; NP],
+}
+
+impl<const PANELS: usize> Lanes<NR, i8, i8> for Mixed<'_, PANELS> {
     type Acc = [__m256i; 2];
     type Scale = Scale;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [__m256i; 2] {
+        let panel = (params.as_ptr().addr() - self.params.as_ptr().addr()) / size_of_val(params);
+        let sums = self.fits[panel].sums;
         let half = |i: usize| {
             let bias = load_half(params, ConvPlane::Bias, i);
             // SAFETY: the token proves AVX2; registers only.
-            unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(self.fits.sums[i], 7)) }
+            unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(sums[i], 7)) }
         };
         [half(0), half(1)]
     }
@@ -139,77 +338,60 @@ impl Lanes<NR, i8, i8> for Mixed<'_> {
     }
 
     #[inline(always)]
-    fn dot<const MR: usize, const NP: usize>(
+    fn dot<const ROWS: usize, const NP: usize>(
         self,
-        acc: &mut [[[__m256i; 2]; NP]; MR],
-        x: [&[i8]; MR],
+        acc: &mut [[[__m256i; 2]; NP]; ROWS],
+        x: [&[i8]; ROWS],
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        const { assert!(NP == 1) };
+        // One at a time is asked for only of several groups, whose panels come one at a time.
+        const { assert!(ROWS == MR && (NP == PANELS || NP == 1)) };
+        let (Some(acc), true) = (acc.first_chunk_mut::<MR>(), NP == PANELS) else { unreachable!() };
         let groups = rows.check(&x, &w, [KR_I8, NR]);
-        // Of the panel, the first that is read.
+        // Of the panels, the first that is read.
         let first = (w[0].as_ptr().addr() - self.weights.as_ptr().addr()) / GROUP;
-        let mut apart = [[[MaybeUninit::uninit(); WORD * KR_I8]; 2]; MR];
-        // A copy, which stays in registers through all loops.
-        let mut sums = *acc;
-        let (mut x_at, mut w_at) = (0, 0);
+        let has_fits = self.fits.iter().any(|fits| fits.count > 0);
+        let mut apart: Apart = [[[MaybeUninit::uninit(); WORD * KR_I8]; 2]; MR];
+        // Groups from `done` on that are apart.
+        let (mut done, mut count) = (0, 0);
         for row in 0..rows.count {
-            for start in (0..groups).step_by(WORD) {
-                let count = (groups - start).min(WORD);
-                let fit = self.fits.bits(first + row * groups + start, count);
-                let at = x_at + start * KR_I8;
-                // SAFETY: the token proves AVX2; rows and groups are in bounds, as just asserted.
-                // Bits stand for `count` groups from `start` on, which `apart` has when it is read.
+            let mut start = 0;
+            while start < groups {
+                // As many as there is room for; of several rows only if none fits.
+                let some = (groups - start).min(WORD - count);
+                let mut x_at = [x[0].as_ptr(); MR];
+                let mut fit = [0; NP];
+                let mut all_fit = has_fits;
+                if has_fits {
+                    for p in 0..NP {
+                        fit[p] = self.fits[p].bits(first + done, some);
+                        all_fit &= fit[p] == all(some);
+                    }
+                }
+                // SAFETY: the token proves AVX2; rows and groups are in bounds, as just asserted,
+                // and `apart` has room for as many.
                 unsafe {
-                    let weights = w[0].as_ptr().add(w_at + start * GROUP);
-                    let load = |g: usize| {
-                        let at = weights.add(g * GROUP);
-                        [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())]
-                    };
-                    let mut left = fit;
-                    while left != 0 {
-                        let g = left.trailing_zeros() as usize;
-                        left &= left - 1;
-                        let weights = load(g);
-                        for m in 0..MR {
-                            let x = x[m].as_ptr().add(at + g * KR_I8);
-                            let stored = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-                            for i in 0..2 {
-                                sums[m][0][i] = Pairs::add(sums[m][0][i], stored, weights[i]);
-                            }
-                        }
-                    }
-                    let mut left = all(count) & !fit;
-                    if left == 0 {
-                        continue;
-                    }
                     for m in 0..MR {
-                        take_apart(x[m].as_ptr().add(at), count * KR_I8, &mut apart[m]);
-                    }
-                    while left != 0 {
-                        let g = left.trailing_zeros() as usize;
-                        left &= left - 1;
-                        let weights = load(g);
-                        for m in 0..MR {
-                            let mut quads = [_mm256_setzero_si256(); 2];
-                            for i in 0..2 {
-                                let x = apart[m][i].as_ptr().add(g * KR_I8);
-                                quads[i] = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-                            }
-                            let [magnitudes, signed] = quads;
-                            for i in 0..2 {
-                                let weights = _mm256_sign_epi8(weights[i], signed);
-                                sums[m][0][i] = Pairs::add(sums[m][0][i], magnitudes, weights);
-                            }
+                        x_at[m] = x[m].as_ptr().add(row * rows.stride + start * KR_I8);
+                        if !all_fit {
+                            take_apart(x_at[m], some * KR_I8, &mut apart[m], count * KR_I8);
                         }
+                    }
+                    (start, count) = (start + some, count + some);
+                    let is_last = row + 1 == rows.count && start == groups;
+                    if has_fits || count == WORD || is_last {
+                        for p in 0..NP {
+                            let rest = all(count) & !fit[p];
+                            let w = w[p].as_ptr().add(done * GROUP);
+                            let groups = Groups { fit: fit[p], rest, x: x_at, apart: &apart, w };
+                            groups.add(acc, p);
+                        }
+                        (done, count) = (done + count, 0);
                     }
                 }
             }
-            x_at += rows.stride;
-            w_at += rows.len * NR;
         }
-        *acc = sums;
     }
 
     #[inline(always)]
@@ -232,19 +414,52 @@ impl Lanes<NR, i8, i8> for Mixed<'_> {
     }
 }
 
+/// Panels whose tiles take their activations apart together.
+const NP: usize = 4;
+
 /// [`Lanes::conv`] of any weights, for shifts of at least 32.
 pub(super) fn run(isa: Avx2, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
     #[target_feature(enable = "avx2")]
     fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-        let are_many = out.len() >= LEAST_PIXELS * usize::from(conv.output.c);
-        let panels = conv.weights.chunks_exact(conv.filter.panel_len());
-        for (panel, weights) in panels.enumerate() {
-            let fits = if are_many { Fits::of(isa, weights) } else { Fits::none(isa) };
-            let mixed = Mixed { isa, weights, fits: &fits };
-            // 8 accumulators, 2 weights, 2 of an activation, its products, 1 of 16 registers.
-            conv.panels::<_, NR, 4, 1>(mixed, panel, first, out);
+        let panels = usize::from(conv.output.c).div_ceil(NR);
+        let mut panel = 0;
+        while panel + NP <= panels && conv.groups.count == 1 {
+            some::<NP>(isa, conv, panel, first, out);
+            panel += NP;
+        }
+        for panel in panel..panels {
+            some::<1>(isa, conv, panel, first, out);
         }
     }
     // SAFETY: the token proves the feature.
     unsafe { enabled(isa, conv, first_pixel, out) }
+}
+
+/// Some panels of it.
+#[inline(always)]
+fn some<const NP: usize>(
+    isa: Avx2,
+    conv: &Conv<'_, i8, i8>,
+    panel: usize,
+    first: usize,
+    out: &mut [i8],
+) {
+    let row = conv.filter.groups() * conv.filter.taps().0;
+    let pixels = out.len() / usize::from(conv.output.c);
+    let are_many = pixels >= LEAST_PIXELS && row >= LEAST_GROUPS;
+    let len = conv.filter.panel_len();
+    let mut fits = [const { Fits::NONE }; NP];
+    for p in 0..NP {
+        if are_many {
+            fits[p] = Fits::of(isa, &conv.weights[(panel + p) * len..][..len]);
+        }
+    }
+    let mixed = Mixed {
+        isa,
+        weights: &conv.weights[panel * len..],
+        params: &conv.params[panel * conv_planes(Dtype::I8, NR) * NR..],
+        fits: &fits,
+    };
+    // 8 accumulators, 2 weights, 2 of an activation, its products, 1 of 16 registers.
+    conv.panels::<_, NR, MR, NP>(mixed, panel, first, out);
 }

@@ -20,8 +20,8 @@
 //!
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
 //! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`], [`crate::Grouped`],
-//! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`]. A file is written in the
-//! oldest version from [`LEAST_VERSION`] on that
+//! [`crate::Lookup`], [`crate::Clamp::Bounds`], short [`crate::params`] and sums of all weights beyond
+//! [`crate::winograd_i8::MAX_SUM`]. A file is written in the oldest version from [`LEAST_VERSION`] on that
 //! has all that is in it, so that older runtimes read what they can run.
 
 use crate::ArtifactError;

@@ -422,8 +422,10 @@ pub(super) fn run(isa: Avx2, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &
     #[target_feature(enable = "avx2")]
     fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
         let panels = usize::from(conv.output.c).div_ceil(NR);
+        // Of one tile, weights are read once, which takes longer from several panels at a time.
+        let is_tile = out.len() <= MR * usize::from(conv.output.c);
         let mut panel = 0;
-        while panel + NP <= panels && conv.groups.count == 1 {
+        while panel + NP <= panels && conv.groups.count == 1 && !is_tile {
             some::<NP>(isa, conv, panel, first, out);
             panel += NP;
         }

@@ -91,6 +91,8 @@ fn quantized_elsewhere() -> Vec<Case> {
         square(6, 7, 64, 128),
         square(7, 7, 24, 20),
         square(9, 9, 5, 33),
+        square(6, 7, 28, 64),
+        square(6, 7, 26, 80),
         Case { stride: [2, 2], ..square(9, 11, 68, 64) },
         Case { residual: true, clamp: Clamp::Relu, ..square(7, 7, 64, 64) },
         Case { filter: [7, 7], stride: [2, 2], padding: [3; 4], ..square(13, 17, 3, 64) },

@@ -1,11 +1,12 @@
-//! Int8 with AVX2 where some pairs of weights are too large for VPMADDUBSW.
+//! Int8 with AVX2 where some pairs of weights are too large for VPMADDUBSW: windows that are large.
 //!
-//! Networks that were quantized elsewhere use all bytes as weights. Of a panel's groups, those whose
-//! pairs all fit are multiplied as in [`super::avx2_i8`]; the others as `|x|` and `w` with the sign
-//! of `x`, for `2 · 128 · 127 < 2¹⁵`, with one instruction more. Which are which is found
-//! out once for each panel, and activations are taken apart once for all outputs of a panel.
+//! Of a panel's groups, those whose pairs all fit are multiplied as in [`super::avx2_i8`]; the
+//! others as `|x|` and `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`, with one instruction
+//! more. Which are which is found out once for all pixels, and activations are taken apart once
+//! for some panels.
 
 use super::Avx2;
+use super::avx2_any::{self, GROUP, LEAST_PIXELS, MR, ZERO};
 use super::avx2_i8::{Fast, Scale, load_half};
 use crate::kernels::conv::Conv;
 use crate::kernels::{Finish, Lanes, Rows};
@@ -16,24 +17,18 @@ use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 const NR: usize = 16;
-/// Bytes of a group of weights.
-const GROUP: usize = NR * KR_I8;
 /// Groups whose bits are a word.
 const WORD: usize = 64;
 /// Words of a panel; any further groups are taken for such that do not fit.
 const WORDS: usize = 40;
-/// Fewest pixels for which groups are looked at: five tiles take longer.
-const LEAST_PIXELS: usize = 20;
 /// Of a panel's groups, the part that has to fit.
 const LEAST_PART: usize = 4;
-/// Fewest groups of a filter row for which groups are looked at.
-const LEAST_GROUPS: usize = 16;
-/// Rows of a tile.
-const MR: usize = 4;
 
-/// Which groups of a panel can be multiplied by [`Pairs`].
+/// Of which groups of a panel all pairs fit.
 struct Fits {
+    /// A bit for each.
     words: [u64; WORDS],
+    /// How many.
     count: usize,
     /// Of the weights of those groups, each output's.
     sums: [__m256i; 2],
@@ -41,12 +36,7 @@ struct Fits {
 
 impl Fits {
     /// No group.
-    // SAFETY: a register is eight i32 of any value.
-    const NONE: Self = Self {
-        words: [0; WORDS],
-        count: 0,
-        sums: unsafe { core::mem::transmute::<[[i32; 8]; 2], [__m256i; 2]>([[0; 8]; 2]) },
-    };
+    const NONE: Self = Self { words: [0; WORDS], count: 0, sums: [ZERO; 2] };
 
     /// Looks at all of a panel's weights.
     #[inline(always)]
@@ -96,20 +86,15 @@ fn all(count: usize) -> u64 {
 /// Four rows' activations of [`WORD`] groups: magnitudes, and as they are with signs.
 type Apart = [[[MaybeUninit<u8>; WORD * KR_I8]; 2]; MR];
 
-/// Writes `len` stored activations, a multiple of four, from `to` on into a row.
+/// Writes `len` stored activations, a multiple of four, into a row.
 ///
 /// # Safety
-/// The CPU has AVX2; `x` points at `len` readable bytes, and the row is at least `to + len` long.
+/// The CPU has AVX2; `x` points at `len` readable bytes, no more than the row has.
 #[inline(always)]
-unsafe fn take_apart(
-    x: *const i8,
-    len: usize,
-    row: &mut [[MaybeUninit<u8>; WORD * KR_I8]; 2],
-    to: usize,
-) {
+unsafe fn take_apart(x: *const i8, len: usize, row: &mut [[MaybeUninit<u8>; WORD * KR_I8]; 2]) {
     // SAFETY: the caller's promise; each step lies within `len`.
     unsafe {
-        let [magnitudes, signed] = row.each_mut().map(|row| row.as_mut_ptr().add(to));
+        let [magnitudes, signed] = row.each_mut().map(|row| row.as_mut_ptr());
         let whole = |at: usize| {
             let x = _mm256_loadu_si256(x.add(at).cast());
             let x = _mm256_xor_si256(x, _mm256_set1_epi8(Avx2::FLIP));
@@ -351,43 +336,30 @@ impl<const PANELS: usize> Lanes<NR, i8, i8> for Mixed<'_, PANELS> {
         let groups = rows.check(&x, &w, [KR_I8, NR]);
         // Of the panels, the first that is read.
         let first = (w[0].as_ptr().addr() - self.weights.as_ptr().addr()) / GROUP;
-        let has_fits = self.fits.iter().any(|fits| fits.count > 0);
         let mut apart: Apart = [[[MaybeUninit::uninit(); WORD * KR_I8]; 2]; MR];
-        // Groups from `done` on that are apart.
-        let (mut done, mut count) = (0, 0);
         for row in 0..rows.count {
-            let mut start = 0;
-            while start < groups {
-                // As many as there is room for; of several rows only if none fits.
-                let some = (groups - start).min(WORD - count);
-                let mut x_at = [x[0].as_ptr(); MR];
+            for start in (0..groups).step_by(WORD) {
+                let (done, count) = (row * groups + start, (groups - start).min(WORD));
                 let mut fit = [0; NP];
-                let mut all_fit = has_fits;
-                if has_fits {
-                    for p in 0..NP {
-                        fit[p] = self.fits[p].bits(first + done, some);
-                        all_fit &= fit[p] == all(some);
-                    }
+                let mut is_apart = false;
+                for (fit, fits) in fit.iter_mut().zip(self.fits) {
+                    *fit = fits.bits(first + done, count);
+                    is_apart |= *fit != all(count);
                 }
+                let mut x_at = [x[0].as_ptr(); MR];
                 // SAFETY: the token proves AVX2; rows and groups are in bounds, as just asserted,
                 // and `apart` has room for as many.
                 unsafe {
                     for m in 0..MR {
                         x_at[m] = x[m].as_ptr().add(row * rows.stride + start * KR_I8);
-                        if !all_fit {
-                            take_apart(x_at[m], some * KR_I8, &mut apart[m], count * KR_I8);
+                        if is_apart {
+                            take_apart(x_at[m], count * KR_I8, &mut apart[m]);
                         }
                     }
-                    (start, count) = (start + some, count + some);
-                    let is_last = row + 1 == rows.count && start == groups;
-                    if has_fits || count == WORD || is_last {
-                        for p in 0..NP {
-                            let rest = all(count) & !fit[p];
-                            let w = w[p].as_ptr().add(done * GROUP);
-                            let groups = Groups { fit: fit[p], rest, x: x_at, apart: &apart, w };
-                            groups.add(acc, p);
-                        }
-                        (done, count) = (done + count, 0);
+                    for p in 0..NP {
+                        let rest = all(count) & !fit[p];
+                        let w = w[p].as_ptr().add(done * GROUP);
+                        Groups { fit: fit[p], rest, x: x_at, apart: &apart, w }.add(acc, p);
                     }
                 }
             }
@@ -406,7 +378,7 @@ impl<const PANELS: usize> Lanes<NR, i8, i8> for Mixed<'_, PANELS> {
     }
 
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
-        run(self.isa, conv, first_pixel, out);
+        avx2_any::run(self.isa, conv, first_pixel, out);
     }
 
     fn peak(self, rounds: usize) -> u64 {
@@ -414,46 +386,22 @@ impl<const PANELS: usize> Lanes<NR, i8, i8> for Mixed<'_, PANELS> {
     }
 }
 
-/// Panels whose tiles take their activations apart together.
-const NP: usize = 4;
-
-/// [`Lanes::conv`] of any weights, for shifts of at least 32.
-pub(super) fn run(isa: Avx2, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
-    #[target_feature(enable = "avx2")]
-    fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-        let panels = usize::from(conv.output.c).div_ceil(NR);
-        // Of one tile, weights are read once, which takes longer from several panels at a time.
-        let is_tile = out.len() <= MR * usize::from(conv.output.c);
-        let mut panel = 0;
-        while panel + NP <= panels && conv.groups.count == 1 && !is_tile {
-            some::<NP>(isa, conv, panel, first, out);
-            panel += NP;
-        }
-        for panel in panel..panels {
-            some::<1>(isa, conv, panel, first, out);
-        }
-    }
-    // SAFETY: the token proves the feature.
-    unsafe { enabled(isa, conv, first_pixel, out) }
-}
-
-/// Some panels of it.
+/// Computes NP panels from `panel` on, for shifts of at least 32.
 #[inline(always)]
-fn some<const NP: usize>(
+pub(super) fn some<const NP: usize>(
     isa: Avx2,
     conv: &Conv<'_, i8, i8>,
     panel: usize,
     first: usize,
     out: &mut [i8],
 ) {
-    let row = conv.filter.groups() * conv.filter.taps().0;
-    let pixels = out.len() / usize::from(conv.output.c);
-    let are_many = pixels >= LEAST_PIXELS && row >= LEAST_GROUPS;
+    let are_many = out.len() >= LEAST_PIXELS * usize::from(conv.output.c);
     let len = conv.filter.panel_len();
     let mut fits = [const { Fits::NONE }; NP];
-    for p in 0..NP {
-        if are_many {
-            fits[p] = Fits::of(isa, &conv.weights[(panel + p) * len..][..len]);
+    if are_many {
+        let panels = conv.weights[panel * len..].chunks_exact(len);
+        for (fits, panel) in fits.iter_mut().zip(panels) {
+            *fits = Fits::of(isa, panel);
         }
     }
     let mixed = Mixed {

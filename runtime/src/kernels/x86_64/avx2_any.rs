@@ -21,7 +21,7 @@ pub(super) const MR: usize = 4;
 const NP: usize = 4;
 /// Fewest pixels for which weights are looked at: five tiles take longer.
 pub(super) const LEAST_PIXELS: usize = 20;
-/// Fewest groups of a filter row which are worth preparing.
+/// Fewest groups of a panel, or of a filter row, which are worth preparing.
 const LEAST_GROUPS: usize = 16;
 /// Sums of nothing.
 // SAFETY: a register is eight i32 of any value.
@@ -34,8 +34,9 @@ pub(super) fn run(isa: Avx2, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &
         let panels = usize::from(conv.output.c).div_ceil(NR);
         let row = conv.filter.groups() * conv.filter.taps().0;
         let pixels = out.len() / usize::from(conv.output.c);
-        let is_small = conv.filter.panel_len() <= avx2_widened::GROUPS * GROUP;
-        let is_widened = is_small && pixels >= LEAST_PIXELS && panels >= NP;
+        let groups = conv.filter.panel_len() / GROUP;
+        let is_small = (LEAST_GROUPS..=avx2_widened::GROUPS).contains(&groups);
+        let is_widened = is_small && pixels >= LEAST_PIXELS && panels > 1;
         if !is_widened && (row < LEAST_GROUPS || pixels <= MR) {
             for panel in 0..panels {
                 // 8 accumulators, 2 weights, 2 of an activation, its products, 2 constants of 16
@@ -52,6 +53,10 @@ pub(super) fn run(isa: Avx2, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &
                 avx2_mixed::some::<NP>(isa, conv, panel, first, out);
             }
             panel += NP;
+        }
+        while is_widened && panel + 2 <= panels && conv.groups.count == 1 {
+            avx2_widened::some::<2>(isa, conv, panel, first, out);
+            panel += 2;
         }
         for panel in panel..panels {
             if is_widened {

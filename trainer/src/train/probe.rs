@@ -215,14 +215,13 @@ mod tests {
     fn clusters_are_told_apart_whatever_the_scale_of_features() {
         let probe = clusters(4, 6, 80);
         let head = probe.solve(&[1.0; 4]);
-        let right =
-            probe.features.chunks_exact(6).zip(&probe.labels).filter(|(features, label)| {
-                let logit = |c: usize| -> f32 {
-                    let row = &head.weight[c * 6..(c + 1) * 6];
-                    head.bias[c] + row.iter().zip(*features).map(|(w, f)| w * f).sum::<f32>()
-                };
-                (0..4).max_by(|a, b| logit(*a).total_cmp(&logit(*b))) == Some(**label as usize)
-            });
+        let right = probe.features.chunks_exact(6).zip(&probe.labels).filter(|(features, label)| {
+            let logit = |c: usize| -> f32 {
+                let row = &head.weight[c * 6..(c + 1) * 6];
+                head.bias[c] + row.iter().zip(*features).map(|(w, f)| w * f).sum::<f32>()
+            };
+            (0..4).max_by(|a, b| logit(*a).total_cmp(&logit(*b))) == Some(**label as usize)
+        });
         assert_eq!(right.count(), 80);
         let features = probe.features.iter().map(|f| f * 1024.0).collect();
         let larger = Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4]);

@@ -198,9 +198,7 @@ impl Run<'_> {
             for (part, shape, values) in
                 [("weight", &[classes, width][..], head.weight), ("bias", &[classes], head.bias)]
             {
-                draft
-                    .tensors
-                    .insert(format!("{HEAD}.{part}"), checkpoint::Tensor::from_f32(shape, &values));
+                draft.tensors.insert(format!("{HEAD}.{part}"), checkpoint::Tensor::from_f32(shape, &values));
             }
         }
         let state = State::new(draft);

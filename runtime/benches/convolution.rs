@@ -24,6 +24,8 @@ fn shapes() -> Vec<(&'static str, Case)> {
         residual: false,
         groups: 1,
         clamp: artifact::Clamp::Relu,
+        elsewhere: 0,
+        opposed: false,
         small: true,
         winograd: false,
         short: false,

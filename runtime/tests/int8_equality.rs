@@ -68,6 +68,41 @@ fn grouped() -> Vec<Case> {
     ]
 }
 
+/// Weights of another's network: whose pairs do not fit everywhere, here and there, or hardly
+/// anywhere; groups that are more than a word's, or than are looked at; short rows of a filter.
+fn quantized_elsewhere() -> Vec<Case> {
+    let pointwise = |h: u16, w: u16, c_in: u16, c_out: u16| Case {
+        input: [h, w, c_in],
+        c_out,
+        filter: [1, 1],
+        padding: [0; 4],
+        ..Case::BASE
+    };
+    let square =
+        |h: u16, w: u16, c_in: u16, c_out: u16| Case { input: [h, w, c_in], c_out, ..Case::BASE };
+    let shapes = [
+        pointwise(5, 5, 64, 64),
+        pointwise(1, 1, 128, 100),
+        pointwise(2, 2, 96, 64),
+        pointwise(6, 7, 68, 80),
+        pointwise(5, 9, 276, 72),
+        Case { stride: [2, 2], ..pointwise(9, 11, 132, 64) },
+        pointwise(3, 7, 10_300, 16),
+        square(6, 7, 64, 128),
+        square(7, 7, 24, 20),
+        square(9, 9, 5, 33),
+        square(6, 7, 28, 64),
+        square(6, 7, 26, 80),
+        Case { stride: [2, 2], ..square(9, 11, 68, 64) },
+        Case { residual: true, clamp: Clamp::Relu, ..square(7, 7, 64, 64) },
+        Case { filter: [7, 7], stride: [2, 2], padding: [3; 4], ..square(13, 17, 3, 64) },
+        Case { groups: 2, ..square(6, 6, 128, 128) },
+        Case { groups: 2, residual: true, ..pointwise(6, 6, 160, 160) },
+    ];
+    let few = [1, 12, 50, 300];
+    shapes.iter().flat_map(|case| few.map(|elsewhere| Case { elsewhere, ..*case })).collect()
+}
+
 /// Shapes that straddle the tile edges: 8 and 6 pixels, 1, 2 and 4 panels of 16, groups of 4.
 fn cases() -> Vec<Case> {
     let base = Case::BASE;
@@ -119,6 +154,7 @@ fn cases() -> Vec<Case> {
     }
     let small = cases.clone().into_iter().map(|case| Case { small: true, ..case });
     cases.extend(small);
+    cases.extend(quantized_elsewhere());
     cases
 }
 
@@ -203,6 +239,29 @@ fn short_parameters_are_checked() {
 fn sums_beyond_those_of_winograd_are_refused() {
     let case = Case { input: [4, 4, 128], winograd: true, ..cases()[0] };
     conv_i8(&case, 16, Fill::Highest, &mut Noise(3));
+}
+
+#[test]
+fn sums_of_one_sign_may_be_those_of_winograd() {
+    let base = Case { input: [10, 6, 224], c_out: 16, winograd: true, ..Case::BASE };
+    let case = Case { opposed: true, clamp: Clamp::Relu, ..base };
+    let mut noise = Noise(7);
+    for fill in [Fill::Highest, Fill::Lowest] {
+        let model = conv_i8(&case, 16, fill, &mut noise);
+        assert_eq!(Artifact::parse(&model.file).unwrap().header().version, 7);
+        let mut older = model.file.clone();
+        older[8] = 6;
+        seal(&mut older);
+        assert!(matches!(Artifact::parse(&older), Err(ArtifactError::Quantization { op: 0 })));
+        // The largest and the smallest sums there are.
+        for first in [-128, 127] {
+            let x: Vec<i8> = [first, -1 - first].repeat(10 * 6 * 112);
+            let want = reference_conv_i8(&case, &model, &x);
+            for isa in Isa::available() {
+                assert_eq!(first_output(&model.file, &x, isa, &Inline), want, "{}", isa.name());
+            }
+        }
+    }
 }
 
 #[test]

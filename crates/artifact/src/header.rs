@@ -20,9 +20,10 @@
 //!
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
 //! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`], [`crate::Grouped`],
-//! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`]. A file is written in the
-//! oldest version from [`LEAST_VERSION`] on that
-//! has all that is in it, so that older runtimes read what they can run.
+//! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`], 7 is 8 without
+//! [`crate::params::ParamsForm::Scales`] and sums of all weights beyond [`crate::winograd_i8::MAX_SUM`]. A
+//! file is written in the oldest version from [`LEAST_VERSION`] on that has all that is in it, so that
+//! older runtimes read what they can run.
 
 use crate::ArtifactError;
 use crate::layout::{Dtype, align_up};
@@ -32,7 +33,7 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Newest version.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Oldest version written.
 pub const LEAST_VERSION: u16 = 6;
 /// Oldest version read.

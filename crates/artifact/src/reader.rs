@@ -472,13 +472,17 @@ impl<'a> Artifact<'a> {
             let ok = check_conv_params(params, taps, o)
                 && smallest > i8::MIN.into()
                 && (!o.pairs_fit || largest_pair <= MAX_PAIR)
-                && (o.scratch.is_none()
-                    || has_columns
-                    || winograd_i8::largest_sum(weights, layout.panel_len())
-                        <= winograd_i8::MAX_SUM);
+                && (o.scratch.is_none() || has_columns || self.sums_fit(weights, &layout));
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
         Ok(())
+    }
+
+    /// Whether Winograd's way is exact for these weights of int8.
+    fn sums_fit(&self, weights: &[u8], layout: &FilterLayout) -> bool {
+        let sums = winograd_i8::largest_sums(weights, layout.panel_len());
+        let sum = if self.header.version < 8 { sums.all } else { sums.one_sign };
+        sum <= winograd_i8::MAX_SUM
     }
 
     fn check_lookup(

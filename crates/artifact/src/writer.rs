@@ -1,8 +1,9 @@
 //! Writes `.edge` files.
 
 use crate::header::{CHECKSUM_AT, HEADER_LEN, LEAST_VERSION, SIGNATURE_LEN, checksum};
-use crate::layout::align_up;
-use crate::{Artifact, ArtifactError, Dtype, Header, Meta, Op, Span};
+use crate::layout::{align_up, has_columns};
+use crate::winograd_i8::{MAX_SUM, largest_sums};
+use crate::{Artifact, ArtifactError, Conv2d, Dtype, Header, Meta, Op, Span};
 use alloc::vec::Vec;
 
 /// Collects weight ranges, each aligned, in the order in which operators use them.
@@ -63,7 +64,7 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         records.extend(postcard::to_allocvec(record).map_err(|_| ArtifactError::Record { op })?);
     }
     let header = Header {
-        version: version(contents.ops.iter(), contents.dtype, contents.nr),
+        version: version(contents.ops, contents.dtype, contents.nr, &contents.blob.bytes),
         dtype: contents.dtype,
         nr: contents.nr,
         records_len: records.len(),
@@ -85,8 +86,23 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
 }
 
 /// The version that files of these operators are written in.
-fn version<'a>(ops: impl Iterator<Item = &'a Op>, dtype: Dtype, nr: usize) -> u16 {
-    ops.map(|op| op.version(dtype, nr)).fold(LEAST_VERSION, u16::max)
+fn version(ops: &[Op], dtype: Dtype, nr: usize, blob: &[u8]) -> u16 {
+    let needs = |op: &Op| match op.conv() {
+        // The weights alone show it.
+        Some(o) if has_large_sums(o, dtype, nr, blob) => 8,
+        _ => op.version(dtype, nr),
+    };
+    ops.iter().map(needs).fold(LEAST_VERSION, u16::max)
+}
+
+/// Whether older readers would refuse a convolution's scratch for the sums of its weights.
+fn has_large_sums(o: &Conv2d, dtype: Dtype, nr: usize, blob: &[u8]) -> bool {
+    let start = o.weights.offset as usize;
+    let weights = blob.get(start..).and_then(|b| b.get(..o.weights.len as usize));
+    let dtype = o.output.dtype(dtype);
+    let panel_len = o.filter_layout(1, nr, dtype).panel_len();
+    let is_winograd = dtype == Dtype::I8 && !has_columns(dtype, nr) && o.scratch.is_some();
+    is_winograd && weights.is_some_and(|w| largest_sums(w, panel_len).all > MAX_SUM)
 }
 
 /// A file in the version that it would be written in today, with the signature that `sign` makes of all its bytes, or without
@@ -102,7 +118,7 @@ pub fn rewrite(
     let old = *artifact.header();
     let ops: Vec<Op> = artifact.ops().collect();
     let header = Header {
-        version: version(ops.iter(), old.dtype, old.nr),
+        version: version(&ops, old.dtype, old.nr, &file[old.blob_offset()..]),
         is_signed: sign.is_some(),
         ..old
     };

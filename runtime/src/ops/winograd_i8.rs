@@ -19,7 +19,7 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.scratch) else { return false };
     // Which multiplies bytes four times as fast as 16 bits.
     let params = bytemuck::cast_slice(cx.artifact.span(op.params));
-    if isa.has_vnni() || !all_shifts_are_large(params) {
+    if isa.has_vnni() || !all_shifts_are_large(params, op.output.shape.c) {
         return false;
     }
     let threads = cx.threads(Op::Conv2d(*op).macs());

@@ -47,6 +47,11 @@ pub(crate) struct Case {
     pub(crate) clamp: Clamp,
     /// Weights of at most ±64, so that pairs fit, and no large factors: what `convert` writes.
     pub(crate) small: bool,
+    /// As networks that were quantized elsewhere, unless 0: no large factors, and of so many
+    /// neighbouring four weights one that may be larger than ±64.
+    pub(crate) elsewhere: usize,
+    /// With weights of either sign in turn.
+    pub(crate) opposed: bool,
     /// With scratch for Winograd's algorithm, where panels have 16 outputs.
     pub(crate) winograd: bool,
     /// With parameters in their short form, where panels have 4 outputs and all of them fit.
@@ -65,6 +70,8 @@ impl Case {
         groups: 1,
         clamp: Clamp::None,
         small: false,
+        elsewhere: 0,
+        opposed: false,
         winograd: false,
         short: false,
     };
@@ -201,17 +208,23 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let y = place(&mut arena, case.output(), output, Dtype::I8, nr);
     let (record, per_output) = (case.record(), case.per_output());
     let c_out = usize::from(case.c_out);
-    let limit = if case.small { 64 } else { 127 };
-    let weights: Vec<i8> =
-        (0..per_output * c_out).map(|_| fill.i8(noise).clamp(-limit, limit)).collect();
+    let mut limit = if case.small { 64 } else { 127 };
+    let mut weight = |i: usize| {
+        if case.elsewhere > 0 && i.is_multiple_of(4) {
+            limit = if noise.below(case.elsewhere) == 0 { 127 } else { 64 };
+        }
+        let weight = fill.i8(noise).clamp(-limit, limit);
+        if case.opposed && i % 2 == 1 { -weight } else { weight }
+    };
+    let weights: Vec<i8> = (0..per_output * c_out).map(&mut weight).collect();
     let packed: Vec<u8> =
         pack(&record, nr, Dtype::I8, &weights).into_iter().map(i8::cast_unsigned).collect();
     let bias: Vec<i32> = (0..c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
     let requant: Vec<Requant> = (0..c_out)
         .map(|_| {
             // Few networks have factors above a half, which shift by less than 32.
-            let one =
-                if !case.small && !case.winograd && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
+            let is_usual = case.small || case.winograd || case.elsewhere > 0;
+            let one = if !is_usual && noise.below(64) == 0 { 1e-3 } else { 1e-6 };
             Requant::new(f64::from(noise.below(1000) as u32 + 1) * one).unwrap()
         })
         .collect();

@@ -8,7 +8,7 @@ use crate::plan::stripes::{choose, nowhere, record};
 use crate::plan::{MemoryPlan, PlanError, plan};
 use crate::target::Target;
 use artifact::layout::{has_columns, pairs_fit};
-use artifact::winograd_i8::{self, largest_sum};
+use artifact::winograd_i8::{self, largest_sums};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Affine, ArtifactError, Cast, Clamp, Conv2d, Curve, Dtype, Gate, Lookup, Meta, Op, Place,
@@ -371,7 +371,7 @@ impl Lowering<'_> {
         let scratch = fast.filter(|_| {
             dtype != Dtype::I8
                 || columns
-                || largest_sum(&weights, panel_len) <= winograd_i8::MAX_SUM
+                || largest_sums(&weights, panel_len).one_sign <= winograd_i8::MAX_SUM
         });
         let block = self.stripes.iter().find(|b| (b.first..=b.last).contains(&id));
         let is_dense = !record.is_depthwise();

@@ -2,54 +2,67 @@
 //!
 //! VPMADDUBSW multiplies unsigned activations, as which they are stored, with signed weights and
 //! saturates sums of two products. They are exact where no pair of weights is too large for that
-//! ([`artifact::layout::pairs_fit`]), which `convert` sees to: [`Fast`]. Any other weights are
-//! multiplied as `|x|` and `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`, and requantized
-//! one by one.
+//! ([`artifact::layout::pairs_fit`]), which `convert` sees to: [`Fast`]. Any other weights go by
+//! [`super::avx2_any`]. Where shifts are less than 32, which networks have none of, activations are
+//! multiplied as `|x|` and weights as `w` with the sign of `x`, for `2 · 128 · 127 < 2¹⁵`, and
+//! sums are requantized one by one.
 //!
 //! AVX-VNNI's VPDPBUSD does all three steps of [`Fast`]'s products at once, without saturation.
 
 use super::avx2::Avx2;
+use super::avx2_any;
 use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{Scalar, plane};
 use crate::kernels::{Finish, Lanes, Rows, peak};
 use artifact::Dtype;
 use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, conv_planes};
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
 
 /// Eight i32 of plane `p`, the first or second half.
 #[inline(always)]
-fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
+pub(super) fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
     let plane = &plane::<_, NR>(params, p as usize)[half * 8..][..8];
     // SAFETY: AVX2 is proven by the callers' token; `plane` holds 8 numbers.
     unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
 }
 
-/// Whether every panel's shifts are at least 32, as those of networks are.
-pub(crate) fn all_shifts_are_large(params: &[i32]) -> bool {
-    params.chunks_exact(conv_planes(Dtype::I8, NR) * NR).all(|panel| {
-        plane::<_, NR>(panel, ConvPlane::Shift as usize).iter().all(|shift| *shift >= 32)
-    })
+/// Whether the shifts of all of so many outputs are at least 32, as those of networks are.
+pub(crate) fn all_shifts_are_large(params: &[i32], outputs: u16) -> bool {
+    let panels = params.chunks_exact(conv_planes(Dtype::I8, NR) * NR);
+    let shifts = panels.flat_map(|panel| plane::<_, NR>(panel, ConvPlane::Shift as usize));
+    shifts.take(outputs.into()).all(|shift| *shift >= 32)
 }
 
 type AnyScale = <Scalar as Lanes<NR, i8, i8>>::Scale;
 
 /// How quads of products are added to eight sums.
-trait Quads {
+pub(super) trait Quads {
     /// `sum + Σ x·w` of activations as they are stored.
     ///
     /// # Safety
     /// The CPU has AVX2, and AVX-VNNI for [`Dots`].
     unsafe fn add(sum: __m256i, stored: __m256i, weights: __m256i) -> __m256i;
+
+    /// Four activations, eight times.
+    ///
+    /// # Safety
+    /// The CPU has AVX2; `at` points at four readable bytes.
+    #[inline(always)]
+    unsafe fn load(at: *const i8) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_set1_epi32(at.cast::<i32>().read_unaligned()) }
+    }
 }
 
 /// Of weights whose pairs fit.
-struct Pairs;
+pub(super) struct Pairs;
 
 /// Of any weights, and activations with their signs.
-struct Magnitudes;
+pub(super) struct Magnitudes;
 
 /// Of any weights, with AVX-VNNI.
 struct Dots;
@@ -74,6 +87,12 @@ impl Quads for Magnitudes {
             Pairs::add(sum, _mm256_abs_epi8(x), _mm256_sign_epi8(weights, x))
         }
     }
+
+    #[inline(always)]
+    unsafe fn load(at: *const i8) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { broadcast(at) }
+    }
 }
 
 impl Quads for Dots {
@@ -84,9 +103,29 @@ impl Quads for Dots {
     }
 }
 
+/// [`Quads::load`] that stays one instruction, where compilers change signs first.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn broadcast(at: *const i8) -> __m256i {
+    let quads;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "vpbroadcastd {quads}, [{at}]",
+            at = in(reg) at,
+            quads = lateout(ymm_reg) quads,
+            options(nostack, readonly, pure, preserves_flags),
+        );
+    }
+    quads
+}
+
 /// [`Lanes::dot`].
 #[inline(always)]
-fn add_products<Q: Quads, const MR: usize, const NP: usize>(
+pub(super) fn add_products<Q: Quads, const MR: usize, const NP: usize>(
     _: Avx2,
     acc: &mut [[[__m256i; 2]; NP]; MR],
     x: [&[i8]; MR],
@@ -107,8 +146,7 @@ fn add_products<Q: Quads, const MR: usize, const NP: usize>(
                     let weights =
                         [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())];
                     for m in 0..MR {
-                        let x = x[m].as_ptr().add(x_at + g * KR_I8).cast::<i32>().read_unaligned();
-                        let stored = _mm256_set1_epi32(x);
+                        let stored = Q::load(x[m].as_ptr().add(x_at + g * KR_I8));
                         for i in 0..2 {
                             sums[m][p][i] = Q::add(sums[m][p][i], stored, weights[i]);
                         }
@@ -165,13 +203,14 @@ impl Lanes<NR, i8, i8> for Avx2 {
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            if all_shifts_are_large(conv.params) {
+            if all_shifts_are_large(conv.params, conv.output.c) {
                 if isa.has_vnni() {
                     return Lanes::conv(Fast::<true>(isa), conv, first, out);
                 }
                 if conv.pairs_fit {
                     return Lanes::conv(Fast::<false>(isa), conv, first, out);
                 }
+                return avx2_any::run(isa, conv, first, out);
             }
             for panel in 0..usize::from(conv.output.c).div_ceil(NR) {
                 // 8 accumulators, 2 weights, 3 of an activation and its products of 16 registers.
@@ -445,7 +484,7 @@ impl Channels<NR, i8> for Avx2 {
     fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx2")]
         fn enabled(isa: Avx2, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            if all_shifts_are_large(conv.params) {
+            if all_shifts_are_large(conv.params, conv.output.c) {
                 if isa.has_vnni() {
                     return Fast::<true>(isa).depthwise(conv, first, out);
                 }

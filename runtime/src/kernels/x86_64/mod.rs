@@ -1,7 +1,10 @@
 //! x86-64: SSSE3, AVX2, AVX-512 VNNI and AVX-512 BF16.
 
 mod avx2;
+mod avx2_any;
 mod avx2_i8;
+mod avx2_mixed;
+mod avx2_widened;
 pub(crate) mod avx2_winograd;
 mod avx512;
 mod avx512_bf16;

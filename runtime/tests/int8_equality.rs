@@ -5,7 +5,9 @@ mod one_op;
 use artifact::params::ParamsForm;
 use artifact::writer::seal;
 use artifact::{Artifact, ArtifactError, Clamp, Curve, Dtype, Quant};
-use one_op::{Case, Fill, Noise, affine_i8, casts, conv_i8, gated, lookup, reference_conv_i8};
+use one_op::{
+    Case, Fill, Form, Noise, affine_i8, casts, conv_i8, gated, lookup, reference_conv_i8,
+};
 use runtime::workers::{Inline, Threads, Workers};
 use runtime::{AlignedBuf, Isa, Model, Session, Shape};
 
@@ -164,11 +166,9 @@ fn first_output(file: &[u8], x: &[i8], isa: Isa, workers: &dyn Workers) -> Vec<i
     let model = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());
     let mut session = Session::new(&model, &mut arena).unwrap().with_isa(isa).with_workers(workers);
-    let zero_point = i32::from(model.meta().input.quant.zero_point);
+    let quant = model.meta().input.quant;
     let mut input = session.input_mut();
-    for (i, q) in x.iter().enumerate() {
-        input.set(i, (i32::from(*q) - zero_point) as f32);
-    }
+    x.iter().enumerate().for_each(|(i, q)| input.set(i, quant.dequantize(*q)));
     let mut out = Vec::new();
     session.run_observed(|seen| {
         if seen.index == 1 {
@@ -186,8 +186,10 @@ fn convolutions_equal_the_formula() {
     let mut noise = Noise(1);
     for case in cases() {
         for fill in Fill::ALL {
-            for (nr, short) in [(4, false), (4, true), (16, false)] {
-                let case = Case { short, ..case };
+            let forms =
+                [(4, Form::Planes), (4, Form::Short), (16, Form::Planes), (16, Form::Scales)];
+            for (nr, form) in forms {
+                let case = Case { form, ..case };
                 let model = conv_i8(&case, nr, fill, &mut noise);
                 let len = case.input.iter().map(|d| usize::from(*d)).product::<usize>();
                 let x: Vec<i8> = (0..len).map(|_| fill.i8(&mut noise)).collect();
@@ -210,8 +212,34 @@ fn convolutions_equal_the_formula() {
 }
 
 #[test]
+fn scales_are_checked() {
+    let case = Case { form: Form::Scales, residual: true, ..Case::BASE };
+    let file = conv_i8(&case, 16, Fill::Random, &mut Noise(5)).file;
+    let artifact = Artifact::parse(&file).unwrap();
+    let conv = *artifact.ops().next().unwrap().conv().unwrap();
+    assert_eq!(conv.params_form(16, Dtype::I8), Some(ParamsForm::Scales));
+    assert_eq!(artifact.header().version, 8);
+    let scale = artifact.header().blob_offset() + conv.params.offset as usize + 16 * 4;
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut file = file.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        seal(&mut file);
+        Artifact::parse(&file).map(|_| ())
+    };
+    let bad = Err(ArtifactError::Quantization { op: 0 });
+    // Sums of 144 products and the bias have 22 bits.
+    for scale_of in [0.0, f32::MIN_POSITIVE, 1.0, 255.0] {
+        assert_eq!(changed(scale, &scale_of.to_le_bytes()), Ok(()), "{scale_of}");
+    }
+    for scale_of in [256.0, -1.0, -0.0, f32::MAX, f32::INFINITY, f32::NAN] {
+        assert_eq!(changed(scale, &scale_of.to_le_bytes()), bad, "{scale_of}");
+    }
+    assert_eq!(changed(8, &[7]), Err(ArtifactError::Record { op: 0 }));
+}
+
+#[test]
 fn short_parameters_are_checked() {
-    let case = Case { short: true, small: true, residual: true, ..Case::BASE };
+    let case = Case { form: Form::Short, small: true, residual: true, ..Case::BASE };
     let file = conv_i8(&case, 4, Fill::Random, &mut Noise(5)).file;
     let artifact = Artifact::parse(&file).unwrap();
     let conv = *artifact.ops().next().unwrap().conv().unwrap();
@@ -248,9 +276,9 @@ fn sums_of_one_sign_may_be_those_of_winograd() {
     let mut noise = Noise(7);
     for fill in [Fill::Highest, Fill::Lowest] {
         let model = conv_i8(&case, 16, fill, &mut noise);
-        assert_eq!(Artifact::parse(&model.file).unwrap().header().version, 7);
+        assert_eq!(Artifact::parse(&model.file).unwrap().header().version, 8);
         let mut older = model.file.clone();
-        older[8] = 6;
+        older[8] = 7;
         seal(&mut older);
         assert!(matches!(Artifact::parse(&older), Err(ArtifactError::Quantization { op: 0 })));
         // The largest and the smallest sums there are.

@@ -1,6 +1,8 @@
 //! Int8 operators by their formulas: slow, short, and nothing of the runtime's kernels in it.
 
 use artifact::layout::{AFFINE_PLANES, window_start};
+use artifact::params::ParamsForm;
+use artifact::scale::residual_ratio;
 use artifact::{
     Affine, Artifact, Dtype, Gate, Grouped, Lookup, Op, Padding, Pool2d, PoolKind, Shape,
 };
@@ -106,9 +108,19 @@ fn conv2d(
                 let x = &x[pixel * c_map + groups.inputs_of(o)[0]..][..c_in];
                 acc += x.iter().zip(w).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum::<i32>();
             }
-            if let (Some(record), Some(values)) = (&op.residual, residual) {
-                let r =
-                    i32::from(values[at * c_out + o]) - i32::from(record.input.quant.zero_point);
+            let r = op.residual.zip(residual).map(|(record, values)| {
+                let zero = i32::from(record.input.quant.zero_point);
+                (record, i32::from(values[at * c_out + o]) - zero)
+            });
+            if form == ParamsForm::Scales {
+                let mut y = acc as f32 * f32::from_bits(channel.requant[0] as u32);
+                if let Some((record, r)) = r {
+                    y += r as f32 * residual_ratio(record.input.quant, op.output.quant);
+                }
+                *out = (zero_y + y.round_ties_even() as i32).clamp(low, high) as i8;
+                continue;
+            }
+            if let Some((record, r)) = r {
                 let lifted = r * channel.residual;
                 acc += match record.shift {
                     0 => lifted,

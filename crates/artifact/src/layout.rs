@@ -442,7 +442,22 @@ pub enum ConvPlane {
     WeightSum = 4,
 }
 
-/// Planes per panel of a convolution: 5 for int8, 4 where [`has_columns`], 1 (the bias) otherwise.
+/// Planes of NR numbers of 32 bits in the parameters of one panel of an int8 convolution whose sums are
+/// requantized in floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalePlane {
+    /// See [`ConvPlane::Bias`].
+    Bias = 0,
+    /// What a sum is multiplied with, in f32, see [`crate::scale`].
+    Scale = 1,
+    /// See [`ConvPlane::WeightSum`].
+    WeightSum = 2,
+}
+
+/// How many [`ScalePlane`]s there are.
+pub const SCALE_PLANES: usize = 3;
+
+/// Planes per panel of a convolution unless they are [`ScalePlane`]s: 5 for int8, 4 where [`has_columns`], 1 (the bias) otherwise.
 pub const fn conv_planes(dtype: Dtype, nr: usize) -> usize {
     match dtype {
         Dtype::I8 if has_columns(dtype, nr) => ConvPlane::WeightSum as usize,

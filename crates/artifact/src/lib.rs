@@ -27,6 +27,7 @@ pub mod op;
 pub mod params;
 pub mod quant;
 mod reader;
+pub mod scale;
 pub mod shape;
 pub mod stripes;
 pub mod text;

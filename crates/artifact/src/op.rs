@@ -378,10 +378,12 @@ impl Op {
 
     /// The oldest version that has it of files of `dtype` in panels of `nr`.
     pub const fn version(&self, dtype: Dtype, nr: usize) -> u16 {
-        if let Some(conv) = self.conv()
-            && let Some(ParamsForm::Short(_)) = conv.params_form(nr, conv.output.dtype(dtype))
-        {
-            return 7;
+        if let Some(conv) = self.conv() {
+            match conv.params_form(nr, conv.output.dtype(dtype)) {
+                Some(ParamsForm::Scales) => return 8,
+                Some(ParamsForm::Short(_)) => return 7,
+                _ => {}
+            }
         }
         match (self, self.clamp()) {
             (Self::Gate(_) | Self::Grouped(_) | Self::Lookup(_), _) => 7,

@@ -5,8 +5,11 @@
 //! the shift less 33; two multipliers. Then, behind those of all outputs and only where a residual is
 //! added, the factor of each. Outputs that do not exist have a shift of 33 and are zero else. Shifts
 //! of 33 to [`MAX_SHORT_SHIFT`] fit, which those of nearly all layers are. Such files have version 7.
+//!
+//! Panels of 16 mostly have [`ScalePlane`]s: sums are requantized in floats, see [`crate::scale`], which
+//! takes half of the instructions. Such files have version 8.
 
-use crate::layout::{ConvPlane, conv_planes, has_columns};
+use crate::layout::{ConvPlane, SCALE_PLANES, ScalePlane, conv_planes, has_columns};
 use crate::{Dtype, Requant};
 use core::ops::Range;
 
@@ -21,6 +24,8 @@ pub enum ParamsForm {
     Planes,
     /// In the short form, of so many outputs.
     Short(usize),
+    /// In planes of a panel, with a factor in floats.
+    Scales,
 }
 
 /// What belongs to an output.
@@ -28,7 +33,8 @@ pub enum ParamsForm {
 pub struct ChannelParams {
     /// See [`ConvPlane::Bias`].
     pub bias: i32,
-    /// See [`ConvPlane::Multiplier`] and [`ConvPlane::Shift`], which may be out of range.
+    /// See [`ConvPlane::Multiplier`] and [`ConvPlane::Shift`], which may be out of range; of
+    /// [`ParamsForm::Scales`], the bits of [`ScalePlane::Scale`] and 0.
     pub requant: [i32; 2],
     /// See [`ConvPlane::Residual`].
     pub residual: i32,
@@ -53,6 +59,10 @@ impl ParamsForm {
     ) -> Option<Self> {
         if has_columns(dtype, nr) && len == short_words(outputs, residual) * 4 {
             Some(Self::Short(outputs))
+        } else if len == outputs.div_ceil(nr) * SCALE_PLANES * nr * 4
+            && matches!((dtype, nr), (Dtype::I8, 16))
+        {
+            Some(Self::Scales)
         } else if len == outputs.div_ceil(nr) * conv_planes(dtype, nr) * nr * 4 {
             Some(Self::Planes)
         } else {
@@ -89,6 +99,12 @@ impl ParamsForm {
                     residual: if residual { word(short_words(outputs, false) + o) } else { 0 },
                 }
             }
+            Self::Scales => {
+                let plane =
+                    |p: ScalePlane| word((o / nr * SCALE_PLANES + p as usize) * nr + o % nr);
+                let requant = [plane(ScalePlane::Scale), 0];
+                ChannelParams { bias: plane(ScalePlane::Bias), requant, residual: 0 }
+            }
         }
     }
 
@@ -97,6 +113,7 @@ impl ParamsForm {
         match self {
             Self::Planes => shift >= 1 && shift <= Requant::MAX_SHIFT as i32,
             Self::Short(_) => shift >= 33 && shift <= MAX_SHORT_SHIFT as i32,
+            Self::Scales => shift == 0,
         }
     }
 }

@@ -621,16 +621,30 @@ struct Params<'a> {
     nr: usize,
 }
 
+/// `n` of a positive number in `2^n..2^(n+1)`; without floats, which microcontrollers may have to emulate.
+const fn exponent(positive: f32) -> i32 {
+    (positive.to_bits() >> 23) as i32 - 127
+}
+
 /// Ranges of an int8 convolution's parameters, and the bound on its accumulators.
 fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
-    if o.residual.is_some_and(|r| r.shift > 24) {
+    let Params { bytes, form, nr } = params;
+    let is_scaled = form == ParamsForm::Scales;
+    let residual_fits = o.residual.is_none_or(|r| match is_scaled {
+        // 2^8 · 2^21 stays in i32.
+        true => {
+            r.shift == 0 && exponent(r.input.quant.scale) - exponent(o.output.quant.scale) <= 20
+        }
+        false => r.shift <= 24,
+    });
+    if !residual_fits {
         return false;
     }
-    let Params { bytes, form, nr } = params;
     let word = |i: usize| i32s(&bytes[i * 4..i * 4 + 4]).next().unwrap_or(0);
     let outputs = usize::from(o.output.shape.c);
     // Those of a panel or a pair that do not exist have parameters, too.
-    let end = outputs.next_multiple_of(if form == ParamsForm::Planes { nr } else { 2 });
+    let is_short = matches!(form, ParamsForm::Short(_));
+    let end = outputs.next_multiple_of(if is_short { 2 } else { nr });
     (0..end).all(|channel| {
         let has_factor = form == ParamsForm::Planes || o.residual.is_some();
         let channel = form.channel(nr, channel, has_factor, word);
@@ -641,8 +655,11 @@ fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
         };
         // |Σ x·w| ≤ taps · 128 · 128, then the bias and the residual
         let bound = taps as i64 * (1 << 14) + i64::from(channel.bias).abs();
+        // A sum of less than 2^n times a scale of less than 2^m stays in i32, too.
+        let bits = 64 - bound.leading_zeros() as i32;
         multiplier >= 0
             && form.has_shift(shift)
+            && (!is_scaled || bits + exponent(f32::from_bits(multiplier as u32)) < 30)
             && (0..MAX_RESIDUAL_FACTOR).contains(&channel.residual)
             && bound + residual < i64::from(i32::MAX)
     })

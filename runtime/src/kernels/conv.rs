@@ -27,17 +27,18 @@ impl<E: Number> ResidualSource<'_, E> {
         }
     }
 
-    /// What is added to `out`, `at` the output's element `at`; unless WHOLE, less than NR numbers.
+    /// What is added to `out`, `at` the output's element `at`, of NP panels; unless WHOLE, less than
+    /// they have.
     #[inline(always)]
-    pub(crate) fn lanes<const NR: usize, const WHOLE: bool>(
+    pub(crate) fn lanes<const NR: usize, const NP: usize, const WHOLE: bool>(
         self,
         out: &[E],
         at: usize,
-    ) -> Option<[E; NR]> {
+    ) -> Option<[[E; NR]; NP]> {
         match self {
             Self::None => None,
-            Self::InPlace => Some(lanes::<E, NR, WHOLE>(out)),
-            Self::Other(r) => Some(lanes::<E, NR, WHOLE>(&r[at..][..out.len()])),
+            Self::InPlace => Some(lanes::<E, NR, NP, WHOLE>(out)),
+            Self::Other(r) => Some(lanes::<E, NR, NP, WHOLE>(&r[at..][..out.len()])),
         }
     }
 }
@@ -126,7 +127,7 @@ impl<E: Number, W> Conv<'_, E, W> {
             && self.padding == Padding::same(0);
         let first_channel = self.groups.first(panel, self.filter.c_in);
         let panel_len = self.filter.panel_len();
-        let params_len = E::PLANES * NR;
+        let params_len = self.params.len() / self.filter.panels();
         let mut rim = [[E::zeroed(); RIM]; MR];
         let weights: [&[W]; NP] =
             core::array::from_fn(|p| &self.weights[(panel + p) * panel_len..][..panel_len]);
@@ -163,17 +164,15 @@ impl<E: Number, W> Conv<'_, E, W> {
             }
             for (m, acc) in acc.iter().enumerate().take(pixels - pixel) {
                 let pixel = pixel + m;
-                for p in 0..NP {
-                    let channel = (panel + p) * NR;
-                    let n = if WHOLE { NR } else { NR.min(c_out - channel) };
-                    let y = &mut out[pixel * c_out + channel..][..n];
-                    let at = (first_pixel + pixel) * c_out + channel;
-                    let residual = self.residual.lanes::<NR, WHOLE>(y, at);
-                    let all = isa.finish(acc[p], &scale[p], &self.finish, residual.as_ref());
-                    match y.as_chunks_mut() {
-                        ([whole], _) if WHOLE => *whole = all,
-                        _ => y.copy_from_slice(&all[..n]),
-                    }
+                let channel = panel * NR;
+                let n = if WHOLE { NP * NR } else { (NP * NR).min(c_out - channel) };
+                let y = &mut out[pixel * c_out + channel..][..n];
+                let at = (first_pixel + pixel) * c_out + channel;
+                let residual = self.residual.lanes::<NR, NP, WHOLE>(y, at);
+                let all = isa.finish_row(acc, &scale, &self.finish, residual.as_ref());
+                match y.as_chunks_mut::<NR>().0.as_chunks_mut() {
+                    ([whole], _) if WHOLE => *whole = all,
+                    _ => y.copy_from_slice(&all.as_flattened()[..n]),
                 }
             }
         }
@@ -303,14 +302,16 @@ fn part<'w, W, const NP: usize>(
     part
 }
 
-/// NR numbers, zeros where there are less.
+/// Numbers of NP panels, zeros where there are less.
 #[inline(always)]
-fn lanes<E: Number, const NR: usize, const WHOLE: bool>(from: &[E]) -> [E; NR] {
-    let mut all = [E::zeroed(); NR];
-    match from.as_chunks() {
+fn lanes<E: Number, const NR: usize, const NP: usize, const WHOLE: bool>(
+    from: &[E],
+) -> [[E; NR]; NP] {
+    let mut all = [[E::zeroed(); NR]; NP];
+    match from.as_chunks::<NR>().0.as_chunks() {
         ([whole], _) if WHOLE => *whole,
         _ => {
-            all[..from.len()].copy_from_slice(from);
+            all.as_flattened_mut()[..from.len()].copy_from_slice(from);
             all
         }
     }

@@ -114,7 +114,7 @@ impl<E: Number> Conv<'_, E, E> {
         let row_len = usize::from(self.output.w) * c;
         let [kh, kw] = [self.filter.kh, self.filter.kw];
         let layout = DepthwiseLayout { kh, kw, channels: c, nr: NR, dtype: self.filter.dtype };
-        let (panel_len, params_len) = (layout.panel_len(), E::PLANES * NR);
+        let (panel_len, params_len) = (layout.panel_len(), self.params.len() / layout.panels());
         let line_bytes = self.input.len() / usize::from(self.input.h) * size_of::<E>();
         let band = (BAND_BYTES / line_bytes / usize::from(self.stride[0])).max(1);
         for (i, out) in out.chunks_mut(band * row_len).enumerate() {
@@ -278,13 +278,13 @@ impl<E: Number> Conv<'_, E, E> {
         let first = row * line.len() + at;
         let y = &mut line[at..][..panel.count];
         if panel.count == NR {
-            let residual = self.residual.lanes::<NR, true>(y, first);
+            let residual = self.residual.lanes::<NR, 1, true>(y, first).map(|[r]| r);
             let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());
             if let ([whole], _) = y.as_chunks_mut() {
                 *whole = all;
             }
         } else {
-            let residual = self.residual.lanes::<NR, false>(y, first);
+            let residual = self.residual.lanes::<NR, 1, false>(y, first).map(|[r]| r);
             let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());
             y.copy_from_slice(&all[..panel.count]);
         }

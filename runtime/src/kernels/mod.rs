@@ -34,23 +34,20 @@ pub(crate) mod winograd;
 pub(crate) mod x86_64;
 
 use artifact::Requant;
+use artifact::layout::SCALE_PLANES;
 
 /// An activation number.
 pub(crate) trait Number: bytemuck::Pod + Sync {
     /// Per-channel parameter.
     type Param: bytemuck::Pod + Sync;
-    /// Parameter planes per panel.
-    const PLANES: usize;
 }
 
 impl Number for i8 {
     type Param = i32;
-    const PLANES: usize = 5;
 }
 
 impl Number for f32 {
     type Param = Self;
-    const PLANES: usize = 1;
 }
 
 /// How accumulators become activations; int8 fields are unused in f32.
@@ -68,6 +65,8 @@ pub(crate) struct Finish {
     pub residual_zero_point: i32,
     /// Fractional bits of the residual's factors.
     pub residual_shift: u32,
+    /// See [`artifact::scale::residual_ratio`].
+    pub residual_ratio: f32,
 }
 
 impl Finish {
@@ -79,6 +78,7 @@ impl Finish {
         bounds: None,
         residual_zero_point: 0,
         residual_shift: 0,
+        residual_ratio: 0.0,
     };
 }
 
@@ -161,6 +161,22 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
         residual: Option<&[E; NR]>,
     ) -> [E; NR];
 
+    /// [`Self::finish`] of panels side by side.
+    #[inline(always)]
+    fn finish_row<const NP: usize>(
+        self,
+        acc: &[Self::Acc; NP],
+        scale: &[Self::Scale; NP],
+        finish: &Finish,
+        residual: Option<&[[E; NR]; NP]>,
+    ) -> [[E; NR]; NP] {
+        let mut out = [[E::zeroed(); NR]; NP];
+        for p in 0..NP {
+            out[p] = self.finish(acc[p], &scale[p], finish, residual.map(|r| &r[p]));
+        }
+        out
+    }
+
     /// Runs the convolution kernel with tile sizes that suit the registers.
     fn conv(self, conv: &conv::Conv<'_, E, W>, first_pixel: usize, out: &mut [E]);
 
@@ -205,6 +221,12 @@ where
 pub(crate) trait Kernel {
     /// Runs it; must be `#[inline(always)]` to inherit the caller's instructions.
     fn eval(self);
+}
+
+/// Whether the parameters of a panel of an int8 convolution are [`artifact::layout::ScalePlane`]s.
+#[inline(always)]
+pub(crate) fn is_scaled<const NR: usize>(params: &[i32]) -> bool {
+    params.len() == SCALE_PLANES * NR
 }
 
 /// `clamp(zero_point + requantize(acc))`: the scalar rule that each vector version equals.

@@ -3,9 +3,10 @@
 use super::conv::Conv;
 use super::depthwise::{Channels, Lines};
 use super::winograd::{Block, Multiply, Products};
-use super::{Finish, Kernel, Lanes, Rows, lift_residual, peak, requantize};
+use super::{Finish, Kernel, Lanes, Rows, is_scaled, lift_residual, peak, requantize};
 use artifact::Requant;
-use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_BF16, KR_I8};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_BF16, KR_I8, ScalePlane};
+use artifact::scale::round;
 use half::bf16;
 
 /// No special instructions.
@@ -25,10 +26,18 @@ pub(crate) fn plane<P, const NR: usize>(params: &[P], plane: usize) -> &[P] {
     &params[plane * NR..][..NR]
 }
 
+/// A panel's requantization.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AnyScale<const NR: usize> {
+    /// Multiplier, shift and residual factor.
+    Fixed([[i32; NR]; 3]),
+    /// See [`artifact::scale`].
+    Float([f32; NR]),
+}
+
 impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     type Acc = [i32; NR];
-    /// Multiplier, shift and residual factor.
-    type Scale = [[i32; NR]; 3];
+    type Scale = AnyScale<NR>;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [i32; NR] {
@@ -37,11 +46,18 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     }
 
     #[inline(always)]
-    fn scale(self, params: &[i32], _: &Finish) -> [[i32; NR]; 3] {
-        [ConvPlane::Multiplier, ConvPlane::Shift, ConvPlane::Residual].map(|p| {
-            let plane = plane::<_, NR>(params, p as usize);
+    fn scale(self, params: &[i32], _: &Finish) -> AnyScale<NR> {
+        let array = |p: usize| {
+            let plane = plane::<_, NR>(params, p);
             core::array::from_fn(|i| plane[i])
-        })
+        };
+        if is_scaled::<NR>(params) {
+            return AnyScale::Float(
+                array(ScalePlane::Scale as usize).map(|s| f32::from_bits(s as u32)),
+            );
+        }
+        let planes = [ConvPlane::Multiplier, ConvPlane::Shift, ConvPlane::Residual];
+        AnyScale::Fixed(planes.map(|p| array(p as usize)))
     }
 
     #[inline(always)]
@@ -72,10 +88,23 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
     fn finish(
         self,
         acc: [i32; NR],
-        [multiplier, shift, factor]: &[[i32; NR]; 3],
+        scale: &AnyScale<NR>,
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
+        let [multiplier, shift, factor] = match scale {
+            AnyScale::Fixed(planes) => planes,
+            AnyScale::Float(scale) => {
+                return core::array::from_fn(|i| {
+                    let mut y = acc[i] as f32 * scale[i];
+                    if let Some(r) = residual {
+                        let steps = i32::from(r[i]) - finish.residual_zero_point;
+                        y += steps as f32 * finish.residual_ratio;
+                    }
+                    (round(y) + finish.zero_point).clamp(finish.low, 127) as i8
+                });
+            }
+        };
         core::array::from_fn(|i| {
             let lifted = residual.map_or(0, |r| lift_residual(r[i], factor[i], finish));
             let requant = Requant { multiplier: multiplier[i], shift: shift[i] as u8 };

@@ -167,7 +167,7 @@ fn pixels(conv: &Conv<'_, i8, i8>, pad: i8, column: &mut [Pair], out: &mut [i8])
     {
         match conv.params_form {
             ParamsForm::Short(_) => part_pixels(&windows, all, conv.params, column, out),
-            ParamsForm::Planes => shortened_pixels(&windows, column, out),
+            _ => shortened_pixels(&windows, column, out),
         }
         raise(out, conv.finish.low);
     }

@@ -4,6 +4,7 @@ use super::{Context, float_bounds};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Number};
 use artifact::params::ParamsForm;
+use artifact::scale::residual_ratio;
 use artifact::{Conv2d, Grouped, Span};
 use core::ops::Range;
 
@@ -87,6 +88,11 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
             bounds: float_bounds(op.clamp),
             residual_zero_point: op.residual.map_or(0, |r| r.input.quant.zero_point.into()),
             residual_shift: op.residual.map_or(0, |r| r.shift.into()),
+            residual_ratio: op.residual.map_or(0.0, |r| match NR {
+                // Microcontrollers, which may have no floats, have no such rule.
+                16 => residual_ratio(r.input.quant, op.output.quant),
+                _ => 0.0,
+            }),
         },
     }
 }

@@ -4,7 +4,8 @@
 mod noise;
 
 use artifact::layout::{
-    ConvPlane, activation_bytes, align_up, conv_planes, has_columns, pairs_fit,
+    ConvPlane, SCALE_PLANES, ScalePlane, activation_bytes, align_up, conv_planes, has_columns,
+    pairs_fit,
 };
 use artifact::params::shorten;
 use artifact::writer::{Blob, Contents, write};
@@ -54,8 +55,18 @@ pub(crate) struct Case {
     pub(crate) opposed: bool,
     /// With scratch for Winograd's algorithm, where panels have 16 outputs.
     pub(crate) winograd: bool,
-    /// With parameters in their short form, where panels have 4 outputs and all of them fit.
-    pub(crate) short: bool,
+    pub(crate) form: Form,
+}
+
+/// How parameters lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// In planes.
+    Planes,
+    /// In the short form, where panels have 4 outputs and all of them fit.
+    Short,
+    /// With factors in floats, where panels have 16 outputs.
+    Scales,
 }
 
 impl Case {
@@ -73,7 +84,7 @@ impl Case {
         elsewhere: 0,
         opposed: false,
         winograd: false,
-        short: false,
+        form: Form::Planes,
     };
 
     pub(crate) fn output(&self) -> Shape {
@@ -151,6 +162,8 @@ pub(crate) struct ConvModel {
     pub(crate) weights: Vec<i8>, // OHWI
     pub(crate) bias: Vec<i32>,
     pub(crate) requant: Vec<Requant>,
+    /// Of [`Form::Scales`].
+    pub(crate) scales: Vec<f32>,
     pub(crate) residual_factor: Vec<i32>,
     pub(crate) residual_shift: u8,
     pub(crate) input: Quant,
@@ -198,10 +211,11 @@ pub(crate) fn model(
     write(Contents { dtype, nr, arena_len: arena, meta, labels: &labels, ops: &ops, blob }).unwrap()
 }
 
-/// Scale of one everywhere, so that observed values are the int8 numbers themselves.
+/// Scale of one everywhere but at the input, so that observed values are the int8 numbers themselves.
 pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> ConvModel {
-    let quant = |zero_point| Quant { scale: 1.0, zero_point };
-    let (input, output) = (quant(noise.i8()), quant(noise.byte().cast_signed()));
+    let is_scaled = case.form == Form::Scales && nr == 16;
+    let input = Quant { scale: if is_scaled { 0.37 } else { 1.0 }, zero_point: noise.i8() };
+    let output = Quant { scale: 1.0, zero_point: noise.byte().cast_signed() };
     let [h, w, c] = case.input;
     let mut arena = 0;
     let x = place(&mut arena, Shape::new(h, w, c), input, Dtype::I8, nr);
@@ -228,18 +242,36 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
             Requant::new(f64::from(noise.below(1000) as u32 + 1) * one).unwrap()
         })
         .collect();
-    let residual_shift = noise.below(12) as u8;
+    // Powers of two give ties.
+    let scales: Vec<f32> = (0..c_out)
+        .map(|_| match noise.below(2) {
+            0 => 0.5f32.powi(noise.below(14) as i32 + 2),
+            _ => (noise.below(1000) + 1) as f32 * 1e-5,
+        })
+        .collect();
+    let residual_shift = if is_scaled { 0 } else { noise.below(12) as u8 };
     let residual_factor: Vec<i32> = (0..c_out).map(|_| noise.below(1 << 21) as i32).collect();
     let outputs = c_out.next_multiple_of(nr);
-    let mut params = vec![0i32; outputs * conv_planes(Dtype::I8, nr)];
+    let planes = if is_scaled { SCALE_PLANES } else { conv_planes(Dtype::I8, nr) };
+    let mut params = vec![0i32; outputs * planes];
     for o in 0..outputs {
-        let mut set = |plane: ConvPlane, v: i32| {
-            params[(o / nr * conv_planes(Dtype::I8, nr) + plane as usize) * nr + o % nr] = v;
+        let mut set = |plane: usize, v: i32| {
+            params[(o / nr * planes + plane) * nr + o % nr] = v;
         };
+        let sum: i32 =
+            weights.iter().skip(o * per_output).take(per_output).map(|w| i32::from(*w)).sum();
+        if is_scaled {
+            if o < c_out {
+                let bias = bias[o] - i32::from(input.zero_point) * sum;
+                set(ScalePlane::Bias as usize, bias);
+                set(ScalePlane::Scale as usize, scales[o].to_bits().cast_signed());
+                set(ScalePlane::WeightSum as usize, sum);
+            }
+            continue;
+        }
+        let mut set = |plane: ConvPlane, v: i32| set(plane as usize, v);
         set(ConvPlane::Shift, 1);
         if o < c_out {
-            let sum: i32 =
-                weights[o * per_output..][..per_output].iter().map(|w| i32::from(*w)).sum();
             set(ConvPlane::Bias, bias[o] - i32::from(input.zero_point) * sum);
             if nr == 16 {
                 set(ConvPlane::WeightSum, sum);
@@ -250,7 +282,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         }
     }
     let mut blob = Blob::new();
-    if case.short && nr == 4 {
+    if case.form == Form::Short && nr == 4 {
         params = shorten(&params, c_out, case.residual).unwrap_or(params);
     }
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
@@ -274,7 +306,17 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         ..case.conv(x, y, residual_shift, [&packed, &params], &mut blob)
     };
     let file = model(x, vec![case.op(op)], arena, Dtype::I8, nr, blob);
-    ConvModel { file, weights, bias, requant, residual_factor, residual_shift, input, output }
+    ConvModel {
+        file,
+        weights,
+        bias,
+        requant,
+        scales,
+        residual_factor,
+        residual_shift,
+        input,
+        output,
+    }
 }
 
 /// A convolution of floats with `weights` in OHWI, which `dtype` holds.
@@ -331,7 +373,8 @@ pub(crate) fn for_each_tap(
     }
 }
 
-/// `clamp(zero_point + rq(b + Σ (x − zero_point_x)·w + residual))`, straight from the formula.
+/// `clamp(zero_point + rq(b + Σ (x − zero_point_x)·w + residual))`, straight from the formula, or of
+/// [`Form::Scales`] `clamp(zero_point + ⌊(b + Σ (x − zero_point_x)·w)·scale + residual⌉)`.
 pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8> {
     let out = case.output();
     let mut y = Vec::with_capacity(out.len());
@@ -344,12 +387,21 @@ pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8>
                 for_each_tap(case, [oy, ox, o], |at, weight| {
                     acc += (i32::from(x[at]) - zero_in) * i32::from(m.weights[weight]);
                 });
+                let [low, high] = case.clamp.bytes(m.output).map(i32::from);
+                let at = (oy * usize::from(out.w) + ox) * usize::from(out.c) + o;
+                if case.form == Form::Scales {
+                    let mut steps = acc as f32 * m.scales[o];
+                    if case.residual {
+                        steps += (i32::from(x[at]) - zero_in) as f32 * m.input.scale;
+                    }
+                    let steps = steps.round_ties_even() as i32;
+                    y.push((steps + zero_out).max(low).min(high) as i8);
+                    continue;
+                }
                 if case.residual {
-                    let at = (oy * usize::from(out.w) + ox) * usize::from(out.c) + o;
                     let lifted = (i32::from(x[at]) - zero_in) * m.residual_factor[o];
                     acc += (lifted + ((1 << m.residual_shift) >> 1)) >> m.residual_shift;
                 }
-                let [low, high] = case.clamp.bytes(m.output).map(i32::from);
                 y.push((m.requant[o].apply(acc) + zero_out).max(low).min(high) as i8);
             }
         }

@@ -1,7 +1,9 @@
 //! Weights and parameters as the kernels read them, see [`artifact::layout`].
 
 use crate::int8::{Int8Weights, int8_weights, run_len};
-use artifact::layout::{AFFINE_PLANES, ConvPlane, conv_planes, has_columns};
+use artifact::layout::{
+    AFFINE_PLANES, ConvPlane, SCALE_PLANES, ScalePlane, conv_planes, has_columns,
+};
 use artifact::params::shorten;
 use artifact::{Dtype, Grouped, MAX_RESIDUAL_FACTOR, Place, Quant, Requant};
 use network::graph::Conv;
@@ -66,6 +68,11 @@ pub(super) struct ConvQuants {
     pub(super) residual: Option<Place>,
 }
 
+/// Scales of at least this, which no network has, and residuals of as many steps of the output, are left
+/// to fixed-point numbers: so the reader's bound on sums times scales holds whatever the weights.
+const MAX_SCALE: f64 = 0.5;
+const MAX_RATIO: f64 = (1 << 20) as f64;
+
 /// Packed weights, parameter planes and the residual's shift; `None` where no fixed-point
 /// form exists.
 pub(super) fn pack_i8(
@@ -87,6 +94,35 @@ pub(super) fn pack_i8(
     let shift = (0..=24u8)
         .rev()
         .find(|s| largest * f64::from(1u32 << s) < f64::from(MAX_RESIDUAL_FACTOR) - 1.0)?;
+    let sums: Vec<i32> = quantized
+        .chunks_exact(per_output)
+        .map(|weights| weights.iter().map(|w| i32::from(*w)).sum())
+        .collect();
+    let bias = |o: usize| {
+        let bias = (f64::from(conv.bias[o]) / (in_scale * scales[o])).round() as i32;
+        bias - i32::from(q.input.quant.zero_point) * sums[o]
+    };
+    if !has_columns(Dtype::I8, nr) {
+        let panels = packing.outputs() / nr;
+        let mut params = vec![0u32; panels * SCALE_PLANES * nr];
+        let mut fits = residual_scale / out_scale < MAX_RATIO;
+        for o in 0..c_out {
+            let scale = in_scale * scales[o] / out_scale;
+            fits &= scale < MAX_SCALE;
+            let planes = [
+                (ScalePlane::Bias, bias(o) as u32),
+                (ScalePlane::Scale, (scale as f32).to_bits()),
+                (ScalePlane::WeightSum, sums[o] as u32),
+            ];
+            for (plane, value) in planes {
+                params[(o / nr * SCALE_PLANES + plane as usize) * nr + o % nr] = value;
+            }
+        }
+        if fits {
+            let packed = packing.pack(&quantized, i8::cast_unsigned);
+            return Some((packed, bytes_of(&params, u32::to_le_bytes), 0));
+        }
+    }
 
     let planes = conv_planes(Dtype::I8, nr);
     let mut params = vec![0i32; packing.outputs() * planes];
@@ -101,9 +137,7 @@ pub(super) fn pack_i8(
         }
         let unit = in_scale * scales[o];
         let weights = &mut quantized[o * per_output..][..per_output];
-        let sum: i32 = weights.iter().map(|w| i32::from(*w)).sum();
-        let bias = (f64::from(conv.bias[o]) / unit).round() as i32;
-        let mut bias = bias - i32::from(q.input.quant.zero_point) * sum;
+        let mut bias = bias(o);
         let mut requant = Requant::new(unit / out_scale)?;
         if has_columns(Dtype::I8, nr)
             && residual.is_none()
@@ -113,7 +147,7 @@ pub(super) fn pack_i8(
         }
         set(ConvPlane::Bias, bias);
         if !has_columns(Dtype::I8, nr) {
-            set(ConvPlane::WeightSum, sum);
+            set(ConvPlane::WeightSum, sums[o]);
         }
         set(ConvPlane::Multiplier, requant.multiplier);
         set(ConvPlane::Shift, requant.shift.into());

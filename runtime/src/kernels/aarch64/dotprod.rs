@@ -91,7 +91,7 @@ impl Lanes<NR, i8, i8> for DotProd {
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [int32x4_t; QUADS] {
-        load_plane(params, ConvPlane::Bias)
+        load_plane(params, ConvPlane::Bias as usize)
     }
 
     #[inline(always)]

@@ -9,8 +9,8 @@ use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
-use crate::kernels::{Finish, Kernel, Lanes, Rows, peak};
-use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
+use crate::kernels::{Finish, Kernel, Lanes, Rows, is_scaled, peak};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, ScalePlane};
 use core::arch::aarch64::*;
 use half::bf16;
 
@@ -38,8 +38,8 @@ impl Neon {
 
 /// Sixteen i32 of plane `p`.
 #[inline(always)]
-pub(super) fn load_plane(params: &[i32], p: ConvPlane) -> [int32x4_t; QUADS] {
-    let plane = plane::<_, NR>(params, p as usize).as_ptr();
+pub(super) fn load_plane(params: &[i32], p: usize) -> [int32x4_t; QUADS] {
+    let plane = plane::<_, NR>(params, p).as_ptr();
     // SAFETY: NEON is proven by the callers' token; `plane` holds 16 numbers.
     unsafe {
         [
@@ -53,7 +53,16 @@ pub(super) fn load_plane(params: &[i32], p: ConvPlane) -> [int32x4_t; QUADS] {
 
 /// A panel's requantization.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale {
+pub(crate) enum Scale {
+    /// With integers.
+    Fixed(Fixed),
+    /// See [`artifact::scale`].
+    Float([float32x4_t; QUADS]),
+}
+
+/// A panel's requantization with integers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fixed {
     multiplier: [int32x4_t; QUADS],
     /// Negative, for SRSHL, which rounds as the rule does; of the lower and upper two outputs.
     shift: [[int64x2_t; 2]; QUADS],
@@ -64,15 +73,47 @@ pub(crate) struct Scale {
 /// See [`Lanes::scale`].
 #[inline(always)]
 pub(super) fn scale(_: Neon, params: &[i32]) -> Scale {
-    let shift = load_plane(params, ConvPlane::Shift);
+    if is_scaled::<NR>(params) {
+        let [a, b, c, d] = load_plane(params, ScalePlane::Scale as usize);
+        // SAFETY: the token proves NEON; registers only.
+        return Scale::Float(unsafe {
+            [
+                vreinterpretq_f32_s32(a),
+                vreinterpretq_f32_s32(b),
+                vreinterpretq_f32_s32(c),
+                vreinterpretq_f32_s32(d),
+            ]
+        });
+    }
+    let shift = load_plane(params, ConvPlane::Shift as usize);
     // SAFETY: the token proves NEON; registers only.
     let negative = |quad: int32x4_t| unsafe {
         [vnegq_s64(vmovl_s32(vget_low_s32(quad))), vnegq_s64(vmovl_high_s32(quad))]
     };
-    Scale {
-        multiplier: load_plane(params, ConvPlane::Multiplier),
+    Scale::Fixed(Fixed {
+        multiplier: load_plane(params, ConvPlane::Multiplier as usize),
         shift: [negative(shift[0]), negative(shift[1]), negative(shift[2]), negative(shift[3])],
-        factor: load_plane(params, ConvPlane::Residual),
+        factor: load_plane(params, ConvPlane::Residual as usize),
+    })
+}
+
+/// Sixteen activations from their zero point.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn residual_steps(r: &[i8; NR], zero_point: i32) -> [int32x4_t; QUADS] {
+    // SAFETY: the caller's promise; there are sixteen bytes.
+    unsafe {
+        let r = vld1q_s8(r.as_ptr());
+        let (low, high) = (vmovl_s8(vget_low_s8(r)), vmovl_high_s8(r));
+        let zero_point = vdupq_n_s32(zero_point);
+        [
+            vsubq_s32(vmovl_s16(vget_low_s16(low)), zero_point),
+            vsubq_s32(vmovl_high_s16(low), zero_point),
+            vsubq_s32(vmovl_s16(vget_low_s16(high)), zero_point),
+            vsubq_s32(vmovl_high_s16(high), zero_point),
+        ]
     }
 }
 
@@ -85,34 +126,41 @@ pub(super) fn finish(
     finish: &Finish,
     residual: Option<&[i8; NR]>,
 ) -> [i8; NR] {
-    let mut acc = acc;
     let mut out = [0; NR];
     // SAFETY: the token proves NEON; the residual and `out` are 16 bytes long.
     unsafe {
-        if let Some(r) = residual {
-            let r = vld1q_s8(r.as_ptr());
-            let (low, high) = (vmovl_s8(vget_low_s8(r)), vmovl_high_s8(r));
-            let r = [
-                vmovl_s16(vget_low_s16(low)),
-                vmovl_high_s16(low),
-                vmovl_s16(vget_low_s16(high)),
-                vmovl_high_s16(high),
-            ];
-            let zero_point = vdupq_n_s32(finish.residual_zero_point);
-            let shift = vdupq_n_s32(-(finish.residual_shift as i32));
-            for i in 0..QUADS {
-                let product = vmulq_s32(vsubq_s32(r[i], zero_point), scale.factor[i]);
-                acc[i] = vaddq_s32(acc[i], vrshlq_s32(product, shift));
+        let mut y = acc;
+        let r = residual.map(|r| residual_steps(r, finish.residual_zero_point));
+        match scale {
+            Scale::Fixed(scale) => {
+                if let Some(r) = r {
+                    let shift = vdupq_n_s32(-(finish.residual_shift as i32));
+                    for i in 0..QUADS {
+                        let product = vmulq_s32(r[i], scale.factor[i]);
+                        y[i] = vaddq_s32(y[i], vrshlq_s32(product, shift));
+                    }
+                }
+                for i in 0..QUADS {
+                    let low = vmull_s32(vget_low_s32(y[i]), vget_low_s32(scale.multiplier[i]));
+                    let high = vmull_high_s32(y[i], scale.multiplier[i]);
+                    let low = vmovn_s64(vrshlq_s64(low, scale.shift[i][0]));
+                    y[i] = vmovn_high_s64(low, vrshlq_s64(high, scale.shift[i][1]));
+                }
+            }
+            Scale::Float(scale) => {
+                let ratio = vdupq_n_f32(finish.residual_ratio);
+                for i in 0..QUADS {
+                    let mut steps = vmulq_f32(vcvtq_f32_s32(y[i]), scale[i]);
+                    if let Some(r) = r {
+                        steps = vaddq_f32(steps, vmulq_f32(vcvtq_f32_s32(r[i]), ratio));
+                    }
+                    y[i] = vcvtnq_s32_f32(steps);
+                }
             }
         }
-        let mut y = acc;
-        for i in 0..QUADS {
-            let low = vmull_s32(vget_low_s32(acc[i]), vget_low_s32(scale.multiplier[i]));
-            let high = vmull_high_s32(acc[i], scale.multiplier[i]);
-            let low = vmovn_s64(vrshlq_s64(low, scale.shift[i][0]));
-            let both = vmovn_high_s64(low, vrshlq_s64(high, scale.shift[i][1]));
-            let both = vaddq_s32(both, vdupq_n_s32(finish.zero_point));
-            y[i] = vmaxq_s32(both, vdupq_n_s32(finish.low));
+        for y in &mut y {
+            *y = vaddq_s32(*y, vdupq_n_s32(finish.zero_point));
+            *y = vmaxq_s32(*y, vdupq_n_s32(finish.low));
         }
         // Saturating, which is the clamp at 127.
         let low = vqmovn_high_s32(vqmovn_s32(y[0]), y[1]);
@@ -179,7 +227,7 @@ impl Lanes<NR, i8, i8> for Neon {
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [int32x4_t; 2 * QUADS] {
-        let bias = load_plane(params, ConvPlane::Bias);
+        let bias = load_plane(params, ConvPlane::Bias as usize);
         let mut acc = [bias[0]; 2 * QUADS];
         for i in 0..QUADS {
             // SAFETY: `self` proves NEON; registers only.

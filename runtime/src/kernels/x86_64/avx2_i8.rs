@@ -14,9 +14,9 @@ use super::avx2_any;
 use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{Scalar, plane};
-use crate::kernels::{Finish, Lanes, Rows, peak};
+use crate::kernels::{Finish, Lanes, Rows, is_scaled, peak};
 use artifact::Dtype;
-use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, conv_planes};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, SCALE_PLANES, ScalePlane, conv_planes};
 use core::arch::asm;
 use core::arch::x86_64::*;
 
@@ -24,14 +24,18 @@ const NR: usize = 16;
 
 /// Eight i32 of plane `p`, the first or second half.
 #[inline(always)]
-pub(super) fn load_half(params: &[i32], p: ConvPlane, half: usize) -> __m256i {
-    let plane = &plane::<_, NR>(params, p as usize)[half * 8..][..8];
+pub(super) fn load_half(params: &[i32], p: usize, half: usize) -> __m256i {
+    let plane = &plane::<_, NR>(params, p)[half * 8..][..8];
     // SAFETY: AVX2 is proven by the callers' token; `plane` holds 8 numbers.
     unsafe { _mm256_loadu_si256(plane.as_ptr().cast()) }
 }
 
-/// Whether the shifts of all of so many outputs are at least 32, as those of networks are.
+/// Whether the shifts of all of so many outputs are at least 32, as those of networks are, or there are
+/// none.
 pub(crate) fn all_shifts_are_large(params: &[i32], outputs: u16) -> bool {
+    if params.len() == SCALE_PLANES * usize::from(outputs).next_multiple_of(NR) {
+        return true;
+    }
     let panels = params.chunks_exact(conv_planes(Dtype::I8, NR) * NR);
     let shifts = panels.flat_map(|panel| plane::<_, NR>(panel, ConvPlane::Shift as usize));
     shifts.take(outputs.into()).all(|shift| *shift >= 32)
@@ -166,7 +170,7 @@ impl Lanes<NR, i8, i8> for Avx2 {
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [__m256i; 2] {
-        [0, 1].map(|half| load_half(params, ConvPlane::Bias, half))
+        [0, 1].map(|half| load_half(params, ConvPlane::Bias as usize, half))
     }
 
     #[inline(always)]
@@ -235,11 +239,20 @@ impl Lanes<NR, i8, i8> for Avx2 {
 pub(super) struct Fast<const VNNI: bool>(pub(super) Avx2);
 
 /// A panel's requantization, for each half of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scale {
+    /// With integers.
+    Fixed(Fixed),
+    /// See [`artifact::scale`].
+    Float([__m256; 2]),
+}
+
+/// A panel's requantization with integers, for each half of it.
 ///
 /// Products have 64 bits, so even and odd outputs are multiplied apart. Their upper halves are
 /// shifted by what a shift exceeds 32, for AVX2 has no arithmetic 64-bit shift.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale {
+pub(crate) struct Fixed {
     /// Of the even and of the odd outputs, whose lanes are shifted down.
     multiplier: [[__m256i; 2]; 2],
     /// `2^(shift−1)` of the even and of the odd outputs.
@@ -252,15 +265,96 @@ pub(crate) struct Scale {
     addend: [__m256i; 2],
 }
 
+impl Fixed {
+    /// Sums and residual in steps of the output, from its zero point.
+    #[inline(always)]
+    fn steps(
+        &self,
+        acc: [__m256i; 2],
+        finish: &Finish,
+        residual: Option<&[i8; NR]>,
+    ) -> [__m256i; 2] {
+        let mut acc = acc;
+        // SAFETY: who made this proved AVX2; the residual is 16 bytes long.
+        unsafe {
+            if let Some(r) = residual {
+                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+                let r = stored_steps(r);
+                for i in 0..2 {
+                    let r = _mm256_mullo_epi32(r[i], self.factor[i]);
+                    let r = _mm256_add_epi32(r, self.addend[i]);
+                    acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(r, count));
+                }
+            }
+            let mut y = acc;
+            for i in 0..2 {
+                let even = _mm256_mul_epi32(acc[i], self.multiplier[0][i]);
+                let even = _mm256_add_epi64(even, self.rounding[0][i]);
+                let odd = _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), self.multiplier[1][i]);
+                let odd = _mm256_add_epi64(odd, self.rounding[1][i]);
+                let high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b1010_1010);
+                y[i] = _mm256_srav_epi32(high, self.shift[i]);
+            }
+            y
+        }
+    }
+}
+
+/// Sixteen stored activations in 32 bits: unsigned, as they are stored.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn stored_steps(r: &[i8; NR]) -> [__m256i; 2] {
+    // SAFETY: there are sixteen bytes.
+    let halves =
+        unsafe { [_mm_loadl_epi64(r.as_ptr().cast()), _mm_loadl_epi64(r.as_ptr().add(8).cast())] };
+    [_mm256_cvtepu8_epi32(halves[0]), _mm256_cvtepu8_epi32(halves[1])]
+}
+
+/// Sums and residual in steps of the output, from its zero point: see [`artifact::scale`].
+#[inline(always)]
+fn steps(
+    _: Avx2,
+    acc: [__m256i; 2],
+    scale: &[__m256; 2],
+    finish: &Finish,
+    residual: Option<&[i8; NR]>,
+) -> [__m256i; 2] {
+    // SAFETY: the token proves AVX2.
+    unsafe {
+        let mut y = *scale;
+        for i in 0..2 {
+            y[i] = _mm256_mul_ps(_mm256_cvtepi32_ps(acc[i]), scale[i]);
+        }
+        if let Some(r) = residual {
+            let r = stored_steps(r);
+            let zero = _mm256_set1_epi32(finish.residual_zero_point - i32::from(Avx2::FLIP));
+            let ratio = _mm256_set1_ps(finish.residual_ratio);
+            for i in 0..2 {
+                let r = _mm256_cvtepi32_ps(_mm256_sub_epi32(r[i], zero));
+                y[i] = _mm256_add_ps(y[i], _mm256_mul_ps(r, ratio));
+            }
+        }
+        [_mm256_cvtps_epi32(y[0]), _mm256_cvtps_epi32(y[1])]
+    }
+}
+
 impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
     type Acc = [__m256i; 2];
     type Scale = Scale;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> [__m256i; 2] {
+        let sum = if is_scaled::<NR>(params) {
+            ScalePlane::WeightSum as usize
+        } else {
+            ConvPlane::WeightSum as usize
+        };
         let half = |i| {
-            let bias = load_half(params, ConvPlane::Bias, i);
-            let sum = load_half(params, ConvPlane::WeightSum, i);
+            let bias = load_half(params, ConvPlane::Bias as usize, i);
+            let sum = load_half(params, sum, i);
             // SAFETY: the token proves AVX2; registers only.
             unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(sum, 7)) }
         };
@@ -269,10 +363,17 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
 
     #[inline(always)]
     fn scale(self, params: &[i32], finish: &Finish) -> Scale {
-        let load = |p| [load_half(params, p, 0), load_half(params, p, 1)];
+        let load = |p| [load_half(params, p as usize, 0), load_half(params, p as usize, 1)];
+        if is_scaled::<NR>(params) {
+            let scale = ScalePlane::Scale as usize;
+            // SAFETY: the token proves AVX2; registers only.
+            return Scale::Float(
+                [0, 1].map(|i| unsafe { _mm256_castsi256_ps(load_half(params, scale, i)) }),
+            );
+        }
         let (multiplier, shift) = (load(ConvPlane::Multiplier), load(ConvPlane::Shift));
         let factor = load(ConvPlane::Residual);
-        let mut scale = Scale {
+        let mut scale = Fixed {
             multiplier: [multiplier; 2],
             rounding: [shift; 2],
             shift,
@@ -295,7 +396,7 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
                 scale.addend[i] = _mm256_sub_epi32(rounding, zero);
             }
         }
-        scale
+        Scale::Fixed(scale)
     }
 
     #[inline(always)]
@@ -320,31 +421,13 @@ impl<const VNNI: bool> Lanes<NR, i8, i8> for Fast<VNNI> {
         finish: &Finish,
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
-        // Activations are unsigned here, as they are stored.
-        let mut acc = acc;
+        let y = match scale {
+            Scale::Fixed(scale) => scale.steps(acc, finish, residual),
+            Scale::Float(scale) => steps(self.0, acc, scale, finish, residual),
+        };
         let mut out = [0; NR];
-        // SAFETY: the token proves AVX2; the residual and `out` are 16 bytes long.
+        // SAFETY: the token proves AVX2; `out` is 16 bytes long.
         unsafe {
-            if let Some(r) = residual {
-                let r = r.as_ptr();
-                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
-                let halves = [_mm_loadl_epi64(r.cast()), _mm_loadl_epi64(r.add(8).cast())];
-                for i in 0..2 {
-                    let r = _mm256_cvtepu8_epi32(halves[i]);
-                    let r =
-                        _mm256_add_epi32(_mm256_mullo_epi32(r, scale.factor[i]), scale.addend[i]);
-                    acc[i] = _mm256_add_epi32(acc[i], _mm256_sra_epi32(r, count));
-                }
-            }
-            let mut y = acc;
-            for i in 0..2 {
-                let even = _mm256_mul_epi32(acc[i], scale.multiplier[0][i]);
-                let even = _mm256_add_epi64(even, scale.rounding[0][i]);
-                let odd = _mm256_mul_epi32(_mm256_srli_epi64(acc[i], 32), scale.multiplier[1][i]);
-                let odd = _mm256_add_epi64(odd, scale.rounding[1][i]);
-                let high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0b1010_1010);
-                y[i] = _mm256_srav_epi32(high, scale.shift[i]);
-            }
             // Packs saturate, which is the clamp at both ends, and leave the halves interleaved by
             // 128 bits. A number that 16 bits cannot hold is clamped whatever the zero point.
             let zero_point = finish.zero_point - i32::from(Avx2::FLIP);

@@ -10,8 +10,7 @@ use super::avx2_any::{self, GROUP, LEAST_PIXELS, MR, ZERO};
 use super::avx2_i8::{Fast, Scale, load_half};
 use crate::kernels::conv::Conv;
 use crate::kernels::{Finish, Lanes, Rows};
-use artifact::Dtype;
-use artifact::layout::{ConvPlane, KR_I8, MAX_PAIR, conv_planes};
+use artifact::layout::{ConvPlane, KR_I8, MAX_PAIR};
 use core::arch::asm;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -310,7 +309,7 @@ impl<const PANELS: usize> Lanes<NR, i8, i8> for Mixed<'_, PANELS> {
         let panel = (params.as_ptr().addr() - self.params.as_ptr().addr()) / size_of_val(params);
         let sums = self.fits[panel].sums;
         let half = |i: usize| {
-            let bias = load_half(params, ConvPlane::Bias, i);
+            let bias = load_half(params, ConvPlane::Bias as usize, i);
             // SAFETY: the token proves AVX2; registers only.
             unsafe { _mm256_sub_epi32(bias, _mm256_slli_epi32(sums[i], 7)) }
         };
@@ -407,7 +406,7 @@ pub(super) fn some<const NP: usize>(
     let mixed = Mixed {
         isa,
         weights: &conv.weights[panel * len..],
-        params: &conv.params[panel * conv_planes(Dtype::I8, NR) * NR..],
+        params: &conv.params[panel * (conv.params.len() / conv.filter.panels())..],
         fits: &fits,
     };
     // 8 accumulators, 2 weights, 2 of an activation, its products, 1 of 16 registers.

@@ -10,8 +10,7 @@ use super::avx2_any::{self, GROUP, MR, ZERO};
 use super::avx2_i8::{Fast, Scale};
 use crate::kernels::conv::Conv;
 use crate::kernels::{Finish, Lanes, Rows};
-use artifact::Dtype;
-use artifact::layout::{KR_I8, conv_planes};
+use artifact::layout::KR_I8;
 use core::arch::asm;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -349,7 +348,7 @@ pub(super) fn some<const NP: usize>(
     let widened = Widened {
         isa,
         weights: &conv.weights[panel * len..],
-        params: &conv.params[panel * conv_planes(Dtype::I8, NR) * NR..],
+        params: &conv.params[panel * (conv.params.len() / conv.filter.panels())..],
         panels: &panels,
     };
     conv.panels::<_, NR, MR, NP>(widened, panel, first, out);

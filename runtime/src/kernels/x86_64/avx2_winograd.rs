@@ -7,9 +7,9 @@
 
 use super::Avx2;
 use super::avx2_i8::Fast;
+use crate::kernels::Lanes;
 use crate::kernels::conv::Conv;
 use crate::kernels::winograd::window;
-use crate::kernels::{Lanes, Number};
 use artifact::layout::KR_I8;
 use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len};
@@ -106,7 +106,8 @@ impl Run<'_> {
         let [_, columns] = tiles(conv.output);
         let rows = out.len() / (w_out * c_out);
         let first_pixel = self.first / columns * TILE * w_out;
-        let params = &conv.params[panel * <i8 as Number>::PLANES * LANES..];
+        let params_len = conv.params.len() / conv.filter.panels();
+        let params = &conv.params[panel * params_len..][..params_len];
         let (start, scale) = (isa.start(params), isa.scale(params, &conv.finish));
         let group_len = group_len(conv.input.c);
         assert!(filters.len() == filters_len(conv.input.c));
@@ -146,8 +147,9 @@ impl Run<'_> {
                         let at = ((y0 + y) * w_out + x0 + x) * c_out + panel * LANES;
                         let to = &mut out[at..][..LANES];
                         let residual =
-                            conv.residual.lanes::<LANES, true>(to, first_pixel * c_out + at);
-                        let all = isa.finish(acc, &scale, &conv.finish, residual.as_ref());
+                            conv.residual.lanes::<LANES, 1, true>(to, first_pixel * c_out + at);
+                        let residual = residual.as_ref().map(|[r]| r);
+                        let all = isa.finish(acc, &scale, &conv.finish, residual);
                         to.copy_from_slice(&all);
                     }
                 }

@@ -9,8 +9,8 @@ use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
-use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, peak};
-use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8};
+use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, is_scaled, peak};
+use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, ScalePlane};
 use core::arch::x86_64::*;
 
 const NR: usize = 16;
@@ -64,15 +64,24 @@ impl Avx512Vnni {
 
 /// Sixteen i32 of plane `p`.
 #[inline(always)]
-fn load_plane(params: &[i32], p: ConvPlane) -> __m512i {
-    let plane = plane::<_, NR>(params, p as usize);
+fn load_plane(params: &[i32], p: usize) -> __m512i {
+    let plane = plane::<_, NR>(params, p);
     // SAFETY: AVX-512 is proven by the callers' token; `plane` holds 16 numbers.
     unsafe { _mm512_loadu_si512(plane.as_ptr().cast()) }
 }
 
-/// A panel's requantization, the even and the odd outputs apart: their products have 64 bits.
+/// A panel's requantization.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale {
+pub(crate) enum Scale {
+    /// With integers.
+    Fixed(Fixed),
+    /// See [`artifact::scale`].
+    Float(__m512),
+}
+
+/// A panel's requantization with integers, the even and the odd outputs apart: their products have 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fixed {
     multiplier: [__m512i; 2],
     shift: [__m512i; 2],
     /// `2^(shift−1)`.
@@ -86,22 +95,102 @@ pub(crate) struct Scale {
     addend: __m512i,
 }
 
+impl Fixed {
+    /// Sums and residual in steps of the output, from its zero point.
+    #[inline(always)]
+    fn steps(&self, acc: __m512i, finish: &Finish, residual: Option<&[i8; NR]>) -> __m512i {
+        // SAFETY: who made this proved AVX-512; the residual is 16 bytes long.
+        unsafe {
+            let mut acc = acc;
+            if let Some(r) = residual {
+                let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
+                let r = _mm512_add_epi32(_mm512_mullo_epi32(r, self.factor), self.addend);
+                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
+                acc = _mm512_add_epi32(acc, _mm512_sra_epi32(r, count));
+            }
+            let even = _mm512_mul_epi32(acc, self.multiplier[0]);
+            let even = _mm512_add_epi64(even, self.rounding[0]);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), self.multiplier[1]);
+            let odd = _mm512_add_epi64(odd, self.rounding[1]);
+            match self.beyond {
+                Some(beyond) => {
+                    // The upper halves, those of the even products moved to the even places.
+                    let upper = _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even);
+                    _mm512_srav_epi32(upper, beyond)
+                }
+                None => {
+                    let even = _mm512_srav_epi64(even, self.shift[0]);
+                    let odd = _mm512_srav_epi64(odd, self.shift[1]);
+                    _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32))
+                }
+            }
+        }
+    }
+}
+
+/// Sums and residual in steps of the output, from its zero point: see [`artifact::scale`].
+#[inline(always)]
+fn steps(
+    _: Avx512Vnni,
+    acc: __m512i,
+    scale: __m512,
+    finish: &Finish,
+    residual: Option<&[i8; NR]>,
+) -> __m512i {
+    // SAFETY: the token proves AVX-512; the residual is 16 bytes long.
+    unsafe {
+        let mut y = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+        if let Some(r) = residual {
+            let stored = finish.residual_zero_point - i32::from(Avx512Vnni::FLIP);
+            let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
+            let r = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(stored)));
+            y = _mm512_add_ps(y, _mm512_mul_ps(r, _mm512_set1_ps(finish.residual_ratio)));
+        }
+        _mm512_cvtps_epi32(y)
+    }
+}
+
+/// Four times sixteen steps as they are stored; the four quads of each follow each other by 16 bytes.
+#[inline(always)]
+fn pack(_: Avx512Vnni, y: [__m512i; 4], finish: &Finish) -> __m512i {
+    let stored = |q: i32| q - i32::from(Avx512Vnni::FLIP);
+    // SAFETY: the token proves AVX-512; registers only.
+    unsafe {
+        // Packs saturate, which is the clamp at both ends. A number that 16 bits cannot hold is clamped
+        // whatever the zero point.
+        let zero_point = _mm512_set1_epi16(stored(finish.zero_point) as i16);
+        let low = _mm512_adds_epi16(_mm512_packs_epi32(y[0], y[1]), zero_point);
+        let high = _mm512_adds_epi16(_mm512_packs_epi32(y[2], y[3]), zero_point);
+        let y = _mm512_packus_epi16(low, high);
+        _mm512_max_epu8(y, _mm512_set1_epi8(stored(finish.low) as i8))
+    }
+}
+
 impl Lanes<NR, i8, i8> for Avx512Vnni {
     type Acc = __m512i;
     type Scale = Scale;
 
     #[inline(always)]
     fn start(self, params: &[i32]) -> __m512i {
-        let (bias, sum) =
-            (load_plane(params, ConvPlane::Bias), load_plane(params, ConvPlane::WeightSum));
+        let sum = if is_scaled::<NR>(params) {
+            ScalePlane::WeightSum as usize
+        } else {
+            ConvPlane::WeightSum as usize
+        };
+        let (bias, sum) = (load_plane(params, ConvPlane::Bias as usize), load_plane(params, sum));
         // SAFETY: `self` proves AVX-512; registers only.
         unsafe { _mm512_sub_epi32(bias, _mm512_slli_epi32(sum, 7)) }
     }
 
     #[inline(always)]
     fn scale(self, params: &[i32], finish: &Finish) -> Scale {
-        let multiplier = load_plane(params, ConvPlane::Multiplier);
-        let shift = load_plane(params, ConvPlane::Shift);
+        if is_scaled::<NR>(params) {
+            let scale = load_plane(params, ScalePlane::Scale as usize);
+            // SAFETY: `self` proves AVX-512; registers only.
+            return Scale::Float(unsafe { _mm512_castsi512_ps(scale) });
+        }
+        let multiplier = load_plane(params, ConvPlane::Multiplier as usize);
+        let shift = load_plane(params, ConvPlane::Shift as usize);
         // SAFETY: `self` proves AVX-512; registers only.
         unsafe {
             let one = _mm512_set1_epi64(1);
@@ -112,11 +201,11 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                 _mm512_and_si512(shift, _mm512_set1_epi64(0xffff_ffff)),
                 _mm512_srli_epi64(shift, 32),
             ];
-            let factor = load_plane(params, ConvPlane::Residual);
+            let factor = load_plane(params, ConvPlane::Residual as usize);
             let stored = finish.residual_zero_point - i32::from(Self::FLIP);
             let zero = _mm512_mullo_epi32(factor, _mm512_set1_epi32(stored));
             let rounding = _mm512_set1_epi32((1 << finish.residual_shift) >> 1);
-            Scale {
+            Scale::Fixed(Fixed {
                 multiplier: [multiplier, _mm512_srli_epi64(multiplier, 32)],
                 shift,
                 rounding: [
@@ -126,7 +215,7 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                 beyond,
                 factor,
                 addend: _mm512_sub_epi32(rounding, zero),
-            }
+            })
         }
     }
 
@@ -176,36 +265,51 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         residual: Option<&[i8; NR]>,
     ) -> [i8; NR] {
         let mut out = [0; NR];
-        // SAFETY: `self` proves AVX-512; the residual and `out` are 16 bytes long.
+        let y = match scale {
+            Scale::Fixed(scale) => scale.steps(acc, finish, residual),
+            Scale::Float(scale) => steps(self, acc, *scale, finish, residual),
+        };
+        // SAFETY: `self` proves AVX-512; `out` is 16 bytes long.
         unsafe {
-            let mut acc = acc;
-            if let Some(r) = residual {
-                let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
-                let r = _mm512_add_epi32(_mm512_mullo_epi32(r, scale.factor), scale.addend);
-                let count = _mm_cvtsi32_si128(finish.residual_shift as i32);
-                acc = _mm512_add_epi32(acc, _mm512_sra_epi32(r, count));
-            }
-            let even = _mm512_mul_epi32(acc, scale.multiplier[0]);
-            let even = _mm512_add_epi64(even, scale.rounding[0]);
-            let odd = _mm512_mul_epi32(_mm512_srli_epi64(acc, 32), scale.multiplier[1]);
-            let odd = _mm512_add_epi64(odd, scale.rounding[1]);
-            let y = match scale.beyond {
-                Some(beyond) => {
-                    // The upper halves, those of the even products moved to the even places.
-                    let upper = _mm512_mask_shuffle_epi32::<0b11_11_01_01>(odd, 0x5555, even);
-                    _mm512_srav_epi32(upper, beyond)
-                }
-                None => {
-                    let even = _mm512_srav_epi64(even, scale.shift[0]);
-                    let odd = _mm512_srav_epi64(odd, scale.shift[1]);
-                    _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32))
-                }
-            };
             // As it is stored, plus 128: never negative, so that 255 is the clamp at 127.
             let stored = |q: i32| _mm512_set1_epi32(q - i32::from(Self::FLIP));
             let y = _mm512_add_epi32(y, stored(finish.zero_point));
             let y = _mm512_cvtusepi32_epi8(_mm512_max_epi32(y, stored(finish.low)));
             _mm_storeu_si128(out.as_mut_ptr().cast(), y);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn finish_row<const NP: usize>(
+        self,
+        acc: &[__m512i; NP],
+        scale: &[Scale; NP],
+        finish: &Finish,
+        residual: Option<&[[i8; NR]; NP]>,
+    ) -> [[i8; NR]; NP] {
+        let mut out = [[0; NR]; NP];
+        let is_float = matches!(scale[0], Scale::Float(_));
+        if !is_float || NP < 4 {
+            for p in 0..NP {
+                out[p] = self.finish(acc[p], &scale[p], finish, residual.map(|r| &r[p]));
+            }
+            return out;
+        }
+        let mut y = *acc;
+        for p in 0..NP {
+            // Panels of a layer are all alike.
+            if let Scale::Float(scale) = scale[p] {
+                y[p] = steps(self, acc[p], scale, finish, residual.map(|r| &r[p]));
+            }
+        }
+        for (out, y) in out.as_chunks_mut::<4>().0.iter_mut().zip(y.as_chunks::<4>().0) {
+            // SAFETY: `self` proves AVX-512; four panels are 64 bytes.
+            unsafe {
+                let quads = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                let y = _mm512_permutexvar_epi32(quads, pack(self, *y, finish));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), y);
+            }
         }
         out
     }

@@ -36,6 +36,15 @@ fn depthwise() -> Vec<Case> {
             cases.push(of([h, w, c], filter, stride, (filter - 1) as u8 / 2, after as u8));
         }
     }
+    // Registers of 64 channels, or of several pixels; windows larger than the map.
+    for c in [8, 16, 32, 64, 72, 96, 112, 136, 160] {
+        for (h, w) in [(1, 8), (2, 9), (5, 3), (6, 19), (9, 24)] {
+            cases.push(of([h, w, c], 3, 1, 1, 1));
+            cases.push(Case { clamp: BOUNDS, ..of([h, w, c], 3, 2, 1, 1) });
+            cases.push(Case { clamp: Clamp::Relu, ..of([h, w, c], 5, 1, 2, 2) });
+            cases.push(of([h, w, c], 5, 2, 2, 2));
+        }
+    }
     cases.push(Case { residual: true, clamp: Clamp::Relu, ..of([9, 9, 20], 3, 1, 1, 1) });
     cases.push(Case { residual: true, clamp: BOUNDS, ..of([9, 9, 20], 5, 1, 2, 2) });
     cases.push(Case { filter: [3, 5], padding: [1, 2, 1, 2], ..of([6, 7, 18], 3, 1, 1, 1) });

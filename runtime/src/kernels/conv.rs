@@ -27,18 +27,23 @@ impl<E: Number> ResidualSource<'_, E> {
         }
     }
 
-    /// What is added to `out`, `at` the output's element `at`, of NP panels; unless WHOLE, less than
-    /// they have.
+    /// Copies what is added to `out`, `at` the output's element `at`, of NP panels; unless WHOLE, less
+    /// than they have.
     #[inline(always)]
-    pub(crate) fn lanes<const NR: usize, const NP: usize, const WHOLE: bool>(
+    pub(crate) fn copy<const NR: usize, const NP: usize, const WHOLE: bool>(
         self,
         out: &[E],
         at: usize,
-    ) -> Option<[[E; NR]; NP]> {
-        match self {
-            Self::None => None,
-            Self::InPlace => Some(lanes::<E, NR, NP, WHOLE>(out)),
-            Self::Other(r) => Some(lanes::<E, NR, NP, WHOLE>(&r[at..][..out.len()])),
+        to: &mut [[E; NR]; NP],
+    ) {
+        let from = match self {
+            Self::None => return,
+            Self::InPlace => out,
+            Self::Other(r) => &r[at..][..out.len()],
+        };
+        match from.as_chunks::<NR>().0.as_chunks() {
+            ([whole], _) if WHOLE => *to = *whole,
+            _ => to.as_flattened_mut()[..from.len()].copy_from_slice(from),
         }
     }
 }
@@ -162,16 +167,23 @@ impl<E: Number, W> Conv<'_, E, W> {
                 }
                 self.windows(isa, &mut acc, &origin, first_channel, &mut rim, weights);
             }
-            for (m, acc) in acc.iter().enumerate().take(pixels - pixel) {
-                let pixel = pixel + m;
-                let channel = panel * NR;
-                let n = if WHOLE { NP * NR } else { (NP * NR).min(c_out - channel) };
-                let y = &mut out[pixel * c_out + channel..][..n];
+            let channel = panel * NR;
+            let n = if WHOLE { NP * NR } else { (NP * NR).min(c_out - channel) };
+            let tile = if matches!(self.residual, ResidualSource::None) {
+                isa.finish_tile(&acc, &scale, &self.finish, None)
+            } else {
+                let mut residual = [[[E::zeroed(); NR]; NP]; MR];
                 let at = (first_pixel + pixel) * c_out + channel;
-                let residual = self.residual.lanes::<NR, NP, WHOLE>(y, at);
-                let all = isa.finish_row(acc, &scale, &self.finish, residual.as_ref());
+                for (m, residual) in residual.iter_mut().enumerate().take(pixels - pixel) {
+                    let y = &out[(pixel + m) * c_out + channel..][..n];
+                    self.residual.copy::<NR, NP, WHOLE>(y, at + m * c_out, residual);
+                }
+                isa.finish_tile(&acc, &scale, &self.finish, Some(&residual))
+            };
+            for (y, all) in out[pixel * c_out..].chunks_exact_mut(c_out).zip(&tile) {
+                let y = &mut y[channel..][..n];
                 match y.as_chunks_mut::<NR>().0.as_chunks_mut() {
-                    ([whole], _) if WHOLE => *whole = all,
+                    ([whole], _) if WHOLE => *whole = *all,
                     _ => y.copy_from_slice(&all.as_flattened()[..n]),
                 }
             }
@@ -300,19 +312,4 @@ fn part<'w, W, const NP: usize>(
         part[p] = &weights[p][index * len..][..len];
     }
     part
-}
-
-/// Numbers of NP panels, zeros where there are less.
-#[inline(always)]
-fn lanes<E: Number, const NR: usize, const NP: usize, const WHOLE: bool>(
-    from: &[E],
-) -> [[E; NR]; NP] {
-    let mut all = [[E::zeroed(); NR]; NP];
-    match from.as_chunks::<NR>().0.as_chunks() {
-        ([whole], _) if WHOLE => *whole,
-        _ => {
-            all.as_flattened_mut()[..from.len()].copy_from_slice(from);
-            all
-        }
-    }
 }

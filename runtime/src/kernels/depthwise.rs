@@ -10,7 +10,7 @@
 //! all pixels of a row, and becomes part of what sums start from. Filters of unusual
 //! sizes are computed of a copy of each window.
 
-use super::conv::Conv;
+use super::conv::{Conv, ResidualSource};
 use super::{Lanes, Number};
 use artifact::layout::{DEPTHWISE_ROWS, DepthwiseLayout, MAX_DEPTHWISE, window_start};
 
@@ -110,6 +110,20 @@ impl<E: Number> Conv<'_, E, E> {
     ) where
         I: Channels<NR, E>,
     {
+        self.channels_from::<I, NR, MR>(isa, 0, first_row, out);
+    }
+
+    /// As [`Self::channels`], but for panels before `first_panel`.
+    #[inline(always)]
+    pub(crate) fn channels_from<I, const NR: usize, const MR: usize>(
+        &self,
+        isa: I,
+        first_panel: usize,
+        first_row: usize,
+        out: &mut [E],
+    ) where
+        I: Channels<NR, E>,
+    {
         let c = usize::from(self.output.c);
         let row_len = usize::from(self.output.w) * c;
         let [kh, kw] = [self.filter.kh, self.filter.kw];
@@ -119,7 +133,7 @@ impl<E: Number> Conv<'_, E, E> {
         let band = (BAND_BYTES / line_bytes / usize::from(self.stride[0])).max(1);
         for (i, out) in out.chunks_mut(band * row_len).enumerate() {
             let first_row = first_row + i * band;
-            for index in 0..layout.panels() {
+            for index in first_panel..layout.panels() {
                 let params = &self.params[index * params_len..][..params_len];
                 let panel = Panel {
                     isa,
@@ -277,16 +291,16 @@ impl<E: Number> Conv<'_, E, E> {
         let at = column * usize::from(self.output.c) + panel.channel;
         let first = row * line.len() + at;
         let y = &mut line[at..][..panel.count];
-        if panel.count == NR {
-            let residual = self.residual.lanes::<NR, 1, true>(y, first).map(|[r]| r);
-            let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());
-            if let ([whole], _) = y.as_chunks_mut() {
-                *whole = all;
-            }
-        } else {
-            let residual = self.residual.lanes::<NR, 1, false>(y, first).map(|[r]| r);
-            let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());
-            y.copy_from_slice(&all[..panel.count]);
+        let mut residual = None;
+        if !matches!(self.residual, ResidualSource::None) {
+            let mut numbers = [[E::zeroed(); NR]];
+            self.residual.copy::<NR, 1, false>(y, first, &mut numbers);
+            residual = Some(numbers[0]);
+        }
+        let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());
+        match y.as_chunks_mut() {
+            ([whole], []) => *whole = all,
+            _ => y.copy_from_slice(&all[..panel.count]),
         }
     }
 }

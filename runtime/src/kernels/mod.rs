@@ -82,6 +82,9 @@ impl Finish {
     };
 }
 
+/// Numbers of MR pixels and NP panels.
+pub(crate) type Tile<E, const NR: usize, const MR: usize, const NP: usize> = [[[E; NR]; NP]; MR];
+
 /// What of a slice a dot takes: `count` runs of `len` elements, `stride` apart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rows {
@@ -161,18 +164,21 @@ pub(crate) trait Lanes<const NR: usize, E: Number, W>: Copy + Sync {
         residual: Option<&[E; NR]>,
     ) -> [E; NR];
 
-    /// [`Self::finish`] of panels side by side.
+    /// [`Self::finish`] of a tile.
     #[inline(always)]
-    fn finish_row<const NP: usize>(
+    fn finish_tile<const MR: usize, const NP: usize>(
         self,
-        acc: &[Self::Acc; NP],
+        acc: &[[Self::Acc; NP]; MR],
         scale: &[Self::Scale; NP],
         finish: &Finish,
-        residual: Option<&[[E; NR]; NP]>,
-    ) -> [[E; NR]; NP] {
-        let mut out = [[E::zeroed(); NR]; NP];
-        for p in 0..NP {
-            out[p] = self.finish(acc[p], &scale[p], finish, residual.map(|r| &r[p]));
+        residual: Option<&Tile<E, NR, MR, NP>>,
+    ) -> Tile<E, NR, MR, NP> {
+        let mut out = [[[E::zeroed(); NR]; NP]; MR];
+        for m in 0..MR {
+            for p in 0..NP {
+                let residual = residual.map(|r| &r[m][p]);
+                out[m][p] = self.finish(acc[m][p], &scale[p], finish, residual);
+            }
         }
         out
     }

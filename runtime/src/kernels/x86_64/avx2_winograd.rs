@@ -8,7 +8,7 @@
 use super::Avx2;
 use super::avx2_i8::Fast;
 use crate::kernels::Lanes;
-use crate::kernels::conv::Conv;
+use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::winograd::window;
 use artifact::layout::KR_I8;
 use artifact::winograd::{LANES, POSITIONS, TILE, WINDOW, tiles};
@@ -146,10 +146,14 @@ impl Run<'_> {
                         }
                         let at = ((y0 + y) * w_out + x0 + x) * c_out + panel * LANES;
                         let to = &mut out[at..][..LANES];
-                        let residual =
-                            conv.residual.lanes::<LANES, 1, true>(to, first_pixel * c_out + at);
-                        let residual = residual.as_ref().map(|[r]| r);
-                        let all = isa.finish(acc, &scale, &conv.finish, residual);
+                        let mut residual = None;
+                        if !matches!(conv.residual, ResidualSource::None) {
+                            let mut numbers = [[0; LANES]];
+                            let first = first_pixel * c_out + at;
+                            conv.residual.copy::<LANES, 1, true>(to, first, &mut numbers);
+                            residual = Some(numbers[0]);
+                        }
+                        let all = isa.finish(acc, &scale, &conv.finish, residual.as_ref());
                         to.copy_from_slice(&all);
                     }
                 }

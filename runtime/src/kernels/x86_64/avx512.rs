@@ -4,12 +4,12 @@
 //! plus 128) and the accumulators start at `bias − 128 · Σ w`. Its sums wrap, they do not
 //! saturate, hence the same result as any other order of addition.
 
-use super::has;
+use super::{avx512_depthwise, has};
 use crate::kernels::conv::Conv;
 use crate::kernels::depthwise::{Channels, Lines};
 use crate::kernels::scalar::{FloatWeight, plane};
 use crate::kernels::winograd::{Block, Multiply, Products};
-use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, is_scaled, peak};
+use crate::kernels::{Finish, Kernel, Lanes, Number, Rows, Tile, is_scaled, peak};
 use artifact::layout::{ConvPlane, DEPTHWISE_ROWS, KR_I8, ScalePlane};
 use core::arch::x86_64::*;
 
@@ -130,7 +130,7 @@ impl Fixed {
 
 /// Sums and residual in steps of the output, from its zero point: see [`artifact::scale`].
 #[inline(always)]
-fn steps(
+pub(super) fn steps(
     _: Avx512Vnni,
     acc: __m512i,
     scale: __m512,
@@ -152,7 +152,7 @@ fn steps(
 
 /// Four times sixteen steps as they are stored; the four quads of each follow each other by 16 bytes.
 #[inline(always)]
-fn pack(_: Avx512Vnni, y: [__m512i; 4], finish: &Finish) -> __m512i {
+pub(super) fn pack(_: Avx512Vnni, y: [__m512i; 4], finish: &Finish) -> __m512i {
     let stored = |q: i32| q - i32::from(Avx512Vnni::FLIP);
     // SAFETY: the token proves AVX-512; registers only.
     unsafe {
@@ -281,33 +281,39 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
     }
 
     #[inline(always)]
-    fn finish_row<const NP: usize>(
+    fn finish_tile<const MR: usize, const NP: usize>(
         self,
-        acc: &[__m512i; NP],
+        acc: &[[__m512i; NP]; MR],
         scale: &[Scale; NP],
         finish: &Finish,
-        residual: Option<&[[i8; NR]; NP]>,
-    ) -> [[i8; NR]; NP] {
-        let mut out = [[0; NR]; NP];
-        let is_float = matches!(scale[0], Scale::Float(_));
-        if !is_float || NP < 4 {
-            for p in 0..NP {
-                out[p] = self.finish(acc[p], &scale[p], finish, residual.map(|r| &r[p]));
+        residual: Option<&Tile<i8, NR, MR, NP>>,
+    ) -> Tile<i8, NR, MR, NP> {
+        let mut out = [[[0; NR]; NP]; MR];
+        let (fours, rest) = out.as_flattened_mut().as_chunks_mut::<4>();
+        if !rest.is_empty() || matches!(scale[0], Scale::Fixed(_)) {
+            for m in 0..MR {
+                for p in 0..NP {
+                    let residual = residual.map(|r| &r[m][p]);
+                    out[m][p] = self.finish(acc[m][p], &scale[p], finish, residual);
+                }
             }
             return out;
         }
-        let mut y = *acc;
-        for p in 0..NP {
-            // Panels of a layer are all alike.
-            if let Scale::Float(scale) = scale[p] {
-                y[p] = steps(self, acc[p], scale, finish, residual.map(|r| &r[p]));
+        // Four at a time, of as many panels or pixels.
+        for (four, out) in fours.iter_mut().enumerate() {
+            let mut y = [acc[0][0]; 4];
+            for i in 0..4 {
+                let (m, p) = ((four * 4 + i) / NP, (four * 4 + i) % NP);
+                // Panels of a layer are all alike.
+                if let Scale::Float(scale) = scale[p] {
+                    let residual = residual.map(|r| &r[m][p]);
+                    y[i] = steps(self, acc[m][p], scale, finish, residual);
+                }
             }
-        }
-        for (out, y) in out.as_chunks_mut::<4>().0.iter_mut().zip(y.as_chunks::<4>().0) {
             // SAFETY: `self` proves AVX-512; four panels are 64 bytes.
             unsafe {
                 let quads = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-                let y = _mm512_permutexvar_epi32(quads, pack(self, *y, finish));
+                let y = _mm512_permutexvar_epi32(quads, pack(self, y, finish));
                 _mm512_storeu_si512(out.as_mut_ptr().cast(), y);
             }
         }
@@ -536,7 +542,8 @@ impl Channels<NR, i8> for Avx512Vnni {
     fn depthwise(self, conv: &Conv<'_, i8, i8>, first_row: usize, out: &mut [i8]) {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
         fn enabled(isa: Avx512Vnni, conv: &Conv<'_, i8, i8>, first: usize, out: &mut [i8]) {
-            conv.channels::<_, NR, 4>(isa, first, out);
+            let done = avx512_depthwise::run(isa, conv, first, out);
+            conv.channels_from::<_, NR, 4>(isa, done, first, out);
         }
         // SAFETY: `self` proves the features.
         unsafe { enabled(self, conv, first_row, out) }

@@ -8,6 +8,7 @@ mod avx2_widened;
 pub(crate) mod avx2_winograd;
 mod avx512;
 mod avx512_bf16;
+mod avx512_depthwise;
 mod ssse3;
 
 pub(crate) use avx2::Avx2;

@@ -27,10 +27,9 @@ impl<E: Number> ResidualSource<'_, E> {
         }
     }
 
-    /// Copies what is added to `out`, `at` the output's element `at`, of NP panels; unless WHOLE, less
-    /// than they have.
+    /// Copies what is added to `out`, `at` the output's element `at`, of NP panels or less.
     #[inline(always)]
-    pub(crate) fn copy<const NR: usize, const NP: usize, const WHOLE: bool>(
+    pub(crate) fn copy<const NR: usize, const NP: usize>(
         self,
         out: &[E],
         at: usize,
@@ -42,7 +41,7 @@ impl<E: Number> ResidualSource<'_, E> {
             Self::Other(r) => &r[at..][..out.len()],
         };
         match from.as_chunks::<NR>().0.as_chunks() {
-            ([whole], _) if WHOLE => *to = *whole,
+            ([whole], _) => *to = *whole,
             _ => to.as_flattened_mut()[..from.len()].copy_from_slice(from),
         }
     }
@@ -84,9 +83,103 @@ pub(crate) struct Conv<'a, E: Number, W> {
 /// taps of 64 channels. Longer rows go tap by tap, which costs them little.
 const RIM: usize = 192;
 
+/// What a dot takes of windows inside the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// All, which is a pixel.
+    Pixels,
+    /// All rows, as they lie in the map.
+    Windows,
+    /// All rows, copied one after the other, see [`picture_windows`].
+    Picture,
+    /// A tap.
+    Taps,
+}
+
+/// How the windows of some panels are read.
+struct Walk {
+    way: Way,
+    /// First input channel.
+    first_channel: usize,
+    /// Filter rows.
+    kh: usize,
+    /// Taps of a filter row as they are packed.
+    taps: usize,
+    /// Elements of a filter row as they are packed.
+    row_len: usize,
+    /// Elements of the map's row.
+    line: usize,
+}
+
+impl Walk {
+    fn of<E: Number, W>(conv: &Conv<'_, E, W>, panel: usize) -> Self {
+        let filter = conv.filter;
+        let c_in = usize::from(conv.input.c);
+        let (taps, channels) = filter.taps();
+        let depth = filter.groups() * filter.dtype.kr();
+        let (kh, row_len, line) = (filter.kh, taps * depth, usize::from(conv.input.w) * c_in);
+        // Not where channels leave groups partly empty, or where it does not see all of them.
+        let by_rows = filter.c_in == c_in && (depth == channels || filter.packs_rows());
+        let is_pointwise =
+            (kh, filter.kw, conv.stride) == (1, 1, [1, 1]) && conv.padding == Padding::same(0);
+        let way = if is_pointwise {
+            Way::Pixels
+        } else if !by_rows {
+            Way::Taps
+        } else if (kh, row_len, c_in, filter.packs_rows()) == (3, PICTURE_ROW, 3, true)
+            && conv.stride[1] <= 2
+        {
+            Way::Picture
+        } else {
+            Way::Windows
+        };
+        let first_channel = conv.groups.first(panel, filter.c_in);
+        Self { way, first_channel, kh, taps, row_len, line }
+    }
+
+    /// Rows of a window as it lies in the map.
+    #[inline(always)]
+    fn rows(&self) -> Rows {
+        Rows { count: self.kh, stride: self.line, len: self.row_len }
+    }
+
+    /// Elements that are read from where the first of MR windows side by side starts.
+    #[inline(always)]
+    const fn slack<const MR: usize>(&self) -> usize {
+        match self.way {
+            Way::Picture => 2 * self.line + (MR - 1) * 6 + WIDE_ROW,
+            _ => 0,
+        }
+    }
+}
+
+/// Rows of a window of a picture that is copied, and elements of one as they are packed: nine and
+/// three more.
+const PICTURE_ROWS: usize = 3;
+const PICTURE_ROW: usize = 12;
+/// Elements of a row that are copied at a time.
+const WIDE_ROW: usize = 16;
+
+/// Copies MR windows of 3×3 pixels of three channels, STEP elements apart from the start of `x` on, rows
+/// of each one after the other.
+#[inline(always)]
+fn picture_windows<E: Number, const MR: usize, const STEP: usize>(
+    x: &[E],
+    line: usize,
+    to: &mut [[E; RIM]; MR],
+) {
+    // All sizes are constants, which leaves a check for each row.
+    for ky in 0..PICTURE_ROWS {
+        let x = &x[ky * line..][..(MR - 1) * STEP + WIDE_ROW];
+        for m in 0..MR {
+            to[m][ky * PICTURE_ROW..][..WIDE_ROW].copy_from_slice(&x[m * STEP..][..WIDE_ROW]);
+        }
+    }
+}
+
 impl<E: Number, W> Conv<'_, E, W> {
     /// Computes panels `panel..panel + NP` of the output pixels that `out` holds, the first
-    /// of which is `first_pixel`, MR pixels at a time.
+    /// of which is `first_pixel`, MR pixels at a time. Of channels in groups, NP is one.
     ///
     /// The taps of a filter row lie side by side in the map, so one dot takes whole rows of a
     /// window inside the map. Rows that reach over the border are gathered first.
@@ -100,37 +193,12 @@ impl<E: Number, W> Conv<'_, E, W> {
     ) where
         I: Lanes<NR, E, W>,
     {
-        if NP > 1 && self.groups.count > 1 {
-            // Panels of different groups read different channels.
-            for panel in panel..panel + NP {
-                self.panels::<I, NR, MR, 1>(isa, panel, first_pixel, out);
-            }
-        } else if (panel + NP) * NR <= usize::from(self.output.c) {
-            self.tiles::<I, NR, MR, NP, true>(isa, panel, first_pixel, out);
-        } else {
-            self.tiles::<I, NR, MR, NP, false>(isa, panel, first_pixel, out);
-        }
-    }
-
-    /// As [`Self::panels`]; unless WHOLE, the last of them has less than NR outputs.
-    #[inline(always)]
-    fn tiles<I, const NR: usize, const MR: usize, const NP: usize, const WHOLE: bool>(
-        &self,
-        isa: I,
-        panel: usize,
-        first_pixel: usize,
-        out: &mut [E],
-    ) where
-        I: Lanes<NR, E, W>,
-    {
+        // Panels of different groups read different channels.
+        assert!(NP == 1 || self.groups.count == 1);
         const { assert!(RIM >= MAX_PACKED_ROW) };
         let c_out = usize::from(self.output.c);
         let (c_in, w_out) = (usize::from(self.input.c), usize::from(self.output.w));
-        let depth = self.filter.groups() * self.filter.dtype.kr();
-        let is_pointwise = (self.filter.kh, self.filter.kw) == (1, 1)
-            && self.stride == [1, 1]
-            && self.padding == Padding::same(0);
-        let first_channel = self.groups.first(panel, self.filter.c_in);
+        let walk = Walk::of(self, panel);
         let panel_len = self.filter.panel_len();
         let params_len = self.params.len() / self.filter.panels();
         let mut rim = [[E::zeroed(); RIM]; MR];
@@ -141,123 +209,141 @@ impl<E: Number, W> Conv<'_, E, W> {
         let start: [I::Acc; NP] = core::array::from_fn(|p| isa.start(params[p]));
         let scale: [I::Scale; NP] = core::array::from_fn(|p| isa.scale(params[p], &self.finish));
         let pixels = out.len() / c_out;
+        let channel = panel * NR;
+        let n = (NP * NR).min(c_out - channel);
+        let is_whole = n == NP * NR;
 
-        let mut walk = (first_pixel / w_out, first_pixel % w_out);
+        let mut at = (first_pixel / w_out, first_pixel % w_out);
         for pixel in (0..pixels).step_by(MR) {
             let mut acc = [start; MR];
-            if is_pointwise {
-                let mut rows = [&self.x[..0]; MR];
-                for (m, row) in rows.iter_mut().enumerate() {
-                    // A last, partial tile computes its last pixel several times.
-                    let at = (first_pixel + (pixel + m).min(pixels - 1)) * c_in + first_channel;
-                    *row = &self.x[at..at + depth];
-                }
-                isa.dot(&mut acc, rows, Rows::one(depth), weights);
-            } else {
-                let mut origin = [(0isize, 0isize); MR];
-                for (m, origin) in origin.iter_mut().enumerate() {
-                    let (row, column) = walk;
-                    *origin = (
-                        window_start(row, self.stride[0], self.padding.top),
-                        window_start(column, self.stride[1], self.padding.left),
-                    );
-                    if pixel + m + 1 < pixels {
-                        walk = if column + 1 == w_out { (row + 1, 0) } else { (row, column + 1) };
+            if let Some((first, stride)) = match walk.way {
+                Way::Pixels => Some(((first_pixel + pixel) * c_in, c_in)),
+                Way::Windows | Way::Picture if pixel + MR <= pixels => self
+                    .inside::<MR>(at)
+                    .filter(|first| first + walk.slack::<MR>() <= self.x.len())
+                    .map(|first| (first, usize::from(self.stride[1]) * c_in)),
+                _ => None,
+            } {
+                let mut rows = walk.rows();
+                let mut x = [&self.x[..0]; MR];
+                if walk.way == Way::Picture {
+                    match stride {
+                        3 => picture_windows::<E, MR, 3>(&self.x[first..], walk.line, &mut rim),
+                        _ => picture_windows::<E, MR, 6>(&self.x[first..], walk.line, &mut rim),
+                    }
+                    rows = Rows::one(PICTURE_ROWS * PICTURE_ROW);
+                    for (x, rim) in x.iter_mut().zip(&rim) {
+                        *x = &rim[..rows.len];
+                    }
+                } else {
+                    for (m, x) in x.iter_mut().enumerate() {
+                        // Of pixels, a last, partial tile computes its last one several times.
+                        let m = m.min(pixels - 1 - pixel);
+                        *x = &self.x[first + m * stride + walk.first_channel..][..rows.span()];
                     }
                 }
-                self.windows(isa, &mut acc, &origin, first_channel, &mut rim, weights);
+                isa.dot(&mut acc, x, rows, weights);
+                at.1 += MR;
+            } else {
+                let mut corner = [(0, 0); MR];
+                for (m, corner) in corner.iter_mut().enumerate() {
+                    *corner = (
+                        window_start(at.0, self.stride[0], self.padding.top),
+                        window_start(at.1, self.stride[1], self.padding.left),
+                    );
+                    if pixel + m + 1 < pixels {
+                        at = if at.1 + 1 == w_out { (at.0 + 1, 0) } else { (at.0, at.1 + 1) };
+                    }
+                }
+                // Hidden, so that sums of a single dot stay in registers.
+                acc = core::hint::black_box(acc);
+                self.add_parts(isa, &walk, &mut acc, &corner, &mut rim, &weights);
             }
-            let channel = panel * NR;
-            let n = if WHOLE { NP * NR } else { (NP * NR).min(c_out - channel) };
+            if at.1 == w_out {
+                at = (at.0 + 1, 0);
+            }
+            let to = pixel * c_out + channel;
             let tile = if matches!(self.residual, ResidualSource::None) {
                 isa.finish_tile(&acc, &scale, &self.finish, None)
             } else {
                 let mut residual = [[[E::zeroed(); NR]; NP]; MR];
-                let at = (first_pixel + pixel) * c_out + channel;
                 for (m, residual) in residual.iter_mut().enumerate().take(pixels - pixel) {
-                    let y = &out[(pixel + m) * c_out + channel..][..n];
-                    self.residual.copy::<NR, NP, WHOLE>(y, at + m * c_out, residual);
+                    let at = to + m * c_out;
+                    self.residual.copy(&out[at..][..n], first_pixel * c_out + at, residual);
                 }
                 isa.finish_tile(&acc, &scale, &self.finish, Some(&residual))
             };
             for (y, all) in out[pixel * c_out..].chunks_exact_mut(c_out).zip(&tile) {
                 let y = &mut y[channel..][..n];
-                match y.as_chunks_mut::<NR>().0.as_chunks_mut() {
-                    ([whole], _) if WHOLE => *whole = *all,
-                    _ => y.copy_from_slice(&all.as_flattened()[..n]),
+                if is_whole {
+                    if let ([whole], _) = y.as_chunks_mut::<NR>().0.as_chunks_mut() {
+                        *whole = *all;
+                    }
+                    continue;
+                }
+                let (panels, rest) = y.as_chunks_mut::<NR>();
+                for (panel, all) in panels.iter_mut().zip(all) {
+                    *panel = *all;
+                }
+                if let Some(all) = all.get(n / NR) {
+                    rest.copy_from_slice(&all[..rest.len()]);
                 }
             }
         }
     }
 
-    /// Adds the windows that start at `origin` to the accumulators, from `first_channel` on.
+    /// Adds windows that start at `corner` row by row, or tap by tap.
     #[inline(always)]
-    fn windows<I, const NR: usize, const MR: usize, const NP: usize>(
+    fn add_parts<I, const NR: usize, const MR: usize, const NP: usize>(
         &self,
         isa: I,
+        walk: &Walk,
         acc: &mut [[I::Acc; NP]; MR],
-        origin: &[(isize, isize); MR],
-        first_channel: usize,
+        corner: &[(isize, isize); MR],
         rim: &mut [[E; RIM]; MR],
-        weights: [&[W]; NP],
+        weights: &[&[W]; NP],
     ) where
         I: Lanes<NR, E, W>,
     {
-        let (c_in, w_in) = (usize::from(self.input.c), usize::from(self.input.w));
-        let (taps, channels) = self.filter.taps();
-        let depth = self.filter.groups() * self.filter.dtype.kr();
-        // What a dot takes: a filter row, or a tap where channels leave groups partly empty, or where
-        // it does not see all of them.
-        let by_rows = self.filter.c_in == c_in && (depth == channels || self.filter.packs_rows());
-        let row_len = taps * depth;
-        if by_rows && self.are_inside(origin) {
-            let window = Rows { count: self.filter.kh, stride: w_in * c_in, len: row_len };
-            let mut windows = [&self.x[..0]; MR];
-            for m in 0..MR {
-                let at = (origin[m].0 as usize * w_in + origin[m].1 as usize) * c_in;
-                windows[m] = &self.x[at..at + window.span()];
+        let by_rows = walk.way != Way::Taps && walk.row_len <= RIM;
+        let taps = if by_rows { 1 } else { walk.taps };
+        let len = walk.row_len / taps;
+        for step in 0..self.filter.kh * taps {
+            let mut x = [&self.x[..0]; MR];
+            for (m, rim) in rim.iter_mut().enumerate() {
+                x[m] = if !by_rows {
+                    let tap = self.tap(corner[m], step / taps, step % taps);
+                    &self.x[tap + walk.first_channel..][..len]
+                } else if let Some(row) = self.row_inside(corner[m], step) {
+                    &self.x[row..][..len]
+                } else {
+                    self.gather(rim, corner[m], step);
+                    &rim[..len]
+                };
             }
-            isa.dot(acc, windows, window, weights);
-        } else if by_rows && row_len <= RIM {
-            for ky in 0..self.filter.kh {
-                let mut rows = [&self.x[..0]; MR];
-                for (m, rim) in rim.iter_mut().enumerate() {
-                    rows[m] = match self.row_inside(origin[m], ky) {
-                        Some(at) => &self.x[at..at + row_len],
-                        None => {
-                            self.gather(rim, origin[m], ky);
-                            &rim[..row_len]
-                        }
-                    };
-                }
-                isa.dot(acc, rows, Rows::one(row_len), part(&weights, ky, row_len * NR));
+            let mut part = *weights;
+            for p in 0..NP {
+                part[p] = &weights[p][step * len * NR..][..len * NR];
             }
-        } else {
-            for ky in 0..self.filter.kh {
-                for kx in 0..taps {
-                    let mut rows = [&self.x[..0]; MR];
-                    for m in 0..MR {
-                        let at = self.tap(origin[m], ky, kx) + first_channel;
-                        rows[m] = &self.x[at..at + depth];
-                    }
-                    let w = part(&weights, ky * taps + kx, depth * NR);
-                    isa.dot(acc, rows, Rows::one(depth), w);
-                }
-            }
+            isa.dot(acc, x, Rows::one(len), part);
         }
     }
 
-    /// Whether all windows that start at `origin`, in the order of the output, are surely inside
-    /// the map.
+    /// Where the first of MR windows side by side starts, if all are inside the map: those of output
+    /// pixels from `(row, column)` on.
     #[inline(always)]
-    fn are_inside<const MR: usize>(&self, origin: &[(isize, isize); MR]) -> bool {
-        let (first, last) = (origin[0], origin[MR - 1]);
-        self.padding == Padding::same(0)
-            || first.0 == last.0
-                && first.1 >= 0
-                && first.0 >= 0
-                && last.0 as usize + self.filter.kh <= usize::from(self.input.h)
-                && last.1 as usize + self.filter.kw <= usize::from(self.input.w)
+    fn inside<const MR: usize>(&self, (row, column): (usize, usize)) -> Option<usize> {
+        let (h, w) = (usize::from(self.input.h), usize::from(self.input.w));
+        let y = window_start(row, self.stride[0], self.padding.top);
+        let x = window_start(column, self.stride[1], self.padding.left);
+        let step = usize::from(self.stride[1]);
+        let is_inside = y >= 0
+            && x >= 0
+            && y as usize + self.filter.kh <= h
+            && x as usize + (MR - 1) * step + self.filter.kw <= w
+            && column + MR <= usize::from(self.output.w);
+        let start = (y as usize).wrapping_mul(w).wrapping_add(x as usize);
+        is_inside.then(|| start * usize::from(self.input.c))
     }
 
     /// Where row `ky` of the window that starts at `origin` lies, if it is inside the map.
@@ -298,18 +384,4 @@ impl<E: Number, W> Conv<'_, E, W> {
         inside.copy_from_slice(&self.x[(y * w + left) * c..(y * w + right) * c]);
         after.fill(pad);
     }
-}
-
-/// Part `index` of each panel's weights, in parts of `len`.
-#[inline(always)]
-fn part<'w, W, const NP: usize>(
-    weights: &[&'w [W]; NP],
-    index: usize,
-    len: usize,
-) -> [&'w [W]; NP] {
-    let mut part = *weights;
-    for p in 0..NP {
-        part[p] = &weights[p][index * len..][..len];
-    }
-    part
 }

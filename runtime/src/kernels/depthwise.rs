@@ -294,7 +294,7 @@ impl<E: Number> Conv<'_, E, E> {
         let mut residual = None;
         if !matches!(self.residual, ResidualSource::None) {
             let mut numbers = [[E::zeroed(); NR]];
-            self.residual.copy::<NR, 1, false>(y, first, &mut numbers);
+            self.residual.copy(y, first, &mut numbers);
             residual = Some(numbers[0]);
         }
         let all = panel.isa.finish(acc, &panel.scale, &self.finish, residual.as_ref());

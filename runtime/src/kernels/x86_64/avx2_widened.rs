@@ -283,9 +283,8 @@ impl<const PANELS: usize> Lanes<NR, i8, i8> for Widened<'_, PANELS> {
         rows: Rows,
         w: [&[i8]; NP],
     ) {
-        // One at a time is asked for only of several groups, whose panels come one at a time.
-        const { assert!(ROWS == MR && (NP == PANELS || NP == 1)) };
-        let (Some(acc), true) = (acc.first_chunk_mut::<MR>(), NP == PANELS) else { unreachable!() };
+        const { assert!(ROWS == MR && NP == PANELS) };
+        let Some(acc) = acc.first_chunk_mut::<MR>() else { unreachable!() };
         let groups = rows.check(&x, &w, [KR_I8, NR]);
         // Of the panels, the first that is read.
         let first = (w[0].as_ptr().addr() - self.weights.as_ptr().addr()) / GROUP;

@@ -150,7 +150,7 @@ impl Run<'_> {
                         if !matches!(conv.residual, ResidualSource::None) {
                             let mut numbers = [[0; LANES]];
                             let first = first_pixel * c_out + at;
-                            conv.residual.copy::<LANES, 1, true>(to, first, &mut numbers);
+                            conv.residual.copy(to, first, &mut numbers);
                             residual = Some(numbers[0]);
                         }
                         let all = isa.finish(acc, &scale, &conv.finish, residual.as_ref());

@@ -290,7 +290,16 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
     ) -> Tile<i8, NR, MR, NP> {
         let mut out = [[[0; NR]; NP]; MR];
         let (fours, rest) = out.as_flattened_mut().as_chunks_mut::<4>();
-        if !rest.is_empty() || matches!(scale[0], Scale::Fixed(_)) {
+        // SAFETY: `self` proves AVX-512; registers only.
+        let mut floats = [unsafe { _mm512_setzero_ps() }; NP];
+        let mut is_fixed = false;
+        for p in 0..NP {
+            match scale[p] {
+                Scale::Float(scale) => floats[p] = scale,
+                Scale::Fixed(_) => is_fixed = true,
+            }
+        }
+        if is_fixed || !rest.is_empty() {
             for m in 0..MR {
                 for p in 0..NP {
                     let residual = residual.map(|r| &r[m][p]);
@@ -304,11 +313,8 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
             let mut y = [acc[0][0]; 4];
             for i in 0..4 {
                 let (m, p) = ((four * 4 + i) / NP, (four * 4 + i) % NP);
-                // Panels of a layer are all alike.
-                if let Scale::Float(scale) = scale[p] {
-                    let residual = residual.map(|r| &r[m][p]);
-                    y[i] = steps(self, acc[m][p], scale, finish, residual);
-                }
+                let residual = residual.map(|r| &r[m][p]);
+                y[i] = steps(self, acc[m][p], floats[p], finish, residual);
             }
             // SAFETY: `self` proves AVX-512; four panels are 64 bytes.
             unsafe {
@@ -349,17 +355,23 @@ pub(super) fn tiles<I: Lanes<NR, E, W>, E: Number, W>(
     out: &mut [E],
 ) {
     let panels = usize::from(conv.output.c).div_ceil(NR);
+    let is_dense = conv.groups.count == 1;
     let mut panel = 0;
-    while panels - panel >= 4 {
-        conv.panels::<_, NR, 6, 4>(isa, panel, first, out);
-        panel += 4;
-    }
-    if panels - panel >= 2 {
-        conv.panels::<_, NR, 8, 2>(isa, panel, first, out);
-        panel += 2;
-    }
-    if panel < panels {
-        conv.panels::<_, NR, 8, 1>(isa, panel, first, out);
+    while panel < panels {
+        panel += match panels - panel {
+            4.. if is_dense => {
+                conv.panels::<_, NR, 6, 4>(isa, panel, first, out);
+                4
+            }
+            2.. if is_dense => {
+                conv.panels::<_, NR, 8, 2>(isa, panel, first, out);
+                2
+            }
+            _ => {
+                conv.panels::<_, NR, 8, 1>(isa, panel, first, out);
+                1
+            }
+        };
     }
 }
 

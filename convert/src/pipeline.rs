@@ -9,7 +9,7 @@ use crate::quantize::{
 };
 use crate::target::Target;
 use artifact::Dtype;
-use network::graph::{Graph, GraphError, ValueId};
+use network::graph::{Graph, GraphError, NodeOp, ValueId};
 use network::model::FloatModel;
 
 /// Number format of the device file.
@@ -51,6 +51,8 @@ pub struct Options {
     pub adaptive_rounding: bool,
     /// Compute convolutions directly, never by Winograd's algorithm.
     pub direct: bool,
+    /// Requantize int8 sums with integers, as on microcontrollers, see [`artifact::params`].
+    pub fixed_point: bool,
 }
 
 impl Options {
@@ -140,7 +142,10 @@ pub fn convert(
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);
-    let attributes = Attributes::of(model, options.target, options.winograd());
+    let attributes = Attributes {
+        fixed_point: options.fixed_point,
+        ..Attributes::of(model, options.target, options.winograd())
+    };
     let host = Attributes::of(model, Target::Host, false);
     let mut float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
@@ -167,7 +172,8 @@ pub fn convert(
                         float: &float.bytes,
                         input: input_quant(&model.preprocess),
                         method: options.method,
-                        adaptive_rounding: options.adaptive_rounding,
+                        adaptive_rounding: options.adaptive_rounding
+                            || is_rounded_adaptively(&graph),
                         pictures: calibration,
                         attributes: &host,
                     };
@@ -179,6 +185,20 @@ pub fn convert(
         }
     };
     Ok(Converted { emitted, graph, float, int8, quantize: options.quantize })
+}
+
+/// Whether weights are rounded adaptively without being asked: of small networks with depthwise
+/// convolutions, where it takes a second or two. Nine weights average out few errors.
+fn is_rounded_adaptively(graph: &Graph) -> bool {
+    const FEW: usize = 1_000_000;
+    let convs = || {
+        graph.nodes.iter().filter_map(|node| match &node.op {
+            NodeOp::Conv2d(conv) => Some(conv),
+            _ => None,
+        })
+    };
+    let weights: usize = convs().map(|conv| conv.weights.len()).sum();
+    convs().any(|conv| conv.groups > 1) && weights <= FEW
 }
 
 /// An int8 network, as [`convert`] made it of `graph`, with some nodes computed in floats: those

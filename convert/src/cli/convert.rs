@@ -44,6 +44,10 @@ pub(super) struct ConvertArgs {
     /// models, less memory of int8 models, slower 3×3 convolutions
     #[arg(long)]
     no_winograd: bool,
+    /// Requantize int8 sums with integers instead of floats, as files for microcontrollers always do: the
+    /// bytes of a microcontroller on a PC, which takes longer
+    #[arg(long)]
+    fixed_point: bool,
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
@@ -126,6 +130,7 @@ impl ConvertArgs {
             method: self.calibration.method(),
             adaptive_rounding: self.calibration.adaptive_rounding,
             direct: self.no_winograd,
+            fixed_point: self.fixed_point,
         }
     }
 

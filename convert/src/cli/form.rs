@@ -28,6 +28,7 @@ const COMPUTED: &[Form] = &[Edge, Onnx];
 const LIMITED: &[(&str, &[Form], bool)] = &[
     ("quantize", COMPUTED, false),
     ("no-winograd", &[Edge], false),
+    ("fixed-point", &[Edge], true),
     ("target", &[Edge], false),
     ("ram", &[Edge], false),
     ("flash", &[Edge], false),
@@ -123,6 +124,7 @@ mod tests {
             ("--target host", "edge"),
             ("--ram 32K", "edge"),
             ("--flash 32K", "edge"),
+            ("--fixed-point --quantize int8", "edge"),
             ("--onnx-integers --quantize int8", "onnx"),
             ("--labels l.txt", "edge onnx mpk safetensors"),
             ("--input-size 32", ALL),

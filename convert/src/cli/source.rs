@@ -49,7 +49,8 @@ pub(super) struct Calibration {
     #[arg(long, value_enum, default_value_t = MethodArg::Auto)]
     pub(super) calibration_method: MethodArg,
     /// Round int8 weights so that layers' outputs change least on the calibration pictures, not so
-    /// that each weight does; kept where it brings the logits closer. Takes minutes for large models
+    /// that each weight does; kept where it brings the logits closer. Takes minutes for large models;
+    /// small ones with depthwise convolutions have it anyway
     #[arg(long)]
     pub(super) adaptive_rounding: bool,
     /// Layers of an int8 model to compute in floats, with f16 weights: names or numbers (#) of the

@@ -145,7 +145,7 @@ mod tests {
         let checkpoint = random_checkpoint(config, size, 3).unwrap();
         let pixels = usize::from(size) * usize::from(size) * 3;
         let picture = (0..pixels).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect();
-        let options = Options { target, ..Options::default() };
+        let options = Options { target, fixed_point: true, ..Options::default() };
         convert(&FloatModel::from_checkpoint(&checkpoint).unwrap(), &[picture], options, |_, _| ())
             .unwrap()
             .emitted

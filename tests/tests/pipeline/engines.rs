@@ -41,6 +41,7 @@ pub(crate) fn device_file(graph: &Graph, checkpoint: &Checkpoint) -> Vec<u8> {
         metrics: "",
         nr: 16,
         winograd: true,
+        fixed_point: false,
     };
     to_edge(graph, Format::F32, &attributes).unwrap().bytes
 }

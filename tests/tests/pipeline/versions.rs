@@ -50,15 +50,17 @@ fn device_files_of_every_version_are_read_and_upgraded() {
         assert_eq!(read(&new)[8..10], LEAST_VERSION.to_le_bytes());
         assert_eq!(logits(&new), wanted, "upgraded from {version}");
     }
-    // What only version 7 has.
-    let (_, newer) = npy("versions/7-logits.npy");
-    let newest = text(fixture("versions/7.edge"));
-    assert_eq!(read(&newest)[8..10], VERSION.to_le_bytes());
-    assert_eq!(logits_of(&newest, &text(fixture("versions/7-input.npy"))), newer);
-    let mut older = read(&newest);
-    older[8..10].copy_from_slice(&LEAST_VERSION.to_le_bytes());
-    artifact::writer::seal(&mut older);
-    assert!(Artifact::parse(&older).is_err());
+    // What only newer versions have.
+    for version in [7, VERSION] {
+        let (_, wanted) = npy(&format!("versions/{version}-logits.npy"));
+        let file = text(fixture("versions").join(format!("{version}.edge")));
+        assert_eq!(read(&file)[8..10], u16::to_le_bytes(version));
+        assert_eq!(logits_of(&file, &text(fixture("versions/7-input.npy"))), wanted);
+        let mut older = read(&file);
+        older[8..10].copy_from_slice(&u16::to_le_bytes(version - 1));
+        artifact::writer::seal(&mut older);
+        assert!(Artifact::parse(&older).is_err());
+    }
     // Its last layer is computed in floats, so that logits are not rounded to steps.
     let floats = text(fixture("versions/6-floats.edge"));
     let step =

@@ -37,6 +37,8 @@ pub struct Attributes<'a> {
     /// Let 3×3 convolutions be computed by Winograd's algorithm where that is faster: weights of
     /// f32 take four times the space, int8 reserves scratch.
     pub winograd: bool,
+    /// Requantize int8 sums with integers, see [`artifact::params`]; microcontrollers always do.
+    pub fixed_point: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -49,6 +51,7 @@ impl<'a> Attributes<'a> {
             metrics: &model.metrics,
             nr: target.nr(),
             winograd,
+            fixed_point: false,
         }
     }
 }
@@ -158,8 +161,15 @@ pub fn to_edge(
     } else {
         (Vec::new(), plan_with(&[])?)
     };
-    let mut lowering =
-        Lowering { graph, format, nr, plan: &plan, stripes: &stripes, blob: Blob::new() };
+    let mut lowering = Lowering {
+        graph,
+        format,
+        nr,
+        fixed_point: attributes.fixed_point || has_columns(Dtype::I8, nr),
+        plan: &plan,
+        stripes: &stripes,
+        blob: Blob::new(),
+    };
     let mut ops = Vec::with_capacity(graph.nodes.len());
     for (id, node) in graph.nodes.iter().enumerate().filter(|(_, n)| n.op != NodeOp::Input) {
         let fault = |fault| match fault {
@@ -270,6 +280,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     format: Format<'a>,
     nr: usize,
+    fixed_point: bool,
     plan: &'a MemoryPlan,
     stripes: &'a [Block],
     blob: Blob,
@@ -349,7 +360,8 @@ impl Lowering<'_> {
             // As many 1×1 filters for each sixteen outputs.
             record.conv.filter = [1; 2];
         }
-        let packing = Packing { record: &record, nr: self.nr, dtype };
+        let packing =
+            Packing { record: &record, nr: self.nr, dtype, fixed_point: self.fixed_point };
         let (weights, params, shift) = match dtype {
             Dtype::I8 => {
                 let quants = ConvQuants { input, output, residual };

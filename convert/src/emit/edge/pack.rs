@@ -14,6 +14,7 @@ pub(super) struct Packing<'a> {
     pub(super) record: &'a Grouped,
     pub(super) nr: usize,
     pub(super) dtype: Dtype,
+    pub(super) fixed_point: bool,
 }
 
 impl Packing<'_> {
@@ -102,7 +103,7 @@ pub(super) fn pack_i8(
         let bias = (f64::from(conv.bias[o]) / (in_scale * scales[o])).round() as i32;
         bias - i32::from(q.input.quant.zero_point) * sums[o]
     };
-    if !has_columns(Dtype::I8, nr) {
+    if !packing.fixed_point {
         let panels = packing.outputs() / nr;
         let mut params = vec![0u32; panels * SCALE_PLANES * nr];
         let mut fits = residual_scale / out_scale < MAX_RATIO;

@@ -8,7 +8,7 @@
 mod one_op;
 
 use core::time::Duration;
-use one_op::{Case, Fill, Noise, conv_i8, reference_conv_i8};
+use one_op::{Case, Fill, Form, Noise, conv_i8, reference_conv_i8};
 use runtime::{AlignedBuf, Dtype, Isa, Model, Session};
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ fn shapes() -> Vec<(&'static str, Case)> {
         opposed: false,
         small: true,
         winograd: false,
-        short: false,
+        form: Form::Scales,
     };
     vec![
         ("stem 7x7 of a picture", case(224, 3, 64, 7, 2)),

@@ -211,7 +211,6 @@ impl<E: Number, W> Conv<'_, E, W> {
         let pixels = out.len() / c_out;
         let channel = panel * NR;
         let n = (NP * NR).min(c_out - channel);
-        let is_whole = n == NP * NR;
 
         let mut at = (first_pixel / w_out, first_pixel % w_out);
         for pixel in (0..pixels).step_by(MR) {
@@ -274,20 +273,7 @@ impl<E: Number, W> Conv<'_, E, W> {
                 isa.finish_tile(&acc, &scale, &self.finish, Some(&residual))
             };
             for (y, all) in out[pixel * c_out..].chunks_exact_mut(c_out).zip(&tile) {
-                let y = &mut y[channel..][..n];
-                if is_whole {
-                    if let ([whole], _) = y.as_chunks_mut::<NR>().0.as_chunks_mut() {
-                        *whole = *all;
-                    }
-                    continue;
-                }
-                let (panels, rest) = y.as_chunks_mut::<NR>();
-                for (panel, all) in panels.iter_mut().zip(all) {
-                    *panel = *all;
-                }
-                if let Some(all) = all.get(n / NR) {
-                    rest.copy_from_slice(&all[..rest.len()]);
-                }
+                store(&mut y[channel..][..n], all);
             }
         }
     }
@@ -383,5 +369,25 @@ impl<E: Number, W> Conv<'_, E, W> {
         before.fill(pad);
         inside.copy_from_slice(&self.x[(y * w + left) * c..(y * w + right) * c]);
         after.fill(pad);
+    }
+}
+
+/// Stores what panels have of a pixel, as many numbers as there is room for.
+#[inline(always)]
+fn store<E: Number, const NR: usize, const NP: usize>(y: &mut [E], all: &[[E; NR]; NP]) {
+    // Sizes that are constants: a call for each pixel would take longer than its numbers.
+    if y.len() == NP * NR {
+        if let ([whole], _) = y.as_chunks_mut::<NR>().0.as_chunks_mut() {
+            *whole = *all;
+        }
+        return;
+    }
+    let (panels, rest) = y.as_chunks_mut::<NR>();
+    let count = panels.len();
+    for (panel, all) in panels.iter_mut().zip(all) {
+        *panel = *all;
+    }
+    if let Some(all) = all.get(count) {
+        rest.copy_from_slice(&all[..rest.len()]);
     }
 }

@@ -211,6 +211,34 @@ pub(crate) fn model(
     write(Contents { dtype, nr, arena_len: arena, meta, labels: &labels, ops: &ops, blob }).unwrap()
 }
 
+/// Planes of parameters; `each` is given a channel, also of those that do not exist, and what sets a plane.
+fn planes(
+    c_out: usize,
+    nr: usize,
+    planes: usize,
+    each: impl Fn(usize, &mut dyn FnMut(usize, i32)),
+) -> Vec<i32> {
+    let outputs = c_out.next_multiple_of(nr);
+    let mut params = vec![0; outputs * planes];
+    for o in 0..outputs {
+        each(o, &mut |plane, value| params[(o / nr * planes + plane) * nr + o % nr] = value);
+    }
+    params
+}
+
+/// Weights in OHWI.
+fn weights_i8(case: &Case, fill: Fill, noise: &mut Noise) -> Vec<i8> {
+    let mut limit = if case.small { 64 } else { 127 };
+    let mut weight = |i: usize| {
+        if case.elsewhere > 0 && i.is_multiple_of(4) {
+            limit = if noise.below(case.elsewhere) == 0 { 127 } else { 64 };
+        }
+        let weight = fill.i8(noise).clamp(-limit, limit);
+        if case.opposed && i % 2 == 1 { -weight } else { weight }
+    };
+    (0..case.per_output() * usize::from(case.c_out)).map(&mut weight).collect()
+}
+
 /// Scale of one everywhere but at the input, so that observed values are the int8 numbers themselves.
 pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> ConvModel {
     let is_scaled = case.form == Form::Scales && nr == 16;
@@ -222,15 +250,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
     let y = place(&mut arena, case.output(), output, Dtype::I8, nr);
     let (record, per_output) = (case.record(), case.per_output());
     let c_out = usize::from(case.c_out);
-    let mut limit = if case.small { 64 } else { 127 };
-    let mut weight = |i: usize| {
-        if case.elsewhere > 0 && i.is_multiple_of(4) {
-            limit = if noise.below(case.elsewhere) == 0 { 127 } else { 64 };
-        }
-        let weight = fill.i8(noise).clamp(-limit, limit);
-        if case.opposed && i % 2 == 1 { -weight } else { weight }
-    };
-    let weights: Vec<i8> = (0..per_output * c_out).map(&mut weight).collect();
+    let weights = weights_i8(case, fill, noise);
     let packed: Vec<u8> =
         pack(&record, nr, Dtype::I8, &weights).into_iter().map(i8::cast_unsigned).collect();
     let bias: Vec<i32> = (0..c_out).map(|_| noise.below(200_001) as i32 - 100_000).collect();
@@ -251,36 +271,30 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
         .collect();
     let residual_shift = if is_scaled { 0 } else { noise.below(12) as u8 };
     let residual_factor: Vec<i32> = (0..c_out).map(|_| noise.below(1 << 21) as i32).collect();
-    let outputs = c_out.next_multiple_of(nr);
-    let planes = if is_scaled { SCALE_PLANES } else { conv_planes(Dtype::I8, nr) };
-    let mut params = vec![0i32; outputs * planes];
-    for o in 0..outputs {
-        let mut set = |plane: usize, v: i32| {
-            params[(o / nr * planes + plane) * nr + o % nr] = v;
-        };
-        let sum: i32 =
-            weights.iter().skip(o * per_output).take(per_output).map(|w| i32::from(*w)).sum();
-        if is_scaled {
+    let sums: Vec<i32> =
+        weights.chunks_exact(per_output).map(|w| w.iter().map(|w| i32::from(*w)).sum()).collect();
+    let folded = |o: usize| bias[o] - i32::from(input.zero_point) * sums[o];
+    let mut params = match is_scaled {
+        true => planes(c_out, nr, SCALE_PLANES, |o, set| {
             if o < c_out {
-                let bias = bias[o] - i32::from(input.zero_point) * sum;
-                set(ScalePlane::Bias as usize, bias);
+                set(ScalePlane::Bias as usize, folded(o));
                 set(ScalePlane::Scale as usize, scales[o].to_bits().cast_signed());
-                set(ScalePlane::WeightSum as usize, sum);
+                set(ScalePlane::WeightSum as usize, sums[o]);
             }
-            continue;
-        }
-        let mut set = |plane: ConvPlane, v: i32| set(plane as usize, v);
-        set(ConvPlane::Shift, 1);
-        if o < c_out {
-            set(ConvPlane::Bias, bias[o] - i32::from(input.zero_point) * sum);
-            if nr == 16 {
-                set(ConvPlane::WeightSum, sum);
+        }),
+        false => planes(c_out, nr, conv_planes(Dtype::I8, nr), |o, set| {
+            let requant = requant.get(o).copied().unwrap_or(Requant { multiplier: 0, shift: 1 });
+            set(ConvPlane::Shift as usize, requant.shift.into());
+            if o < c_out {
+                set(ConvPlane::Bias as usize, folded(o));
+                set(ConvPlane::Multiplier as usize, requant.multiplier);
+                set(ConvPlane::Residual as usize, residual_factor[o]);
+                if nr == 16 {
+                    set(ConvPlane::WeightSum as usize, sums[o]);
+                }
             }
-            set(ConvPlane::Multiplier, requant[o].multiplier);
-            set(ConvPlane::Shift, requant[o].shift.into());
-            set(ConvPlane::Residual, residual_factor[o]);
-        }
-    }
+        }),
+    };
     let mut blob = Blob::new();
     if case.form == Form::Short && nr == 4 {
         params = shorten(&params, c_out, case.residual).unwrap_or(params);

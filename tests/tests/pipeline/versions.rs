@@ -52,7 +52,7 @@ fn device_files_of_every_version_are_read_and_upgraded() {
     }
     // What only newer versions have.
     for version in [7, VERSION] {
-        let (_, wanted) = npy(&format!("versions/{version}-logits.npy"));
+        let (_, wanted) = npy(format!("versions/{version}-logits.npy"));
         let file = text(fixture("versions").join(format!("{version}.edge")));
         assert_eq!(read(&file)[8..10], u16::to_le_bytes(version));
         assert_eq!(logits_of(&file, &text(fixture("versions/7-input.npy"))), wanted);

@@ -240,6 +240,7 @@ pub(super) struct Fast<const VNNI: bool>(pub(super) Avx2);
 
 /// A panel's requantization, for each half of it.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "a heap there is not, and they live for a panel")]
 pub(crate) enum Scale {
     /// With integers.
     Fixed(Fixed),

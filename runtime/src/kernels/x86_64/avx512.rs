@@ -72,6 +72,7 @@ fn load_plane(params: &[i32], p: usize) -> __m512i {
 
 /// A panel's requantization.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "a heap there is not, and they live for a panel")]
 pub(crate) enum Scale {
     /// With integers.
     Fixed(Fixed),
@@ -311,10 +312,10 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         // Four at a time, of as many panels or pixels.
         for (four, out) in fours.iter_mut().enumerate() {
             let mut y = [acc[0][0]; 4];
-            for i in 0..4 {
+            for (i, y) in y.iter_mut().enumerate() {
                 let (m, p) = ((four * 4 + i) / NP, (four * 4 + i) % NP);
                 let residual = residual.map(|r| &r[m][p]);
-                y[i] = steps(self, acc[m][p], floats[p], finish, residual);
+                *y = steps(self, acc[m][p], floats[p], finish, residual);
             }
             // SAFETY: `self` proves AVX-512; four panels are 64 bytes.
             unsafe {

@@ -7,6 +7,10 @@
 //!
 //! 64 bytes are channels of a pixel, or pixels side by side where a pixel has less. Rows and columns
 //! outside the map read a pixel of pad values.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices keep registers from being taken for memory"
+)]
 
 use super::Avx512Vnni;
 use super::avx512::{Scale, pack, steps};
@@ -429,7 +433,6 @@ impl<const KH: usize, const KW: usize> Filter<KH, KW> {
     ///
     /// # Safety
     /// 64 bytes are readable at all rows.
-    #[expect(clippy::needless_range_loop, reason = "indices keep accumulators in registers")]
     #[inline(always)]
     unsafe fn add<const MR: usize, const S: usize>(
         &self,

@@ -195,8 +195,13 @@ fn convolutions_equal_the_formula() {
     let mut noise = Noise(1);
     for case in cases() {
         for fill in Fill::ALL {
-            let forms =
-                [(4, Form::Planes), (4, Form::Short), (16, Form::Planes), (16, Form::Scales)];
+            let forms = [
+                (4, Form::Planes),
+                (4, Form::Short),
+                (16, Form::Planes),
+                (16, Form::Scales),
+                (16, Form::RoundedScales),
+            ];
             for (nr, form) in forms {
                 let case = Case { form, ..case };
                 let model = conv_i8(&case, nr, fill, &mut noise);
@@ -244,6 +249,29 @@ fn scales_are_checked() {
         assert_eq!(changed(scale, &scale_of.to_le_bytes()), bad, "{scale_of}");
     }
     assert_eq!(changed(8, &[7]), Err(ArtifactError::Record { op: 0 }));
+
+    let file =
+        conv_i8(&Case { form: Form::RoundedScales, ..case }, 16, Fill::Random, &mut Noise(5)).file;
+    let artifact = Artifact::parse(&file).unwrap();
+    let conv = *artifact.ops().next().unwrap().conv().unwrap();
+    assert_eq!(conv.params_form(16, Dtype::I8), Some(ParamsForm::RoundedScales));
+    let end = artifact.header().blob_offset() + (conv.params.offset + conv.params.len) as usize;
+    let changed = |words: [i32; 2]| {
+        let mut file = file.clone();
+        file[end - 8..end].copy_from_slice(words.map(i32::to_le_bytes).as_flattened());
+        seal(&mut file);
+        Artifact::parse(&file).map(|_| ())
+    };
+    let ratio = |ratio: f32| ratio.to_bits().cast_signed();
+    for words in [[ratio(1e-9), -128], [ratio(2e6), 127]] {
+        assert_eq!(changed(words), Ok(()), "{words:?}");
+    }
+    for bad_ratio in [0.0, -1.0, 3e6, f32::INFINITY, f32::NAN] {
+        assert_eq!(changed([ratio(bad_ratio), 0]), bad, "{bad_ratio}");
+    }
+    for zero_point in [-129, 128, i32::MIN] {
+        assert_eq!(changed([ratio(1.0), zero_point]), bad, "{zero_point}");
+    }
 }
 
 #[test]

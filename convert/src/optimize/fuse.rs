@@ -68,9 +68,10 @@ fn fuse_sum(graph: &mut Graph, uses: &[usize], id: ValueId) {
     graph.nodes.swap(value, id);
     let quant = graph.nodes[value].quant;
     let node = &mut graph.nodes[id];
-    node.quant = quant;
+    let before = core::mem::replace(&mut node.quant, quant);
     if let NodeOp::Conv2d(conv) = &mut node.op {
         conv.residual = true;
+        conv.sum_quant = before;
     }
     node.inputs.push(residual);
 }

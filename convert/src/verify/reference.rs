@@ -112,8 +112,12 @@ fn conv2d(
                 let zero = i32::from(record.input.quant.zero_point);
                 (record, i32::from(values[at * c_out + o]) - zero)
             });
-            if form == ParamsForm::Scales {
+            if matches!(form, ParamsForm::Scales | ParamsForm::RoundedScales) {
                 let mut y = acc as f32 * f32::from_bits(channel.requant[0] as u32);
+                if let (ParamsForm::RoundedScales, [.., ratio, zero_point]) = (form, &params[..]) {
+                    let [low, high] = [-128, 127].map(|end| (end - zero_point) as f32);
+                    y = y.round_ties_even().clamp(low, high) * f32::from_bits(*ratio as u32);
+                }
                 if let Some((record, r)) = r {
                     y += r as f32 * residual_ratio(record.input.quant, op.output.quant);
                 }

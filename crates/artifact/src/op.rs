@@ -380,7 +380,7 @@ impl Op {
     pub const fn version(&self, dtype: Dtype, nr: usize) -> u16 {
         if let Some(conv) = self.conv() {
             match conv.params_form(nr, conv.output.dtype(dtype)) {
-                Some(ParamsForm::Scales) => return 8,
+                Some(ParamsForm::Scales | ParamsForm::RoundedScales) => return 8,
                 Some(ParamsForm::Short(_)) => return 7,
                 _ => {}
             }

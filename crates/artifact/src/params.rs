@@ -7,9 +7,11 @@
 //! of 33 to [`MAX_SHORT_SHIFT`] fit, which those of nearly all layers are. Such files have version 7.
 //!
 //! Panels of 16 mostly have [`ScalePlane`]s: sums are requantized in floats, see [`crate::scale`], which
-//! takes half of the instructions. Such files have version 8.
+//! takes half of the instructions. Such files have version 8. Of layers that a quantized source rounds before a
+//! residual is added, two numbers follow: see [`crate::scale::Rounded`].
 
 use crate::layout::{ConvPlane, SCALE_PLANES, ScalePlane, conv_planes, has_columns};
+use crate::scale::ROUNDED_LEN;
 use crate::{Dtype, Requant};
 use core::ops::Range;
 
@@ -26,6 +28,8 @@ pub enum ParamsForm {
     Short(usize),
     /// In planes of a panel, with a factor in floats.
     Scales,
+    /// The same, and what sums are rounded to before a residual is added.
+    RoundedScales,
 }
 
 /// What belongs to an output.
@@ -59,10 +63,13 @@ impl ParamsForm {
     ) -> Option<Self> {
         if has_columns(dtype, nr) && len == short_words(outputs, residual) * 4 {
             Some(Self::Short(outputs))
-        } else if len == outputs.div_ceil(nr) * SCALE_PLANES * nr * 4
-            && matches!((dtype, nr), (Dtype::I8, 16))
-        {
+        } else if len == scales_len(outputs) && matches!((dtype, nr), (Dtype::I8, 16)) {
             Some(Self::Scales)
+        } else if len == scales_len(outputs) + ROUNDED_LEN
+            && matches!((dtype, nr), (Dtype::I8, 16))
+            && residual
+        {
+            Some(Self::RoundedScales)
         } else if len == outputs.div_ceil(nr) * conv_planes(dtype, nr) * nr * 4 {
             Some(Self::Planes)
         } else {
@@ -99,7 +106,7 @@ impl ParamsForm {
                     residual: if residual { word(short_words(outputs, false) + o) } else { 0 },
                 }
             }
-            Self::Scales => {
+            Self::Scales | Self::RoundedScales => {
                 let plane =
                     |p: ScalePlane| word((o / nr * SCALE_PLANES + p as usize) * nr + o % nr);
                 let requant = [plane(ScalePlane::Scale), 0];
@@ -113,9 +120,14 @@ impl ParamsForm {
         match self {
             Self::Planes => shift >= 1 && shift <= Requant::MAX_SHIFT as i32,
             Self::Short(_) => shift >= 33 && shift <= MAX_SHORT_SHIFT as i32,
-            Self::Scales => shift == 0,
+            Self::Scales | Self::RoundedScales => shift == 0,
         }
     }
+}
+
+/// Bytes of [`ParamsForm::Scales`].
+const fn scales_len(outputs: usize) -> usize {
+    outputs.div_ceil(16) * 16 * SCALE_PLANES * 4
 }
 
 /// Words of the short form.

@@ -13,6 +13,7 @@ use crate::layout::{
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::params::ParamsForm;
+use crate::scale::Rounded;
 use crate::{
     Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d,
     PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
@@ -629,7 +630,7 @@ const fn exponent(positive: f32) -> i32 {
 /// Ranges of an int8 convolution's parameters, and the bound on its accumulators.
 fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
     let Params { bytes, form, nr } = params;
-    let is_scaled = form == ParamsForm::Scales;
+    let is_scaled = matches!(form, ParamsForm::Scales | ParamsForm::RoundedScales);
     let residual_fits = o.residual.is_none_or(|r| match is_scaled {
         // 2^8 · 2^21 stays in i32.
         true => {
@@ -642,6 +643,12 @@ fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
     }
     let word = |i: usize| i32s(&bytes[i * 4..i * 4 + 4]).next().unwrap_or(0);
     let outputs = usize::from(o.output.shape.c);
+    if form == ParamsForm::RoundedScales {
+        let end = bytes.len() / 4;
+        if Rounded::read([word(end - 2), word(end - 1)]).is_none() {
+            return false;
+        }
+    }
     // Those of a panel or a pair that do not exist have parameters, too.
     let is_short = matches!(form, ParamsForm::Short(_));
     let end = outputs.next_multiple_of(if is_short { 2 } else { nr });

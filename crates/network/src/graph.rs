@@ -111,6 +111,8 @@ pub struct Conv {
     pub activation: Activation,
     /// Add a second input before the activation.
     pub residual: bool,
+    /// What a quantized source rounds the convolution to before it adds the second input.
+    pub sum_quant: Option<Quant>,
     /// Of each output channel, the size of a step of its weights, where a quantized source has
     /// decided that, and zero where int8 has no such steps here; else empty.
     pub weight_scales: Vec<f32>,
@@ -128,6 +130,7 @@ impl Conv {
             groups: 1,
             activation: Activation::None,
             residual: false,
+            sum_quant: None,
             weight_scales: Vec::new(),
         }
     }

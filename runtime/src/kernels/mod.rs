@@ -35,6 +35,7 @@ pub(crate) mod x86_64;
 
 use artifact::Requant;
 use artifact::layout::SCALE_PLANES;
+use artifact::scale::Rounded;
 
 /// An activation number.
 pub(crate) trait Number: bytemuck::Pod + Sync {
@@ -67,6 +68,8 @@ pub(crate) struct Finish {
     pub residual_shift: u32,
     /// See [`artifact::scale::residual_ratio`].
     pub residual_ratio: f32,
+    /// What a sum is rounded to before the residual is added.
+    pub rounded: Option<Rounded>,
 }
 
 impl Finish {
@@ -79,6 +82,7 @@ impl Finish {
         residual_zero_point: 0,
         residual_shift: 0,
         residual_ratio: 0.0,
+        rounded: None,
     };
 }
 

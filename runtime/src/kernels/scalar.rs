@@ -97,6 +97,9 @@ impl<const NR: usize> Lanes<NR, i8, i8> for Scalar {
             AnyScale::Float(scale) => {
                 return core::array::from_fn(|i| {
                     let mut y = acc[i] as f32 * scale[i];
+                    if let Some(rounded) = finish.rounded {
+                        y = rounded.apply(y);
+                    }
                     if let Some(r) = residual {
                         let steps = i32::from(r[i]) - finish.residual_zero_point;
                         y += steps as f32 * finish.residual_ratio;

@@ -4,7 +4,7 @@ use super::{Context, float_bounds};
 use crate::kernels::conv::{Conv, ResidualSource};
 use crate::kernels::{Finish, Number};
 use artifact::params::ParamsForm;
-use artifact::scale::residual_ratio;
+use artifact::scale::{Rounded, residual_ratio};
 use artifact::{Conv2d, Grouped, Span};
 use core::ops::Range;
 
@@ -68,6 +68,15 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
     let dtype = cx.dtype(op.output);
     let [low, high] = op.clamp.bytes(op.output.quant);
     let zero_point = i32::from(op.output.quant.zero_point);
+    let params_form = op.params_form(NR, dtype).unwrap_or(ParamsForm::Planes);
+    let mut params: &[E::Param] = bytemuck::cast_slice(cx.artifact.span(op.params));
+    let mut rounded = None;
+    if NR == 16
+        && params_form == ParamsForm::RoundedScales
+        && let Some((planes, rest)) = params.split_last_chunk::<2>()
+    {
+        (params, rounded) = (planes, Rounded::read(bytemuck::cast(*rest)));
+    }
     Conv {
         x,
         input: op.input.shape,
@@ -78,8 +87,8 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
         padding: op.padding,
         pairs_fit: op.pairs_fit,
         weights: bytemuck::cast_slice(cx.artifact.span(op.weights)),
-        params: bytemuck::cast_slice(cx.artifact.span(op.params)),
-        params_form: op.params_form(NR, dtype).unwrap_or(ParamsForm::Planes),
+        params,
+        params_form,
         residual,
         finish: Finish {
             zero_point,
@@ -93,6 +102,7 @@ pub(super) fn conv<'a, E: Number, W: bytemuck::Pod, const NR: usize>(
                 16 => residual_ratio(r.input.quant, op.output.quant),
                 _ => 0.0,
             }),
+            rounded,
         },
     }
 }

@@ -10,16 +10,18 @@ use crate::isa::Token;
 use crate::kernels::limit;
 use crate::kernels::x86_64::all_shifts_are_large;
 use crate::kernels::x86_64::avx2_winograd::Run;
+use artifact::params::ParamsForm;
 use artifact::winograd::{TILE, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len, scratch_groups, slots};
-use artifact::{Conv2d, Grouped, Op};
+use artifact::{Conv2d, Dtype, Grouped, Op};
 
 /// Runs one convolution on the arena; false where another way is better, and nothing was done.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
     let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.scratch) else { return false };
     // Which multiplies bytes four times as fast as 16 bits.
+    let is_planes = op.params_form(16, Dtype::I8) == Some(ParamsForm::Planes);
     let params = bytemuck::cast_slice(cx.artifact.span(op.params));
-    if isa.has_vnni() || !all_shifts_are_large(params, op.output.shape.c) {
+    if isa.has_vnni() || (is_planes && !all_shifts_are_large(params, op.output.shape.c)) {
         return false;
     }
     let threads = cx.threads(Op::Conv2d(*op).macs());

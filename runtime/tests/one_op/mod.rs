@@ -35,6 +35,9 @@ impl Fill {
     }
 }
 
+/// Of [`Form::RoundedScales`]: what a step is in those of the output, and the zero point.
+const ROUNDED: (f32, i32) = (0.81, -17);
+
 /// Geometry of a convolution under test.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case {
@@ -67,6 +70,8 @@ pub(crate) enum Form {
     Short,
     /// With factors in floats, where panels have 16 outputs.
     Scales,
+    /// The same, and rounded before a residual is added.
+    RoundedScales,
 }
 
 impl Case {
@@ -241,7 +246,7 @@ fn weights_i8(case: &Case, fill: Fill, noise: &mut Noise) -> Vec<i8> {
 
 /// Scale of one everywhere but at the input, so that observed values are the int8 numbers themselves.
 pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> ConvModel {
-    let is_scaled = case.form == Form::Scales && nr == 16;
+    let is_scaled = matches!(case.form, Form::Scales | Form::RoundedScales) && nr == 16;
     let input = Quant { scale: if is_scaled { 0.37 } else { 1.0 }, zero_point: noise.i8() };
     let output = Quant { scale: 1.0, zero_point: noise.byte().cast_signed() };
     let [h, w, c] = case.input;
@@ -295,6 +300,9 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
             }
         }),
     };
+    if case.form == Form::RoundedScales && case.residual {
+        params.extend([ROUNDED.0.to_bits().cast_signed(), ROUNDED.1]);
+    }
     let mut blob = Blob::new();
     if case.form == Form::Short && nr == 4 {
         params = shorten(&params, c_out, case.residual).unwrap_or(params);
@@ -403,9 +411,15 @@ pub(crate) fn reference_conv_i8(case: &Case, m: &ConvModel, x: &[i8]) -> Vec<i8>
                 });
                 let [low, high] = case.clamp.bytes(m.output).map(i32::from);
                 let at = (oy * usize::from(out.w) + ox) * usize::from(out.c) + o;
-                if case.form == Form::Scales {
+                if matches!(case.form, Form::Scales | Form::RoundedScales) {
                     let mut steps = acc as f32 * m.scales[o];
                     if case.residual {
+                        if case.form == Form::RoundedScales {
+                            let (ratio, zero_point) = ROUNDED;
+                            let stored =
+                                (steps.round_ties_even() as i32 + zero_point).clamp(-128, 127);
+                            steps = (stored - zero_point) as f32 * ratio;
+                        }
                         steps += (i32::from(x[at]) - zero_in) as f32 * m.input.scale;
                     }
                     let steps = steps.round_ties_even() as i32;

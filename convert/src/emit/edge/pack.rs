@@ -106,9 +106,12 @@ pub(super) fn pack_i8(
     if !packing.fixed_point {
         let panels = packing.outputs() / nr;
         let mut params = vec![0u32; panels * SCALE_PLANES * nr];
-        let mut fits = residual_scale / out_scale < MAX_RATIO;
+        // What a quantized source rounds first has steps of its own.
+        let rounded = conv.sum_quant.filter(|_| residual.is_some());
+        let sum_scale = rounded.map_or(out_scale, |sum| f64::from(sum.scale));
+        let mut fits = residual_scale.max(sum_scale) / out_scale < MAX_RATIO;
         for o in 0..c_out {
-            let scale = in_scale * scales[o] / out_scale;
+            let scale = in_scale * scales[o] / sum_scale;
             fits &= scale < MAX_SCALE;
             let planes = [
                 (ScalePlane::Bias, bias(o) as u32),
@@ -118,6 +121,10 @@ pub(super) fn pack_i8(
             for (plane, value) in planes {
                 params[(o / nr * SCALE_PLANES + plane as usize) * nr + o % nr] = value;
             }
+        }
+        if let Some(sum) = rounded {
+            let ratio = (sum_scale / out_scale) as f32;
+            params.extend([ratio.to_bits(), i32::from(sum.zero_point) as u32]);
         }
         if fits {
             let packed = packing.pack(&quantized, i8::cast_unsigned);

@@ -116,6 +116,10 @@ impl Emitter<'_> {
         let units = self.constant(target, "unit", &[c_out, 1, 1], units);
         self.push("Mul", &[&as_float, &units], &scaled, Vec::new());
         self.push("Add", &[&scaled, &biases], &real, Vec::new());
+        let real = match conv.sum_quant {
+            Some(quant) => self.rounded(quant, real),
+            None => real,
+        };
         let residual = self.dequantize(quants, operands[1], residual);
         let rounded = self.names.unique(&format!("{target}_rounded"));
         self.clamped(conv.activation, &rounded, |emitter, output| {

@@ -305,6 +305,17 @@ impl<'a> Emitter<'a> {
         name
     }
 
+    /// What `real` is once it was stored with a quantization that no value has.
+    fn rounded(&mut self, quant: Quant, real: String) -> String {
+        let [scale, zero, stored, rounded] = ["scale", "zero_point", "int8", "stored"]
+            .map(|part| self.names.unique(&format!("{real}.{part}")));
+        self.raw(&scale, &[], proto::FLOAT, quant.scale.to_le_bytes().into());
+        self.raw(&zero, &[], proto::INT8, quant.zero_point.to_le_bytes().into());
+        self.push("QuantizeLinear", &[&real, &scale, &zero], &stored, Vec::new());
+        self.push("DequantizeLinear", &[&stored, &scale, &zero], &rounded, Vec::new());
+        rounded
+    }
+
     /// Weights and biases as what the file stores; `order` has the places of OHWI weights in the
     /// order of `dims`.
     fn weights(
@@ -448,6 +459,11 @@ impl<'a> Emitter<'a> {
                 Some(residual) => {
                     let product = emitter.names.unique(&format!("{target}_conv"));
                     emitter.push("Conv", &[inputs[0], &weights, &bias], &product, attributes);
+                    let rounded = conv.sum_quant.filter(|_| emitter.int8(id).is_some());
+                    let product = match rounded {
+                        Some(quant) => emitter.rounded(quant, product),
+                        None => product,
+                    };
                     emitter.push("Add", &[residual, &product], output, Vec::new());
                 }
                 None => emitter.push("Conv", &[inputs[0], &weights, &bias], output, attributes),

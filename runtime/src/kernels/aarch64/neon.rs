@@ -152,6 +152,12 @@ pub(super) fn finish(
                 for i in 0..QUADS {
                     let mut steps = vmulq_f32(vcvtq_f32_s32(y[i]), scale[i]);
                     if let Some(r) = r {
+                        if let Some(rounded) = finish.rounded {
+                            steps = vmaxq_f32(steps, vdupq_n_f32(rounded.low));
+                            steps = vminq_f32(steps, vdupq_n_f32(rounded.high));
+                            steps = vrndnq_f32(steps);
+                            steps = vmulq_f32(steps, vdupq_n_f32(rounded.ratio));
+                        }
                         steps = vaddq_f32(steps, vmulq_f32(vcvtq_f32_s32(r[i]), ratio));
                     }
                     y[i] = vcvtnq_s32_f32(steps);

@@ -334,6 +334,12 @@ fn steps(
             let zero = _mm256_set1_epi32(finish.residual_zero_point - i32::from(Avx2::FLIP));
             let ratio = _mm256_set1_ps(finish.residual_ratio);
             for i in 0..2 {
+                if let Some(rounded) = finish.rounded {
+                    y[i] = _mm256_max_ps(y[i], _mm256_set1_ps(rounded.low));
+                    y[i] = _mm256_min_ps(y[i], _mm256_set1_ps(rounded.high));
+                    y[i] = _mm256_round_ps::<_MM_FROUND_TO_NEAREST_INT>(y[i]);
+                    y[i] = _mm256_mul_ps(y[i], _mm256_set1_ps(rounded.ratio));
+                }
                 let r = _mm256_cvtepi32_ps(_mm256_sub_epi32(r[i], zero));
                 y[i] = _mm256_add_ps(y[i], _mm256_mul_ps(r, ratio));
             }

@@ -142,6 +142,12 @@ pub(super) fn steps(
     unsafe {
         let mut y = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
         if let Some(r) = residual {
+            if let Some(rounded) = finish.rounded {
+                y = _mm512_max_ps(y, _mm512_set1_ps(rounded.low));
+                y = _mm512_min_ps(y, _mm512_set1_ps(rounded.high));
+                y = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(y);
+                y = _mm512_mul_ps(y, _mm512_set1_ps(rounded.ratio));
+            }
             let stored = finish.residual_zero_point - i32::from(Avx512Vnni::FLIP);
             let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
             let r = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(stored)));

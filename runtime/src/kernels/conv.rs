@@ -40,9 +40,19 @@ impl<E: Number> ResidualSource<'_, E> {
             Self::InPlace => out,
             Self::Other(r) => &r[at..][..out.len()],
         };
-        match from.as_chunks::<NR>().0.as_chunks() {
-            ([whole], _) => *to = *whole,
-            _ => to.as_flattened_mut()[..from.len()].copy_from_slice(from),
+        // As in [`store`].
+        if from.len() == NP * NR {
+            if let ([whole], _) = from.as_chunks::<NR>().0.as_chunks() {
+                *to = *whole;
+            }
+            return;
+        }
+        let (panels, rest) = from.as_chunks::<NR>();
+        for (to, panel) in to.iter_mut().zip(panels) {
+            *to = *panel;
+        }
+        if let Some(to) = to.get_mut(panels.len()) {
+            to[..rest.len()].copy_from_slice(rest);
         }
     }
 }
@@ -262,16 +272,15 @@ impl<E: Number, W> Conv<'_, E, W> {
                 at = (at.0 + 1, 0);
             }
             let to = pixel * c_out + channel;
-            let tile = if matches!(self.residual, ResidualSource::None) {
-                isa.finish_tile(&acc, &scale, &self.finish, None)
-            } else {
-                let mut residual = [[[E::zeroed(); NR]; NP]; MR];
-                for (m, residual) in residual.iter_mut().enumerate().take(pixels - pixel) {
+            let mut residual = None;
+            if !matches!(self.residual, ResidualSource::None) {
+                let all = residual.insert([[[E::zeroed(); NR]; NP]; MR]);
+                for (m, residual) in all.iter_mut().enumerate().take(pixels - pixel) {
                     let at = to + m * c_out;
                     self.residual.copy(&out[at..][..n], first_pixel * c_out + at, residual);
                 }
-                isa.finish_tile(&acc, &scale, &self.finish, Some(&residual))
-            };
+            }
+            let tile = isa.finish_tile(&acc, &scale, &self.finish, residual.as_ref());
             for (y, all) in out[pixel * c_out..].chunks_exact_mut(c_out).zip(&tile) {
                 store(&mut y[channel..][..n], all);
             }

@@ -129,31 +129,55 @@ impl Fixed {
     }
 }
 
-/// Sums and residual in steps of the output, from its zero point: see [`artifact::scale`].
+/// Sums and residuals in steps of the output, from its zero point: see [`artifact::scale`]. All of them step by
+/// step, which takes few registers more.
 #[inline(always)]
-pub(super) fn steps(
+pub(super) fn steps<const MR: usize, const NP: usize>(
     _: Avx512Vnni,
-    acc: __m512i,
-    scale: __m512,
+    acc: [[__m512i; NP]; MR],
+    scale: [__m512; NP],
     finish: &Finish,
-    residual: Option<&[i8; NR]>,
-) -> __m512i {
-    // SAFETY: the token proves AVX-512; the residual is 16 bytes long.
+    residual: Option<&Tile<i8, NR, MR, NP>>,
+) -> [[__m512i; NP]; MR] {
+    // SAFETY: the token proves AVX-512; a residual is 16 bytes long.
     unsafe {
-        let mut y = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
-        if let Some(r) = residual {
+        let mut y = [scale; MR];
+        for m in 0..MR {
+            for p in 0..NP {
+                y[m][p] = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[m][p]), scale[p]);
+            }
+        }
+        if let Some(residual) = residual {
             if let Some(rounded) = finish.rounded {
-                y = _mm512_max_ps(y, _mm512_set1_ps(rounded.low));
-                y = _mm512_min_ps(y, _mm512_set1_ps(rounded.high));
-                y = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(y);
-                y = _mm512_mul_ps(y, _mm512_set1_ps(rounded.ratio));
+                let [low, high] = [_mm512_set1_ps(rounded.low), _mm512_set1_ps(rounded.high)];
+                let ratio = _mm512_set1_ps(rounded.ratio);
+                for m in 0..MR {
+                    for p in 0..NP {
+                        let steps = _mm512_min_ps(_mm512_max_ps(y[m][p], low), high);
+                        let steps = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(steps);
+                        y[m][p] = _mm512_mul_ps(steps, ratio);
+                    }
+                }
             }
             let stored = finish.residual_zero_point - i32::from(Avx512Vnni::FLIP);
-            let r = _mm512_cvtepu8_epi32(_mm_loadu_si128(r.as_ptr().cast()));
-            let r = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(stored)));
-            y = _mm512_add_ps(y, _mm512_mul_ps(r, _mm512_set1_ps(finish.residual_ratio)));
+            let zero = _mm512_set1_epi32(stored);
+            let ratio = _mm512_set1_ps(finish.residual_ratio);
+            for m in 0..MR {
+                for p in 0..NP {
+                    let r = _mm_loadu_si128(residual[m][p].as_ptr().cast());
+                    let r = _mm512_sub_epi32(_mm512_cvtepu8_epi32(r), zero);
+                    let r = _mm512_mul_ps(_mm512_cvtepi32_ps(r), ratio);
+                    y[m][p] = _mm512_add_ps(y[m][p], r);
+                }
+            }
         }
-        _mm512_cvtps_epi32(y)
+        let mut steps = acc;
+        for m in 0..MR {
+            for p in 0..NP {
+                steps[m][p] = _mm512_cvtps_epi32(y[m][p]);
+            }
+        }
+        steps
     }
 }
 
@@ -274,7 +298,11 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         let mut out = [0; NR];
         let y = match scale {
             Scale::Fixed(scale) => scale.steps(acc, finish, residual),
-            Scale::Float(scale) => steps(self, acc, *scale, finish, residual),
+            Scale::Float(scale) => {
+                let residual = residual.map(|r| [[*r]]);
+                let [[y]] = steps(self, [[acc]], [*scale], finish, residual.as_ref());
+                y
+            }
         };
         // SAFETY: `self` proves AVX-512; `out` is 16 bytes long.
         unsafe {
@@ -295,8 +323,6 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
         finish: &Finish,
         residual: Option<&Tile<i8, NR, MR, NP>>,
     ) -> Tile<i8, NR, MR, NP> {
-        let mut out = [[[0; NR]; NP]; MR];
-        let (fours, rest) = out.as_flattened_mut().as_chunks_mut::<4>();
         // SAFETY: `self` proves AVX-512; registers only.
         let mut floats = [unsafe { _mm512_setzero_ps() }; NP];
         let mut is_fixed = false;
@@ -306,31 +332,49 @@ impl Lanes<NR, i8, i8> for Avx512Vnni {
                 Scale::Fixed(_) => is_fixed = true,
             }
         }
-        if is_fixed || !rest.is_empty() {
-            for m in 0..MR {
-                for p in 0..NP {
-                    let residual = residual.map(|r| &r[m][p]);
-                    out[m][p] = self.finish(acc[m][p], &scale[p], finish, residual);
+        if !is_fixed {
+            let mut out = [[[0; NR]; NP]; MR];
+            let y = steps(self, *acc, floats, finish, residual);
+            let (fours, rest) = y.as_flattened().as_chunks::<4>();
+            // SAFETY: `self` proves AVX-512; four panels are 64 bytes, one is 16.
+            unsafe {
+                let (to, last) = out.as_flattened_mut().as_chunks_mut::<4>();
+                // Of as many panels or pixels.
+                let quads = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                for (to, four) in to.iter_mut().zip(fours) {
+                    let y = _mm512_permutexvar_epi32(quads, pack(self, *four, finish));
+                    _mm512_storeu_si512(to.as_mut_ptr().cast(), y);
+                }
+                for (to, one) in last.iter_mut().zip(rest) {
+                    let y = _mm512_permutexvar_epi32(quads, pack(self, [*one; 4], finish));
+                    _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_castsi512_si128(y));
                 }
             }
             return out;
         }
-        // Four at a time, of as many panels or pixels.
-        for (four, out) in fours.iter_mut().enumerate() {
-            let mut y = [acc[0][0]; 4];
-            for (i, y) in y.iter_mut().enumerate() {
-                let (m, p) = ((four * 4 + i) / NP, (four * 4 + i) % NP);
-                let residual = residual.map(|r| &r[m][p]);
-                *y = steps(self, acc[m][p], floats[p], finish, residual);
+        // What older files need stays out of the others' way.
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        #[inline(never)]
+        fn fixed_tile<const MR: usize, const NP: usize>(
+            isa: Avx512Vnni,
+            acc: &[[__m512i; NP]; MR],
+            scale: &[Scale; NP],
+            finish: &Finish,
+            residual: Option<&Tile<i8, NR, MR, NP>>,
+        ) -> Tile<i8, NR, MR, NP> {
+            let mut out = [[[0; NR]; NP]; MR];
+            for m in 0..MR {
+                for p in 0..NP {
+                    let residual = residual.map(|r| &r[m][p]);
+                    out[m][p] = isa.finish(acc[m][p], &scale[p], finish, residual);
+                }
             }
-            // SAFETY: `self` proves AVX-512; four panels are 64 bytes.
-            unsafe {
-                let quads = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-                let y = _mm512_permutexvar_epi32(quads, pack(self, y, finish));
-                _mm512_storeu_si512(out.as_mut_ptr().cast(), y);
-            }
+            out
         }
-        out
+        // A copy, for what has an address is not kept in registers.
+        let acc = *acc;
+        // SAFETY: `self` proves the features.
+        unsafe { fixed_tile(self, &acc, scale, finish, residual) }
     }
 
     fn conv(self, conv: &Conv<'_, i8, i8>, first_pixel: usize, out: &mut [i8]) {

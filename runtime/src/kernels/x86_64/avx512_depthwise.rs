@@ -422,10 +422,7 @@ impl<const KH: usize, const KW: usize> Filter<KH, KW> {
     /// Outputs as they are stored.
     #[inline(always)]
     fn finish(&self, isa: Avx512Vnni, acc: Quads, finish: &Finish) -> __m512i {
-        let mut y = acc;
-        for q in 0..PANELS {
-            y[q] = steps(isa, acc[q], self.scale[q], finish, None);
-        }
+        let [y] = steps(isa, [acc], self.scale, finish, None);
         pack(isa, y, finish)
     }
 

@@ -6,7 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 /// Channels of a block: a vector of f32 of AVX-512, whole vectors of smaller ones.
 pub(super) const LANES: usize = 16;
@@ -164,6 +164,8 @@ enum Set {
     Portable,
 }
 
+static CHOSEN: OnceLock<Level> = OnceLock::new();
+
 /// Largest tile of a convolution: its sums and one vector of weights stay in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TileSize {
@@ -205,11 +207,29 @@ impl Level {
         sets.into_iter().filter_map(|(set, present)| present.then_some(Self(set)))
     }
 
-    /// The best set, looked for once: every operator asks.
+    /// What `--isa` of a program calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => "neon",
+            Set::Portable => "scalar",
+        }
+    }
+
+    /// Makes it what [`Self::detect`] finds; whether it is.
+    pub(super) fn choose(self) -> bool {
+        *CHOSEN.get_or_init(|| self) == self
+    }
+
+    /// The set that was chosen, or the best, looked for once: every operator asks.
     pub(super) fn detect() -> Self {
-        static BEST: LazyLock<Level> =
-            LazyLock::new(|| Level::available().next().unwrap_or(Level(Set::Portable)));
-        *BEST
+        *CHOSEN.get_or_init(|| Self::available().next().unwrap_or(Self(Set::Portable)))
     }
 
     /// Whether two bf16 products are one instruction.

@@ -77,6 +77,24 @@ pub(super) trait Simd: Copy {
     /// Lanes of `d` where `y` lies between bounds and is neither, zero elsewhere.
     fn where_between(self, bounds: [f32; 2], y: Self::Vector, d: Self::Vector) -> Self::Vector;
 
+    /// Lane by lane, the larger of `best` and `v` and what belongs to it: `own` or, of `v`, `other`.
+    /// Nothing is larger than NaN, so that it cannot be lost.
+    #[inline(always)]
+    fn larger(
+        self,
+        [best, own]: [Self::Vector; 2],
+        [v, other]: [Self::Vector; 2],
+    ) -> [Self::Vector; 2] {
+        let (mut best, mut own) = (self.store(best), self.store(own));
+        let (v, other) = (self.store(v), self.store(other));
+        for l in 0..LANES {
+            let larger = v[l] > best[l] || v[l].is_nan();
+            best[l] = if larger { v[l] } else { best[l] };
+            own[l] = if larger { other[l] } else { own[l] };
+        }
+        [self.load(&best), self.load(&own)]
+    }
+
     /// `2ⁿ` of whole numbers from −126 to 127.
     #[inline(always)]
     fn power_of_two(self, n: Self::Vector) -> Self::Vector {
@@ -474,6 +492,26 @@ impl Simd for Halves {
     }
 
     #[inline(always)]
+    fn larger(
+        self,
+        [best, own]: [[__m256; 2]; 2],
+        [v, other]: [[__m256; 2]; 2],
+    ) -> [[__m256; 2]; 2] {
+        let mut found = [best, own];
+        for half in 0..2 {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(v[half], best[half]);
+                let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(v[half], v[half]);
+                let larger = _mm256_or_ps(above, is_nan);
+                found[0][half] = _mm256_blendv_ps(best[half], v[half], larger);
+                found[1][half] = _mm256_blendv_ps(own[half], other[half], larger);
+            }
+        }
+        found
+    }
+
+    #[inline(always)]
     fn add_product(self, sums: [__m256; 2], x: f32, w: &Line) -> [__m256; 2] {
         // SAFETY: `self` proves the features.
         let x = unsafe { _mm256_set1_ps(x) };
@@ -544,6 +582,17 @@ macro_rules! wide_vector {
                 let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(y, _mm512_set1_ps(low));
                 let both = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(above, y, _mm512_set1_ps(high));
                 _mm512_maskz_mov_ps(both, d)
+            }
+        }
+
+        #[inline(always)]
+        fn larger(self, [best, own]: [__m512; 2], [v, other]: [__m512; 2]) -> [__m512; 2] {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(v, best)
+                    | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                let best = _mm512_mask_blend_ps(larger, best, v);
+                [best, _mm512_mask_blend_ps(larger, own, other)]
             }
         }
 

@@ -164,23 +164,23 @@ impl<E: Element> InputGradient<E> {
     pub(super) fn rows(&self, dy: &[E::Cell], [first, rows]: [usize; 2], dx: &mut [Line<E>]) {
         let Correlation { blocks, frame, .. } = self.correlation;
         let taps: Vec<usize> = (0..blocks).map(|block| block * frame.block()).collect();
-        for pass in &self.passes {
-            let dy = &dy[first * frame.pitch..];
-            self.correlation.strip(self.level, (pass, &taps), dy, [first, rows], dx);
+        for Pass { weights, pixels, .. } in &self.passes {
+            let (pass, dy) = ((&weights[..], *pixels, &taps[..]), &dy[first * frame.pitch..]);
+            self.correlation.strip(self.level, pass, dy, [first, rows], dx);
         }
     }
 }
 
 /// A correlation of every picture.
-struct Correlation {
-    frame: Frame,
+pub(super) struct Correlation {
+    pub(super) frame: Frame,
     /// Blocks of the source.
-    blocks: usize,
+    pub(super) blocks: usize,
     /// Rows of cells computed from one frame.
-    strip: usize,
+    pub(super) strip: usize,
     /// Rows of cells in all.
-    rows: usize,
-    result: Planes,
+    pub(super) rows: usize,
+    pub(super) result: Planes,
 }
 
 impl Correlation {
@@ -223,19 +223,20 @@ impl Correlation {
                         &*buffer
                     }
                 };
-                for (pass, taps) in passes.iter().zip(&taps) {
-                    self.strip(level, (pass, taps), frame, [first, strip], y);
+                for (Pass { weights, pixels, .. }, taps) in passes.iter().zip(&taps) {
+                    self.strip(level, (weights, *pixels, taps), frame, [first, strip], y);
                 }
             }
             after(y, parts);
         });
     }
 
-    /// The pixels of a pass whose cells are in rows `first..first + strip`.
-    fn strip<E: Element>(
+    /// The pixels of a pass whose cells are in rows `first..first + strip`, of packed weights and taps
+    /// of every block.
+    pub(super) fn strip<E: Element>(
         &self,
         level: Level,
-        (pass, taps): (&Pass<Numbers<E::Operand>>, &[usize]),
+        (weights, pixels, taps): (&[E::Operand], Pixels, &[usize]),
         frame: &[E::Cell],
         strip: [usize; 2],
         y: &mut [Line<E>],
@@ -243,11 +244,11 @@ impl Correlation {
         let (plane, width) = (self.result.pixels(), self.result.width);
         let most = level.tile();
         let per_block = taps.len() * E::STEPS * LANES;
-        for (group, weights) in pass.weights.chunks(most.blocks * per_block).enumerate() {
+        for (group, weights) in weights.chunks(most.blocks * per_block).enumerate() {
             let y = &mut y[group * most.blocks * plane..];
             let together = weights.len() / per_block;
             let weights: &[Line<E::Operand>] = weights.as_chunks().0;
-            for column in pass.pixels.columns(&self.frame, strip, width, most.pixels) {
+            for column in pixels.columns(&self.frame, strip, width, most.pixels) {
                 let pitch = self.frame.pitch;
                 let tiles = Tiles { frame, taps, weights, column, pitch, plane, y };
                 if together == 2 {

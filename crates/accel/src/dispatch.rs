@@ -46,6 +46,9 @@ pub(super) trait Simd: Copy {
     /// Fused multiply-add is an instruction; without it `f32::mul_add` is a library call.
     const FMA: bool;
 
+    /// Lines of sums that registers hold beside what is added to them.
+    const LINES: usize;
+
     /// A line in registers. What becomes of loops over lines in memory depends on the compiler's
     /// mood: it may keep sums in memory, or gather what lies side by side.
     type Vector: Copy;
@@ -398,6 +401,7 @@ struct Fused;
 #[cfg(target_arch = "aarch64")]
 impl Simd for Fused {
     const FMA: bool = true;
+    const LINES: usize = 6;
     plain_vector!();
 }
 
@@ -407,6 +411,7 @@ struct Separate;
 
 impl Simd for Separate {
     const FMA: bool = false;
+    const LINES: usize = 3;
     plain_vector!();
 }
 
@@ -418,6 +423,7 @@ struct Halves(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Halves {
     const FMA: bool = true;
+    const LINES: usize = 6;
     type Vector = [__m256; 2];
 
     #[inline(always)]
@@ -619,6 +625,7 @@ struct Wide(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Wide {
     const FMA: bool = true;
+    const LINES: usize = 24;
     wide_vector!();
 }
 
@@ -630,6 +637,7 @@ struct Pairs(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Pairs {
     const FMA: bool = true;
+    const LINES: usize = 24;
     wide_vector!();
 
     #[inline(always)]

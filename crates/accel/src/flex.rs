@@ -1,6 +1,6 @@
 //! The operations and their gradients on the Flex backend.
 
-use super::{depthwise, planar, weight};
+use super::{depthwise, planar, weight, winograd};
 use crate::activation::Activation;
 use crate::conv::{self, Source};
 use crate::dispatch::Level;
@@ -117,11 +117,18 @@ fn convolution<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> With
             let parts = task.moments.then_some(&mut parts[..]);
             depthwise::forward(level, shape, (values, transform), w, parts)
         }
-        _ => conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
-            if task.moments {
-                level.run(PictureMoments { picture, pixels, parts });
+        _ => {
+            let after = |picture: &mut [Line<E>], parts: &mut [Part]| {
+                if task.moments {
+                    level.run(PictureMoments { picture, pixels, parts });
+                }
+            };
+            if winograd::suits_products::<E>(level, shape) {
+                winograd::forward(level, shape, source, w, &mut parts, after)
+            } else {
+                conv::forward(level, shape, source, w, &mut parts, after)
             }
-        }),
+        }
     };
     let moments = if task.moments {
         norm::join_moments(&extent, &parts, processes::others())
@@ -344,13 +351,17 @@ fn input_gradient<E: Element>(
 ) -> Numbers<E> {
     let Some((pictures, transform, parts)) = sums else {
         let mut none = vec![(); shape.images];
-        return conv::input_gradient(level, shape, w, dy, &mut none, |_, _| {});
+        return if winograd::suits_products::<E>(level, shape) {
+            winograd::input_gradient(level, shape, w, dy, &mut none, |_, _| {})
+        } else {
+            conv::input_gradient(level, shape, w, dy, &mut none, |_, _| {})
+        };
     };
     let (planes, affine) = (shape.input(), transform.affine);
     let mask = Mask::of(affine, transform.activation);
     // Parts carry the number of their block, which tells the picture.
     let mut numbered: Vec<_> = parts.iter_mut().enumerate().collect();
-    conv::input_gradient(level, shape, w, dy, &mut numbered, |dy, parts| {
+    let after = |dy: &mut [Line<E>], parts: &mut [(usize, &mut Part)]| {
         let image = parts[0].0 / planes.blocks;
         let x = &pictures[image * planes.lines()..][..planes.lines()];
         let pixels = planes.pixels();
@@ -359,7 +370,12 @@ fn input_gradient<E: Element>(
         for ((_, part), sum) in parts.iter_mut().zip(sums) {
             **part = sum;
         }
-    })
+    };
+    if winograd::suits_products::<E>(level, shape) {
+        winograd::input_gradient(level, shape, w, dy, &mut numbered, after)
+    } else {
+        conv::input_gradient(level, shape, w, dy, &mut numbered, after)
+    }
 }
 
 impl Kernels for Flex {
@@ -400,7 +416,14 @@ impl Kernels for Flex {
                 } else {
                     Source::Map { values: values::<E>(&x), transform }
                 };
-                let dw = of_w.then(|| weight::weight_gradient(level, shape, source, dy));
+                let dw = of_w.then(|| {
+                    if winograd::suits_weights::<E>(level, shape) {
+                        let input = (values::<E>(&x), transform);
+                        winograd::weight_gradient(level, shape, input, dy)
+                    } else {
+                        weight::weight_gradient(level, shape, source, dy)
+                    }
+                });
                 let pictures = if shape.planar { &[] } else { values::<E>(&x).as_chunks().0 };
                 let sums = transform.map(|transform| (pictures, transform, &mut parts[..]));
                 (of_x.then(|| input_gradient(level, shape, weights, dy, sums)), dw)

@@ -28,6 +28,7 @@ pub mod statistics;
 mod step;
 pub mod trace;
 mod weight;
+mod winograd;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@
 //! pages that must be cleared first, each step anew, and the system's allocator would keep what is
 //! freed without filling it again. Here they are cut out of a few slabs, each from the smallest gap
 //! that is large enough, so that gaps are filled and pages that were never touched are touched last;
-//! gaps side by side become one. Slabs are kept until the process ends. Lines of a map lie in one
-//! cache line each.
+//! gaps side by side become one. Weights and their gradients, which outlive maps, have slabs of their
+//! own: among maps they would part gaps. Slabs are kept until the process ends. Lines of a map lie in
+//! one cache line each.
 #![expect(unsafe_code, reason = "parts of a slab that are lent are told apart by numbers alone")]
 
 use burn::tensor::Bytes;
@@ -26,7 +27,7 @@ struct Block([u32; 16]);
 /// Least length of a slab in blocks: 256 MiB, of which the system gives only what is touched.
 const SLAB: usize = (256 << 20) / size_of::<Block>();
 
-/// All memory of maps; lengths are numbers of blocks.
+/// All memory of one kind; lengths are numbers of blocks.
 #[derive(Debug)]
 struct Pool {
     slabs: Vec<Slab>,
@@ -41,15 +42,40 @@ struct Slab(NonNull<Block>);
 // SAFETY: it only says where memory is; who may use what of it, the gaps of the pool tell.
 unsafe impl Send for Slab {}
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { slabs: Vec::new(), gaps: BTreeMap::new() });
+/// What memory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Map,
+    Parameter,
+}
 
-fn pool() -> MutexGuard<'static, Pool> {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+static MAPS: Mutex<Pool> = Mutex::new(Pool::new());
+static PARAMETERS: Mutex<Pool> = Mutex::new(Pool::new());
+
+impl Kind {
+    fn pool(self) -> MutexGuard<'static, Pool> {
+        let pool = match self {
+            Self::Map => &MAPS,
+            Self::Parameter => &PARAMETERS,
+        };
+        pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn numbers<E: Pod>(self, len: usize) -> Numbers<E> {
+        // At least one, so that places of what is lent differ.
+        let blocks = (len * size_of::<E>()).div_ceil(size_of::<Block>()).max(1);
+        let place = self.pool().take(blocks);
+        Numbers { blocks: Blocks { place, kind: self }, len, element: PhantomData }
+    }
 }
 
 impl Pool {
+    const fn new() -> Self {
+        Self { slabs: Vec::new(), gaps: BTreeMap::new() }
+    }
+
     /// Blocks of any content that nobody else has.
-    fn take(&mut self, len: usize) -> Blocks {
+    fn take(&mut self, len: usize) -> Place {
         let fits = self.gaps.iter().filter(|(_, gap)| **gap >= len);
         let best = fits.min_by_key(|(_, gap)| **gap).map(|(place, gap)| (*place, *gap));
         let ((slab, first), gap) = best.unwrap_or_else(|| self.grow(len));
@@ -59,7 +85,7 @@ impl Pool {
         }
         // SAFETY: the gap, and so its first block, is in the slab.
         let start = unsafe { self.slabs[slab].0.add(first) };
-        Blocks { slab, first, start, len }
+        Place { slab, first, start, len }
     }
 
     /// The gap that a new slab is, of at least `len` blocks.
@@ -72,8 +98,8 @@ impl Pool {
         (place, len)
     }
 
-    fn give_back(&mut self, blocks: &Blocks) {
-        let Blocks { slab, mut first, mut len, .. } = *blocks;
+    fn give_back(&mut self, place: Place) {
+        let Place { slab, mut first, mut len, .. } = place;
         if let Some(after) = self.gaps.remove(&(slab, first + len)) {
             len += after;
         }
@@ -87,13 +113,20 @@ impl Pool {
     }
 }
 
-/// A part of a slab that nobody else has.
-#[derive(Debug)]
-struct Blocks {
+/// Blocks of a slab.
+#[derive(Debug, Clone, Copy)]
+struct Place {
     slab: usize,
     first: usize,
     start: NonNull<Block>,
     len: usize,
+}
+
+/// A part of a slab that nobody else has.
+#[derive(Debug)]
+struct Blocks {
+    place: Place,
+    kind: Kind,
 }
 
 // SAFETY: it is as good as a `Box<[Block]>`: the memory is its own.
@@ -106,20 +139,20 @@ impl Deref for Blocks {
 
     fn deref(&self) -> &[Block] {
         // SAFETY: these blocks of a slab, which was cleared, are this value's alone.
-        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts(self.place.start.as_ptr(), self.place.len) }
     }
 }
 
 impl DerefMut for Blocks {
     fn deref_mut(&mut self) -> &mut [Block] {
         // SAFETY: these blocks of a slab, which was cleared, are this value's alone.
-        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+        unsafe { core::slice::from_raw_parts_mut(self.place.start.as_ptr(), self.place.len) }
     }
 }
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        pool().give_back(self);
+        self.kind.pool().give_back(self.place);
     }
 }
 
@@ -133,9 +166,12 @@ pub(super) struct Numbers<E> {
 
 /// Room for `len` numbers, with any content: whoever takes it overwrites all of it.
 pub(super) fn take<E: Pod>(len: usize) -> Numbers<E> {
-    // At least one, so that places of what is lent differ.
-    let blocks = (len * size_of::<E>()).div_ceil(size_of::<Block>()).max(1);
-    Numbers { blocks: pool().take(blocks), len, element: PhantomData }
+    Kind::Map.numbers(len)
+}
+
+/// The same for weights and their gradients.
+pub(super) fn take_parameters(len: usize) -> Numbers<f32> {
+    Kind::Parameter.numbers(len)
 }
 
 impl<E: Pod> Deref for Numbers<E> {
@@ -199,26 +235,26 @@ mod tests {
 
     #[test]
     fn parts_never_meet_and_gaps_are_joined() {
-        let mut pool = Pool { slabs: Vec::new(), gaps: BTreeMap::new() };
-        let lens = [1, 7, 64, 3, SLAB - 1, 2, SLAB + 5, 100];
-        let mut lent: Vec<_> = lens.map(|len| pool.take(len)).into();
-        for (i, blocks) in lent.iter_mut().enumerate() {
-            assert_eq!(blocks.as_ptr().cast::<u8>().align_offset(64), 0);
-            (blocks[0], *blocks.last_mut().unwrap()) =
-                (Block([i as u32; 16]), Block([i as u32; 16]));
-        }
-        for (i, blocks) in lent.iter().enumerate() {
-            assert_eq!([blocks[0], blocks[blocks.len - 1]].map(|b| b.0[15]), [i as u32; 2]);
+        let mut pool = Pool::new();
+        let lent = [1, 7, 64, 3, SLAB - 1, 2, SLAB + 5, 100].map(|len| pool.take(len));
+        let bytes = lent.map(|place| {
+            let start = place.start.as_ptr().addr();
+            assert!(start.is_multiple_of(64));
+            start..start + place.len * 64
+        });
+        for (i, one) in bytes.iter().enumerate() {
+            for other in &bytes[..i] {
+                assert!(one.end <= other.start || other.end <= one.start, "{bytes:?}");
+            }
         }
         // What was given back is taken first where it fits best.
-        pool.give_back(&lent[1]);
+        pool.give_back(lent[1]);
         let again = pool.take(6);
         assert_eq!((again.slab, again.first), (lent[1].slab, lent[1].first));
-        pool.give_back(&again);
+        pool.give_back(again);
         for i in [3, 0, 2, 6, 4, 5, 7] {
-            pool.give_back(&lent[i]);
+            pool.give_back(lent[i]);
         }
-        lent.into_iter().chain([again]).for_each(core::mem::forget);
         assert_eq!(pool.gaps.len(), pool.slabs.len(), "{:?}", pool.gaps);
     }
 }

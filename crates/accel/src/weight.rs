@@ -29,7 +29,7 @@ pub(super) fn weight_gradient<E: Element>(
 ) -> Numbers<f32> {
     let per_filter = g.per_filter();
     if g.is_empty() {
-        let mut dw = recycle::take::<f32>(g.c_out * per_filter);
+        let mut dw = recycle::take_parameters(g.c_out * per_filter);
         dw.fill(0.0);
         return dw;
     }
@@ -187,7 +187,7 @@ impl<'a, E: Element> Job<'a, E> {
     /// Sums as weights.
     fn unpacked(&self, sums: &[Block]) -> Numbers<f32> {
         let (per_filter, taps) = (self.g.per_filter(), self.taps.len());
-        let mut dw = recycle::take::<f32>(self.g.c_out * per_filter);
+        let mut dw = recycle::take_parameters(self.g.c_out * per_filter);
         let results = dw.par_chunks_mut(LANES * per_filter);
         results.zip(sums.par_chunks(self.blocks * taps)).for_each(|(dw, sums)| {
             unpack(sums, [self.g.window_channels(), taps], dw);

@@ -321,7 +321,7 @@ pub(super) fn weight_gradient<E: Element>(
         });
     }
     let per_filter = g.per_filter();
-    let mut dw = recycle::take::<f32>(g.c_out * per_filter);
+    let mut dw = recycle::take_parameters(g.c_out * per_filter);
     let sums: &[Block] = bytemuck::cast_slice(&sums);
     dw.par_chunks_mut(LANES * per_filter).enumerate().for_each(|(block, dw)| {
         let sums = &sums[block * input.blocks..];

@@ -63,6 +63,9 @@ MODES = {
     "trainer": ["torch", "torch-channels-last", "torch-compile"],
     "trainer-bf16": ["torch-bf16", "torch-compile-bf16"],
 }
+# Of PyTorch with AVX2 alone: its own kernels, oneDNN's, and those that it compiles.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+AVX2_BITS = 256
 # Packages, named as they are imported.
 PEERS = {mode: ["torch", "torchvision"] for modes in MODES.values() for mode in modes}
 PEERS["keras-jax"] = ["keras", "jax"]
@@ -116,6 +119,9 @@ def torch_step(mode, arch):
     labels = torch.randint(0, classes, (batch,))
     if mode != "torch":
         net, x = (v.to(memory_format=torch.channels_last) for v in (net, x))
+    if os.environ.items() >= AVX2.items():
+        from torch._inductor import config
+        config.cpp.simdlen = AVX2_BITS
     forward = torch.compile(net) if "compile" in mode else net
     optimizer = torch.optim.SGD(net.parameters(), RATE, momentum=MOMENTUM)
 
@@ -269,6 +275,8 @@ def measure(engine, arch, args):
         size, _, batch, _ = NETWORKS[arch]
         command = [args.trainer, "bench", "--arch", arch, "--size", size, "--batch", batch,
                    "--threads", THREADS, "--json", *OURS[engine]]
+        if args.avx2:
+            command += ["--isa", "avx2"]
     busy, before = busy_seconds(), os.times()
     lines = run([str(part) for part in [*command, "--steps", args.steps]]).splitlines()
     after = os.times()
@@ -416,7 +424,8 @@ def compare(args):
                        f"{max(disturbed)} CPUs; engines suffer unequally: measure again")
         print(notices[-1], file=sys.stderr)
     results = {pair: summary(lines[pair]) for pair in pairs if pair in lines}
-    machine = f"{processor()}, {THREADS} threads, {date.today()}"
+    isa = ", AVX2 alone" if args.avx2 else ""
+    machine = f"{processor()}{isa}, {THREADS} threads, {date.today()}"
     print(f"{machine}; rounds of {args.steps} steps: {args.rounds}\n\n{table(results)}")
     if compared := comparison(results):
         print(f"\n{compared}")
@@ -457,6 +466,8 @@ def main():
     parser.add_argument("--only", type=pattern, default="", metavar="REGEX",
                         help="what to measure, searched in 'network engine'; engines are "
                              + ", ".join([*OURS, *PEERS]))
+    parser.add_argument("--avx2", action="store_true",
+                        help="as on a processor without AVX-512: ours and PyTorch's engines")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
     # How this script measures a peer in another process.
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -468,6 +479,8 @@ def main():
         sys.exit(f"{args.trainer}: not found; run cargo build --release, or pass --trainer")
     # A bare name would be looked for in PATH.
     args.trainer = args.trainer.resolve()
+    if args.avx2:
+        os.environ.update(AVX2)
     return compare(args)
 
 

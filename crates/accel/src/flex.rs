@@ -18,6 +18,7 @@ use crate::trace::{Note, noted};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
+use core::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -118,13 +119,22 @@ fn convolution<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> With
             depthwise::forward(level, shape, (values, transform), w, parts)
         }
         _ => {
-            let after = |picture: &mut [Line<E>], parts: &mut [Part]| {
-                if task.moments {
-                    level.run(PictureMoments { picture, pixels, parts });
+            let after = |picture: &mut [Line<E>], parts: &mut [Part], rows: Range<usize>| {
+                if !task.moments {
+                    return;
+                }
+                let made = rows.start * planes.width..rows.end * planes.width;
+                for (block, all) in picture.chunks_exact(pixels).zip(parts) {
+                    let (picture, pixels) = (&block[made.clone()], made.len());
+                    let mut own = [[[0.0; LANES]; 2]];
+                    level.run(PictureMoments { picture, pixels, parts: &mut own });
+                    norm::merge_moments(all, made.start, &own[0], pixels);
                 }
             };
             if winograd::suits_products::<E>(level, shape) {
-                winograd::forward(level, shape, source, w, &mut parts, after)
+                let whole =
+                    |y: &mut [Line<E>], parts: &mut [Part]| after(y, parts, 0..planes.height);
+                winograd::forward(level, shape, source, w, &mut parts, whole)
             } else {
                 conv::forward(level, shape, source, w, &mut parts, after)
             }

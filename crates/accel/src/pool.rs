@@ -130,14 +130,18 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
             for (i, (dy, place)) in dy.iter().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let dy = simd.store(E::load(simd, dy));
+                let dy = E::load(simd, dy);
+                let mut taps = [0.0; LANES];
+                for l in 0..LANES {
+                    taps[l] = f32::from(place[l]);
+                }
+                let taps = simd.load(&taps);
                 for r in 0..rows {
                     let sums = &mut scratch[(row + r) * planes.width + col..][..cols];
                     for (c, sum) in sums.iter_mut().enumerate() {
-                        let tap = ((top + r) * window.filter + left + c) as u32;
-                        for l in 0..LANES {
-                            sum[l] += if u32::from(place[l]) == tap { dy[l] } else { 0.0 };
-                        }
+                        let tap = ((top + r) * window.filter + left + c) as f32;
+                        let own = simd.where_between([tap - 0.5, tap + 0.5], taps, dy);
+                        *sum = simd.store(simd.add(simd.load(sum), own));
                     }
                 }
             }

@@ -165,7 +165,7 @@ fn convolve_at<E: Element>(level: Level, g: &Geometry, at_points: bool) -> [Vec<
         )
     } else {
         (
-            conv::forward(level, g, source, &w, &mut none, |_, _| {}),
+            conv::forward(level, g, source, &w, &mut none, |_, _, _| {}),
             conv::input_gradient(level, g, &w, &dy, &mut none, |_, _| {}),
             weight::weight_gradient(level, g, source, &dy),
         )

@@ -229,6 +229,7 @@ fn correlate<E: Element, P: Send>(
                 strip: 1,
                 rows: 1,
                 result: Planes { blocks: result.blocks, height: 1, width: plane },
+                by_strip: false,
             };
             let taps: Vec<usize> = (0..source.blocks).map(|block| block * plane).collect();
             let per_block = POINTS * source.blocks * LANES * LANES;

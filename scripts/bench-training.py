@@ -5,16 +5,21 @@
     cargo build --release && scripts/bench-training.py
 
 A step is forward, cross-entropy, backward and SGD with momentum, on one made-up batch of
-normalized pictures, in f32 and on two threads; data are neither read nor augmented. Every
-measurement is a process of its own, bound to the same two CPUs, and must learn its batch. Rounds
-go through all engines in turn, so that a busy minute of the machine does not hit one alone.
+normalized pictures, on two threads; data are neither read nor augmented. PyTorch runs in all its
+modes: eager, channels last, compiled (channels last, too), and with bf16 autocast eager and
+compiled; all others are f32. Every measurement is a process of its own, bound to the same two
+CPUs, and must learn its batch. Rounds go through all engines in turn, so that a busy minute of the
+machine does not hit one alone.
 
-Prints a Markdown table: images/s is the median over the rounds of each round's median step, best
-the fastest step of all, peak MB the most resident memory of a process, with its libraries, in
-MiB. What is not installed is skipped and named. Ends with status 1 where a measurement failed.
+Prints two Markdown tables. Of each engine, images/s is the median over the rounds of each round's
+median step, best the fastest step of all, peak MB the most resident memory of a process, with its
+libraries, in MiB. Then ours beside the best of PyTorch's modes of the same precision, which is
+named: the fastest for speed, the smallest of any for memory. What is not installed is skipped and
+named. Ends with status 1 where a measurement failed.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -23,6 +28,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -42,6 +48,7 @@ DISTURBED = 0.1
 NETWORKS = {
     "resnet_18": (224, 1000, 32, 11_689_512),
     "resnet_50": (224, 1000, 16, 25_557_032),
+    "mobilenet_v2_100": (224, 1000, 32, 3_504_872),
     "resnet_20_cifar": (32, 10, 128, 272_474),
     "resnet_8_cifar": (32, 10, 128, 78_042),
 }
@@ -51,11 +58,20 @@ OURS = {
     "trainer-bf16": ["--precision", "bf16"],
     "trainer-stock": ["--precision", "f32", "--backend", "flex", "--stock"],
 }
+# PyTorch's modes of each of our precisions.
+MODES = {
+    "trainer": ["torch", "torch-channels-last", "torch-compile"],
+    "trainer-bf16": ["torch-bf16", "torch-compile-bf16"],
+}
+# Of PyTorch with AVX2 alone: its own kernels, oneDNN's, and those that it compiles.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+AVX2_BITS = 256
 # Packages, named as they are imported.
-PEERS = {"torch": ["torch", "torchvision"], "keras-jax": ["keras", "jax"]}
+PEERS = {mode: ["torch", "torchvision"] for modes in MODES.values() for mode in modes}
+PEERS["keras-jax"] = ["keras", "jax"]
 
 
-def torch_step(arch):
+def torch_step(mode, arch):
     """A function that makes a step and returns the loss, and the number of parameters."""
     import torch
     import torchvision
@@ -95,16 +111,25 @@ def torch_step(arch):
     net = {
         "resnet_18": lambda: torchvision.models.resnet18(num_classes=classes),
         "resnet_50": lambda: torchvision.models.resnet50(num_classes=classes),
+        "mobilenet_v2_100": lambda: torchvision.models.mobilenet_v2(num_classes=classes, dropout=0),
         "resnet_20_cifar": lambda: cifar(3, classes),
         "resnet_8_cifar": lambda: cifar(1, classes),
     }[arch]()
     x = torch.randn(batch, 3, size, size)
     labels = torch.randint(0, classes, (batch,))
+    if mode != "torch":
+        net, x = (v.to(memory_format=torch.channels_last) for v in (net, x))
+    if os.environ.items() >= AVX2.items():
+        from torch._inductor import config
+        config.cpp.simdlen = AVX2_BITS
+    forward = torch.compile(net) if "compile" in mode else net
     optimizer = torch.optim.SGD(net.parameters(), RATE, momentum=MOMENTUM)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(net(x), labels)
+        half = torch.autocast("cpu", torch.bfloat16) if "bf16" in mode else contextlib.nullcontext()
+        with half:
+            loss = functional.cross_entropy(forward(x), labels)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -200,7 +225,7 @@ def peak_mb():
 def measure_peer(engine, arch, steps):
     """Measures in this process; prints one JSON line with the fields of `trainer bench --json`."""
     size, _, batch, expected = NETWORKS[arch]
-    step, parameters = {"torch": torch_step, "keras-jax": keras_step}[engine](arch)
+    step, parameters = keras_step(arch) if engine == "keras-jax" else torch_step(engine, arch)
     if parameters != expected:
         sys.exit(f"{arch} has {parameters} parameters, expected {expected}: another network")
     ms, losses = [], []
@@ -214,8 +239,9 @@ def measure_peer(engine, arch, steps):
     middle = ms[len(ms) // 2]
     print(json.dumps({
         "arch": arch, "size": size, "batch": batch, "steps": steps, "threads": THREADS,
-        "backend": engine, "precision": "f32", "images_per_s": 1e3 * batch / middle,
-        "step_ms": {"median": middle, "min": ms[0]}, "peak_mb": peak_mb(),
+        "backend": engine, "precision": "bf16" if "bf16" in engine else "f32",
+        "images_per_s": 1e3 * batch / middle, "step_ms": {"median": middle, "min": ms[0]},
+        "peak_mb": peak_mb(),
     }))
 
 
@@ -249,6 +275,8 @@ def measure(engine, arch, args):
         size, _, batch, _ = NETWORKS[arch]
         command = [args.trainer, "bench", "--arch", arch, "--size", size, "--batch", batch,
                    "--threads", THREADS, "--json", *OURS[engine]]
+        if args.avx2:
+            command += ["--isa", "avx2"]
     busy, before = busy_seconds(), os.times()
     lines = run([str(part) for part in [*command, "--steps", args.steps]]).splitlines()
     after = os.times()
@@ -292,26 +320,47 @@ def summary(lines):
     }
 
 
+def markdown(heads, rows, texts):
+    """A table whose first `texts` columns are texts and the others numbers."""
+    lines = [heads, ["---"] * texts + ["---:"] * (len(heads) - texts), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def megabytes(peak):
+    return "?" if peak is None else f"{peak:.0f}"
+
+
 def table(results):
-    """Markdown; the last columns are our speed and memory relative to each row's."""
-    ours = [e for e in ("trainer", "trainer-bf16") if any(e == key[1] for key in results)]
-    heads = ["network", "engine", "images/s", "best", "peak MB"]
-    heads += [f"{engine} ÷ this: speed, memory" for engine in ours]
-    rows = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
-    for (arch, engine), row in results.items():
-        peak = row["peak_mb"]
-        cells = [arch, engine, f"{row['images_per_s']:.1f}", f"{row['best_images_per_s']:.1f}",
-                 "?" if peak is None else f"{peak:.0f}"]
-        for name in ours:
-            own = results.get((arch, name))
-            if own is None or name == engine:
-                cells.append("")
-                continue
-            speed = own["images_per_s"] / row["images_per_s"]
-            memory = "?" if peak is None else f"{own['peak_mb'] / peak:.2f}"
-            cells.append(f"{speed:.2f}, {memory}")
-        rows.append(cells)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    """Figures of every engine."""
+    rows = [[arch, engine, f"{row['images_per_s']:.1f}", f"{row['best_images_per_s']:.1f}",
+             megabytes(row["peak_mb"])] for (arch, engine), row in results.items()]
+    return markdown(["network", "engine", "images/s", "best", "peak MB"], rows, 2)
+
+
+def comparison(results):
+    """Ours beside the best of PyTorch's modes; None where there is nothing to compare."""
+    rows = []
+    for (arch, engine), own in results.items():
+        peers = {mode: results[arch, mode] for mode in MODES.get(engine, [])
+                 if (arch, mode) in results}
+        if not peers:
+            continue
+        fastest = max(peers, key=lambda mode: peers[mode]["images_per_s"])
+        speed, quickest = (own[field] / max(peer[field] for peer in peers.values())
+                           for field in ("images_per_s", "best_images_per_s"))
+        row = [arch, engine, f"{own['images_per_s']:.1f}", fastest,
+               f"{peers[fastest]['images_per_s']:.1f}", f"{speed:.2f}", f"{quickest:.2f}"]
+        peaks = {mode: peer["peak_mb"] for mode, peer in peers.items() if peer["peak_mb"]}
+        if peaks and own["peak_mb"]:
+            smallest = min(peaks, key=peaks.get)
+            row += [f"{own['peak_mb']:.0f}", f"{peaks[smallest]:.0f} ({smallest})",
+                    f"{own['peak_mb'] / peaks[smallest]:.2f}"]
+        else:
+            row += ["?"] * 3
+        rows.append(row)
+    heads = ["network", "ours", "images/s", "PyTorch's fastest mode", "images/s", "ratio",
+             "of best steps", "peak MB", "PyTorch's least", "ratio"]
+    return markdown(heads, rows, 2) if rows else None
 
 
 def processor():
@@ -375,8 +424,11 @@ def compare(args):
                        f"{max(disturbed)} CPUs; engines suffer unequally: measure again")
         print(notices[-1], file=sys.stderr)
     results = {pair: summary(lines[pair]) for pair in pairs if pair in lines}
-    machine = f"{processor()}, {THREADS} threads"
+    isa = ", AVX2 alone" if args.avx2 else ""
+    machine = f"{processor()}{isa}, {THREADS} threads, {date.today()}"
     print(f"{machine}; rounds of {args.steps} steps: {args.rounds}\n\n{table(results)}")
+    if compared := comparison(results):
+        print(f"\n{compared}")
     if notices:
         print("\n" + "\n".join(f"- {notice}" for notice in notices))
     if args.json:
@@ -414,6 +466,8 @@ def main():
     parser.add_argument("--only", type=pattern, default="", metavar="REGEX",
                         help="what to measure, searched in 'network engine'; engines are "
                              + ", ".join([*OURS, *PEERS]))
+    parser.add_argument("--avx2", action="store_true",
+                        help="as on a processor without AVX-512: ours and PyTorch's engines")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures")
     # How this script measures a peer in another process.
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
@@ -425,6 +479,8 @@ def main():
         sys.exit(f"{args.trainer}: not found; run cargo build --release, or pass --trainer")
     # A bare name would be looked for in PATH.
     args.trainer = args.trainer.resolve()
+    if args.avx2:
+        os.environ.update(AVX2)
     return compare(args)
 
 

@@ -4,6 +4,7 @@
 //! momentum; pictures are neither read nor augmented. Every step learns the same made-up batch,
 //! so the loss must fall; where it does not, something is wrong and no time is reported.
 
+use crate::layers::Layers;
 use crate::memory::peak_mb;
 use crate::net::{Init, Network};
 use crate::options::{Backend, Machine, architecture, check_size};
@@ -12,6 +13,7 @@ use accel::Precision;
 use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use core::fmt::{Display, Formatter};
 use network::architecture::Architecture;
 use network::random::{Rng, fnv1a};
@@ -53,6 +55,13 @@ pub(crate) struct Bench {
     /// Keep only the maps between blocks for the backward pass, and compute the others again.
     #[arg(long)]
     checkpointing: bool,
+    /// Instruction set to compute with; the processor's best where left out.
+    #[arg(long, value_parser = PossibleValuesParser::new(accel::instruction_sets()))]
+    isa: Option<String>,
+    /// Also print how long each operator takes, and how near that is to what the inner loop of
+    /// convolutions reaches alone. Operators of one kind and size are one line.
+    #[arg(long, conflicts_with_all = ["json", "stock"])]
+    layers: bool,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -128,9 +137,12 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
     if args.stock {
         accel::disable();
     }
+    if let Some(isa) = &args.isa {
+        ensure!(accel::use_instruction_set(isa), "--isa {isa}: this process uses another already");
+    }
     let device = args.machine.device()?;
     crate::options::check_precision(args.precision, &device)?;
-    let mut ms = measure(&config, args, size, &device)?;
+    let Measured { mut ms, layers } = measure(&config, args, size, &device)?;
     ms.sort_by(f64::total_cmp);
     let step_ms = StepMs { median: ms[ms.len() / 2], min: ms[0] };
     let report = Report {
@@ -152,16 +164,26 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
     } else {
         writeln!(out, "{report}")?;
     }
+    if args.layers {
+        layers.write(accel::trace::peak_gmacs(args.precision), out)?;
+    }
     Ok(())
 }
 
-/// Milliseconds of each step after the warm-up, checked to have learnt.
+/// What steps took after the warm-up.
+struct Measured {
+    /// Milliseconds of each.
+    ms: Vec<f64>,
+    layers: Layers,
+}
+
+/// Steps, checked to have learnt.
 fn measure(
     config: &Architecture,
     args: &Bench,
     size: u16,
     device: &Device,
-) -> anyhow::Result<Vec<f64>> {
+) -> anyhow::Result<Measured> {
     let device = device.clone().autodiff();
     let mut net = Network::new(config, Init::he(SEED), &device).map_err(anyhow::Error::msg)?;
     net.set_precision(args.precision);
@@ -173,7 +195,10 @@ fn measure(
     let labels: Vec<u32> = (0..args.batch).map(|_| rng.below(config.classes) as u32).collect();
     let pictures = Tensor::<4>::from_data(TensorData::new(pixels, shape), &device);
     let target = targets(&labels, config.classes, 0.0, &device);
-    let (mut ms, mut losses) = (Vec::new(), Vec::new());
+    let (mut ms, mut losses, mut layers) = (Vec::new(), Vec::new(), Layers::default());
+    if args.layers {
+        accel::trace::take();
+    }
     for _ in 0..args.steps.saturating_add(WARM_UP) {
         let started = Instant::now();
         let forward = net.forward_pass(pictures.clone(), args.checkpointing);
@@ -185,9 +210,13 @@ fn measure(
         optimizer.step(&mut net, gradients, RATE);
         // Waits for what the device may still compute.
         let loss = cost.into_scalar::<f32>();
-        ms.push(1e3 * started.elapsed().as_secs_f64());
+        let whole = started.elapsed();
+        ms.push(1e3 * whole.as_secs_f64());
         ensure!(loss.is_finite(), "{}: the loss became {loss}; no time is reported", config.name);
         losses.push(loss);
+        if args.layers {
+            layers.add(&accel::trace::take(), whole);
+        }
     }
     let (first, last) = (losses[0], losses[losses.len() - 1]);
     ensure!(
@@ -196,5 +225,5 @@ fn measure(
          --steps",
         config.name
     );
-    Ok(ms.split_off(WARM_UP))
+    Ok(Measured { ms: ms.split_off(WARM_UP), layers })
 }

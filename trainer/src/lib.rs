@@ -25,6 +25,7 @@ mod classify;
 mod cli;
 pub mod data;
 pub mod distributed;
+mod layers;
 mod learning;
 mod memory;
 pub mod net;

@@ -47,6 +47,13 @@ fn prints_one_line_of_what_it_measured() {
     assert!(line.starts_with("resnet_8_cifar at 16x16, batch 2: "), "{line}");
     assert!(line.contains(" of 1 on 1 thread(s) with flex in f32"), "{line}");
 
+    let table =
+        bench(&["--batch", "8", "--steps", "2", "--size", "16", "--threads", "1", "--layers"]);
+    let table = table.unwrap();
+    for part in ["inner loop alone: ", "\nconv 3x3/1 16>16 to 16x16 ", "\nbetween them "] {
+        assert!(table.contains(part), "{table}");
+    }
+
     assert!(accel::supports(&Device::flex()));
     expected["stock"] = true.into();
     assert_eq!(settings(&["--stock"]), expected);

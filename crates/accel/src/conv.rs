@@ -15,6 +15,7 @@ use crate::frame::{Fill, FillWindows, Frame, Planes, Transform};
 use crate::geometry::{Column, FRAME_BYTES, Geometry, Pass, Pixels, with_width};
 use crate::recycle::{self, Numbers};
 use bytemuck::Zeroable;
+use core::ops::Range;
 use rayon::prelude::*;
 
 /// What a convolution reads.
@@ -69,15 +70,15 @@ impl<E: Element> Source<'_, E> {
     }
 }
 
-/// `source ∗ w`, `[N, blocks, H', W', LANES]`, with `after` applied to each picture of it and the
-/// picture's part of `parts` while it is in the cache.
+/// `source ∗ w`, `[N, blocks, H', W', LANES]`, with `after` applied to each picture of it, the
+/// picture's part of `parts` and the rows that were made, while they are in the cache.
 pub(super) fn forward<E: Element, P: Send>(
     level: Level,
     g: &Geometry,
     source: Source<'_, E>,
     w: &[f32],
     parts: &mut [P],
-    after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
+    after: impl Fn(&mut [Line<E>], &mut [P], Range<usize>) + Sync,
 ) -> Numbers<E> {
     let result = g.output();
     let mut y = recycle::take(g.images * result.lines() * LANES);
@@ -86,8 +87,8 @@ pub(super) fn forward<E: Element, P: Send>(
         return y;
     }
     let in_place = source.is_direct(g);
-    let strip = if in_place { result.height } else { g.strip::<E>(FRAME_BYTES) };
-    let frame = g.frame(strip);
+    let strip = if in_place { g.direct_strip::<E>() } else { g.strip::<E>(FRAME_BYTES) };
+    let frame = g.frame(if in_place { result.height } else { strip });
     let (blocks, taps) = g.window();
     let (k, per_filter) = (g.filter, g.per_filter());
     let planar = g.planar;
@@ -99,7 +100,8 @@ pub(super) fn forward<E: Element, P: Send>(
         weights: pack::<E>(level, [g.c_out, g.window_channels(), taps * taps], at),
         pixels: Pixels::all(g.out),
     };
-    let correlation = Correlation { frame, blocks, strip, rows: result.height, result };
+    let by_strip = true;
+    let correlation = Correlation { frame, blocks, strip, rows: result.height, result, by_strip };
     let read = |image, first, buffer: &mut [Line<E>]| {
         source.fill(level, g, &frame, [image, first], buffer);
     };
@@ -135,7 +137,8 @@ pub(super) fn input_gradient<E: Element, P: Send>(
         level.run(Fill { frame, planes, picture, first, transform: None, out });
     };
     let direct = |image| g.is_pointwise().then(|| as_cells::<E>(picture(image))).flatten();
-    correlation.run(level, &passes, (direct, read), (&mut dx, parts), after);
+    let whole = |dx: &mut [Line<E>], parts: &mut [P], _: Range<usize>| after(dx, parts);
+    correlation.run(level, &passes, (direct, read), (&mut dx, parts), whole);
     dx
 }
 
@@ -156,7 +159,8 @@ impl<E: Element> InputGradient<E> {
             let at = |i: usize, o: usize, t: usize| w[(o * g.c_in + i) * per_filter + taps[t]];
             pack::<E>(level, [g.c_in, g.c_out, taps.len()], at)
         });
-        let correlation = Correlation { frame, blocks, strip, rows, result: g.input() };
+        let result = g.input();
+        let correlation = Correlation { frame, blocks, strip, rows, result, by_strip: false };
         Self { level, correlation, passes }
     }
 
@@ -164,23 +168,25 @@ impl<E: Element> InputGradient<E> {
     pub(super) fn rows(&self, dy: &[E::Cell], [first, rows]: [usize; 2], dx: &mut [Line<E>]) {
         let Correlation { blocks, frame, .. } = self.correlation;
         let taps: Vec<usize> = (0..blocks).map(|block| block * frame.block()).collect();
-        for pass in &self.passes {
-            let dy = &dy[first * frame.pitch..];
-            self.correlation.strip(self.level, (pass, &taps), dy, [first, rows], dx);
+        for Pass { weights, pixels, .. } in &self.passes {
+            let (pass, dy) = ((&weights[..], *pixels, &taps[..]), &dy[first * frame.pitch..]);
+            self.correlation.strip(self.level, pass, dy, [first, rows], dx);
         }
     }
 }
 
 /// A correlation of every picture.
-struct Correlation {
-    frame: Frame,
+pub(super) struct Correlation {
+    pub(super) frame: Frame,
     /// Blocks of the source.
-    blocks: usize,
+    pub(super) blocks: usize,
     /// Rows of cells computed from one frame.
-    strip: usize,
+    pub(super) strip: usize,
     /// Rows of cells in all.
-    rows: usize,
-    result: Planes,
+    pub(super) rows: usize,
+    pub(super) result: Planes,
+    /// Rows of cells are rows of the result, which are done with their strip.
+    pub(super) by_strip: bool,
 }
 
 impl Correlation {
@@ -194,7 +200,7 @@ impl Correlation {
             impl Fn(usize, usize, &mut [Line<E>]) + Sync,
         ),
         (y, parts): (&mut [E], &mut [P]),
-        after: impl Fn(&mut [Line<E>], &mut [P]) + Sync,
+        after: impl Fn(&mut [Line<E>], &mut [P], Range<usize>) + Sync,
     ) {
         let lines = self.result.lines();
         let pictures = y.as_chunks_mut::<LANES>().0.par_chunks_mut(lines);
@@ -214,28 +220,33 @@ impl Correlation {
             if whole.is_none() && buffer.is_empty() {
                 *buffer = vec![E::Cell::zeroed(); self.blocks * block];
             }
-            let strip = if whole.is_some() { self.rows } else { self.strip };
-            for first in (0..self.rows).step_by(strip) {
+            for first in (0..self.rows).step_by(self.strip) {
                 let frame = match whole {
-                    Some(lines) => lines,
+                    Some(lines) => &lines[first * self.frame.pitch..],
                     None => {
                         read(image, first, lines_mut::<E>(buffer));
                         &*buffer
                     }
                 };
-                for (pass, taps) in passes.iter().zip(&taps) {
-                    self.strip(level, (pass, taps), frame, [first, strip], y);
+                for (Pass { weights, pixels, .. }, taps) in passes.iter().zip(&taps) {
+                    self.strip(level, (weights, *pixels, taps), frame, [first, self.strip], y);
+                }
+                if self.by_strip {
+                    after(y, parts, first..(first + self.strip).min(self.rows));
                 }
             }
-            after(y, parts);
+            if !self.by_strip {
+                after(y, parts, 0..self.result.height);
+            }
         });
     }
 
-    /// The pixels of a pass whose cells are in rows `first..first + strip`.
-    fn strip<E: Element>(
+    /// The pixels of a pass whose cells are in rows `first..first + strip`, of packed weights and taps
+    /// of every block.
+    pub(super) fn strip<E: Element>(
         &self,
         level: Level,
-        (pass, taps): (&Pass<Numbers<E::Operand>>, &[usize]),
+        (weights, pixels, taps): (&[E::Operand], Pixels, &[usize]),
         frame: &[E::Cell],
         strip: [usize; 2],
         y: &mut [Line<E>],
@@ -243,11 +254,11 @@ impl Correlation {
         let (plane, width) = (self.result.pixels(), self.result.width);
         let most = level.tile();
         let per_block = taps.len() * E::STEPS * LANES;
-        for (group, weights) in pass.weights.chunks(most.blocks * per_block).enumerate() {
+        for (group, weights) in weights.chunks(most.blocks * per_block).enumerate() {
             let y = &mut y[group * most.blocks * plane..];
             let together = weights.len() / per_block;
             let weights: &[Line<E::Operand>] = weights.as_chunks().0;
-            for column in pass.pixels.columns(&self.frame, strip, width, most.pixels) {
+            for column in pixels.columns(&self.frame, strip, width, most.pixels) {
                 let pitch = self.frame.pitch;
                 let tiles = Tiles { frame, taps, weights, column, pitch, plane, y };
                 if together == 2 {

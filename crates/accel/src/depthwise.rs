@@ -103,7 +103,7 @@ pub(super) fn gradients<E: Element>(
 ) -> (Numbers<E>, Numbers<f32>) {
     let per_filter = g.per_filter();
     let mut dx = recycle::take(g.images * g.input().lines() * LANES);
-    let mut dw = recycle::take(g.c_in * per_filter);
+    let mut dw = recycle::take_parameters(g.c_in * per_filter);
     if g.is_empty() {
         dx.fill(E::default());
         dw.fill(0.0);

@@ -6,7 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use core::arch::x86_64::*;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 /// Channels of a block: a vector of f32 of AVX-512, whole vectors of smaller ones.
 pub(super) const LANES: usize = 16;
@@ -46,6 +46,9 @@ pub(super) trait Simd: Copy {
     /// Fused multiply-add is an instruction; without it `f32::mul_add` is a library call.
     const FMA: bool;
 
+    /// Lines of sums that registers hold beside what is added to them.
+    const LINES: usize;
+
     /// A line in registers. What becomes of loops over lines in memory depends on the compiler's
     /// mood: it may keep sums in memory, or gather what lies side by side.
     type Vector: Copy;
@@ -76,6 +79,24 @@ pub(super) trait Simd: Copy {
 
     /// Lanes of `d` where `y` lies between bounds and is neither, zero elsewhere.
     fn where_between(self, bounds: [f32; 2], y: Self::Vector, d: Self::Vector) -> Self::Vector;
+
+    /// Lane by lane, the larger of `best` and `v` and what belongs to it: `own` or, of `v`, `other`.
+    /// Nothing is larger than NaN, so that it cannot be lost.
+    #[inline(always)]
+    fn larger(
+        self,
+        [best, own]: [Self::Vector; 2],
+        [v, other]: [Self::Vector; 2],
+    ) -> [Self::Vector; 2] {
+        let (mut best, mut own) = (self.store(best), self.store(own));
+        let (v, other) = (self.store(v), self.store(other));
+        for l in 0..LANES {
+            let larger = v[l] > best[l] || v[l].is_nan();
+            best[l] = if larger { v[l] } else { best[l] };
+            own[l] = if larger { other[l] } else { own[l] };
+        }
+        [self.load(&best), self.load(&own)]
+    }
 
     /// `2ⁿ` of whole numbers from −126 to 127.
     #[inline(always)]
@@ -164,6 +185,8 @@ enum Set {
     Portable,
 }
 
+static CHOSEN: OnceLock<Level> = OnceLock::new();
+
 /// Largest tile of a convolution: its sums and one vector of weights stay in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TileSize {
@@ -205,11 +228,29 @@ impl Level {
         sets.into_iter().filter_map(|(set, present)| present.then_some(Self(set)))
     }
 
-    /// The best set, looked for once: every operator asks.
+    /// What `--isa` of a program calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon => "neon",
+            Set::Portable => "scalar",
+        }
+    }
+
+    /// Makes it what [`Self::detect`] finds; whether it is.
+    pub(super) fn choose(self) -> bool {
+        *CHOSEN.get_or_init(|| self) == self
+    }
+
+    /// The set that was chosen, or the best, looked for once: every operator asks.
     pub(super) fn detect() -> Self {
-        static BEST: LazyLock<Level> =
-            LazyLock::new(|| Level::available().next().unwrap_or(Level(Set::Portable)));
-        *BEST
+        *CHOSEN.get_or_init(|| Self::available().next().unwrap_or(Self(Set::Portable)))
     }
 
     /// Whether two bf16 products are one instruction.
@@ -360,6 +401,7 @@ struct Fused;
 #[cfg(target_arch = "aarch64")]
 impl Simd for Fused {
     const FMA: bool = true;
+    const LINES: usize = 6;
     plain_vector!();
 }
 
@@ -369,6 +411,7 @@ struct Separate;
 
 impl Simd for Separate {
     const FMA: bool = false;
+    const LINES: usize = 3;
     plain_vector!();
 }
 
@@ -380,6 +423,7 @@ struct Halves(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Halves {
     const FMA: bool = true;
+    const LINES: usize = 6;
     type Vector = [__m256; 2];
 
     #[inline(always)]
@@ -451,6 +495,26 @@ impl Simd for Halves {
             };
         }
         kept
+    }
+
+    #[inline(always)]
+    fn larger(
+        self,
+        [best, own]: [[__m256; 2]; 2],
+        [v, other]: [[__m256; 2]; 2],
+    ) -> [[__m256; 2]; 2] {
+        let mut found = [best, own];
+        for half in 0..2 {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let above = _mm256_cmp_ps::<_CMP_GT_OQ>(v[half], best[half]);
+                let is_nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(v[half], v[half]);
+                let larger = _mm256_or_ps(above, is_nan);
+                found[0][half] = _mm256_blendv_ps(best[half], v[half], larger);
+                found[1][half] = _mm256_blendv_ps(own[half], other[half], larger);
+            }
+        }
+        found
     }
 
     #[inline(always)]
@@ -528,6 +592,17 @@ macro_rules! wide_vector {
         }
 
         #[inline(always)]
+        fn larger(self, [best, own]: [__m512; 2], [v, other]: [__m512; 2]) -> [__m512; 2] {
+            // SAFETY: `self` proves the features.
+            unsafe {
+                let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(v, best)
+                    | _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+                let best = _mm512_mask_blend_ps(larger, best, v);
+                [best, _mm512_mask_blend_ps(larger, own, other)]
+            }
+        }
+
+        #[inline(always)]
         fn power_of_two(self, n: __m512) -> __m512 {
             // SAFETY: `self` proves the features.
             unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
@@ -550,6 +625,7 @@ struct Wide(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Wide {
     const FMA: bool = true;
+    const LINES: usize = 24;
     wide_vector!();
 }
 
@@ -561,6 +637,7 @@ struct Pairs(());
 #[cfg(target_arch = "x86_64")]
 impl Simd for Pairs {
     const FMA: bool = true;
+    const LINES: usize = 24;
     wide_vector!();
 
     #[inline(always)]

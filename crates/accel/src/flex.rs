@@ -1,6 +1,6 @@
 //! The operations and their gradients on the Flex backend.
 
-use super::{depthwise, planar, weight};
+use super::{depthwise, planar, weight, winograd};
 use crate::activation::Activation;
 use crate::conv::{self, Source};
 use crate::dispatch::Level;
@@ -14,9 +14,11 @@ use crate::pool::{self, MaxGradient, Window};
 use crate::processes;
 use crate::recycle::{self, Numbers};
 use crate::step::{self, Adam, Sgd};
+use crate::trace::{Note, noted};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
+use core::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
@@ -75,11 +77,6 @@ fn into_values<E: Element>(map: FlexTensor) -> FlexTensor {
     tensor(copy, map.shape())
 }
 
-fn extent(map: &Shape, channels: usize) -> Extent {
-    let planes = Planes { blocks: map[1], height: map[2], width: map[3] };
-    Extent { images: map[0], channels, planes }
-}
-
 /// Contiguous statistics and parameters.
 fn parameters(n: &Normalized<Flex>) -> [FlexTensor; 4] {
     [&n.mean, &n.variance, &n.gamma, &n.beta].map(FlexTensor::to_contiguous)
@@ -107,6 +104,10 @@ fn statistics(moments: Moments) -> [FlexTensor; 2] {
 
 /// A convolution, with the moments of its result where they are wanted.
 fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMoments<Flex> {
+    noted(|| Note::conv(&task.shape, None), || convolution(source, w, task))
+}
+
+fn convolution<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMoments<Flex> {
     let (level, shape) = (Level::detect(), &task.shape);
     let planes = shape.output();
     let extent = Extent { images: shape.images, channels: shape.c_out, planes };
@@ -117,11 +118,27 @@ fn convolve<E: Element>(source: Source<'_, E>, w: &[f32], task: Task) -> WithMom
             let parts = task.moments.then_some(&mut parts[..]);
             depthwise::forward(level, shape, (values, transform), w, parts)
         }
-        _ => conv::forward(level, shape, source, w, &mut parts, |picture, parts| {
-            if task.moments {
-                level.run(PictureMoments { picture, pixels, parts });
+        _ => {
+            let after = |picture: &mut [Line<E>], parts: &mut [Part], rows: Range<usize>| {
+                if !task.moments {
+                    return;
+                }
+                let made = rows.start * planes.width..rows.end * planes.width;
+                for (block, all) in picture.chunks_exact(pixels).zip(parts) {
+                    let (picture, pixels) = (&block[made.clone()], made.len());
+                    let mut own = [[[0.0; LANES]; 2]];
+                    level.run(PictureMoments { picture, pixels, parts: &mut own });
+                    norm::merge_moments(all, made.start, &own[0], pixels);
+                }
+            };
+            if winograd::suits_products::<E>(level, shape) {
+                let whole =
+                    |y: &mut [Line<E>], parts: &mut [Part]| after(y, parts, 0..planes.height);
+                winograd::forward(level, shape, source, w, &mut parts, whole)
+            } else {
+                conv::forward(level, shape, source, w, &mut parts, after)
             }
-        }),
+        }
     };
     let moments = if task.moments {
         norm::join_moments(&extent, &parts, processes::others())
@@ -142,14 +159,13 @@ fn normalize<E: Element>(
     let residual = residual.map(FlexTensor::to_contiguous);
     let parameters = parameters(n);
     let norm = norm(&parameters, n.rule);
-    let extent = extent(&shape, norm.gamma.len());
+    let extent = Extent::of(&shape, norm.gamma.len());
     let residual = residual.as_ref().map(values::<E>);
     let affine = norm.affine();
-    let level = Level::detect();
-    tensor(
-        norm::apply(level, &extent, &affine, values::<E>(&x), residual, n.rule.activation),
-        shape,
-    )
+    let (level, activation) = (Level::detect(), n.rule.activation);
+    let apply = || norm::apply(level, &extent, &affine, values::<E>(&x), residual, activation);
+    let kind = if residual.is_some() { "norm and sum" } else { "norm" };
+    tensor(noted(|| Note::map(kind, &extent, false), apply), shape)
 }
 
 impl Accelerated for Flex {
@@ -225,7 +241,7 @@ impl Accelerated for Flex {
 
     fn accel_moments(x: FlexTensor, channels: usize) -> (FlexTensor, FlexTensor) {
         let x = x.to_contiguous();
-        let extent = extent(&x.shape(), channels);
+        let extent = Extent::of(&x.shape(), channels);
         let level = Level::detect();
         let moments = with_element!(x, E => norm::moments(level, &extent, processes::others(), values::<E>(&x)));
         let [mean, variance] = statistics(moments);
@@ -249,7 +265,8 @@ impl Accelerated for Flex {
         let [weight, gradient] = [weight, gradient].map(contiguous);
         let mut velocity = into_values::<f32>(velocity);
         let sources = [values(&weight), values(&gradient)];
-        let out = step::sgd(Level::detect(), step, sources, velocity.storage_mut());
+        let velocities = velocity.storage_mut();
+        let out = noted(Note::step, || step::sgd(Level::detect(), step, sources, velocities));
         (tensor(out, weight.shape()), velocity)
     }
 
@@ -264,7 +281,7 @@ impl Accelerated for Flex {
         let [mut mean, mut square] = [mean, square].map(into_values::<f32>);
         let sources = [values(&weight), values(&gradient)];
         let means = [mean.storage_mut(), square.storage_mut()];
-        let out = step::adam(Level::detect(), step, sources, means);
+        let out = noted(Note::step, || step::adam(Level::detect(), step, sources, means));
         (tensor(out, weight.shape()), mean, square)
     }
 
@@ -277,8 +294,9 @@ impl Accelerated for Flex {
 
     fn accel_mean(x: FlexTensor, channels: usize) -> FlexTensor {
         let x = x.to_contiguous();
-        let extent = extent(&x.shape(), channels);
-        let y = with_element!(x, E => pool::mean(&extent, values::<E>(&x)));
+        let extent = Extent::of(&x.shape(), channels);
+        let mean = || with_element!(x, E => pool::mean(&extent, values::<E>(&x)));
+        let y = noted(|| Note::map("mean", &extent, false), mean);
         plain(y, [extent.images, channels])
     }
 
@@ -296,7 +314,7 @@ impl Accelerated for Flex {
 
     fn accel_from_blocks(x: FlexTensor, channels: usize) -> FlexTensor {
         let x = x.to_contiguous();
-        let extent = extent(&x.shape(), channels);
+        let extent = Extent::of(&x.shape(), channels);
         let Planes { height, width, .. } = extent.planes;
         let y = with_element!(x, E => planar::from_blocks(&extent, values::<E>(&x)));
         plain(y, [extent.images, channels, height, width])
@@ -343,13 +361,17 @@ fn input_gradient<E: Element>(
 ) -> Numbers<E> {
     let Some((pictures, transform, parts)) = sums else {
         let mut none = vec![(); shape.images];
-        return conv::input_gradient(level, shape, w, dy, &mut none, |_, _| {});
+        return if winograd::suits_products::<E>(level, shape) {
+            winograd::input_gradient(level, shape, w, dy, &mut none, |_, _| {})
+        } else {
+            conv::input_gradient(level, shape, w, dy, &mut none, |_, _| {})
+        };
     };
     let (planes, affine) = (shape.input(), transform.affine);
     let mask = Mask::of(affine, transform.activation);
     // Parts carry the number of their block, which tells the picture.
     let mut numbered: Vec<_> = parts.iter_mut().enumerate().collect();
-    conv::input_gradient(level, shape, w, dy, &mut numbered, |dy, parts| {
+    let after = |dy: &mut [Line<E>], parts: &mut [(usize, &mut Part)]| {
         let image = parts[0].0 / planes.blocks;
         let x = &pictures[image * planes.lines()..][..planes.lines()];
         let pixels = planes.pixels();
@@ -358,7 +380,12 @@ fn input_gradient<E: Element>(
         for ((_, part), sum) in parts.iter_mut().zip(sums) {
             **part = sum;
         }
-    })
+    };
+    if winograd::suits_products::<E>(level, shape) {
+        winograd::input_gradient(level, shape, w, dy, &mut numbered, after)
+    } else {
+        conv::input_gradient(level, shape, w, dy, &mut numbered, after)
+    }
 }
 
 impl Kernels for Flex {
@@ -399,7 +426,14 @@ impl Kernels for Flex {
                 } else {
                     Source::Map { values: values::<E>(&x), transform }
                 };
-                let dw = of_w.then(|| weight::weight_gradient(level, shape, source, dy));
+                let dw = of_w.then(|| {
+                    if winograd::suits_weights::<E>(level, shape) {
+                        let input = (values::<E>(&x), transform);
+                        winograd::weight_gradient(level, shape, input, dy)
+                    } else {
+                        weight::weight_gradient(level, shape, source, dy)
+                    }
+                });
                 let pictures = if shape.planar { &[] } else { values::<E>(&x).as_chunks().0 };
                 let sums = transform.map(|transform| (pictures, transform, &mut parts[..]));
                 (of_x.then(|| input_gradient(level, shape, weights, dy, sums)), dw)
@@ -438,7 +472,7 @@ impl Kernels for Flex {
         let level = Level::detect();
         let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
-        let extent = extent(&x.shape(), norm.gamma.len());
+        let extent = Extent::of(&x.shape(), norm.gamma.len());
         let affine = norm.affine();
         let y = y.map(|y| y.to_contiguous());
         with_element!(dy, E => {
@@ -461,13 +495,14 @@ impl Kernels for Flex {
         let x = x.to_contiguous();
         let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
-        let extent = extent(&x.shape(), norm.gamma.len());
+        let extent = Extent::of(&x.shape(), norm.gamma.len());
         let planes = window.planes(&extent.planes);
         let affine = norm.affine();
         let transform = Transform { affine: &affine, activation: n.rule.activation };
+        let level = Level::detect();
         with_element!(x, E => {
-            let (y, places) =
-                pool::max(Level::detect(), &extent, &window, transform, values::<E>(&x));
+            let max = || pool::max(level, &extent, &window, transform, values::<E>(&x));
+            let (y, places) = noted(|| Note::map("max pool", &extent, false), max);
             (map(y, extent.images, planes), places)
         })
     }
@@ -484,7 +519,7 @@ impl Kernels for Flex {
         let parameters = parameters(n);
         let norm = norm(&parameters, n.rule);
         let affine = norm.affine();
-        let extent = extent(&x.shape(), norm.gamma.len());
+        let extent = Extent::of(&x.shape(), norm.gamma.len());
         let planes = extent.planes;
         let (lines, out) = (planes.lines(), window.planes(&planes).lines());
         with_element!(dy, E => {
@@ -530,7 +565,7 @@ impl Kernels for Flex {
 
     fn mean_gradient(map_shape: &Shape, bf16: bool, dy: FlexTensor) -> FlexTensor {
         let dy = dy.to_contiguous();
-        let extent = extent(map_shape, dy.shape()[1]);
+        let extent = Extent::of(map_shape, dy.shape()[1]);
         if bf16 {
             let dx = pool::mean_gradient::<half::bf16>(&extent, values(&dy));
             map(dx, extent.images, extent.planes)

@@ -86,6 +86,13 @@ impl Geometry {
         even_strip(self.out[0], bytes / row.max(1), (taps - 1) / frame.stride)
     }
 
+    /// Rows of a pointwise convolution of which both maps stay in a core's second-level cache.
+    pub(super) fn direct_strip<E: Element>(&self) -> usize {
+        let blocks = self.input().blocks + self.output().blocks;
+        let row = blocks * self.out[1] * LANES * size_of::<E>();
+        even_strip(self.out[0], 3 * FRAME_BYTES / row.max(1), 0)
+    }
+
     /// Cells of the input along an axis, for its gradient: pixel `i` is `remainder + s·cell − pad` and
     /// gets `dy[cell − t]·w[remainder + s·t]`.
     pub(super) fn cells(&self, axis: usize) -> usize {

@@ -1,9 +1,12 @@
 //! The operations' place in the gradient graph.
 
+use crate::element::LANES;
 use crate::extension::{Accelerated, Rule, Task, WithMoments};
 use crate::geometry::Geometry;
+use crate::norm::Extent;
 use crate::pool::Window;
 use crate::step::{Adam, Sgd};
+use crate::trace::{Note, noted};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -99,6 +102,31 @@ fn track<B: Backend, C: CheckpointStrategy, O: Backward<B, N>, const N: usize>(
     }
 }
 
+/// [`Kernels::conv_gradients`], noted.
+fn conv_gradients<B: Kernels>(
+    shape: &Geometry,
+    (x, n): (FloatTensor<B>, Option<&Normalized<B>>),
+    w: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    wants: [bool; 2],
+) -> ConvGradients<B> {
+    let number = wants.into_iter().filter(|wanted| *wanted).count();
+    let gradients = || B::conv_gradients(shape, x, n, w, dy, wants);
+    noted(|| Note::conv(shape, Some(number)), gradients)
+}
+
+/// [`Kernels::norm_gradient`], noted.
+fn norm_gradient<B: Kernels>(
+    (x, n, y): NormState<B>,
+    dy: FloatTensor<B>,
+    residual: bool,
+) -> MapGradient<B> {
+    let extent = Extent::of(&x.shape(), n.gamma.shape()[0]);
+    let kind = if residual { "norm and sum" } else { "norm" };
+    let gradient = || B::norm_gradient(x, &n, y, dy, residual);
+    noted(|| Note::map(kind, &extent, true), gradient)
+}
+
 #[derive(Debug)]
 struct Conv;
 
@@ -111,7 +139,7 @@ impl<B: Kernels> Backward<B, 2> for Conv {
         let (x, w, shape) = ops.state;
         let [x_node, w_node] = ops.parents.map(|node| node.map(|node| node.id));
         let wants = [x_node.is_some(), w_node.is_some()];
-        let found = B::conv_gradients(&shape, x, None, w, dy, wants);
+        let found = conv_gradients::<B>(&shape, (x, None), w, dy, wants);
         register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
     }
 }
@@ -128,7 +156,8 @@ impl<B: Kernels> Backward<B, 4> for NormConv {
         let (x, n, w, shape) = ops.state;
         let [x_node, gamma, beta, w_node] = ops.parents.map(|node| node.map(|node| node.id));
         let of_input = x_node.is_some() || gamma.is_some() || beta.is_some();
-        let found = B::conv_gradients(&shape, x, Some(&n), w, dy, [of_input, w_node.is_some()]);
+        let wants = [of_input, w_node.is_some()];
+        let found = conv_gradients::<B>(&shape, (x, Some(&n)), w, dy, wants);
         register::<B>(gradients, [(x_node, found.x), (w_node, found.w)]);
         let norm = found.norm.into_iter().flatten().map(Some);
         register::<B>(gradients, [gamma, beta].into_iter().zip(norm));
@@ -165,9 +194,8 @@ impl<B: Kernels> Backward<B, 3> for Norm {
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dy = gradients.consume::<B>(&ops.node);
-        let (x, n, y) = ops.state;
         let [x_node, gamma, beta] = ops.parents.map(|node| node.map(|node| node.id));
-        let found = B::norm_gradient(x, &n, y, dy, false);
+        let found = norm_gradient(ops.state, dy, false);
         found.register(gradients, [x_node, gamma, beta, None]);
     }
 }
@@ -177,9 +205,8 @@ impl<B: Kernels> Backward<B, 4> for Norm {
 
     fn backward(self, ops: Ops<Self::State, 4>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dy = gradients.consume::<B>(&ops.node);
-        let (x, n, y) = ops.state;
         let [x_node, gamma, beta, residual] = ops.parents.map(|node| node.map(|node| node.id));
-        let found = B::norm_gradient(x, &n, y, dy, true);
+        let found = norm_gradient(ops.state, dy, true);
         found.register(gradients, [x_node, gamma, beta, residual]);
     }
 }
@@ -195,7 +222,9 @@ impl<B: Kernels> Backward<B, 3> for NormMax {
         let dy = gradients.consume::<B>(&ops.node);
         let (x, n, window, places) = ops.state;
         let [x_node, gamma, beta] = ops.parents.map(|node| node.map(|node| node.id));
-        let found = B::max_gradient(x, &n, window, &places, dy);
+        let extent = Extent::of(&x.shape(), n.gamma.shape()[0]);
+        let gradient = || B::max_gradient(x, &n, window, &places, dy);
+        let found = noted(|| Note::map("max pool", &extent, true), gradient);
         found.register(gradients, [x_node, gamma, beta, None]);
     }
 }
@@ -211,7 +240,10 @@ impl<B: Kernels> Backward<B, 1> for Mean {
         let dy = gradients.consume::<B>(&ops.node);
         let [node] = ops.parents.map(|node| node.map(|node| node.id));
         let (shape, bf16) = ops.state;
-        register::<B>(gradients, [(node, Some(B::mean_gradient(&shape, bf16, dy)))]);
+        let extent = Extent::of(&shape, dy.shape()[1]);
+        let gradient = || B::mean_gradient(&shape, bf16, dy);
+        let dx = noted(|| Note::map("mean", &extent, true), gradient);
+        register::<B>(gradients, [(node, Some(dx))]);
     }
 }
 
@@ -230,7 +262,11 @@ impl<B: Kernels> Backward<B, 1> for Fork {
         let mut first = ops.state.lock().unwrap_or_else(PoisonError::into_inner);
         match first.take() {
             None => *first = Some(dy),
-            Some(other) => register::<B>(gradients, [(node, Some(B::sum(dy, other)))]),
+            Some(other) => {
+                let extent = Extent::of(&dy.shape(), dy.shape()[1] * LANES);
+                let sum = noted(|| Note::map("sum", &extent, true), || B::sum(dy, other));
+                register::<B>(gradients, [(node, Some(sum))]);
+            }
         }
     }
 }

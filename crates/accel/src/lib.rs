@@ -26,7 +26,9 @@ pub mod processes;
 mod recycle;
 pub mod statistics;
 mod step;
+pub mod trace;
 mod weight;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -81,6 +83,17 @@ pub fn adam([weight, gradient, mean, square]: [Tensor<1>; 4], step: Adam) -> [Te
 pub fn blend(average: Tensor<1>, value: Tensor<1>, share: f64) -> Tensor<1> {
     let (average, value) = (average.into_dispatch(), value.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Accelerated>::accel_blend(average, value, share))
+}
+
+/// Instruction sets that this processor has, best first.
+pub fn instruction_sets() -> Vec<&'static str> {
+    Level::available().map(Level::name).collect()
+}
+
+/// Computes with the instruction set of this name, of [`instruction_sets`], instead of the best, in
+/// the whole process; `false` where there is none, or others were used already.
+pub fn use_instruction_set(name: &str) -> bool {
+    Level::available().find(|level| level.name() == name).is_some_and(Level::choose)
 }
 
 /// Whether this processor multiplies numbers of this precision at its full rate.

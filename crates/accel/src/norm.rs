@@ -10,6 +10,7 @@ use crate::frame::{Affine, Planes};
 use crate::processes::AllReduce;
 use crate::recycle::{self, Numbers};
 use crate::statistics;
+use burn::tensor::Shape;
 use rayon::prelude::*;
 
 /// Sizes of a feature map.
@@ -22,6 +23,12 @@ pub(super) struct Extent {
 }
 
 impl Extent {
+    /// Of a map `[N, blocks, H, W, LANES]`.
+    pub(super) fn of(map: &Shape, channels: usize) -> Self {
+        let planes = Planes { blocks: map[1], height: map[2], width: map[3] };
+        Self { images: map[0], channels, planes }
+    }
+
     /// Values of a picture.
     fn picture(&self) -> usize {
         self.planes.lines() * LANES

@@ -1,6 +1,6 @@
 //! Max-pooling of a normalized map, and the mean over pixels.
 
-use crate::dispatch::{Kernel, Level, Simd};
+use crate::dispatch::{Kernel, Level, Simd, WHOLE};
 use crate::element::{Element, LANES, Line};
 use crate::frame::{Planes, Transform};
 use crate::norm::Extent;
@@ -51,14 +51,12 @@ pub(super) fn max<E: Element>(
         return (y, places);
     }
     let results = y.par_chunks_mut(out_len).zip(places.par_chunks_mut(out_len));
-    let scratch = || vec![[0.0; LANES]; input.pixels()];
-    results.zip(x.par_chunks(len)).for_each_init(scratch, |scratch, ((y, places), x)| {
+    results.zip(x.par_chunks(len)).for_each(|((y, places), x)| {
         level.run(Max {
             window,
             planes: input,
             transform,
             x: x.as_chunks().0,
-            scratch,
             y: y.as_chunks_mut().0,
             places: places.as_chunks_mut().0,
         });
@@ -71,7 +69,6 @@ struct Max<'a, E: Element> {
     planes: Planes,
     transform: Transform<'a>,
     x: &'a [Line<E>],
-    scratch: &'a mut [Line],
     y: &'a mut [Line<E>],
     places: &'a mut [Line<u8>],
 }
@@ -79,36 +76,32 @@ struct Max<'a, E: Element> {
 impl<E: Element> Kernel for Max<'_, E> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { window, planes, transform, x, scratch, y, places } = self;
+        let Self { window, planes, transform, x, y, places } = self;
         let Transform { affine, activation } = transform;
         let [height, width] = window.out;
         let results = y.chunks_exact_mut(height * width);
         let results = results.zip(places.chunks_exact_mut(height * width));
         for ((x, affine), (y, places)) in x.chunks_exact(planes.pixels()).zip(affine).zip(results) {
-            for (value, x) in scratch.iter_mut().zip(x) {
-                let normalized = affine.apply(simd, E::load(simd, x));
-                *value = simd.store(activation.apply(simd, normalized));
-            }
             for (i, (y, place)) in y.iter_mut().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let mut best = [f32::NEG_INFINITY; LANES];
-                let mut found = [0_u32; LANES];
+                // Pixels are normalized for each of the few windows that they are in: that is
+                // quicker than to keep them. Taps are counted in f32, which has 24 bits.
+                let mut best = [simd.load(&[f32::NEG_INFINITY; LANES]), simd.load(&[0.0; LANES])];
                 for r in 0..rows {
-                    let values = &scratch[(row + r) * planes.width + col..][..cols];
-                    for (c, value) in values.iter().enumerate() {
-                        let tap = ((top + r) * window.filter + left + c) as u32;
-                        for l in 0..LANES {
-                            // Nothing is larger than NaN, so that it cannot be lost.
-                            let larger = value[l] > best[l] || value[l].is_nan();
-                            best[l] = if larger { value[l] } else { best[l] };
-                            found[l] = if larger { tap } else { found[l] };
-                        }
+                    let pixels = &x[(row + r) * planes.width + col..][..cols];
+                    let first = (top + r) * window.filter + left;
+                    for (c, x) in pixels.iter().enumerate() {
+                        let normalized = affine.apply(simd, E::load(simd, x));
+                        let value = activation.apply(simd, normalized);
+                        let tap = simd.load(&[(first + c) as f32; LANES]);
+                        best = simd.larger(best, [value, tap]);
                     }
                 }
-                *y = E::store(simd, simd.load(&best));
+                *y = E::store(simd, best[0]);
+                let taps = simd.store(simd.add(best[1], simd.load(&[WHOLE; LANES])));
                 for l in 0..LANES {
-                    place[l] = found[l] as u8;
+                    place[l] = taps[l].to_bits() as u8;
                 }
             }
         }
@@ -137,14 +130,18 @@ impl<E: Element> Kernel for MaxGradient<'_, E> {
             for (i, (dy, place)) in dy.iter().zip(places).enumerate() {
                 let (top, row, rows) = window.span(0, i / width, planes.height);
                 let (left, col, cols) = window.span(1, i % width, planes.width);
-                let dy = simd.store(E::load(simd, dy));
+                let dy = E::load(simd, dy);
+                let mut taps = [0.0; LANES];
+                for l in 0..LANES {
+                    taps[l] = f32::from(place[l]);
+                }
+                let taps = simd.load(&taps);
                 for r in 0..rows {
                     let sums = &mut scratch[(row + r) * planes.width + col..][..cols];
                     for (c, sum) in sums.iter_mut().enumerate() {
-                        let tap = ((top + r) * window.filter + left + c) as u32;
-                        for l in 0..LANES {
-                            sum[l] += if u32::from(place[l]) == tap { dy[l] } else { 0.0 };
-                        }
+                        let tap = ((top + r) * window.filter + left + c) as f32;
+                        let own = simd.where_between([tap - 0.5, tap + 0.5], taps, dy);
+                        *sum = simd.store(simd.add(simd.load(sum), own));
                     }
                 }
             }

@@ -40,7 +40,7 @@ pub(super) fn sgd(
     [weight, gradient]: [&[f32]; 2],
     velocity: &mut [f32],
 ) -> Numbers<f32> {
-    let mut out = recycle::take(weight.len());
+    let mut out = recycle::take_parameters(weight.len());
     let sources = weight.par_chunks(CHUNK).zip(gradient.par_chunks(CHUNK));
     let results = out.par_chunks_mut(CHUNK).zip(velocity.par_chunks_mut(CHUNK));
     results.zip(sources).for_each(|((out, velocity), (weight, gradient))| {
@@ -80,7 +80,7 @@ pub(super) fn adam(
     [weight, gradient]: [&[f32]; 2],
     [mean, square]: [&mut [f32]; 2],
 ) -> Numbers<f32> {
-    let mut out = recycle::take(weight.len());
+    let mut out = recycle::take_parameters(weight.len());
     let sources = weight.par_chunks(CHUNK).zip(gradient.par_chunks(CHUNK));
     let means = mean.par_chunks_mut(CHUNK).zip(square.par_chunks_mut(CHUNK));
     let results = out.par_chunks_mut(CHUNK).zip(means);

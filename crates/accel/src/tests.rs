@@ -2,7 +2,9 @@
 
 mod depthwise;
 
-use super::{Activation, Map, Normalization, Precision, Window, planar, supports, weight};
+use super::{
+    Activation, Map, Normalization, Precision, Window, planar, supports, weight, winograd,
+};
 use crate::conv::{self, Source};
 use crate::dispatch::Level;
 use crate::element::{Element, LANES};
@@ -65,7 +67,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 const PRECISIONS: [(Precision, f32); 2] = [(Precision::F32, 1e-4), (Precision::Bf16, 2e-2)];
 
 /// Images, channels in and out, height, width, filter, stride, and padding before and after.
-const SHAPES: [[usize; 9]; 26] = [
+const SHAPES: [[usize; 9]; 29] = [
     [4, 3, 16, 32, 32, 3, 1, 1, 1],
     [4, 1, 16, 28, 28, 3, 1, 1, 1],
     [3, 16, 16, 32, 32, 3, 1, 1, 1],
@@ -92,6 +94,9 @@ const SHAPES: [[usize; 9]; 26] = [
     [3, 12, 20, 7, 7, 3, 1, 1, 1],
     [2, 40, 48, 57, 57, 3, 1, 1, 1],
     [2, 300, 270, 7, 7, 3, 1, 1, 1],
+    [3, 32, 40, 14, 27, 3, 1, 0, 1],
+    [19, 50, 33, 8, 7, 3, 1, 2, 2],
+    [1, 32, 32, 64, 60, 3, 1, 2, 0],
 ];
 
 fn window([_, _, _, _, _, filter, stride, before, after]: [usize; 9]) -> Window {
@@ -141,8 +146,8 @@ fn convolution_and_gradients_match_the_stock_operations() {
     }
 }
 
-/// Convolution and both gradients of one instruction set.
-fn convolve_at<E: Element>(level: Level, g: &Geometry) -> [Vec<f32>; 3] {
+/// Convolution and both gradients of one instruction set, from sums over taps or from values at points.
+fn convolve_at<E: Element>(level: Level, g: &Geometry, at_points: bool) -> [Vec<f32>; 3] {
     let extent = |channels, planes| Extent { images: g.images, channels, planes };
     let (input, output) = (extent(g.c_in, g.input()), extent(g.c_out, g.output()));
     let blocks = |e: &Extent, seed| {
@@ -152,13 +157,20 @@ fn convolve_at<E: Element>(level: Level, g: &Geometry) -> [Vec<f32>; 3] {
     let w = noise(g.c_out * g.per_filter(), 5);
     let source = Source::Map { values: &x, transform: None };
     let mut none = vec![(); g.images];
-    let y = conv::forward(level, g, source, &w, &mut none, |_, _| {});
-    let dx = conv::input_gradient(level, g, &w, &dy, &mut none, |_, _| {});
-    [
-        planar::from_blocks::<E>(&output, &y),
-        planar::from_blocks::<E>(&input, &dx),
-        weight::weight_gradient(level, g, source, &dy).to_vec(),
-    ]
+    let (y, dx, dw) = if at_points {
+        (
+            winograd::forward(level, g, source, &w, &mut none, |_, _| {}),
+            winograd::input_gradient(level, g, &w, &dy, &mut none, |_, _| {}),
+            winograd::weight_gradient(level, g, (&x, None), &dy),
+        )
+    } else {
+        (
+            conv::forward(level, g, source, &w, &mut none, |_, _, _| {}),
+            conv::input_gradient(level, g, &w, &dy, &mut none, |_, _| {}),
+            weight::weight_gradient(level, g, source, &dy),
+        )
+    };
+    [planar::from_blocks::<E>(&output, &y), planar::from_blocks::<E>(&input, &dx), dw.to_vec()]
 }
 
 #[test]
@@ -179,15 +191,39 @@ fn every_instruction_set_gives_the_same_convolution() {
             planar: false,
             depthwise: false,
         };
-        let expected = convolve_at::<f32>(Level::detect(), &g);
+        let expected = convolve_at::<f32>(Level::detect(), &g, false);
         for level in Level::available() {
-            let single = convolve_at::<f32>(level, &g);
-            let half = convolve_at::<bf16>(level, &g);
-            for i in 0..3 {
-                assert_within(1e-4, &format!("{shape:?} {level:?}"), &single[i], &expected[i]);
-                assert_within(2e-2, &format!("{shape:?} {level:?} bf16"), &half[i], &expected[i]);
+            for at_points in [false, true].into_iter().take(1 + usize::from(winograd::suits(&g))) {
+                let single = convolve_at::<f32>(level, &g, at_points);
+                let half = convolve_at::<bf16>(level, &g, at_points);
+                let name = format!("{shape:?} {level:?}, at points: {at_points}");
+                for i in 0..3 {
+                    assert_within(1e-4, &name, &single[i], &expected[i]);
+                    assert_within(2e-2, &format!("{name} bf16"), &half[i], &expected[i]);
+                }
             }
         }
+    }
+}
+
+#[test]
+fn values_at_points_lose_few_bits() {
+    let g = Geometry {
+        images: 2,
+        c_in: 256,
+        c_out: 64,
+        size: [28; 2],
+        out: [28; 2],
+        filter: 3,
+        stride: 1,
+        pad: [1; 2],
+        planar: false,
+        depthwise: false,
+    };
+    let [sums, found] =
+        [false, true].map(|at_points| convolve_at::<f32>(Level::detect(), &g, at_points));
+    for (name, (found, sums)) in ["y", "dx", "dw"].iter().zip(found.iter().zip(&sums)) {
+        assert_within(5e-6, name, found, sums);
     }
 }
 

@@ -15,7 +15,7 @@ use core::ops::Range;
 use rayon::prelude::*;
 
 /// Products of a block of input and one of output channels, `[input][output]`.
-type Block = [Line; LANES];
+pub(super) type Block = [Line; LANES];
 
 /// Weights of a gradient that is small enough to be summed in parts.
 const SMALL: usize = 1 << 16;
@@ -29,7 +29,7 @@ pub(super) fn weight_gradient<E: Element>(
 ) -> Numbers<f32> {
     let per_filter = g.per_filter();
     if g.is_empty() {
-        let mut dw = recycle::take::<f32>(g.c_out * per_filter);
+        let mut dw = recycle::take_parameters(g.c_out * per_filter);
         dw.fill(0.0);
         return dw;
     }
@@ -187,7 +187,7 @@ impl<'a, E: Element> Job<'a, E> {
     /// Sums as weights.
     fn unpacked(&self, sums: &[Block]) -> Numbers<f32> {
         let (per_filter, taps) = (self.g.per_filter(), self.taps.len());
-        let mut dw = recycle::take::<f32>(self.g.c_out * per_filter);
+        let mut dw = recycle::take_parameters(self.g.c_out * per_filter);
         let results = dw.par_chunks_mut(LANES * per_filter);
         results.zip(sums.par_chunks(self.blocks * taps)).for_each(|(dw, sums)| {
             unpack(sums, [self.g.window_channels(), taps], dw);
@@ -317,36 +317,51 @@ impl<E: Element> Operands<E> {
 
 /// Pixels side by side in both inputs of a product.
 #[derive(Debug, Clone, Copy)]
-struct Segment {
-    x: usize,
-    d: usize,
-    len: usize,
+pub(super) struct Segment {
+    pub(super) x: usize,
+    pub(super) d: usize,
+    pub(super) len: usize,
 }
 
 /// `sums[tap][i][o] += Σ_q x[q + tap, i]·d[q, o]`.
-struct Products<'a, E: Element> {
-    x: &'a [Line<E::Operand>],
-    d: &'a [Line<E::Operand>],
-    segments: &'a [Segment],
-    taps: &'a [usize],
-    sums: &'a mut [Block],
+pub(super) struct Products<'a, E: Element> {
+    pub(super) x: &'a [Line<E::Operand>],
+    pub(super) d: &'a [Line<E::Operand>],
+    pub(super) segments: &'a [Segment],
+    pub(super) taps: &'a [usize],
+    pub(super) sums: &'a mut [Block],
 }
 
 impl<E: Element> Kernel for Products<'_, E> {
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
+        if S::LINES >= LANES {
+            self.add::<S, 0, 16>(simd);
+        } else {
+            // Again and again over the pixels, each time as many sums as registers hold.
+            self.add::<S, 0, 6>(simd);
+            self.add::<S, 6, 5>(simd);
+            self.add::<S, 11, 5>(simd);
+        }
+    }
+}
+
+impl<E: Element> Products<'_, E> {
+    /// The products of `N` input channels of a block.
+    #[inline(always)]
+    fn add<S: Simd, const FIRST: usize, const N: usize>(&mut self, simd: S) {
         let Self { x, d, segments, taps, sums } = self;
-        for (sums, tap) in sums.iter_mut().zip(taps) {
-            let mut block = [simd.load(&[0.0; LANES]); LANES];
-            unroll!(i < LANES, { block[i] = simd.load(&sums[i]) });
-            for segment in segments {
+        for (sums, tap) in sums.iter_mut().zip(*taps) {
+            let mut block = [simd.load(&[0.0; LANES]); N];
+            unroll!(i < N, { block[i] = simd.load(&sums[FIRST + i]) });
+            for segment in *segments {
                 let x = &x[segment.x + tap..][..segment.len];
                 let d = &d[segment.d..][..segment.len];
                 for (x, d) in x.iter().zip(d) {
-                    unroll!(i < LANES, { block[i] = E::dot(simd, block[i], x[i], d) });
+                    unroll!(i < N, { block[i] = E::dot(simd, block[i], x[FIRST + i], d) });
                 }
             }
-            unroll!(i < LANES, { sums[i] = simd.store(block[i]) });
+            unroll!(i < N, { sums[FIRST + i] = simd.store(block[i]) });
         }
     }
 }

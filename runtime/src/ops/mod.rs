@@ -70,16 +70,19 @@ impl Context<'_> {
     }
 
     /// Parts that `macs` multiply-accumulates are worth cutting into: one for one thread or little
-    /// work, else several per thread, so that they even out where a core is slower.
+    /// work, one for each thread for some, else several, so that they even out where a core is slower.
     pub(crate) fn parts(&self, macs: u64) -> usize {
         const PER_THREAD: usize = 8;
+        const MANY: usize = 32;
         match self.workers.threads() {
             0 | 1 => 1,
             // What is left beside convolutions is worth no division of 64 bits in flash.
             _ if cfg!(not(feature = "host")) => 1,
             n => {
                 let worth = macs / self.workers.grain().max(1);
-                usize::try_from(worth).unwrap_or(usize::MAX).clamp(1, n * PER_THREAD)
+                let worth = usize::try_from(worth).unwrap_or(usize::MAX);
+                // What a part costs to begin with is little only beside that much.
+                (worth / MANY).max(n).min(worth).clamp(1, n * PER_THREAD)
             }
         }
     }

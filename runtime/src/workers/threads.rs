@@ -6,7 +6,8 @@
 //!
 //! All that threads share of a job is one word, `state`: the job's number, whether it is open,
 //! and how many threads work at it. A thread joins by a compare-and-swap that fails once the job
-//! is closed, and takes chunks from a counter. Whoever gave the job works, too, closes it when
+//! is closed, and takes chunks from the end, as whoever gave the job does from the front: so that two threads
+//! mostly have the same parts of map after map, in caches of their own. Whoever gave it closes it when
 //! the chunks run out, and returns when nobody is left in it. A thread that comes late finds it
 //! closed, and nobody has waited for it.
 
@@ -27,8 +28,14 @@ const SPIN: Duration = Duration::from_micros(100);
 /// Turns of a spinning loop between looks at the clock, some 2 µs.
 const TURNS: u32 = 64;
 
-/// What is worth a chunk where all threads spin: some 2 µs of work of one core.
-const AWAKE: u64 = 100_000;
+/// What is worth a chunk where all threads spin: multiply-accumulates for each nanosecond in which another
+/// thread answers, at least and at most.
+const PER_NANOSECOND: u64 = 333;
+const AWAKE: [u64; 2] = [100_000, 2_000_000];
+/// Runs after which the time of an answer is measured again: on virtual machines, it changes.
+const RUNS: u64 = 256;
+/// When nobody is waited for any longer.
+const LATE: Duration = Duration::from_micros(20);
 /// Where some are parked: the time in which one is woken.
 const PARKED: u64 = 4_000_000;
 
@@ -50,7 +57,8 @@ struct Job {
 
 struct Shared {
     state: AtomicU64,
-    next: AtomicUsize,
+    /// Chunks that were taken from the front, and, in the upper half, from the end; or asked for in vain.
+    taken: AtomicU64,
     /// Written while no job is open and nobody in one; read by those in one.
     job: UnsafeCell<Job>,
     parked: AtomicUsize,
@@ -74,7 +82,7 @@ impl Shared {
         let job = Job { task, chunks };
         // SAFETY: the last job was closed and left by all, see `Closing`; nobody reads.
         unsafe { *self.job.get() = job };
-        self.next.store(0, Ordering::Relaxed);
+        self.taken.store(0, Ordering::Relaxed);
         self.panicked.store(false, Ordering::Relaxed);
         let number = (self.state.load(Ordering::Relaxed) >> NUMBER).wrapping_add(1);
         // Releases the job to those who join. Sequentially consistent with `parked`: either a
@@ -82,19 +90,21 @@ impl Shared {
         self.state.store(number << NUMBER | OPEN, Ordering::SeqCst);
         let _closing = Closing(self);
         wake();
-        self.work(job);
+        self.work(job, false);
     }
 
-    /// Does chunks until there are none.
-    fn work(&self, job: Job) {
+    /// Does chunks until there are none, from the end or from the front.
+    fn work(&self, job: Job, from_end: bool) {
         // SAFETY: the job is open or this thread in it, so that `give` has not returned.
         let task = unsafe { &*job.task };
         loop {
-            let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-            if chunk >= job.chunks {
+            let one = if from_end { 1 << 32 } else { 1 };
+            let taken = self.taken.fetch_add(one, Ordering::Relaxed);
+            let [front, end] = [taken as u32 as usize, (taken >> 32) as usize];
+            if front + end >= job.chunks {
                 return;
             }
-            task(chunk);
+            task(if from_end { job.chunks - 1 - end } else { front });
         }
     }
 
@@ -111,7 +121,7 @@ impl Shared {
             .ok()?;
         // SAFETY: this thread is in the job, which is therefore not written.
         let job = unsafe { *self.job.get() };
-        if catch_unwind(AssertUnwindSafe(|| self.work(job))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.work(job, true))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
         // Releases what the chunks hold to `Closing`.
@@ -181,6 +191,10 @@ pub struct Threads {
     /// Held by whose job it is; another's is done without help.
     turn: Mutex<()>,
     grain: Option<u64>,
+    /// What is worth a chunk where all threads spin.
+    awake: AtomicU64,
+    /// Runs that have begun.
+    runs: AtomicU64,
 }
 
 impl core::fmt::Debug for Threads {
@@ -198,13 +212,20 @@ impl Threads {
         let nothing: &'static Task<'static> = &|_| ();
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             job: UnsafeCell::new(Job { task: nothing, chunks: 0 }),
             parked: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
         });
-        let mut pool = Self { shared, threads: Vec::new(), turn: Mutex::new(()), grain: None };
+        let mut pool = Self {
+            shared,
+            threads: Vec::new(),
+            turn: Mutex::new(()),
+            grain: None,
+            awake: AtomicU64::new(AWAKE[0]),
+            runs: AtomicU64::new(0),
+        };
         for i in 1..n {
             let shared = Arc::clone(&pool.shared);
             let thread = thread::Builder::new().name(std::format!("worker {i}"));
@@ -239,6 +260,25 @@ impl Threads {
         }
     }
 
+    /// Measures how long it takes until all threads have answered, the fastest of some times.
+    fn measure(&self) {
+        const TIMES: usize = 4;
+        let all = self.threads();
+        let answer = |_| {
+            let (arrived, start) = (AtomicUsize::new(0), Instant::now());
+            self.share(all, &|_| {
+                arrived.fetch_add(1, Ordering::Relaxed);
+                while arrived.load(Ordering::Relaxed) < all && start.elapsed() < LATE {
+                    core::hint::spin_loop();
+                }
+            });
+            start.elapsed()
+        };
+        let fastest = (0..TIMES).map(answer).min().unwrap_or(LATE);
+        let grain = fastest.as_nanos() as u64 * PER_NANOSECOND;
+        self.awake.store(grain.clamp(AWAKE[0], AWAKE[1]), Ordering::Relaxed);
+    }
+
     /// Wakes parked threads.
     fn wake(&self) {
         if self.shared.parked.load(Ordering::SeqCst) > 0 {
@@ -267,12 +307,20 @@ impl Workers for Threads {
 
     fn grain(&self) -> u64 {
         let parked = self.shared.parked.load(Ordering::Relaxed) > 0;
-        self.grain.unwrap_or(if parked { PARKED } else { AWAKE })
+        self.grain.unwrap_or(if parked { PARKED } else { self.awake.load(Ordering::Relaxed) })
     }
 
     fn begin(&self, macs: u64) {
         if macs >= PARKED {
             self.wake();
+        }
+        let is_measured = self.grain.is_none() && !self.threads.is_empty();
+        let are_awake = self.shared.parked.load(Ordering::Relaxed) == 0;
+        if is_measured
+            && are_awake
+            && self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(RUNS)
+        {
+            self.measure();
         }
     }
 

@@ -231,6 +231,17 @@ fn planes(
     params
 }
 
+/// Factors in floats.
+fn random_scales(c_out: usize, noise: &mut Noise) -> Vec<f32> {
+    // Powers of two give ties.
+    (0..c_out)
+        .map(|_| match noise.below(2) {
+            0 => 0.5f32.powi(noise.below(14) as i32 + 2),
+            _ => (noise.below(1000) + 1) as f32 * 1e-5,
+        })
+        .collect()
+}
+
 /// Weights in OHWI.
 fn weights_i8(case: &Case, fill: Fill, noise: &mut Noise) -> Vec<i8> {
     let mut limit = if case.small { 64 } else { 127 };
@@ -267,13 +278,7 @@ pub(crate) fn conv_i8(case: &Case, nr: usize, fill: Fill, noise: &mut Noise) -> 
             Requant::new(f64::from(noise.below(1000) as u32 + 1) * one).unwrap()
         })
         .collect();
-    // Powers of two give ties.
-    let scales: Vec<f32> = (0..c_out)
-        .map(|_| match noise.below(2) {
-            0 => 0.5f32.powi(noise.below(14) as i32 + 2),
-            _ => (noise.below(1000) + 1) as f32 * 1e-5,
-        })
-        .collect();
+    let scales = random_scales(c_out, noise);
     let residual_shift = if is_scaled { 0 } else { noise.below(12) as u8 };
     let residual_factor: Vec<i32> = (0..c_out).map(|_| noise.below(1 << 21) as i32).collect();
     let sums: Vec<i32> =

@@ -131,6 +131,7 @@ impl Fixed {
 
 /// Sums and residuals in steps of the output, from its zero point: see [`artifact::scale`]. All of them step by
 /// step, which takes few registers more.
+#[expect(clippy::needless_range_loop, reason = "indices keep sums in registers")]
 #[inline(always)]
 pub(super) fn steps<const MR: usize, const NP: usize>(
     _: Avx512Vnni,

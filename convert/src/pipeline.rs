@@ -69,6 +69,19 @@ impl Options {
     fn winograd(&self) -> bool {
         !self.direct && self.target == Target::Host
     }
+
+    /// Whether sums are requantized with integers, which round once.
+    fn is_fixed_point(&self) -> bool {
+        self.fixed_point || self.target != Target::Host
+    }
+
+    /// What surrounds the graph of `model` in the file.
+    fn attributes<'a>(&self, model: &'a FloatModel) -> Attributes<'a> {
+        Attributes {
+            fixed_point: self.is_fixed_point(),
+            ..Attributes::of(model, self.target, self.winograd())
+        }
+    }
 }
 
 /// The device file and what it was made from.
@@ -142,10 +155,10 @@ pub fn convert(
     let mut graph = model.graph.clone();
     optimize(&mut graph);
     inherit_quants(&mut graph);
-    let attributes = Attributes {
-        fixed_point: options.fixed_point,
-        ..Attributes::of(model, options.target, options.winograd())
-    };
+    if options.is_fixed_point() {
+        round_once(&mut graph);
+    }
+    let attributes = options.attributes(model);
     let host = Attributes::of(model, Target::Host, false);
     let mut float = to_edge(&graph, Format::F32, &host)?;
     let mut int8 = None;
@@ -187,6 +200,15 @@ pub fn convert(
     Ok(Converted { emitted, graph, float, int8, quantize: options.quantize })
 }
 
+/// Leaves out what a quantized source rounds before it adds a shortcut.
+fn round_once(graph: &mut Graph) {
+    for node in &mut graph.nodes {
+        if let NodeOp::Conv2d(conv) = &mut node.op {
+            conv.sum_quant = None;
+        }
+    }
+}
+
 /// Whether weights are rounded adaptively without being asked: of small networks with depthwise
 /// convolutions, where it takes a second or two. Nine weights average out few errors.
 fn is_rounded_adaptively(graph: &Graph) -> bool {
@@ -217,7 +239,7 @@ pub fn with_floats(
     let int8 = int8.with_floats(graph, &chosen);
     let graph = insert_casts(&without_quants(graph, &chosen), &chosen).graph;
     let float = to_edge(&graph, Format::F32, &Attributes::of(model, Target::Host, false))?;
-    let attributes = Attributes::of(model, options.target, options.winograd());
+    let attributes = options.attributes(model);
     let emitted = to_edge(&int8.graph, Format::I8(&int8.quants), &attributes)?;
     Ok(Converted { emitted, graph, float, int8: Some(int8), quantize: Quantize::Int8 })
 }
@@ -225,8 +247,11 @@ pub fn with_floats(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use artifact::params::ParamsForm;
+    use artifact::{Artifact, Quant};
     use dataset::samples::stored_samples;
     use network::architecture::Architecture;
+    use network::graph::Node;
     use network::init::random_checkpoint;
     use runtime::{AlignedBuf, Model, Session};
 
@@ -249,6 +274,36 @@ mod tests {
         let mut input = session.input_mut();
         samples[0].iter().enumerate().for_each(|(i, v)| input.set(i, *v));
         session.run().iter().collect()
+    }
+
+    #[test]
+    fn integers_alone_round_once_and_stay_so_beside_floats() {
+        let config = Architecture::named("resnet_8_cifar", 5).unwrap();
+        let checkpoint = random_checkpoint(config, 32, 1).unwrap();
+        let mut model = FloatModel::from_checkpoint(&checkpoint).unwrap();
+        for node in &mut model.graph.nodes {
+            node.quant = Some(Quant { scale: 0.05, zero_point: 3 });
+        }
+        for (target, fixed_point) in
+            [(Target::Host, false), (Target::Host, true), (Target::CortexM, false)]
+        {
+            let options = Options { target, fixed_point, ..Options::default() };
+            let once = options.is_fixed_point();
+            let converted = convert(&model, &[], options, |_, _| ()).unwrap();
+            let rounds =
+                |node: &Node| matches!(&node.op, NodeOp::Conv2d(c) if c.sum_quant.is_some());
+            assert_eq!(converted.graph.nodes.iter().any(rounds), !once, "{target:?}");
+            let last = converted.graph.output();
+            let int8 = converted.int8.as_ref().unwrap();
+            let mixed = with_floats(&converted.graph, int8, &[last], &model, options).unwrap();
+            for bytes in [&converted.emitted.bytes, &mixed.emitted.bytes] {
+                let artifact = Artifact::parse(bytes).unwrap();
+                let nr = artifact.header().nr;
+                let conv = *artifact.ops().find_map(|op| op.conv().copied()).as_ref().unwrap();
+                let is_scaled = conv.params_form(nr, Dtype::I8) == Some(ParamsForm::Scales);
+                assert_eq!(is_scaled, !once, "{target:?} {fixed_point}");
+            }
+        }
     }
 
     #[test]

@@ -51,6 +51,9 @@ impl Report {
 #[derive(Serialize)]
 struct Layer {
     operator: &'static str,
+    /// How it is computed, see [`Session::kernel`].
+    #[serde(skip_serializing_if = "String::is_empty")]
+    kernel: String,
     /// Height, width, channels.
     input: [u16; 3],
     output: [u16; 3],
@@ -205,6 +208,7 @@ fn time_layers(
         }
         Some(Layer {
             operator: op.name(),
+            kernel: session.kernel(&op),
             input: extent(op.input().shape),
             output: extent(op.output().shape),
             filter: op.window().map(|[filter, _]| filter),
@@ -221,15 +225,16 @@ fn write_layers(report: &Report, out: &mut dyn Write) -> Result<()> {
     let by = |s: &[u16]| s.iter().map(u16::to_string).collect::<Vec<_>>().join("x");
     writeln!(
         out,
-        "  #  operator        input      output filter       MACs        ms   GMAC/s  of peak"
+        "  #  operator         kernel              input      output filter       MACs        ms   GMAC/s  of peak"
     )?;
     for (i, l) in report.layers.iter().enumerate() {
         let filter = l.filter.map_or(String::new(), |f| by(&f));
         let rate = l.macs as f64 / 1e6 / l.median_ms.max(1e-9);
         writeln!(
             out,
-            "{i:>3}  {:<9} {:>12} {:>11} {filter:>6} {:>10} {:>9.4} {rate:>8.1} {:>6.0} %",
+            "{i:>3}  {:<16} {:<12} {:>12} {:>11} {filter:>6} {:>10} {:>9.4} {rate:>8.1} {:>6.0} %",
             l.operator,
+            l.kernel,
             by(&l.input),
             by(&l.output),
             l.macs,

@@ -61,91 +61,138 @@ struct Ms {
     run: f64,
 }
 
+/// A picture's name, and its answer with what is to be said of it.
+type Outcome = (String, Result<(Answer, Option<&'static str>)>);
+
+/// Outcomes that a thread may be ahead.
+const AHEAD: usize = 16;
+
 /// Classifies what the command line names.
 pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let file = ModelFile::open(cli.model.as_deref())?;
     let key = cli.key.as_deref().map(read_key).transpose()?;
     let model = file.parse(key.as_ref())?;
+    let mut printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER };
+    if cli.tensor.is_none() {
+        // First, so that nothing is missed while the others are classified.
+        let watch = cli.watch.as_deref().map(Watch::new).transpose()?;
+        printer.start()?;
+        let mut skipped = Skipped::default();
+        let sources = sources::expand(&cli.files, &mut skipped);
+        if sources.len() > 1 {
+            batch(&mut printer, &sources)?;
+        } else {
+            engine(cli, model, |engine| {
+                sources
+                    .iter()
+                    .try_for_each(|source| printer.outcome(engine.source(source)).map(drop))
+            })?;
+        }
+        printer.skipped(&mut skipped)?;
+        if let Some(watch) = watch {
+            engine(cli, model, |engine| engine.watch(&mut printer, watch))?;
+        }
+    } else if let Some(path) = &cli.tensor {
+        engine(cli, model, |engine| engine.tensor(&mut printer, path))?;
+    }
+    printer.finish()
+}
+
+/// Whole pictures on each thread, which takes less time than parts of each picture on all: most of
+/// it is decoding. Answers come in the order of the sources.
+fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
+    let (cli, model) = (printer.cli, printer.model);
+    let threads = cli.machine.threads().min(sources.len());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let answers: Vec<_> = (0..threads)
+            .map(|first| {
+                let (send, receive) = std::sync::mpsc::sync_channel(AHEAD);
+                scope.spawn(move || {
+                    let mut arena = AlignedBuf::zeroed(model.arena_len());
+                    let session = Session::new(&model, &mut arena)?.with_isa(cli.machine.isa());
+                    let mut engine = Engine { cli, model, session };
+                    for source in sources.iter().skip(first).step_by(threads) {
+                        // Printing failed, and says so.
+                        let Ok(()) = send.send(engine.source(source)) else { break };
+                    }
+                    anyhow::Ok(())
+                });
+                receive
+            })
+            .collect();
+        for index in 0..sources.len() {
+            printer.outcome(answers[index % threads].recv()?)?;
+        }
+        anyhow::Ok(())
+    })?;
+    let (count, seconds) = (sources.len(), start.elapsed().as_secs_f64());
+    printer.out.flush()?;
+    let rate = count as f64 / seconds.max(1e-9);
+    writeln!(
+        printer.err,
+        "edge-classify: {count} pictures in {seconds:.1} s, {rate:.0} images/s on {threads} thread(s)"
+    )?;
+    Ok(())
+}
+
+/// Runs `work` with all threads on each picture.
+fn engine<'m>(
+    cli: &'m Cli,
+    model: Model<'m>,
+    work: impl FnOnce(&mut Engine<'_>) -> Result<()>,
+) -> Result<()> {
     let workers = cli.machine.workers()?;
     let mut arena = AlignedBuf::zeroed(model.arena_len());
     let session = Session::new(&model, &mut arena)?;
     let session = session.with_isa(cli.machine.isa()).with_workers(&*workers);
-    let printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER };
-    Classifier { cli, model, session, printer }.run()
+    work(&mut Engine { cli, model, session })
 }
 
-struct Classifier<'a> {
+/// What classifies a picture.
+struct Engine<'a> {
     cli: &'a Cli,
     model: Model<'a>,
     session: Session<'a>,
-    printer: Printer<'a>,
 }
 
-impl Classifier<'_> {
-    fn run(mut self) -> Result<u8> {
-        match &self.cli.tensor {
-            Some(path) => self.tensor(path)?,
-            None => {
-                // First, so that nothing is missed while the others are classified.
-                let watch = self.cli.watch.as_deref().map(Watch::new).transpose()?;
-                self.printer.start()?;
-                let mut skipped = Skipped::default();
-                for source in sources::expand(&self.cli.files, &mut skipped) {
-                    self.source(source)?;
-                }
-                self.printer.skipped(&mut skipped)?;
-                if let Some(watch) = watch {
-                    self.watch(watch)?;
-                }
-            }
-        }
-        self.printer.finish()
-    }
-
+impl Engine<'_> {
     /// Classifies what appears in a folder; ends only by an error.
-    fn watch(&mut self, mut watch: Watch<'_>) -> Result<()> {
+    fn watch(&mut self, printer: &mut Printer<'_>, mut watch: Watch<'_>) -> Result<()> {
         let mut kept = self.cli.keep.map(Kept::new);
         loop {
-            self.printer.out.flush()?;
+            printer.out.flush()?;
             std::thread::sleep(watch::PAUSE);
             for path in watch.next()? {
                 let before = Kept::before(&path);
-                let is_answered = self.source(Source::File(path.clone()))?;
+                let is_answered = printer.outcome(self.source(&Source::File(path.clone())))?;
                 if let (true, Some(kept)) = (is_answered, &mut kept) {
-                    self.printer.out.flush()?;
+                    printer.out.flush()?;
                     if let Err(e) = kept.add(path, before) {
-                        writeln!(self.printer.err, "edge-classify: {}", Plain(&format!("{e:#}")))?;
+                        writeln!(printer.err, "edge-classify: {}", Plain(&format!("{e:#}")))?;
                     }
                 }
             }
-            self.printer.skipped(&mut watch.skipped)?;
+            printer.skipped(&mut watch.skipped)?;
         }
     }
 
-    /// Classifies a picture and tells whether there was an answer; its failure is printed, and only
-    /// printing can fail.
-    fn source(&mut self, source: Source) -> Result<bool> {
-        let (name, picture, decode) = match source {
-            Source::Stdin => {
-                let start = Instant::now();
-                let picture = picture::read(&mut io::stdin().lock());
-                ("-".into(), picture.map_err(Into::into), start.elapsed())
+    /// Classifies a picture.
+    fn source(&mut self, source: &Source) -> Outcome {
+        let start = Instant::now();
+        let (name, picture) = match source {
+            Source::Stdin => ("-".into(), picture::read(&mut io::stdin().lock())),
+            Source::File(path) => (path.display().to_string(), picture::open(path)),
+            Source::Failed(path, e) => {
+                return (path.display().to_string(), Err(anyhow::anyhow!("{e:#}")));
             }
-            Source::File(path) => {
-                let start = Instant::now();
-                let picture = picture::open(&path);
-                (path.display().to_string(), picture.map_err(Into::into), start.elapsed())
-            }
-            Source::Failed(path, e) => (path.display().to_string(), Err(e), Duration::ZERO),
         };
-        let answer =
-            picture.and_then(|picture| Ok((self.picture(&picture, decode)?, picture.note)));
-        let is_answered = answer.is_ok();
-        match answer {
-            Ok((answer, note)) => self.printer.answer(&name, &answer, note)?,
-            Err(e) => self.printer.failure(&name, &e)?,
-        }
-        Ok(is_answered)
+        let decode = start.elapsed();
+        let answer = picture.map_err(Into::into).and_then(|picture| {
+            let answer = self.picture(&picture, decode)?;
+            Ok((answer, picture.note))
+        });
+        (name, answer)
     }
 
     fn picture(&mut self, picture: &Picture, decode: Duration) -> Result<Answer> {
@@ -157,7 +204,7 @@ impl Classifier<'_> {
     }
 
     /// Classifies each of a `.npy` file's inputs.
-    fn tensor(&mut self, path: &Path) -> Result<()> {
+    fn tensor(&mut self, printer: &mut Printer<'_>, path: &Path) -> Result<()> {
         let name = path.display().to_string();
         let start = Instant::now();
         let file = std::fs::read(path).with_context(|| name.clone())?;
@@ -174,7 +221,7 @@ impl Classifier<'_> {
             array.shape
         );
         let decode = start.elapsed();
-        self.printer.start()?;
+        printer.start()?;
         for (i, values) in array.values.chunks_exact(want.iter().product()).enumerate() {
             let start = Instant::now();
             let mut input = self.session.input_mut();
@@ -183,7 +230,7 @@ impl Classifier<'_> {
             }
             let times = Times { decode, preprocess: start.elapsed(), run: Duration::ZERO };
             let answer = self.infer(times);
-            self.printer.answer(&format!("{name}[{i}]"), &answer, None)?;
+            printer.answer(&format!("{name}[{i}]"), &answer, None)?;
         }
         Ok(())
     }
@@ -228,6 +275,17 @@ impl Printer<'_> {
         }
         self.out.flush()?;
         Ok(self.code)
+    }
+
+    /// Writes an answer and tells whether it is one; a picture's failure is printed, and only
+    /// printing can fail.
+    fn outcome(&mut self, (name, answer): Outcome) -> Result<bool> {
+        let is_answered = answer.is_ok();
+        match answer {
+            Ok((answer, note)) => self.answer(&name, &answer, note)?,
+            Err(e) => self.failure(&name, &e)?,
+        }
+        Ok(is_answered)
     }
 
     fn answer(&mut self, name: &str, answer: &Answer, note: Option<&str>) -> Result<()> {

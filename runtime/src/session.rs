@@ -101,6 +101,16 @@ impl<'a> Session<'a> {
         self.plan.isa
     }
 
+    /// How an operator of the model is computed: the kernel's name, and how many of the output's
+    /// pixels it computes at a time. Empty for what is no convolution.
+    #[cfg(feature = "std")]
+    pub fn kernel(&self, op: &Op) -> std::string::String {
+        let convolution = op.grouped();
+        convolution
+            .map(|conv| conv2d::describe(&Self::context(&self.plan), &conv))
+            .unwrap_or_default()
+    }
+
     fn context<'c>(plan: &'c Plan<'a>) -> Context<'c> {
         // `plan` is borrowed, not `self`, so that the arena stays free for writing.
         Context { artifact: plan.artifact(), isa: plan.isa, workers: plan.workers }

@@ -11,7 +11,6 @@ use runtime::classify::top_k;
 use runtime::preprocess::for_each_pixel;
 use runtime::{AlignedBuf, Dtype, Isa, Model, Session};
 use serde::Serialize;
-use std::io::Cursor;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Most classes of an answer.
@@ -114,7 +113,7 @@ pub extern "C" fn decode() -> u32 {
     finish(|state| {
         let file = core::mem::take(&mut state.file);
         let loaded = state.model.as_mut().ok_or("no model")?;
-        let picture = picture::decode(Cursor::new(file)).map_err(|e| e.to_string())?;
+        let picture = picture::decode(file).map_err(|e| e.to_string())?;
         loaded.fill(&picture)?;
         Ok(b"{}".to_vec())
     })

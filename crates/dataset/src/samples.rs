@@ -3,7 +3,6 @@
 use crate::fit::fit;
 use artifact::Preprocess;
 use network::checkpoint::Sample;
-use std::io::Cursor;
 
 /// A stored picture that is not one of the model's size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,7 +44,7 @@ pub fn stored_samples(samples: &[Sample], p: &Preprocess) -> Result<Vec<Vec<f32>
 /// # Errors
 /// A sample that cannot be decoded or has another size.
 pub fn sample_pixels(sample: &Sample, p: &Preprocess) -> Result<Vec<u8>, String> {
-    let picture = picture::decode(Cursor::new(&sample.png)).map_err(|e| e.to_string())?;
+    let picture = picture::decode(&sample.png).map_err(|e| e.to_string())?;
     let view = picture.view().map_err(|e| e.to_string())?;
     let (found, wanted) = ((view.width(), view.height()), (p.width.into(), p.height.into()));
     if found != wanted {

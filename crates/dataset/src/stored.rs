@@ -4,7 +4,7 @@ use super::fit::fit;
 use super::record;
 use artifact::Preprocess;
 use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl Stored {
     pub(super) fn decode(&self, bytes: &[u8], p: &Preprocess) -> Result<Vec<u8>, String> {
         match self {
             Self::File(_) => {
-                let picture = picture::decode(Cursor::new(bytes)).map_err(|e| e.to_string())?;
+                let picture = picture::decode(bytes).map_err(|e| e.to_string())?;
                 let view = picture.view().map_err(|e| e.to_string())?;
                 fit(view, p).map_err(|e| e.to_string())
             }

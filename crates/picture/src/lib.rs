@@ -2,7 +2,7 @@
 //! that a photo becomes the same pixels in both.
 //!
 //! ```
-//! let error = picture::decode(std::io::Cursor::new(b"<html>")).unwrap_err();
+//! let error = picture::decode(b"<html>").unwrap_err();
 //! assert!(error.to_string().contains("a web page"));
 //! ```
 //!
@@ -16,14 +16,14 @@
 mod jpeg;
 
 use core::cell::Cell;
-use core::panic::AssertUnwindSafe;
+use core::panic::UnwindSafe;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::{bmp, gif, png, webp};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::io::{self, Cursor, Read};
 use std::panic::catch_unwind;
 use std::path::Path;
 
@@ -35,9 +35,6 @@ pub const MAX_BYTES: u64 = 512 << 20;
 /// Formats that are read.
 const FORMATS: [ImageFormat; 5] =
     [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif];
-
-/// Longest EXIF block, as in a JPEG.
-const MAX_EXIF: u64 = 1 << 16;
 
 /// [`MAX_BYTES`] as people read it.
 const MAX_MIB: u64 = MAX_BYTES >> 20;
@@ -144,7 +141,6 @@ pub fn open(path: &Path) -> Result<Picture, PictureError> {
         if metadata.len() > MAX_BYTES {
             return Err(PictureError::TooLong);
         }
-        return decode(BufReader::new(file));
     }
     read(&mut file)
 }
@@ -174,84 +170,73 @@ pub fn read(stream: &mut dyn Read) -> Result<Picture, PictureError> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(PictureError::TooLong);
     }
-    decode(Cursor::new(bytes))
+    decode(&bytes)
 }
 
 /// Decodes a picture; transparent pixels are put on white.
 ///
 /// # Errors
 /// Bytes that are no picture of a known format, damaged ones, and ones too large.
-pub fn decode(reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
+pub fn decode(file: &[u8]) -> Result<Picture, PictureError> {
+    guarded(|| decode_unguarded(file))
+}
+
+/// Runs a decoder; its panic becomes an error.
+fn guarded(
+    decode: impl FnOnce() -> Result<Picture, PictureError> + UnwindSafe,
+) -> Result<Picture, PictureError> {
     DECODING.set(true);
-    // Nothing outlives a panic: the reader and all buffers are dropped with it.
-    let outcome = catch_unwind(AssertUnwindSafe(|| decode_unguarded(reader)));
+    let outcome = catch_unwind(decode);
     DECODING.set(false);
     outcome.unwrap_or_else(|_| Err(PictureError::Damaged("the decoder gave up".into())))
 }
 
-fn decode_unguarded(mut reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
-    let head = reader.fill_buf()?;
-    match image::guess_format(head) {
+fn decode_unguarded(file: &[u8]) -> Result<Picture, PictureError> {
+    let reader = || Cursor::new(file);
+    match image::guess_format(file) {
         Ok(ImageFormat::Jpeg) => {
-            let mut file = Vec::new();
-            reader.by_ref().take(MAX_BYTES).read_to_end(&mut file)?;
-            let rewritten = jpeg::check(&file)?;
-            drop(file); // the decoder reads it by itself
-            match rewritten {
-                Some(file) => jpeg_pixels(Cursor::new(file)),
-                None => {
-                    reader.rewind()?;
-                    jpeg_pixels(reader)
-                }
-            }
+            let rewritten = jpeg::check(file)?;
+            let file = rewritten.as_deref().unwrap_or(file);
+            pixels(JpegDecoder::new(Cursor::new(file)).map_err(damaged)?)
         }
         Ok(ImageFormat::Png) => {
-            let exif = png_exif(&mut reader)?;
-            reader.rewind()?;
-            let decoder = png::PngDecoder::with_limits(reader, limits()).map_err(damaged)?;
+            let decoder = png::PngDecoder::with_limits(reader(), limits()).map_err(damaged)?;
             let animated = decoder.is_apng().map_err(damaged)?;
-            let picture = pixels(decoder)?;
-            Ok(Picture { orientation: orientation(&exif), ..picture }.first_of(animated))
+            let orientation = orientation(png_exif(file));
+            Ok(Picture { orientation, ..pixels(decoder)? }.first_of(animated))
         }
         Ok(ImageFormat::WebP) => {
-            let decoder = webp::WebPDecoder::new(reader).map_err(damaged)?;
+            let decoder = webp::WebPDecoder::new(reader()).map_err(damaged)?;
             let animated = decoder.has_animation();
             Ok(pixels(decoder)?.first_of(animated))
         }
-        Ok(ImageFormat::Bmp) => pixels(bmp::BmpDecoder::new(reader).map_err(damaged)?),
+        Ok(ImageFormat::Bmp) => pixels(bmp::BmpDecoder::new(reader()).map_err(damaged)?),
         Ok(ImageFormat::Gif) => {
-            let picture = pixels(gif::GifDecoder::new(&mut reader).map_err(damaged)?)?;
-            reader.rewind()?;
-            let mut again = gif::GifDecoder::new(&mut reader).map_err(damaged)?;
+            let picture = pixels(gif::GifDecoder::new(reader()).map_err(damaged)?)?;
+            let mut again = gif::GifDecoder::new(reader()).map_err(damaged)?;
             again.set_limits(limits()).map_err(damaged)?;
             let animated = again.into_frames().take(2).filter(Result::is_ok).count() > 1;
             Ok(picture.first_of(animated))
         }
-        Ok(_) | Err(_) => Err(PictureError::Format(refusal(head))),
+        Ok(_) | Err(_) => Err(PictureError::Format(refusal(file))),
     }
-}
-
-fn jpeg_pixels(reader: impl BufRead + Seek) -> Result<Picture, PictureError> {
-    pixels(JpegDecoder::new(reader).map_err(damaged)?)
 }
 
 /// The EXIF block of a PNG, which may also stand behind the pixels; empty where there is none.
-fn png_exif(reader: &mut (impl BufRead + Seek)) -> io::Result<Vec<u8>> {
-    reader.seek(io::SeekFrom::Start(8))?;
-    let (mut head, mut exif) = ([0; 8], Vec::new());
-    while reader.read_exact(&mut head).is_ok() {
-        let ([len, kind], _) = head.as_chunks() else { break };
-        let len = u32::from_be_bytes(*len).into();
+fn png_exif(file: &[u8]) -> &[u8] {
+    let mut rest = file.get(8..).unwrap_or_default();
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let ([len, kind], _) = head.as_chunks::<4>() else { break };
+        let Some((chunk, next)) = after.split_at_checked(u32::from_be_bytes(*len) as usize) else {
+            break;
+        };
         match kind {
-            b"eXIf" => {
-                reader.take(len).take(MAX_EXIF).read_to_end(&mut exif)?;
-                break;
-            }
+            b"eXIf" => return chunk,
             b"IEND" => break,
-            _ => reader.seek_relative(len as i64 + 4)?,
+            _ => rest = next.get(4..).unwrap_or_default(), // behind the checksum
         }
     }
-    Ok(exif)
+    &[]
 }
 
 /// The orientation in an EXIF block, 1 where it has none: a damaged block is no reason to refuse
@@ -422,7 +407,7 @@ mod tests {
             b"PK\x03\x04\0\0",
             b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j",
         ] {
-            let error = decode(io::Cursor::new(head)).unwrap_err().to_string();
+            let error = decode(head).unwrap_err().to_string();
             assert!(error.starts_with("a model, not a picture; "), "{error}");
         }
         assert!(refusal(b"some text").contains("not a picture in a format"));
@@ -430,24 +415,7 @@ mod tests {
 
     #[test]
     fn panics_become_errors() {
-        struct Bomb;
-        impl Read for Bomb {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                panic!("decoder bug")
-            }
-        }
-        impl BufRead for Bomb {
-            fn fill_buf(&mut self) -> io::Result<&[u8]> {
-                panic!("decoder bug")
-            }
-            fn consume(&mut self, _: usize) {}
-        }
-        impl Seek for Bomb {
-            fn seek(&mut self, _: io::SeekFrom) -> io::Result<u64> {
-                panic!("decoder bug")
-            }
-        }
-        let err = decode(Bomb).unwrap_err().to_string();
+        let err = guarded(|| panic!("decoder bug")).unwrap_err().to_string();
         assert!(err.contains("damaged picture"), "{err}");
         assert!(!DECODING.get());
     }

@@ -1,7 +1,6 @@
 //! Rotations that files tell of, wherever they do.
 
 use image::ImageEncoder;
-use std::io::Cursor;
 
 /// An EXIF block whose only entry is the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
@@ -11,7 +10,7 @@ fn exif(orientation: u8) -> Vec<u8> {
 
 /// The color in the upper left, of what is stored as a red and a blue pixel.
 fn first(file: &[u8]) -> [u8; 3] {
-    picture::decode(Cursor::new(file)).unwrap().view().unwrap().pixel(0, 0).unwrap()
+    picture::decode(file).unwrap().view().unwrap().pixel(0, 0).unwrap()
 }
 
 const PIXELS: [u8; 6] = [255, 0, 0, 0, 0, 255];

@@ -1,7 +1,6 @@
 //! JPEGs of every kind that libjpeg writes, and damaged ones.
 
 use picture::PictureError;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -11,7 +10,7 @@ fn fixture(name: &str) -> Vec<u8> {
 
 /// Rows of pixels.
 fn decode(file: &[u8]) -> Result<Vec<Vec<[u8; 3]>>, PictureError> {
-    let picture = picture::decode(Cursor::new(file))?;
+    let picture = picture::decode(file)?;
     let view = picture.view().unwrap();
     let row = |y| (0..).map_while(move |x| view.pixel(x, y)).collect::<Vec<_>>();
     Ok((0..).map(row).take_while(|row| !row.is_empty()).collect())

@@ -106,7 +106,7 @@ impl Bench {
         let mut whole = vec!["edge-classify".to_string()];
         whole.extend(args.iter().map(|a| a.replace('@', folder)));
         if args.first() != Some(&"bench") {
-            whole.extend([format!("--model={folder}/corner.edge"), "--threads=1".into()]);
+            whole.push(format!("--model={folder}/corner.edge"));
         }
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = edge_classify::run(whole, &mut out, &mut err);
@@ -233,6 +233,25 @@ fn what_is_skipped_is_named() {
         assert!(o.err.contains(want), "{want}: {}", o.err);
     }
     assert!(!o.err.contains("DS_Store") && !o.err.contains("Thumbs"), "{}", o.err);
+}
+
+/// Several at a time, in their order.
+#[test]
+fn answers_do_not_depend_on_threads() {
+    let bench = Bench::new();
+    for i in 0..50 {
+        let file = encode(quadrants(4 + i * 7 % 11, 5), ImageFormat::Png);
+        bench.put(&format!("p/{i:02}.png"), if i % 10 == 3 { &file[..40] } else { &file });
+    }
+    let one = bench.run(&["@/p", "--json", "--threads=1"]);
+    assert!(one.err.contains("50 pictures in "), "{}", one.err);
+    let json = one.json();
+    let names: Vec<&str> = json.as_array().unwrap().iter().map(file_name).collect();
+    assert!(names.len() == 50 && names.is_sorted(), "{}", one.out);
+    for threads in ["2", "3", "64"] {
+        let o = bench.run(&["@/p", "--json", "--threads", threads]);
+        assert_eq!((o.code, &o.out), (EXIT_ERROR, &one.out), "{threads}");
+    }
 }
 
 fn file_name(item: &Value) -> &str {

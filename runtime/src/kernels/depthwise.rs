@@ -18,6 +18,8 @@ use artifact::layout::{DEPTHWISE_ROWS, DepthwiseLayout, MAX_DEPTHWISE, window_st
 pub(crate) trait Channels<const NR: usize, E: Number>: Lanes<NR, E, E> {
     /// Filter rows of a step, at most [`DEPTHWISE_ROWS`].
     const ROWS: usize;
+    /// Whether usual filters have code of their own, which is faster and much larger.
+    const UNROLLS: bool = true;
     /// NR channels of so many pixels, as they are multiplied.
     type Column: Copy;
     /// Their weights.
@@ -147,6 +149,10 @@ impl<E: Number> Conv<'_, E, E> {
                 // After the last pixel, there may be too few numbers for the panel.
                 let fits = self.input.len() - c + panel.channel + NR <= self.x.len()
                     && kh <= usize::from(self.input.h);
+                if !I::UNROLLS {
+                    self.any(&panel, first_row, out);
+                    continue;
+                }
                 match (I::ROWS, kw, kh.div_ceil(I::ROWS), self.stride[1]) {
                     _ if !fits => self.any(&panel, first_row, out),
                     (4, 1, 1, 1) => self.rows::<I, NR, MR, 1, 1, 1>(&panel, first_row, out),

@@ -230,6 +230,8 @@ impl<const NR: usize, W: FloatWeight> Lanes<NR, f32, W> for Scalar {
 
 impl<const NR: usize> Channels<NR, i8> for Scalar {
     const ROWS: usize = DEPTHWISE_ROWS;
+    // What has no vectors gains little by them.
+    const UNROLLS: bool = false;
     type Column = [[i8; NR]; DEPTHWISE_ROWS];
     type Weights = Self::Column;
 
@@ -260,6 +262,8 @@ impl<const NR: usize> Channels<NR, i8> for Scalar {
 
 impl<const NR: usize> Channels<NR, f32> for Scalar {
     const ROWS: usize = 1;
+    // Nor has a microcontroller flash for them.
+    const UNROLLS: bool = NR == 16;
     type Column = [f32; NR];
     type Weights = [f32; NR];
 

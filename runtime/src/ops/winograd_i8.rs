@@ -8,39 +8,53 @@ use super::operands::{Operands, conv, operands};
 use super::{Context, fill_pad};
 use crate::isa::Token;
 use crate::kernels::limit;
-use crate::kernels::x86_64::all_shifts_are_large;
 use crate::kernels::x86_64::avx2_winograd::Run;
+use crate::kernels::x86_64::{Avx2, all_shifts_are_large};
 use artifact::params::ParamsForm;
 use artifact::winograd::{TILE, tiles};
 use artifact::winograd_i8::{GROUP, filters_len, group_len, scratch_groups, slots};
 use artifact::{Conv2d, Dtype, Grouped, Op};
 
-/// Runs one convolution on the arena; false where another way is better, and nothing was done.
-pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
-    let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.scratch) else { return false };
-    // Which multiplies bytes four times as fast as 16 bits.
-    let is_planes = op.params_form(16, Dtype::I8) == Some(ParamsForm::Planes);
-    let params = bytemuck::cast_slice(cx.artifact.span(op.params));
-    if isa.has_vnni() || (is_planes && !all_shifts_are_large(params, op.output.shape.c)) {
-        return false;
+/// How its tiles are split.
+pub(super) struct Split {
+    isa: Avx2,
+    threads: usize,
+    /// Most rows of tiles of a thread's run.
+    most_rows: usize,
+}
+
+impl Split {
+    /// That of a convolution, unless another way is better.
+    pub(super) fn of(cx: &Context<'_>, op: &Conv2d) -> Option<Self> {
+        let (Token::Avx2(isa), Some(_)) = (cx.isa.0, op.scratch) else { return None };
+        // Which multiplies bytes four times as fast as 16 bits.
+        let is_planes = op.params_form(16, Dtype::I8) == Some(ParamsForm::Planes);
+        let params = bytemuck::cast_slice(cx.artifact.span(op.params));
+        if isa.has_vnni() || (is_planes && !all_shifts_are_large(params, op.output.shape.c)) {
+            return None;
+        }
+        let threads = cx.threads(Op::Conv2d(*op).macs());
+        let slots = slots(op.output.shape);
+        // The other way takes about half the time.
+        if threads >= 2 * slots && threads > 1 {
+            return None;
+        }
+        let threads = threads.min(slots);
+        let [rows, columns] = tiles(op.output.shape);
+        // Whole groups in a thread's slot.
+        let most = scratch_groups(op.output.shape) / threads * GROUP;
+        let most_rows = (most / columns).min(rows.div_ceil(threads));
+        (most_rows > 0).then_some(Self { isa, threads, most_rows })
     }
-    let threads = cx.threads(Op::Conv2d(*op).macs());
-    let slots = slots(op.output.shape);
-    // This way takes about half the time.
-    if threads >= 2 * slots && threads > 1 {
-        return false;
-    }
-    let threads = threads.min(slots);
+}
+
+/// Runs one convolution on the arena.
+pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
+    let Some(Split { isa, threads, most_rows }) = Split::of(cx, op) else { return };
     let [rows, columns] = tiles(op.output.shape);
-    // Whole groups in a thread's slot.
-    let most = scratch_groups(op.output.shape) / threads * GROUP;
-    let most_rows = (most / columns).min(rows.div_ceil(threads));
-    if most_rows == 0 {
-        return false;
-    }
     let dtype = cx.dtype(op.output);
     let Some(Operands { x, residual, scratch, out }) = operands::<i8>(cx, op, arena) else {
-        return true;
+        return;
     };
     let conv = conv::<i8, i8, 16>(cx, &Grouped { groups: 1, conv: *op }, x, residual);
     let (group_len, filters_len) = (group_len(op.input.shape.c), filters_len(op.input.shape.c));
@@ -65,5 +79,4 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) -> bool {
         });
     }
     fill_pad(out, op.output, dtype, cx.flip());
-    true
 }

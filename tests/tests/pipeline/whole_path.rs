@@ -40,7 +40,7 @@ fn sample_pictures(checkpoint: &Checkpoint) -> Pictures {
     let p = &checkpoint.preprocess;
     let mut pictures = Pictures::new(*p);
     for sample in &checkpoint.samples {
-        let picture = picture::decode(std::io::Cursor::new(&sample.png)).unwrap();
+        let picture = picture::decode(&sample.png).unwrap();
         pictures.push(&fit(picture.view().unwrap(), p).unwrap(), sample.label, 0);
     }
     pictures

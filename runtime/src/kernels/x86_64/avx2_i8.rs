@@ -553,6 +553,8 @@ fn add_pairs(_: Avx2, mut acc: [__m256i; 2], x: RowPairs, w: RowPairs) -> [__m25
 
 impl Channels<NR, i8> for Avx2 {
     const ROWS: usize = DEPTHWISE_ROWS;
+    // Shifts below 32 are rare, and of files in fixed point.
+    const UNROLLS: bool = false;
     type Column = RowPairs;
     type Weights = RowPairs;
 

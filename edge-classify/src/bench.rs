@@ -4,7 +4,7 @@
 
 use crate::EXIT_ANSWER;
 use crate::cli::Bench;
-use crate::model::ModelFile;
+use crate::model::{ModelFile, Use};
 use crate::times::{median, time_runs, to_ms};
 use anyhow::{Context, Result, ensure};
 use core::time::Duration;
@@ -78,7 +78,7 @@ pub(crate) fn run(options: &Bench, out: &mut dyn Write) -> Result<u8> {
     let given = given.transpose()?;
 
     let start = Instant::now();
-    let file = ModelFile::open(Some(&options.model))?;
+    let file = ModelFile::open(Some(&options.model), Use::Short)?;
     let model = file.parse(None)?;
     let workers = options.machine.workers()?;
     let isa = options.machine.isa();

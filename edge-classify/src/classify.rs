@@ -1,7 +1,7 @@
 //! The main command: a line or a JSON object for each picture.
 
 use crate::cli::{Cli, MAX_TOP};
-use crate::model::{ModelFile, read_key};
+use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
 use crate::watch::{self, Kept, Watch};
@@ -69,7 +69,13 @@ const AHEAD: usize = 16;
 
 /// Classifies what the command line names.
 pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
-    let file = ModelFile::open(cli.model.as_deref())?;
+    // A signature is that of the bytes that run, a night's or a folder's answers are of one model.
+    let is_short = cli.key.is_none()
+        && cli.watch.is_none()
+        && matches!(&cli.files[..], [] | [_])
+        && !cli.files.iter().any(|path| path.is_dir());
+    let duration = if is_short { Use::Short } else { Use::Long };
+    let file = ModelFile::open(cli.model.as_deref(), duration)?;
     let key = cli.key.as_deref().map(read_key).transpose()?;
     let model = file.parse(key.as_ref())?;
     let mut printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER };

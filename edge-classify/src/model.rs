@@ -7,7 +7,7 @@ use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use memmap2::{Mmap, MmapOptions};
 use runtime::workers::{Inline, Threads, Workers};
-use runtime::{AlignedBuf, Isa, Model, PublicKey};
+use runtime::{AlignedBuf, ArtifactError, HEADER_LEN, Isa, Model, PublicKey, file_len};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -21,19 +21,28 @@ pub(crate) struct ModelFile {
 enum Bytes {
     Builtin(&'static [u8]),
     Mapped(Mmap),
-    Loaded(AlignedBuf),
+    Copied(AlignedBuf),
+}
+
+/// Whether the file may be written to while the model is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// The run is over at once: it is mapped, which takes half the time.
+    Short,
+    /// It is copied before it is checked, and stays as it was checked.
+    Long,
 }
 
 impl ModelFile {
     /// The model in `path`, or the built-in one.
-    pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
+    pub(crate) fn open(path: Option<&Path>, duration: Use) -> Result<Self> {
         let Some(path) = path else {
             let bytes = crate::builtin::model()
                 .context("this build has no built-in model; give one with --model FILE")?;
             return Ok(Self { bytes: Bytes::Builtin(bytes), name: "built-in model".into() });
         };
         let name = path.display().to_string();
-        let bytes = load(path).with_context(|| format!("model {name}"))?;
+        let bytes = read(path, duration).with_context(|| format!("model {name}"))?;
         Ok(Self { bytes, name })
     }
 
@@ -41,8 +50,8 @@ impl ModelFile {
     pub(crate) fn parse(&self, key: Option<&PublicKey>) -> Result<Model<'_>> {
         let bytes = match &self.bytes {
             Bytes::Builtin(bytes) => *bytes,
-            Bytes::Mapped(bytes) => &bytes[..],
-            Bytes::Loaded(bytes) => &bytes[..],
+            Bytes::Mapped(bytes) => bytes,
+            Bytes::Copied(bytes) => bytes,
         };
         let model = match key {
             Some(key) => Model::new_signed(bytes, key),
@@ -67,24 +76,42 @@ pub(crate) fn read_key(path: &Path) -> Result<PublicKey> {
     })
 }
 
-/// Maps a file, at once as a whole; reads what cannot be mapped, such as a pipe.
-fn load(path: &Path) -> std::io::Result<Bytes> {
+/// Reads a file, of which the header says how long it is; not more of what is no model.
+fn read(path: &Path, duration: Use) -> Result<Bytes> {
     let mut file = File::open(path)?;
-    if file.metadata()?.is_file()
+    let mut start = Vec::with_capacity(HEADER_LEN);
+    (&mut file).take(HEADER_LEN as u64).read_to_end(&mut start)?;
+    let needed = file_len(&start)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        // What a pipe announces is not taken before it comes.
+        file.take((needed - HEADER_LEN) as u64 + 1).read_to_end(&mut start)?;
+        return Ok(Bytes::Copied(AlignedBuf::from_slice(&start)));
+    }
+    let have = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
+    if have < needed {
+        return Err(ArtifactError::Truncated { needed, have }.into());
+    }
+    if have > needed {
+        return Err(ArtifactError::TrailingBytes { extra: have - needed }.into());
+    }
+    if duration == Use::Short
         && let Some(map) = map(&file)
     {
         return Ok(Bytes::Mapped(map));
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(Bytes::Loaded(AlignedBuf::from_slice(&bytes)))
+    let mut bytes = AlignedBuf::zeroed(needed);
+    let (head, rest) = bytes.split_at_mut(HEADER_LEN);
+    head.copy_from_slice(&start);
+    file.read_exact(rest)?;
+    Ok(Bytes::Copied(bytes))
 }
 
-/// `None` where the file system cannot, or the file is empty.
+/// Maps a file, at once as a whole; `None` where the file system cannot.
 #[expect(unsafe_code, reason = "a mapping changes where its file is changed in place")]
 fn map(file: &File) -> Option<Mmap> {
     // SAFETY: as for every program that maps its model, nobody may write into the file while it
-    // is in use. `convert` never does: it writes another file and renames it.
+    // is in use, which is not for long. `convert` never does: it writes another file and renames it.
     unsafe { MmapOptions::new().populate().map(file) }.ok()
 }
 

@@ -5,9 +5,13 @@ status 3 where the package is not installed. Loading is timed to the first outpu
 excluded; then the engine warms up for a tenth of a second, as `bench` does.
 """
 
+import sys
+
+# The current folder is the user's, not a place for modules.
+sys.path = [path for path in sys.path if path]
+
 import json
 import os
-import sys
 import time
 
 engine, model, threads, runs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

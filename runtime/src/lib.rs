@@ -53,6 +53,7 @@ pub use arena::AlignedBuf;
 pub use arena::{Aligned, Arena};
 pub use artifact::text;
 pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, arena_len};
+pub use artifact::{HEADER_LEN, file_len};
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 #[doc(hidden)]

@@ -182,6 +182,19 @@ impl Header {
     }
 }
 
+/// Bytes of the whole file that begins with these, at least [`HEADER_LEN`] of them.
+///
+/// # Errors
+/// As of [`crate::Artifact::new_checked`], of the header's fields.
+pub fn file_len(start: &[u8]) -> Result<usize, ArtifactError> {
+    match Header::parse(start) {
+        Ok(header) => Ok(header.file_len()),
+        Err(ArtifactError::Truncated { needed, .. }) if start.len() >= HEADER_LEN => Ok(needed),
+        Err(ArtifactError::TrailingBytes { extra }) => Ok(start.len() - extra),
+        Err(e) => Err(e),
+    }
+}
+
 /// Bytes of activation memory that a model needs: `static ARENA: Arena<{ arena_len(MODEL) }>`, as
 /// the runtime's `Arena` shows.
 ///

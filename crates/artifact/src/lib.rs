@@ -37,7 +37,7 @@ pub mod winograd_i8;
 pub mod writer;
 
 pub use error::ArtifactError;
-pub use header::{Header, arena_len};
+pub use header::{HEADER_LEN, Header, arena_len, file_len};
 pub use layout::{Dtype, KR_I8};
 pub use meta::{Fit, Interpolation, Meta, Preprocess};
 pub use op::{

@@ -102,3 +102,18 @@ fn compares_with_what_is_installed() {
         assert!(err.contains(file) && err.contains(want), "{err}");
     }
 }
+
+/// Python files that lie in the current folder are not run.
+#[cfg(unix)]
+#[test]
+fn compare_runs_nothing_of_the_current_folder() {
+    let bench = Bench::new();
+    let model = bench.put("x.onnx", "not a model");
+    for module in ["numpy", "json", "os", "time", "onnxruntime", "sitecustomize"] {
+        bench.put(&format!("{module}.py"), "open('was_run', 'w')");
+    }
+    let (_, out, _) =
+        compare(&bench, Path::new("python3"), &["--compare", model.to_str().unwrap()]);
+    assert!(out.contains("onnxruntime"), "{out}");
+    assert!(!bench.path("was_run").exists());
+}

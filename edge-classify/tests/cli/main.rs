@@ -382,6 +382,11 @@ fn usage_errors() {
     let o = bench.run(&["x.jpg"]);
     assert_eq!(o.code, EXIT_ERROR);
     assert!(o.err.contains("corner.edge: truncated"), "{}", o.err);
+    // Not read to its end to know that.
+    let huge = fs::File::create(bench.path("corner.edge")).unwrap();
+    huge.set_len(1 << 40).unwrap();
+    let o = bench.run(&["x.jpg"]);
+    assert!(o.err.contains("corner.edge: not an .edge"), "{}", o.err);
     let o = bench.run(&["--help"]);
     assert_eq!((o.code, o.err.as_str()), (EXIT_ANSWER, ""));
     assert!(o.out.contains("put on white"));

@@ -5,7 +5,7 @@ use edge_classify::EXIT_ERROR;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Read};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use tempfile::TempDir;
@@ -75,6 +75,25 @@ fn watches_a_folder() {
     child.stderr.unwrap().read_to_string(&mut complaint).unwrap();
     assert!(complaint.contains("camera"), "{complaint}");
     assert!(complaint.contains("skipped 1 file") && complaint.contains("notes.txt"), "{complaint}");
+}
+
+/// What is written over the model, as `cp` and `scp` do, changes no answer of the run.
+#[test]
+fn keeps_the_model_that_it_checked() {
+    let dir = TempDir::new().unwrap();
+    let mut watching = Watching::start(dir.path(), ["--top", "1"]);
+    let model = dir.path().join("corner.edge");
+    let len = fs::metadata(&model).unwrap().len();
+    watching.next();
+    for (i, bytes) in [vec![0xff; len as usize], Vec::new()].into_iter().enumerate() {
+        // In place: the same file, not another one of the same name.
+        let mut file = fs::OpenOptions::new().write(true).truncate(bytes.is_empty()).open(&model);
+        file.as_mut().unwrap().write_all(&bytes).unwrap();
+        let item = watching.answer(&format!("{i}.png"), GREEN);
+        assert_eq!(item["classes"][0]["label"], "green", "{item}");
+    }
+    watching.child.kill().unwrap();
+    watching.child.wait().unwrap();
 }
 
 /// Only what was answered is deleted, and of that not the newest.

@@ -12,22 +12,35 @@ mod bits;
 mod rewrite;
 
 use crate::PictureError;
+use crate::memory::Announced;
 use bits::{Bits, Table, Wrong};
 use rewrite::Rewriter;
 
 /// As many scans as the decoder reads.
 const MAX_SCANS: usize = 100;
+/// Blocks that scans of any file may visit, and how many more for each of its bytes. Ordinary scans have a
+/// block in each byte or two; empty ones cost as much time.
+const FREE_VISITS: usize = 8 << 20;
+const VISITS: usize = 64;
 /// Most light of a block, in the units of its first coefficient, which has eight times that of
 /// a pixel: 128 from grey, and what encoders add to make edges crisp. Rounding comes on top.
 const MAX_LIGHT: i64 = 8 * (128 + 16);
 
 const NO_END: &str = "the end of the file is missing; copy or download it again";
 
-/// Checks a file; returns the one to decode instead, where there is one.
+/// What is known of a whole file.
+pub(crate) struct Checked {
+    /// The one to decode instead, where there is one.
+    pub rewritten: Option<Vec<u8>>,
+    /// Bytes of coefficients that its decoder keeps.
+    pub coefficients: u64,
+}
+
+/// Checks a file.
 ///
 /// # Errors
 /// Kinds that the decoder cannot read, and damaged files.
-pub(crate) fn check(file: &[u8]) -> Result<Option<Vec<u8>>, PictureError> {
+pub(crate) fn check(file: &[u8]) -> Result<Checked, PictureError> {
     let mut reader = Reader { file, ..Reader::default() };
     let mut at = 2;
     loop {
@@ -49,9 +62,6 @@ pub(crate) fn check(file: &[u8]) -> Result<Option<Vec<u8>>, PictureError> {
             at = reader.scan(payload, at)?;
         } else {
             reader.segment(marker, payload)?;
-        }
-        if reader.frame.as_ref().is_some_and(Frame::is_too_large) {
-            return Ok(None); // which is for the decoder's caller to refuse
         }
     }
 }
@@ -84,6 +94,8 @@ struct Reader<'a> {
     /// Units between two restart markers, or 0.
     restart: usize,
     scans: usize,
+    /// Blocks of all scans.
+    visits: usize,
     /// Segments that a rewritten file has, too.
     kept: Vec<(u8, &'a [u8])>,
     rewriter: Option<Rewriter<'a>>,
@@ -139,7 +151,7 @@ struct Member {
 }
 
 impl<'a> Reader<'a> {
-    fn finish(self) -> Result<Option<Vec<u8>>, PictureError> {
+    fn finish(self) -> Result<Checked, PictureError> {
         let frame = self.frame.ok_or_else(|| damaged("there is no picture in it"))?;
         // Coarser colors may lack details, but not what was announced.
         let is_whole = |(i, c): (usize, &Component)| {
@@ -148,7 +160,10 @@ impl<'a> Reader<'a> {
         if !frame.components.iter().enumerate().all(is_whole) {
             return Err(damaged("scans are missing at its end; copy or download it again"));
         }
-        Ok(self.rewriter.map(Rewriter::finish))
+        let rewritten = self.rewriter.map(Rewriter::finish);
+        let keeps = frame.is_progressive || rewritten.is_some();
+        let coefficients = if keeps { frame.coefficients() } else { 0 };
+        Ok(Checked { rewritten, coefficients })
     }
 
     /// Reads a segment other than a scan's.
@@ -179,7 +194,9 @@ impl<'a> Reader<'a> {
                 self.kept.push((marker, payload));
             }
             0xdd => self.restart = two(payload.get(..2).ok_or_else(cut)?),
-            0xc0..=0xc2 if self.frame.is_none() => self.frame = Some(Frame::new(marker, payload)?),
+            0xc0..=0xc2 if self.frame.is_none() => {
+                self.frame = Some(Frame::new(marker, payload, self.file.len())?);
+            }
             0xc0..=0xc2 => return Err(damaged("it has the heads of two pictures")),
             0xc3 | 0xf7 => return Err(unsupported("without loss")),
             0xc5..=0xc7 => return Err(unsupported("of several sizes")),
@@ -238,6 +255,10 @@ impl<'a> Reader<'a> {
             }
             c.low[part.first as usize..=part.last as usize].fill(Some(part.low));
         }
+        self.visits += frame.blocks(&members);
+        if self.visits > FREE_VISITS + VISITS * self.file.len() {
+            return Err(damaged(format!("{} scans of too little data", self.scans)));
+        }
         if !frame.is_progressive && members.len() < frame.components.len() {
             self.rewriter.get_or_insert_with(|| Rewriter::new(&frame.payload));
         }
@@ -271,7 +292,8 @@ impl<'a> Reader<'a> {
 }
 
 impl Frame {
-    fn new(marker: u8, payload: &[u8]) -> Result<Self, PictureError> {
+    /// That of a file of `file` bytes.
+    fn new(marker: u8, payload: &[u8], file: usize) -> Result<Self, PictureError> {
         let wrong = || damaged("the head of the picture is wrong");
         let &[precision, h1, h0, w1, w0, count, ref rest @ ..] = payload else {
             return Err(wrong());
@@ -305,12 +327,17 @@ impl Frame {
         let mut frame =
             Self { payload: payload.to_vec(), is_progressive, width, height, max, components };
         let [across, down] = frame.units();
-        let has_set = is_progressive && !frame.is_too_large();
         for c in &mut frame.components {
             let pixels = |axis: usize, of: usize| (of * c.factors[axis]).div_ceil(max[axis]);
             c.blocks = [pixels(0, width).div_ceil(8), pixels(1, height).div_ceil(8)];
             c.stride = across * c.factors[0];
-            if has_set {
+        }
+        let beside = if is_progressive { frame.coefficients() } else { 0 };
+        let (width, height) = (width as u32, height as u32);
+        let pixels = 3 * u64::from(width) * u64::from(height);
+        Announced { width, height, pixels, beside, file }.check()?;
+        if is_progressive {
+            for c in &mut frame.components {
                 // Zeroed memory costs nothing until it is written.
                 c.set = vec![0; c.stride * down * c.factors[1]];
             }
@@ -318,9 +345,23 @@ impl Frame {
         Ok(frame)
     }
 
-    fn is_too_large(&self) -> bool {
-        let channels = if self.components.len() == 1 { 1 } else { 3 };
-        self.width as u64 * self.height as u64 * channels > crate::MAX_BYTES
+    /// Bytes of all coefficients, and of which were set.
+    fn coefficients(&self) -> u64 {
+        let [across, down] = self.units().map(|units| units as u64);
+        let blocks = |c: &Component| across * down * (c.factors[0] * c.factors[1]) as u64;
+        self.components.iter().map(|c| blocks(c) * (64 * 2 + 8)).sum()
+    }
+
+    /// Blocks of a scan.
+    fn blocks(&self, members: &[Member]) -> usize {
+        match members {
+            [m] => self.components[m.index].blocks.iter().product(),
+            _ => {
+                let of = |m: &Member| self.components[m.index].factors.iter().product::<usize>();
+                let [across, down] = self.units();
+                across * down * members.iter().map(of).sum::<usize>()
+            }
+        }
     }
 
     /// Units of all components, across and down.

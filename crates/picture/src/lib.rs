@@ -6,14 +6,16 @@
 //! assert!(error.to_string().contains("a web page"));
 //! ```
 //!
-//! The file's type is told by its contents. Sizes are checked before memory is taken; a
-//! decoder's panic becomes an error. A JPEG's compressed data are read once before they are decoded,
-//! so that a damaged one is refused and not shown in part. A second buffer of the picture's size is only needed for
-//! grey pictures: all others shrink to RGB in place. An EXIF rotation moves no pixel; it only
-//! changes the order in which preprocessing reads them.
+//! The file's type is told by its contents. Sizes are checked before memory is taken, and what all threads
+//! of a process decode takes [`MAX_BYTES`] at most, pictures that were not dropped yet included: one that needs
+//! more than the others leave waits for them, so that no thread may keep one while it decodes
+//! another. A decoder's panic becomes an error. A JPEG's compressed data are read once before they are decoded,
+//! so that a damaged one is refused and not shown in part. Pixels of all formats become RGB in place. An EXIF
+//! rotation moves no pixel; it only changes the order in which preprocessing reads them.
 #![forbid(unsafe_code)]
 
 mod jpeg;
+mod memory;
 
 use core::cell::Cell;
 use core::panic::UnwindSafe;
@@ -21,6 +23,7 @@ use image::codecs::jpeg::JpegDecoder;
 use image::codecs::{bmp, gif, png, webp};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
+use memory::{Announced, Lease};
 use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -29,8 +32,13 @@ use std::path::Path;
 
 /// Longest side in pixels.
 const MAX_SIDE: u32 = 32_768;
-/// Most memory for decoded pixels, and the longest file.
+/// Most memory for decoded pixels and what decoders keep beside them, and the longest file.
 pub const MAX_BYTES: u64 = 512 << 20;
+/// Longest file that is read while others are.
+const MAX_SHARED_FILE: u64 = 32 << 20;
+
+/// Most memory for what a PNG's decoder keeps beside the pixels.
+const MAX_BESIDE: u64 = 16 << 20;
 
 /// Formats that are read.
 const FORMATS: [ImageFormat; 5] =
@@ -75,6 +83,19 @@ pub enum PictureError {
         /// Bytes of all pixels.
         bytes: u64,
     },
+    /// More pixels than a file of its length can show.
+    #[error(
+        "picture of {width}x{height} pixels in {file} bytes: one color, or made to fill memory; save it \
+         again with fewer pixels"
+    )]
+    Inflated {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// Bytes of the file.
+        file: usize,
+    },
     /// The decoder hit the limits on its way.
     #[error("picture of more than {MAX_SIDE} pixels a side or {MAX_MIB} MiB decoded")]
     Limits,
@@ -95,6 +116,8 @@ pub struct Picture {
     orientation: u8,
     /// What the user should know of it.
     pub note: Option<&'static str>,
+    /// The memory of its pixels, and of its file while that is a long one.
+    lease: Lease,
 }
 
 impl Picture {
@@ -105,6 +128,11 @@ impl Picture {
     pub fn view(&self) -> Result<RgbView<'_>, FrameError> {
         let view = RgbView::new(&self.rgb, self.width, self.height, self.width * 3)?;
         Ok(view.oriented(self.orientation))
+    }
+
+    /// Gives back the memory that only its decoder needed.
+    fn keep(&mut self) {
+        self.lease.shrink(self.rgb.len() as u64);
     }
 
     fn first_of(mut self, animated: bool) -> Self {
@@ -141,6 +169,14 @@ pub fn open(path: &Path) -> Result<Picture, PictureError> {
         if metadata.len() > MAX_BYTES {
             return Err(PictureError::TooLong);
         }
+        let mut head = Vec::new();
+        (&mut file).take(64).read_to_end(&mut head)?;
+        if !is_read(&head) {
+            return Err(PictureError::Format(refusal(&head)));
+        }
+        // Alone, so that it need not wait for more while it keeps this.
+        let lease = (metadata.len() > MAX_SHARED_FILE).then(|| Lease::wait(MAX_BYTES));
+        return decode_stream(&mut head.chain(file), lease);
     }
     read(&mut file)
 }
@@ -152,12 +188,15 @@ pub fn open(path: &Path) -> Result<Picture, PictureError> {
 pub fn describe(path: &Path) -> io::Result<&'static str> {
     let mut head = Vec::new();
     File::open(path)?.take(64).read_to_end(&mut head)?;
-    Ok(match image::guess_format(&head) {
-        Ok(format) if FORMATS.contains(&format) => {
-            "a picture whose name does not end so; rename it, as in x.jpg"
-        }
-        _ => refusal(&head),
+    Ok(match is_read(&head) {
+        true => "a picture whose name does not end so; rename it, as in x.jpg",
+        false => refusal(&head),
     })
+}
+
+/// Whether a file that begins so is of a format that is read.
+fn is_read(head: &[u8]) -> bool {
+    image::guess_format(head).is_ok_and(|format| FORMATS.contains(&format))
 }
 
 /// Decodes what a stream (which cannot be sought) holds.
@@ -165,12 +204,16 @@ pub fn describe(path: &Path) -> io::Result<&'static str> {
 /// # Errors
 /// A stream that cannot be read, and what [`decode`] refuses.
 pub fn read(stream: &mut dyn Read) -> Result<Picture, PictureError> {
+    decode_stream(stream, None)
+}
+
+fn decode_stream(stream: &mut dyn Read, lease: Option<Lease>) -> Result<Picture, PictureError> {
     let mut bytes = Vec::new();
     stream.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(PictureError::TooLong);
     }
-    decode(&bytes)
+    guarded(|| decode_unguarded(&bytes, lease))
 }
 
 /// Decodes a picture; transparent pixels are put on white.
@@ -178,7 +221,7 @@ pub fn read(stream: &mut dyn Read) -> Result<Picture, PictureError> {
 /// # Errors
 /// Bytes that are no picture of a known format, damaged ones, and ones too large.
 pub fn decode(file: &[u8]) -> Result<Picture, PictureError> {
-    guarded(|| decode_unguarded(file))
+    guarded(|| decode_unguarded(file, None))
 }
 
 /// Runs a decoder; its panic becomes an error.
@@ -191,31 +234,48 @@ fn guarded(
     outcome.unwrap_or_else(|_| Err(PictureError::Damaged("the decoder gave up".into())))
 }
 
-fn decode_unguarded(file: &[u8]) -> Result<Picture, PictureError> {
+/// `lease` is what is taken already, if that is all.
+fn decode_unguarded(file: &[u8], lease: Option<Lease>) -> Result<Picture, PictureError> {
     let reader = || Cursor::new(file);
+    let source = Source { len: file.len(), lease };
     match image::guess_format(file) {
         Ok(ImageFormat::Jpeg) => {
-            let rewritten = jpeg::check(file)?;
+            let jpeg::Checked { rewritten, coefficients } = jpeg::check(file)?;
             let file = rewritten.as_deref().unwrap_or(file);
-            pixels(JpegDecoder::new(Cursor::new(file)).map_err(damaged)?)
+            let decoder = JpegDecoder::new(Cursor::new(file)).map_err(damaged)?;
+            source.pixels(decoder, |_| coefficients)
         }
         Ok(ImageFormat::Png) => {
-            let decoder = png::PngDecoder::with_limits(reader(), limits()).map_err(damaged)?;
+            // Its rows, texts and color profile.
+            let mut beside = limits();
+            beside.max_alloc = Some(MAX_BESIDE);
+            let decoder = png::PngDecoder::with_limits(reader(), beside).map_err(damaged)?;
             let animated = decoder.is_apng().map_err(damaged)?;
             let orientation = orientation(png_exif(file));
-            Ok(Picture { orientation, ..pixels(decoder)? }.first_of(animated))
+            let picture = source.pixels(decoder, |_| 0)?;
+            Ok(Picture { orientation, ..picture }.first_of(animated))
         }
         Ok(ImageFormat::WebP) => {
             let decoder = webp::WebPDecoder::new(reader()).map_err(damaged)?;
             let animated = decoder.has_animation();
-            Ok(pixels(decoder)?.first_of(animated))
+            if !webp_frames_fit(file, decoder.dimensions()) {
+                return Err(PictureError::Damaged("a frame is larger than the picture".into()));
+            }
+            // Planes of luma and chroma and a copy with alpha; a frame and a canvas, where it moves.
+            let each = if animated { 14 } else { 6 };
+            Ok(source.pixels(decoder, |pixels| pixels * each)?.first_of(animated))
         }
-        Ok(ImageFormat::Bmp) => pixels(bmp::BmpDecoder::new(reader()).map_err(damaged)?),
+        Ok(ImageFormat::Bmp) => {
+            source.pixels(bmp::BmpDecoder::new(reader()).map_err(damaged)?, |_| 0)
+        }
         Ok(ImageFormat::Gif) => {
-            let picture = pixels(gif::GifDecoder::new(reader()).map_err(damaged)?)?;
+            let decoder = gif::GifDecoder::new(reader()).map_err(damaged)?;
+            // Two frames and a canvas.
+            let mut picture = source.pixels(decoder, |pixels| pixels * 12)?;
             let mut again = gif::GifDecoder::new(reader()).map_err(damaged)?;
             again.set_limits(limits()).map_err(damaged)?;
             let animated = again.into_frames().take(2).filter(Result::is_ok).count() > 1;
+            picture.keep();
             Ok(picture.first_of(animated))
         }
         Ok(_) | Err(_) => Err(PictureError::Format(refusal(file))),
@@ -237,6 +297,27 @@ fn png_exif(file: &[u8]) -> &[u8] {
         }
     }
     &[]
+}
+
+/// Whether no lossy frame of a WebP is larger than the picture: its decoder takes memory before it knows.
+fn webp_frames_fit(file: &[u8], (width, height): (u32, u32)) -> bool {
+    let mut rest = file.get(12..).unwrap_or_default();
+    while let Some((head, after)) = rest.split_first_chunk::<8>() {
+        let ([name, len], _) = head.as_chunks::<4>() else { break };
+        let len = u32::from_le_bytes(*len) as usize;
+        rest = match name {
+            // Frames follow their places, which are 16 bytes.
+            b"ANMF" => after.get(16..).unwrap_or_default(),
+            _ => after.get(len.saturating_add(len % 2)..).unwrap_or_default(),
+        };
+        if let (b"VP8 ", &[_, _, _, 0x9d, 1, 0x2a, w0, w1, h0, h1, ..]) = (name, after) {
+            let [w, h] = [[w0, w1], [h0, h1]].map(|b| u32::from(u16::from_le_bytes(b) & 0x3fff));
+            if w > width || h > height {
+                return false;
+            }
+        }
+    }
+    true
 }
 
 /// The orientation in an EXIF block, 1 where it has none: a damaged block is no reason to refuse
@@ -315,54 +396,83 @@ fn limits() -> Limits {
     limits
 }
 
-fn pixels(mut decoder: impl ImageDecoder) -> Result<Picture, PictureError> {
-    let (width, height) = decoder.dimensions();
-    let bytes = decoder.total_bytes();
-    if width > MAX_SIDE || height > MAX_SIDE || bytes > MAX_BYTES {
-        return Err(PictureError::TooLarge { width, height, bytes });
-    }
-    decoder.set_limits(limits()).map_err(damaged)?;
-    let orientation = orientation(&decoder.exif_metadata().ok().flatten().unwrap_or_default());
-    let color = decoder.color_type();
-    // Zeroed memory costs nothing until it is written: a header alone claims none.
-    let mut raw = vec![0; bytes as usize];
-    decoder.read_image(&mut raw).map_err(damaged)?;
-    let rgb = to_rgb8(raw, color)?;
-    Ok(Picture { rgb, width: width as usize, height: height as usize, orientation, note: None })
+/// What is known of a file before its pixels.
+struct Source {
+    /// Bytes.
+    len: usize,
+    lease: Option<Lease>,
 }
 
-/// Any of the decoders' pixel formats to RGB: 16 bits rounded to 8, alpha put on white.
-fn to_rgb8(mut raw: Vec<u8>, color: ColorType) -> Result<Vec<u8>, PictureError> {
+impl Source {
+    /// Reads the pixels; of so many, the decoder keeps `beside` bytes more in memory.
+    fn pixels(
+        self,
+        mut decoder: impl ImageDecoder,
+        beside: impl FnOnce(u64) -> u64,
+    ) -> Result<Picture, PictureError> {
+        let (width, height) = decoder.dimensions();
+        let count = u64::from(width) * u64::from(height);
+        let raw_len = decoder.total_bytes();
+        let announced = Announced {
+            width,
+            height,
+            pixels: raw_len.max(3 * count),
+            beside: beside(count),
+            file: self.len,
+        };
+        let bytes = announced.check()?;
+        let lease = self.lease.unwrap_or_else(|| Lease::wait(bytes));
+        decoder.set_limits(limits()).map_err(damaged)?;
+        let orientation = orientation(&decoder.exif_metadata().ok().flatten().unwrap_or_default());
+        let color = decoder.color_type();
+        // Zeroed memory costs nothing until it is written: a header alone claims none.
+        let mut raw = vec![0; announced.pixels as usize];
+        decoder.read_image(&mut raw[..raw_len as usize]).map_err(damaged)?;
+        let rgb = to_rgb8(raw, count as usize, color)?;
+        let (width, height) = (width as usize, height as usize);
+        let mut picture = Picture { rgb, width, height, orientation, note: None, lease };
+        picture.keep();
+        Ok(picture)
+    }
+}
+
+/// Any of the decoders' pixel formats to RGB, in place: 16 bits rounded to 8, alpha put on white. There are
+/// `count` pixels, and room for their RGB.
+fn to_rgb8(mut raw: Vec<u8>, count: usize, color: ColorType) -> Result<Vec<u8>, PictureError> {
     let channels = usize::from(color.channel_count());
     match usize::from(color.bytes_per_pixel()) / channels {
         1 => {}
         2 => {
-            for i in 0..raw.len() / 2 {
+            for i in 0..count * channels {
                 let value = u16::from_ne_bytes([raw[2 * i], raw[2 * i + 1]]);
                 raw[i] = ((u32::from(value) + 128) / 257) as u8;
             }
-            raw.truncate(raw.len() / 2);
         }
         _ => {
             let what = "floating-point pixels; save it as PNG";
             return Err(PictureError::Unsupported(what.into()));
         }
     }
+    // From the end, where a pixel becomes longer.
     match channels {
-        1 => raw = raw.iter().flat_map(|&v| [v; 3]).collect(),
-        2 => raw = raw.as_chunks().0.iter().flat_map(|&[v, a]| [on_white(v, a); 3]).collect(),
+        1 => (0..count).rev().for_each(|i| raw.copy_within(i..=i, 3 * i)),
+        2 => (0..count).rev().for_each(|i| raw[3 * i] = on_white(raw[2 * i], raw[2 * i + 1])),
         3 => {}
         _ => {
-            let count = raw.len() / 4;
             for i in 0..count {
                 let alpha = raw[4 * i + 3];
                 for c in 0..3 {
                     raw[3 * i + c] = on_white(raw[4 * i + c], alpha);
                 }
             }
-            raw.truncate(3 * count);
         }
     }
+    if channels < 3 {
+        for pixel in raw.as_chunks_mut::<3>().0 {
+            *pixel = [pixel[0]; 3];
+        }
+    }
+    raw.truncate(3 * count);
     raw.shrink_to_fit();
     Ok(raw)
 }
@@ -379,7 +489,12 @@ mod tests {
 
     #[test]
     fn pixel_formats() {
-        let rgb = |raw: &[u8], color| to_rgb8(raw.to_vec(), color).unwrap();
+        let rgb = |raw: &[u8], color: ColorType| {
+            let count = raw.len() / usize::from(color.bytes_per_pixel());
+            let room = raw.len().max(3 * count);
+            let raw = raw.iter().copied().chain(core::iter::repeat(0)).take(room).collect();
+            to_rgb8(raw, count, color).unwrap()
+        };
         let rgb16 = |raw: &[u16], color| {
             let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_ne_bytes()).collect();
             rgb(&bytes, color)
@@ -392,7 +507,7 @@ mod tests {
         assert_eq!(rgb16(&[0x1234, 0], ColorType::La16), [255; 3]);
         assert_eq!(rgb16(&[0, 257, 514], ColorType::Rgb16), [0, 1, 2]);
         assert_eq!(rgb16(&[0, 257, 514, 0xffff], ColorType::Rgba16), [0, 1, 2]);
-        assert!(to_rgb8(vec![0; 12], ColorType::Rgb32F).is_err());
+        assert!(to_rgb8(vec![0; 12], 1, ColorType::Rgb32F).is_err());
     }
 
     #[test]

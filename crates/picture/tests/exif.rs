@@ -1,6 +1,9 @@
 //! Rotations that files tell of, wherever they do.
 
+mod png;
+
 use image::ImageEncoder;
+use png::chunk;
 
 /// An EXIF block whose only entry is the orientation.
 fn exif(orientation: u8) -> Vec<u8> {
@@ -17,21 +20,13 @@ const PIXELS: [u8; 6] = [255, 0, 0, 0, 0, 255];
 const RED: [u8; 3] = [255, 0, 0];
 const BLUE: [u8; 3] = [0, 0, 255];
 
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
-    })
-}
-
 /// A PNG with a chunk, before the one with that name.
-fn png(exif: &[u8], before: &[u8; 4]) -> Vec<u8> {
+fn png_with(exif: &[u8], before: &[u8; 4]) -> Vec<u8> {
     let mut file = Vec::new();
     let encoder = image::codecs::png::PngEncoder::new(&mut file);
     encoder.write_image(&PIXELS, 2, 1, image::ExtendedColorType::Rgb8).unwrap();
     let at = file.windows(4).position(|w| w == before).unwrap() - 4;
-    let chunk = [b"eXIf", exif].concat();
-    let len = (exif.len() as u32).to_be_bytes();
-    file.splice(at..at, [&len[..], &chunk, &crc32(&chunk).to_be_bytes()].concat());
+    file.splice(at..at, chunk(b"eXIf", exif));
     file
 }
 
@@ -47,10 +42,10 @@ fn webp(exif: Vec<u8>) -> Vec<u8> {
 fn png_before_and_behind_the_pixels() {
     let named = |orientation| [b"Exif\0\0", &exif(orientation)[..]].concat();
     for before in [b"IDAT", b"IEND"] {
-        assert_eq!(first(&png(&exif(1), before)), RED);
-        assert_eq!(first(&png(&exif(3), before)), BLUE);
-        assert_eq!(first(&png(&named(2), before)), BLUE);
-        assert_eq!(first(&png(b"MM\0*\0\0", before)), RED);
+        assert_eq!(first(&png_with(&exif(1), before)), RED);
+        assert_eq!(first(&png_with(&exif(3), before)), BLUE);
+        assert_eq!(first(&png_with(&named(2), before)), BLUE);
+        assert_eq!(first(&png_with(b"MM\0*\0\0", before)), RED);
     }
 }
 

@@ -1,23 +1,230 @@
 //! Files that are written whole or not at all.
 
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File, Metadata, Permissions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::{Builder, TempDir};
 
-/// Writes a temporary file in the same folder, syncs it and renames it over `path`.
+/// Start of the names of what is being written.
+const PREFIX: &str = ".writing-";
+/// End of them.
+const SUFFIX: &str = ".tmp";
+/// Age from which an empty one is not just being made.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Writes a temporary file in the same folder, syncs it and renames it over `path`. A file that it replaces
+/// keeps its permissions, a link keeps leading there, and what is no regular file, such as a pipe or
+/// `/dev/stdout`, is written to as it is. Also removes what killed processes have left in that folder.
 ///
 /// # Errors
-/// Whatever the file system says.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".writing-").suffix(".tmp").tempfile_in(dir)?;
+/// Whatever the file system says; then `path` is as it was.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = &followed(path)?;
+    let before = fs::metadata(path).ok();
+    if before.as_ref().is_some_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return File::options().write(true).open(path)?.write_all(bytes);
+    }
+    let dir = folder(path);
+    sweep(dir);
+    let mut builder = Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    let permissions = before.map_or_else(default_permissions, |meta| Some(meta.permissions()));
+    if let Some(permissions) = &permissions {
+        builder.permissions(permissions.clone());
+    }
+    let mut file = builder.tempfile_in(dir)?;
+    // Some file systems have no locks; then nothing is swept there, either.
+    let _ = file.as_file().try_lock();
     file.write_all(bytes)?;
+    if let Some(permissions) = permissions.filter(|_| path.exists()) {
+        // Which the process's mask may have narrowed.
+        file.as_file().set_permissions(permissions)?;
+    }
     file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    sync_folder(dir);
+    Ok(())
+}
+
+/// Makes a folder whole or not at all: `fill` writes into another one, which then gets the name `dir`.
+///
+/// # Errors
+/// Those of `fill`, and whatever the file system says, which `io` takes.
+pub fn make_folder<E>(
+    dir: &Path,
+    io: impl Fn(io::Error) -> E,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let parent = folder(dir);
+    sweep(parent);
+    let mut builder = Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // tempfile creates private files; a model is as readable as any other output.
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        builder.permissions(Permissions::from_mode(0o777));
     }
-    file.persist(path).map_err(|e| e.error)?;
+    let temporary: TempDir = builder.tempdir_in(parent).map_err(&io)?;
+    let lock = File::open(temporary.path());
+    let _ = lock.as_ref().is_ok_and(|dir| dir.try_lock().is_ok());
+    fill(temporary.path())?;
+    // Removed with all that is in it where that fails.
+    fs::rename(temporary.path(), dir).map_err(&io)?;
+    let _ = temporary.keep();
+    sync_folder(parent);
     Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Where a link leads, also one to what is not there yet.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    const MOST: usize = 40;
+    let mut path = path.to_path_buf();
+    for _ in 0..MOST {
+        match fs::read_link(&path) {
+            // A pipe's or a terminal's has no path; opened by its own name it is what it was.
+            Ok(_) if fs::metadata(&path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) => {
+                return Ok(path);
+            }
+            Ok(target) => path = folder(&path).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("links that lead in a circle"))
+}
+
+/// Those of a new file: what the process's mask leaves of these.
+fn default_permissions() -> Option<Permissions> {
+    #[cfg(unix)]
+    return Some(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    #[cfg(not(unix))]
+    return None;
+}
+
+/// So that the name lasts, too, where folders can be synced.
+fn sync_folder(dir: &Path) {
+    if let Ok(dir) = File::open(dir) {
+        let _ = dir.sync_all();
+    }
+}
+
+/// Removes what processes that were killed have left half-written in a folder: a living one keeps its
+/// file locked.
+fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            continue;
+        }
+        let Ok(meta) = entry.metadata() else { continue };
+        if (meta.is_file() || meta.is_dir()) && is_left(&entry.path(), &meta) {
+            let _ = match meta.is_dir() {
+                true => fs::remove_dir_all(entry.path()),
+                false => fs::remove_file(entry.path()),
+            };
+        }
+    }
+}
+
+fn is_left(path: &Path, meta: &Metadata) -> bool {
+    let is_fresh = || {
+        let age = meta.modified().ok().and_then(|time| time.elapsed().ok());
+        age.is_some_and(|age| age < STALE)
+    };
+    // Made, but maybe not locked yet. A folder has no length of its own.
+    if (meta.len() == 0 || meta.is_dir()) && is_fresh() {
+        return false;
+    }
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_permissions_and_links_lead_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("private"), "old").unwrap();
+        fs::set_permissions(path("private"), Permissions::from_mode(0o600)).unwrap();
+        symlink("private", path("link")).unwrap();
+        symlink("link", path("link2")).unwrap();
+        symlink("later", path("dangling")).unwrap();
+        symlink("circle", path("circle")).unwrap();
+        for name in ["private", "link", "link2"] {
+            write_atomic(&path(name), name.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(path("private")).unwrap(), name);
+            assert_eq!(mode(&path("private")), 0o600, "{name}");
+        }
+        assert!(path("link2").is_symlink() && path("link").is_symlink());
+        write_atomic(&path("dangling"), b"new").unwrap();
+        assert!(path("dangling").is_symlink());
+        assert_eq!(fs::read_to_string(path("later")).unwrap(), "new");
+        assert!(write_atomic(&path("circle"), b"new").is_err());
+        // As the mask of this process leaves them.
+        fs::write(path("plain"), "").unwrap();
+        assert_eq!(mode(&path("later")), mode(&path("plain")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 7, "no litter");
+    }
+
+    #[test]
+    fn devices_and_pipes_are_written_to() {
+        write_atomic(Path::new("/dev/null"), b"nothing").unwrap();
+        assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let status = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(status.success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || {
+                let mut text = String::new();
+                File::open(pipe).unwrap().read_to_string(&mut text).unwrap();
+                text
+            }
+        });
+        write_atomic(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn what_was_left_is_swept_and_what_is_written_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path(".writing-left.tmp"), "half").unwrap();
+        fs::write(path(".writing-made.tmp"), "").unwrap();
+        fs::write(path(".writing-run.lock"), "123").unwrap();
+        let mut other = File::create(path(".writing-other.tmp")).unwrap();
+        other.lock().unwrap();
+        other.write_all(b"half").unwrap();
+        write_atomic(&path("x"), b"x").unwrap();
+        let left = |name| path(name).exists();
+        assert!(!left(".writing-left.tmp"));
+        assert!(left(".writing-made.tmp") && left(".writing-other.tmp"));
+        assert!(left(".writing-run.lock"));
+        drop(other);
+        make_folder(&path("folder"), |e| e, |dir| fs::write(dir.join("y"), "y")).unwrap();
+        assert!(!left(".writing-other.tmp"));
+        assert_eq!(fs::read_to_string(path("folder/y")).unwrap(), "y");
+        let failed = |dir: &Path| {
+            fs::write(dir.join("z"), "z")?;
+            Err(io::Error::other("full"))
+        };
+        make_folder(&path("second"), |e| e, failed).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "no litter");
+    }
 }

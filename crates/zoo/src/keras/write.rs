@@ -78,8 +78,6 @@ pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError>
         return Err(PresetError::Exists { path });
     }
     let io = |source| PresetError::Io { path: path.clone(), source };
-    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(io)?;
     let backbone = backbone(resnet, config.channels);
     let converter = converter(&checkpoint.preprocess);
     let preprocessor = preprocessor(&converter);
@@ -90,32 +88,22 @@ pub fn to_preset(checkpoint: &Checkpoint, dir: &Path) -> Result<(), PresetError>
         "parameter_count": parameters(checkpoint),
         "tasks": ["ImageClassifier"],
     });
-    for (file, value) in [
-        ("config.json", &backbone),
-        ("image_converter.json", &converter),
-        ("preprocessor.json", &preprocessor),
-        ("task.json", &task),
-        ("metadata.json", &metadata),
-    ] {
-        std::fs::write(temporary.path().join(file), format!("{value:#}")).map_err(io)?;
-    }
-    let (whole, head) = (&["conv2d", "batch_normalization"][..], &["dense"][..]);
-    for (file, classes) in [("model.weights.h5", whole), ("task.weights.h5", head)] {
-        let bytes = weights(checkpoint, classes)?;
-        std::fs::write(temporary.path().join(file), bytes).map_err(io)?;
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // tempfile makes private folders; a model is as readable as any other output.
-        let readable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(temporary.path(), readable).map_err(io)?;
-    }
-    let written = temporary.keep();
-    std::fs::rename(&written, dir).map_err(|source| {
-        // Nothing half-written stays behind.
-        let _ = std::fs::remove_dir_all(&written);
-        io(source)
+    network::file::make_folder(dir, io, |folder| {
+        for (file, value) in [
+            ("config.json", &backbone),
+            ("image_converter.json", &converter),
+            ("preprocessor.json", &preprocessor),
+            ("task.json", &task),
+            ("metadata.json", &metadata),
+        ] {
+            std::fs::write(folder.join(file), format!("{value:#}")).map_err(io)?;
+        }
+        let (whole, head) = (&["conv2d", "batch_normalization"][..], &["dense"][..]);
+        for (file, classes) in [("model.weights.h5", whole), ("task.weights.h5", head)] {
+            let bytes = weights(checkpoint, classes)?;
+            std::fs::write(folder.join(file), bytes).map_err(io)?;
+        }
+        Ok(())
     })
 }
 

@@ -83,6 +83,7 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
             _ => numbers.next().map_or(String::new(), |number: usize| number.to_string()),
         };
         let name = names.get(i).copied().unwrap_or("");
+        let name = name.plain();
         let _ = writeln!(out, "{number:>3}  {name:width$}  {}", edge_row(header, &op));
     }
     let weights: u32 = artifact.ops().map(|op| op.weight_bytes()).sum();
@@ -183,7 +184,7 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
             out,
             "data set: {} (fingerprint {}), seed {}",
             t.dataset.plain(),
-            t.fingerprint,
+            t.fingerprint.plain(),
             t.seed
         );
     }
@@ -194,7 +195,7 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
         let _ = writeln!(out, "validated on: {}", t.validation.to_string().plain());
     }
     for (key, value) in &t.options {
-        let _ = writeln!(out, "  --{key} {}", value.plain());
+        let _ = writeln!(out, "  --{} {}", key.plain(), value.plain());
     }
     for e in &t.epochs {
         let val =
@@ -208,7 +209,7 @@ pub fn checkpoint_table(c: &Checkpoint) -> String {
         );
     }
     for (name, tensor) in &c.tensors {
-        let _ = writeln!(out, "  {name:<40} {:?}", tensor.shape);
+        let _ = writeln!(out, "  {:40} {:?}", name.plain(), tensor.shape);
     }
     out
 }

@@ -21,6 +21,7 @@ mod tract;
 mod watch;
 
 use clap::Parser;
+use runtime::text::PlainLines;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -45,7 +46,9 @@ where
     let cli = match cli::Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
-            let text = e.render();
+            // What was typed may be the name of a file.
+            let text = e.to_string();
+            let text = PlainLines(&text);
             let (written, code) = if e.use_stderr() {
                 (write!(err, "{text}"), EXIT_ERROR)
             } else {

@@ -11,6 +11,7 @@ use crate::options::{Backend, Machine, architecture, check_size};
 use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
 use accel::Precision;
 use anyhow::{Context, ensure};
+use artifact::text::PlainJson;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -160,7 +161,8 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         peak_mb: peak_mb(),
     };
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&report).context("cannot write JSON")?)?;
+        let text = serde_json::to_string(&report).context("cannot write JSON")?;
+        writeln!(out, "{}", PlainJson(&text))?;
     } else {
         writeln!(out, "{report}")?;
     }

@@ -4,7 +4,7 @@ use crate::data::to_planes;
 use crate::options::open_model;
 use crate::train;
 use anyhow::Context;
-use artifact::text::AsPlain;
+use artifact::text::{AsPlain, PlainJson};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use network::checkpoint::Checkpoint;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
     let answers = answers(&checkpoint, &names, &args.photos, args.top.into())?;
     if args.json {
         let text = serde_json::to_string_pretty(&answers).context("cannot write JSON")?;
-        writeln!(out, "{text}")?;
+        writeln!(out, "{}", PlainJson(&text))?;
     } else {
         answers.iter().try_for_each(|answer| print(answer, out))?;
     }

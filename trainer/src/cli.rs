@@ -10,10 +10,12 @@ use crate::memory::peak_mb;
 use crate::net;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
-use crate::train::{self, Claim, Evaluation, Existing, Folder, Recipe, Run, check_file, duration};
+use crate::train::{
+    self, Claim, Evaluation, Existing, Folder, Recipe, Run, State, check_file, duration,
+};
 use anyhow::{Context, bail};
 use artifact::Preprocess;
-use artifact::text::AsPlain;
+use artifact::text::{AsPlain, PlainJson};
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -252,7 +254,7 @@ fn read(
     let unknown = TrainingRecord::default();
     let base = if chance.val_split.is_some() { &unknown } else { base };
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
-    writeln!(out, "{}: {}", common.data.display(), data.extent())?;
+    writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
     for note in data.notes() {
         writeln!(out, "{}", note.plain())?;
     }
@@ -508,20 +510,20 @@ impl Job {
         claim.check()?;
         best.save(&learning.model_out)?;
         let measured = held_out.measure(&best, learning, &device, out)?;
-        // The best model only knows the epochs up to its own.
-        let last = Checkpoint::load(&folder.file("last.mpk")?)?;
+        // The best model only knows the epochs up to its own, and not how long they took.
+        let state = State::load(&folder.file("state.mpk")?)?;
         let page = folder.file("report.html")?;
         let report = Report {
             model: &learning.model_out,
             command: &self.command,
             data: facts,
             checkpoint: &best,
-            epochs: &last.training.epochs,
+            epochs: &state.last.training.epochs,
             measured: measured.as_ref().map(|m| (m, &*held_out.val)),
             seconds: started.elapsed().as_secs_f64(),
         };
         report.save(&page)?;
-        writeln!(out, "{}: the report", page.display())?;
+        writeln!(out, "{}: the report", page.display().to_string().plain())?;
         write!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
         if let Some(mb) = peak_mb() {
             write!(out, ", peak memory {mb:.0} MB")?;
@@ -580,7 +582,7 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         };
         report.save(page)?;
         if !args.json {
-            writeln!(out, "{}: the report", page.display())?;
+            writeln!(out, "{}: the report", page.display().to_string().plain())?;
         }
     }
     if args.json {
@@ -590,7 +592,8 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
             "pictures": data.which,
             "evaluation": m,
         });
-        writeln!(out, "{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?)?;
+        let text = serde_json::to_string_pretty(&value).context("cannot write JSON")?;
+        writeln!(out, "{}", PlainJson(&text))?;
         return Ok(());
     }
     writeln!(out, "{}, loss {:.4} on {}", m.summary(), m.loss, data.which.plain())?;

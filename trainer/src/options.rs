@@ -10,7 +10,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use core::fmt::{Display, Formatter};
 use network::architecture::Architecture;
-use network::checkpoint::{Assumption, Checkpoint};
+use network::checkpoint::{Assumption, Checkpoint, MAX_SIDE};
 use serde::Serialize;
 use std::path::Path;
 use zoo::Head;
@@ -112,7 +112,7 @@ pub(crate) fn architecture(name: &str) -> anyhow::Result<Architecture> {
 /// # Errors
 /// A side out of range, with the range.
 pub(crate) fn check_size(side: u16) -> anyhow::Result<()> {
-    ensure!((8..=1024).contains(&side), "--size {side} is not in 8..=1024");
+    ensure!((8..=MAX_SIDE).contains(&side), "--size {side} is not in 8..={MAX_SIDE}");
     Ok(())
 }
 

@@ -311,7 +311,12 @@ fn write_onnx(
     };
     let bytes = to_onnx(graph, format, form, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
-    writeln!(out, "{} ({} bytes, ONNX, {name})", output.display(), bytes.len())?;
+    writeln!(
+        out,
+        "{} ({} bytes, ONNX, {name})",
+        output.display().to_string().plain(),
+        bytes.len()
+    )?;
     Ok(())
 }
 

@@ -4,13 +4,14 @@ use super::check_ending;
 use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
 use anyhow::{Context, Result, anyhow};
 use artifact::Artifact;
+use artifact::text::AsPlain;
 use artifact::writer::rewrite;
 use clap::Args;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
 use network::architecture::Architecture;
 use network::checkpoint::{self, Checkpoint};
-use network::file::write_atomic;
+use network::file::{self, write_atomic};
 use network::init::random_checkpoint;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
         check_ending(output, &["edge"])?;
     }
     let name = |path: &Path| path.display().to_string();
-    let file = std::fs::read(&args.model).with_context(|| name(&args.model))?;
+    let bytes = file::read(&args.model).with_context(|| name(&args.model))?;
     let pem = std::fs::read_to_string(&args.key).with_context(|| name(&args.key))?;
     let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| {
         anyhow::anyhow!(
@@ -85,12 +86,12 @@ pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
             name(&args.key)
         )
     })?;
-    let signed = rewrite(&file, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
+    let signed = rewrite(&bytes, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
         .with_context(|| name(&args.model))?;
     write_atomic(output, &signed).with_context(|| name(output))?;
     let public: String =
         key.verifying_key().as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    writeln!(out, "{}: signed; the public key is {public}", output.display())?;
+    writeln!(out, "{}: signed; the public key is {public}", output.display().to_string().plain())?;
     Ok(true)
 }
 
@@ -98,9 +99,9 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
     let name = args.model.display().to_string();
     let output = args.output.as_ref().unwrap_or(&args.model);
     let (old, newest) = if is_edge(&args.model) {
-        let file = std::fs::read(&args.model).with_context(|| name.clone())?;
-        let new = rewrite(&file, None::<fn(&[u8]) -> _>).with_context(|| name.clone())?;
-        let old = u32::from(u16::from_le_bytes([file[8], file[9]]));
+        let bytes = file::read(&args.model).with_context(|| name.clone())?;
+        let new = rewrite(&bytes, None::<fn(&[u8]) -> _>).with_context(|| name.clone())?;
+        let old = u32::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         let newest = u32::from(u16::from_le_bytes([new[8], new[9]]));
         // What is as new as can be keeps its signature.
         if old < newest || args.output.is_some() {
@@ -120,14 +121,14 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
         (old, checkpoint::VERSION)
     };
     let what = if old < newest { "upgraded to" } else { "already of" };
-    writeln!(out, "{}: {what} version {newest}", output.display())?;
+    writeln!(out, "{}: {what} version {newest}", output.display().to_string().plain())?;
     Ok(true)
 }
 
 pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result<bool> {
     let name = path.display().to_string();
     if is_edge(path) {
-        let bytes = std::fs::read(path).with_context(|| name.clone())?;
+        let bytes = file::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         let names = layer_names(&artifact);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -153,6 +154,6 @@ pub(super) fn init(args: &InitArgs, out: &mut dyn Write) -> Result<bool> {
         .map_err(anyhow::Error::msg)?;
     checkpoint.save(&output)?;
     let (name, numbers) = (&args.architecture, checkpoint.numbers());
-    writeln!(out, "{}: {name} with {numbers} random values", output.display())?;
+    writeln!(out, "{}: {name} with {numbers} random values", output.display().to_string().plain())?;
     Ok(true)
 }

@@ -8,6 +8,7 @@ mod report;
 mod source;
 
 use anyhow::{Result, ensure};
+use artifact::text::PlainLines;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
@@ -66,8 +67,14 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
     let (cli, given) = match parse(args) {
         Ok(parsed) => parsed,
         Err(e) => {
-            let _ = e.print();
-            return if e.use_stderr() { 2 } else { 0 };
+            // What was typed may be the name of a file.
+            let text = e.to_string();
+            if e.use_stderr() {
+                eprint!("{}", PlainLines(&text));
+                return 2;
+            }
+            let _ = write!(out, "{text}").and_then(|()| out.flush());
+            return 0;
         }
     };
     let result = match cli.command {

@@ -94,7 +94,7 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     let report =
         ReportPage { model: &model, int8, measured: &measured, rgb: &rgb, notes: &notes, command };
     page::save(&report.html()?, &page)?;
-    writeln!(out, "{}: the page", page.display())?;
+    writeln!(out, "{}: the page", page.display().to_string().plain())?;
     if let Some(path) = &args.json {
         let figures = serde_json::json!({
             "model": args.model.display().to_string(),

@@ -135,7 +135,7 @@ pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> R
                 draft.assumed.retain(|a| a.option != Assumption::STATISTICS);
             }
             if let Some(line) = Assumption::line(&draft.assumed) {
-                writeln!(out, "{}: {line}", path.display())?;
+                writeln!(out, "{}: {line}", path.display().to_string().plain())?;
             }
             let checkpoint = draft.check().map_err(|e| anyhow!("{}: {e}", path.display()))?;
             Imported::Checkpoint(Box::new(checkpoint))
@@ -176,7 +176,7 @@ pub(super) fn float_model(
 ) -> Result<FloatModel> {
     let model = imported.to_float_model().with_context(|| path.display().to_string())?;
     for note in &model.notes {
-        writeln!(out, "{}: {note}", path.display())?;
+        writeln!(out, "{}: {note}", path.display().to_string().plain())?;
     }
     if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
         let p = model.preprocess;

@@ -26,6 +26,36 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
+/// As [`Plain`], of text of several lines: their ends are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainLines<'a>(pub &'a str);
+
+impl fmt::Display for PlainLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, line) in self.0.split('\n').enumerate() {
+            write!(f, "{}{}", if i > 0 { "\n" } else { "" }, Plain(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows JSON, which reads back as the same value: `\u` escapes for what a terminal would obey.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainJson<'a>(pub &'a str);
+
+impl fmt::Display for PlainJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            // All such characters have 16 bits, and but for line ends are only found inside strings.
+            match is_obeyed(c) && c != '\n' {
+                true => write!(f, "\\u{:04x}", u32::from(c))?,
+                false => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// [`Plain`] as a method.
 pub trait AsPlain {
     /// Shows the text without what would be obeyed.
@@ -61,5 +91,12 @@ mod tests {
         let shown = r"a\u{1b}[31m\u{202e}\u{a}\u{0}\u{9b}\u{7f}\u{feff}";
         assert_eq!(format!("{}", nasty.plain()), shown);
         assert_eq!(format!("{:6}|{:2}|", "it's".plain(), "it's".plain()), "it's  |it's|");
+    }
+
+    #[test]
+    fn lines_and_json_keep_what_they_are_made_of() {
+        let nasty = "{\n \"a\u{1b}\u{202e}\u{9b}\": 1\n}";
+        assert_eq!(format!("{}", PlainLines(nasty)), "{\n \"a\\u{1b}\\u{202e}\\u{9b}\": 1\n}");
+        assert_eq!(format!("{}", PlainJson(nasty)), "{\n \"a\\u001b\\u202e\\u009b\": 1\n}");
     }
 }

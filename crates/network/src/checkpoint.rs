@@ -5,7 +5,7 @@
 //! `bias`, `gamma`, `beta`, `mean`, `variance`. Filters are OHWI, dense weights (out, in).
 
 use crate::architecture::Architecture;
-use crate::file::write_atomic;
+use crate::file::{self, write_atomic};
 use crate::graph::{Graph, GraphError};
 use artifact::{Preprocess, Shape};
 use core::fmt;
@@ -19,6 +19,10 @@ use std::path::Path;
 pub const FORMAT: &str = "edge-resnet.mpk";
 /// Newest version, the one written.
 pub const VERSION: u32 = 1;
+/// Longest side of the pictures that a network takes.
+pub const MAX_SIDE: u16 = 1024;
+/// Most numbers of all stored samples.
+const MAX_SAMPLE_NUMBERS: usize = 1 << 28;
 
 /// A dense tensor of little-endian numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -182,6 +186,14 @@ pub struct EpochRecord {
     /// Of these, the seconds in which training waited for pictures; 0 in older files.
     #[serde(default)]
     pub wait_seconds: f64,
+}
+
+impl EpochRecord {
+    /// The same without how long it took: what the same command gives again.
+    #[must_use]
+    pub fn untimed(&self) -> Self {
+        Self { seconds: 0.0, wait_seconds: 0.0, ..self.clone() }
+    }
 }
 
 /// How the weights came to be.
@@ -402,6 +414,16 @@ impl Draft {
         if !self.preprocess.is_valid() {
             return Err("preprocessing has an empty size or a number that is not finite".into());
         }
+        let Preprocess { height, width, .. } = self.preprocess;
+        if height.max(width) > MAX_SIDE {
+            return Err(format!(
+                "a network for pictures of {width}x{height} pixels; at most {MAX_SIDE} a side are read"
+            ));
+        }
+        let sample = usize::from(height) * usize::from(width) * self.preprocess.channels();
+        if self.samples.len() > MAX_SAMPLE_NUMBERS / sample.max(1) {
+            return Err(format!("{} stored samples, more than are read", self.samples.len()));
+        }
         if self.preprocess.channels() != self.config.channels {
             return Err(format!(
                 "preprocessing to {} channels for a network of {}",
@@ -510,7 +532,7 @@ impl Checkpoint {
     /// As [`Self::from_bytes`], and unreadable files.
     pub fn load(path: &Path) -> Result<Self, CheckpointError> {
         let name = path.display().to_string();
-        let bytes = std::fs::read(path)
+        let bytes = file::read(path)
             .map_err(|source| CheckpointError::Io { path: name.clone(), source })?;
         Self::from_bytes(&bytes, &name)
     }

@@ -1,7 +1,7 @@
-//! Files that are written whole or not at all.
+//! Files that are read within bounds, and written whole or not at all.
 
 use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::{Builder, TempDir};
@@ -12,6 +12,29 @@ const PREFIX: &str = ".writing-";
 const SUFFIX: &str = ".tmp";
 /// Age from which an empty one is not just being made.
 const STALE: Duration = Duration::from_secs(10);
+
+/// Longest file that is read as a whole.
+pub const MAX_FILE: u64 = 4 << 30;
+
+/// Reads a file of at most [`MAX_FILE`] bytes.
+///
+/// # Errors
+/// Whatever the file system says, and longer files, before they are read.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    if len <= MAX_FILE {
+        bytes.try_reserve_exact(len as usize).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // What is no regular file has no length.
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    }
+    if len.max(bytes.len() as u64) > MAX_FILE {
+        let what = format!("longer than any model that is read ({} GiB)", MAX_FILE >> 30);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(bytes)
+}
 
 /// Writes a temporary file in the same folder, syncs it and renames it over `path`. A file that it replaces
 /// keeps its permissions, a link keeps leading there, and what is no regular file, such as a pipe or
@@ -147,7 +170,6 @@ fn is_left(path: &Path, meta: &Metadata) -> bool {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use std::io::Read;
     use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 
     fn mode(path: &Path) -> u32 {
@@ -178,6 +200,15 @@ mod tests {
         fs::write(path("plain"), "").unwrap();
         assert_eq!(mode(&path("later")), mode(&path("plain")));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 7, "no litter");
+    }
+
+    #[test]
+    fn files_too_long_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long.onnx");
+        File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert_eq!(read(&path).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(read(Path::new("/dev/null")).unwrap().is_empty());
     }
 
     #[test]

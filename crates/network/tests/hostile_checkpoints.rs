@@ -109,6 +109,19 @@ fn wrong_format_and_version() {
 }
 
 #[test]
+fn sizes_and_samples_beyond_what_is_read() {
+    for side in [1025, 20_000, 65_535] {
+        assert!(refused(|c| c.preprocess.width = side).contains("at most 1024 a side"));
+        assert!(refused(|c| c.preprocess.height = side).contains("at most 1024 a side"));
+    }
+    let text = refused(|c| {
+        (c.preprocess.height, c.preprocess.width) = (1024, 1024);
+        c.samples = vec![Sample { label: 0, png: Vec::new() }; 86];
+    });
+    assert!(text.contains("86 stored samples"), "{text}");
+}
+
+#[test]
 fn missing_tensor() {
     let text = refused(|c| {
         c.tensors.remove("predictions.bias");

@@ -20,9 +20,11 @@ pub fn stdout() -> Folded<io::Stdout> {
 pub fn print_error(program: &str, error: &str) {
     let out = io::stderr();
     let mut folded = Folded { width: width(&out), out, line: Vec::new() };
+    // Indented, so that what stands in a name is not taken for another message.
     let lines: Vec<String> = error.split('\n').map(|line| line.plain().to_string()).collect();
+    let text = lines.join("\n  ");
     // There is nowhere else to say that this failed.
-    let _ = writeln!(folded, "{program}: {}", lines.join("\n")).and_then(|()| folded.flush());
+    let _ = writeln!(folded, "{program}: {text}").and_then(|()| folded.flush());
 }
 
 /// Columns of the terminal that `out` is; `None` where it is none.

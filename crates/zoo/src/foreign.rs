@@ -1,6 +1,9 @@
 //! Files and folders of kinds that are not read, told by their contents, and the way to one that is.
 
+use crate::ImportError;
 use image::ImageFormat;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// As many bytes tell what a text is.
@@ -65,6 +68,17 @@ pub(crate) fn file(path: &Path, bytes: &[u8]) -> Option<String> {
         return protobuf(path, bytes);
     };
     Some(what)
+}
+
+/// What a file is that is too long to be read, by its start alone.
+pub(crate) fn too_long(path: &Path, error: &ImportError) -> Option<String> {
+    let is_too_long = |e: &io::Error| e.kind() == io::ErrorKind::FileTooLarge;
+    if !matches!(error, ImportError::Io { source, .. } if is_too_long(source)) {
+        return None;
+    }
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(TEXT_LEN as u64).read_to_end(&mut start).ok()?;
+    file(path, &start)
 }
 
 /// What a folder is that holds no model of the kinds that are imported.

@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use std::path::Path;
 
 fn read(path: &Path) -> Result<Vec<u8>, ImportError> {
-    std::fs::read(path)
+    network::file::read(path)
         .map_err(|source| ImportError::Io { path: path.display().to_string(), source })
 }
 

@@ -212,7 +212,10 @@ fn read_any(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportEr
             },
         };
     }
-    let bytes = read(path)?;
+    let bytes = read(path).map_err(|error| match foreign::too_long(path, &error) {
+        Some(what) => ImportError::unsupported(path, what),
+        None => error,
+    })?;
     let is_state_dict = bytes.starts_with(torch::burnpack::MAGIC)
         || torch::is_one(&bytes) && !keras::is_saved(&bytes);
     if let (false, Some(option)) = (is_state_dict, hints.of_state_dicts()) {

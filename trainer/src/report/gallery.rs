@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Show, out: &mut dyn Write) -> anyhow::Result<()> {
         gallery.add_classes(&data, counts, &p, args)?;
     }
     page::save(&page::finish(&gallery)?, &args.out)?;
-    writeln!(out, "{}: the pictures", args.out.display())?;
+    writeln!(out, "{}: the pictures", args.out.display().to_string().plain())?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use super::chart::{self, BLUE, Frame, Series};
 use crate::data::batch_count;
 use crate::train::Schedule;
 use anyhow::{Context, ensure};
+use artifact::text::AsPlain;
 use clap::Args;
 use network::file::write_atomic;
 use page::check_extension;
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &ScheduleArgs, out: &mut dyn Write) -> anyhow::Result<()
         let svg = curve(&schedule, steps)?;
         write_atomic(path, svg.as_bytes())
             .with_context(|| format!("{}: cannot write this drawing", path.display()))?;
-        writeln!(out, "{}: the curve", path.display())?;
+        writeln!(out, "{}: the curve", path.display().to_string().plain())?;
     }
     print(&schedule, steps, out)?;
     Ok(())

@@ -9,6 +9,9 @@ use runtime::classify::top_k;
 use serde::Serialize;
 use std::sync::Arc;
 
+/// Most pixels of a batch.
+const MAX_PIXELS: usize = 8 << 20;
+
 /// What a network says of one picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
@@ -85,6 +88,9 @@ pub fn evaluate(
     device: &Device,
 ) -> Result<Evaluation, DataError> {
     let (batch, k) = options;
+    // Maps of larger pictures take more memory; answers do not depend on it.
+    let batch =
+        batch.min(MAX_PIXELS / (usize::from(p.width) * usize::from(p.height)).max(1)).max(1);
     let mut sum = 0.0;
     let (mut right, mut near) = (0, 0);
     let mut confusion = vec![vec![0; classes]; classes];

@@ -164,7 +164,9 @@ impl Run<'_> {
 
     /// Saves what an epoch has made of the state, and the network that is `used`.
     fn save(&self, state: &State, used: &Network, is_better: bool) -> anyhow::Result<()> {
-        let finished = Draft { tensors: net::save_tensors(used), ..state.last.clone() };
+        let mut finished = Draft { tensors: net::save_tensors(used), ..state.last.clone() };
+        // The same command gives the same bytes.
+        finished.training.epochs = untimed(&finished.training.epochs);
         let finished = finished.check().map_err(anyhow::Error::msg)?;
         let folder = self.folder()?;
         if is_better {
@@ -186,8 +188,9 @@ impl Run<'_> {
         let path = self.folder()?.file("best.mpk")?;
         let best = Checkpoint::load(&path)?;
         let epochs = &state.last.training.epochs;
+        let of_this_run = epochs.get(..state.best_epoch as usize).map(untimed);
         ensure!(
-            epochs.get(..state.best_epoch as usize) == Some(&best.training.epochs),
+            of_this_run == Some(untimed(&best.training.epochs)),
             "{} is not the model of this run's epoch {}; somebody has replaced it: train again, \
              with --out and another folder",
             path.display(),
@@ -289,6 +292,10 @@ impl Run<'_> {
             duration(elapsed)
         )
     }
+}
+
+fn untimed(epochs: &[EpochRecord]) -> Vec<EpochRecord> {
+    epochs.iter().map(EpochRecord::untimed).collect()
 }
 
 /// Training pictures for calibration, the classes in turn.

@@ -2,7 +2,7 @@
 
 use super::optimizer::Memory;
 use network::checkpoint::{Draft, EpochRecord, Tensor};
-use network::file::write_atomic;
+use network::file::{self, write_atomic};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -124,7 +124,7 @@ impl State {
     pub fn load(path: &Path) -> Result<Self, StateError> {
         let name = path.display().to_string();
         let bytes =
-            std::fs::read(path).map_err(|source| StateError::Io { path: name.clone(), source })?;
+            file::read(path).map_err(|source| StateError::Io { path: name.clone(), source })?;
         let format = |what: String| StateError::Format { path: name.clone(), what };
         let state: Self = rmp_serde::from_slice(&bytes).map_err(|e| format(e.to_string()))?;
         if state.version != VERSION {

@@ -25,13 +25,31 @@ pub(super) fn count(dims: &[usize], most: usize) -> Option<usize> {
 pub(super) struct Outside<'a> {
     /// Where they are; nothing is read without.
     pub(super) folder: Option<&'a Path>,
+    /// Where the model itself lies, maybe behind links.
+    model: Option<PathBuf>,
     /// How many bytes of each may still be read.
     left: RefCell<HashMap<PathBuf, u64>>,
 }
 
 impl<'a> Outside<'a> {
-    pub(super) fn new(folder: &'a Path) -> Self {
-        Self { folder: Some(folder), ..Self::default() }
+    /// Those of the model `model` in `folder`.
+    pub(super) fn new(folder: &'a Path, model: &Path) -> Self {
+        let model = model.canonicalize().ok();
+        let model = model.as_deref().and_then(Path::parent).map(Path::to_path_buf);
+        Self { folder: Some(folder), model, ..Self::default() }
+    }
+
+    /// Refuses a link that leads out of the model's folder, other than to the model's own neighbour: the
+    /// caches of Hugging Face keep all files in one folder and link to them.
+    fn check(&self, path: &Path) -> std::io::Result<()> {
+        let target = path.canonicalize()?;
+        let folder = self.folder.map(|folder| Path::new(".").join(folder).canonicalize());
+        let folder = folder.transpose()?;
+        let is_below = folder.is_some_and(|folder| target.starts_with(folder));
+        match is_below || target.parent() == self.model.as_deref() {
+            true => Ok(()),
+            false => Err(std::io::Error::other("is a link out of the model's folder")),
+        }
     }
 }
 
@@ -303,6 +321,7 @@ fn external(entries: &[proto::StringEntry], outside: &Outside<'_>) -> Result<Vec
         if !std::fs::metadata(&path)?.is_file() {
             return Err(std::io::Error::other("is no file"));
         }
+        outside.check(&path)?;
         let mut file = std::fs::File::open(&path)?;
         let size = file.metadata()?.len();
         let offset = number("offset").map_err(std::io::Error::other)?.unwrap_or(0);

@@ -132,7 +132,7 @@ pub(super) fn model(
     let file =
         model.graph.as_ref().ok_or_else(|| unsupported("an ONNX file without a graph".into()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let outside = Outside::new(folder);
+    let outside = Outside::new(folder, path);
     let file = &qlinear::expand(file, &outside).map_err(unsupported)?;
     let metadata = |key: &str| model.metadata_props.iter().find(|e| e.key == key);
     let labels =

@@ -131,6 +131,23 @@ fn numbers_of_other_files() {
         let error = read(location, length).unwrap_err();
         assert!(error.contains(what), "{error}");
     }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+        let other = tempfile::tempdir().unwrap();
+        std::fs::rename(dir.path().join("w.bin"), other.path().join("w.bin")).unwrap();
+        symlink(other.path().join("w.bin"), dir.path().join("w.bin")).unwrap();
+        let error = read("w.bin", "12").unwrap_err();
+        assert!(error.contains("a link out of the model's folder"), "{error}");
+        // As Hugging Face's caches have them: both are links into one folder.
+        std::fs::write(other.path().join("m"), "").unwrap();
+        symlink(other.path().join("m"), dir.path().join("m.onnx")).unwrap();
+        read("w.bin", "12").unwrap();
+        std::fs::remove_file(dir.path().join("w.bin")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("w.bin")).status();
+        assert!(made.unwrap().success());
+        assert!(read("w.bin", "12").unwrap_err().contains("is no file"));
+    }
 }
 
 /// Damaged files are errors, never panics.

@@ -76,6 +76,92 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     goes_on(dir.path(), &before);
 }
 
+/// Killed again and again, at any moment from its start to its end, a run ends with the bytes that one has that was
+/// left alone.
+#[test]
+fn sixty_kills_change_no_byte() {
+    const KILLS: u32 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    pictures::write(&path("data"), 12);
+    let command = |name: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+        command.args([
+            "train",
+            "--epochs",
+            "100",
+            "--batch",
+            "8",
+            "--size",
+            "16",
+            "--threads",
+            "1",
+        ]);
+        command.args(["--data", "data", "--out", name, "-o", &format!("{name}.mpk")]).args(more);
+        command.current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let began = std::time::Instant::now();
+    assert!(command("whole", &[]).status().unwrap().success());
+    let longest = began.elapsed().as_millis() as u64 / 4;
+    let is_whole = || {
+        for file in [".mpk", "/best.mpk", "/last.mpk"] {
+            let read = |name: &str| std::fs::read(path(&format!("{name}{file}"))).unwrap();
+            assert!(read("whole") == read("killed"), "{file}");
+        }
+        for folder in [dir.path().to_owned(), path("killed")] {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(!name.starts_with(".writing-"), "litter: {name}");
+            }
+        }
+        std::fs::remove_dir_all(path("killed")).unwrap();
+        std::fs::remove_file(path("killed.mpk")).unwrap();
+    };
+    let (mut random, mut kills, mut resumed) = (1u64, 0, 0);
+    let begun = || path("killed/.writing-run.lock").exists();
+    let resume = |is_begun: bool| if is_begun { &["--resume"][..] } else { &[] };
+    while kills < KILLS {
+        let is_begun = begun();
+        let mut child = command("killed", resume(is_begun)).spawn().unwrap();
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        std::thread::sleep(Duration::from_millis((random >> 33) % longest.max(1)));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            is_whole();
+            continue;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        (kills, resumed) = (kills + 1, resumed + u32::from(is_begun));
+    }
+    assert!(resumed > KILLS / 2, "{resumed} were resumed");
+    let is_finished = path("killed.mpk").exists() && !begun();
+    if !is_finished {
+        assert!(command("killed", resume(begun())).status().unwrap().success());
+    }
+    is_whole();
+}
+
+/// SIGTERM, as a service manager sends it, ends a run as Ctrl-C does.
+#[test]
+fn a_terminated_run_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures::write(&dir.path().join("data"), 12);
+    let mut command = train(dir.path(), "", &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !dir.path().join("run/state.mpk").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let said = text(&child.wait_with_output().unwrap());
+    assert!(said.contains("interrupted in epoch") && said.contains("--resume"), "{said}");
+    let before = std::fs::read(dir.path().join("run/state.mpk")).unwrap();
+    goes_on(dir.path(), &before);
+}
+
 /// Without memory for pictures, each epoch needs the files.
 #[test]
 fn a_lost_picture_ends_a_run_that_resumes_once_it_is_back() {

@@ -1,17 +1,14 @@
 //! Files that are read within bounds, and written whole or not at all.
 
-use std::fs::{self, File, Metadata, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tempfile::{Builder, TempDir};
 
 /// Start of the names of what is being written.
 const PREFIX: &str = ".writing-";
 /// End of them.
 const SUFFIX: &str = ".tmp";
-/// Age from which an empty one is not just being made.
-const STALE: Duration = Duration::from_secs(10);
 
 /// Longest file that is read as a whole.
 pub const MAX_FILE: u64 = 4 << 30;
@@ -56,9 +53,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(permissions) = &permissions {
         builder.permissions(permissions.clone());
     }
-    let mut file = builder.tempfile_in(dir)?;
-    // Some file systems have no locks; then nothing is swept there, either.
-    let _ = file.as_file().try_lock();
+    let mut file = held(|| {
+        let file = builder.tempfile_in(dir)?;
+        let is_held = is_held(file.as_file(), file.path());
+        Ok((file, is_held))
+    })?;
     file.write_all(bytes)?;
     if let Some(permissions) = permissions.filter(|_| path.exists()) {
         // Which the process's mask may have narrowed.
@@ -88,15 +87,38 @@ pub fn make_folder<E>(
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(Permissions::from_mode(0o777));
     }
-    let temporary: TempDir = builder.tempdir_in(parent).map_err(&io)?;
-    let lock = File::open(temporary.path());
-    let _ = lock.as_ref().is_ok_and(|dir| dir.try_lock().is_ok());
+    let (temporary, _lock) = held(|| {
+        let temporary: TempDir = builder.tempdir_in(parent)?;
+        let lock = File::open(temporary.path()).ok();
+        let is_held = lock.as_ref().is_none_or(|lock| is_held(lock, temporary.path()));
+        Ok(((temporary, lock), is_held))
+    })
+    .map_err(&io)?;
     fill(temporary.path())?;
     // Removed with all that is in it where that fails.
     fs::rename(temporary.path(), dir).map_err(&io)?;
     let _ = temporary.keep();
     sync_folder(parent);
     Ok(())
+}
+
+/// What `make` makes, again until nobody else has swept it before it was locked.
+fn held<T>(make: impl Fn() -> io::Result<(T, bool)>) -> io::Result<T> {
+    loop {
+        if let (made, true) = make()? {
+            return Ok(made);
+        }
+    }
+}
+
+/// Locks what was just made; false where another process is sweeping it. Some file systems have no locks:
+/// nothing is swept there, either.
+fn is_held(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
+        Ok(()) => path.exists(),
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(_)) => true,
+    }
 }
 
 fn folder(path: &Path) -> &Path {
@@ -145,26 +167,20 @@ fn sweep(dir: &Path) {
         if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
             continue;
         }
+        let path = entry.path();
         let Ok(meta) = entry.metadata() else { continue };
-        if (meta.is_file() || meta.is_dir()) && is_left(&entry.path(), &meta) {
-            let _ = match meta.is_dir() {
-                true => fs::remove_dir_all(entry.path()),
-                false => fs::remove_file(entry.path()),
-            };
+        if !meta.is_file() && !meta.is_dir() {
+            continue;
         }
+        // Locked until it is gone, so that whoever has just made it sees that.
+        let Some(_lock) = File::open(&path).ok().filter(|file| file.try_lock().is_ok()) else {
+            continue;
+        };
+        let _ = match meta.is_dir() {
+            true => fs::remove_dir_all(&path),
+            false => fs::remove_file(&path),
+        };
     }
-}
-
-fn is_left(path: &Path, meta: &Metadata) -> bool {
-    let is_fresh = || {
-        let age = meta.modified().ok().and_then(|time| time.elapsed().ok());
-        age.is_some_and(|age| age < STALE)
-    };
-    // Made, but maybe not locked yet. A folder has no length of its own.
-    if (meta.len() == 0 || meta.is_dir()) && is_fresh() {
-        return false;
-    }
-    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 #[cfg(all(test, unix))]
@@ -233,6 +249,23 @@ mod tests {
     }
 
     #[test]
+    fn writers_and_sweepers_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let path = dir.path().join(format!("{thread}"));
+                scope.spawn(move || {
+                    for i in 0..200 {
+                        write_atomic(&path, format!("{i}").as_bytes()).unwrap();
+                        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{i}"));
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    }
+
+    #[test]
     fn what_was_left_is_swept_and_what_is_written_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -244,8 +277,8 @@ mod tests {
         other.write_all(b"half").unwrap();
         write_atomic(&path("x"), b"x").unwrap();
         let left = |name| path(name).exists();
-        assert!(!left(".writing-left.tmp"));
-        assert!(left(".writing-made.tmp") && left(".writing-other.tmp"));
+        assert!(!left(".writing-left.tmp") && !left(".writing-made.tmp"));
+        assert!(left(".writing-other.tmp"));
         assert!(left(".writing-run.lock"));
         drop(other);
         make_folder(&path("folder"), |e| e, |dir| fs::write(dir.join("y"), "y")).unwrap();
@@ -256,6 +289,6 @@ mod tests {
             Err(io::Error::other("full"))
         };
         make_folder(&path("second"), |e| e, failed).unwrap_err();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4, "no litter");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no litter");
     }
 }

@@ -26,10 +26,14 @@ struct Watching {
 
 impl Watching {
     fn start(dir: &Path, options: [&str; 2]) -> Self {
+        fs::write(dir.join("corner.edge"), corner_model(["red", "green", "blue"])).unwrap();
+        fs::create_dir(dir.join("camera")).unwrap();
+        save(&dir.join("camera"), "before.png", RED);
+        Self::watch(dir, options)
+    }
+
+    fn watch(dir: &Path, options: [&str; 2]) -> Self {
         let (model, folder) = (dir.join("corner.edge"), dir.join("camera"));
-        fs::write(&model, corner_model(["red", "green", "blue"])).unwrap();
-        fs::create_dir(&folder).unwrap();
-        save(&folder, "before.png", RED);
         let mut program = Command::new(env!("CARGO_BIN_EXE_edge-classify"));
         program.arg("--model").arg(&model).arg("--watch").arg(&folder).arg("--json").args(options);
         // Named, so that it is known when the folder is watched.
@@ -91,6 +95,28 @@ fn keeps_the_model_that_it_checked() {
         file.as_mut().unwrap().write_all(&bytes).unwrap();
         let item = watching.answer(&format!("{i}.png"), GREEN);
         assert_eq!(item["classes"][0]["label"], "green", "{item}");
+    }
+    watching.child.kill().unwrap();
+    watching.child.wait().unwrap();
+}
+
+/// Killed at any moment, it has deleted nothing that it had not answered, and starts again.
+#[test]
+fn kills_lose_no_picture() {
+    let dir = TempDir::new().unwrap();
+    let mut watching = Watching::start(dir.path(), ["--keep", "100"]);
+    let folder = watching.folder.clone();
+    let count = || fs::read_dir(&folder).unwrap().count();
+    for kill in 1..=5u64 {
+        watching.next();
+        for i in 0..20 {
+            save(&folder, &format!("{kill}-{i}.png"), BLUE);
+        }
+        std::thread::sleep(core::time::Duration::from_millis(kill * 37));
+        watching.child.kill().unwrap();
+        watching.child.wait().unwrap();
+        assert_eq!(count() as u64, 1 + 20 * kill);
+        watching = Watching::watch(dir.path(), ["--keep", "100"]);
     }
     watching.child.kill().unwrap();
     watching.child.wait().unwrap();

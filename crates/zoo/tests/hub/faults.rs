@@ -222,3 +222,54 @@ fn what_is_no_http_is_refused() {
     Place::new("gopher://localhost").fails(NAME, "config.json", &["no address", "HF_ENDPOINT"]);
     Place::new("http://127.0.0.1:1").fails(NAME, "config.json", &["no answer", "HF_ENDPOINT"]);
 }
+
+/// The cache of [`kills_are_continued`]'s child, and the server.
+const CHILD: [&str; 2] = ["EDGE_TEST_CACHE", "EDGE_TEST_SERVER"];
+
+/// Not a test by itself: what [`kills_are_continued`] kills.
+#[test]
+fn child_of_kills_are_continued() {
+    let [Ok(cache), Ok(server)] = CHILD.map(std::env::var) else { return };
+    let mut place = Place::new(&server);
+    place.hub.huggingface.cache = cache.into();
+    // What it says is of no interest: it will be killed, or is done.
+    let _ = place.open(NAME);
+}
+
+/// A download that is killed ten times ends with the same files, and leaves nothing else.
+#[test]
+fn kills_are_continued() {
+    // Each request gets another part, then silence.
+    let server = serve_with("GET", WEIGHTS, |request, mut reply| {
+        (reply.sent, reply.stall) = (Some(40_000), request.from() < Some(400_000));
+        if !reply.stall {
+            reply.sent = None;
+        }
+        reply
+    });
+    let place = Place::new(&server.address);
+    let cache = &place.hub.huggingface.cache;
+    let values = [cache.to_str().unwrap(), &server.address];
+    for kill in 0..10 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", "faults::child_of_kills_are_continued"])
+            .envs(CHILD.into_iter().zip(values));
+        let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + kill * 15));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    server.requests();
+    let whole = serve(preset());
+    let mut after = Place::new(&whole.address);
+    after.hub.huggingface.cache = cache.clone();
+    assert_golden(&after.open(NAME).unwrap(), "resnet_tiny");
+    let continued = whole.requests().iter().filter_map(|r| r.from()).max();
+    assert!(continued > Some(40_000), "{continued:?}");
+    let is_left = |path: &&PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.ends_with(".incomplete") || name.starts_with(".writing-")
+    };
+    assert_eq!(place.files().iter().find(is_left), None);
+}

@@ -1,18 +1,137 @@
-//! What the targets of importers share.
+//! What the fuzzer and the tests of the workspace feed with any bytes: each target takes them as a file of its
+//! kind, which is refused with an error or is consistent. Nothing here may panic, hang, or take more memory
+//! than the file announced.
 
+use convert::pipeline::{Options, Quantize, convert};
+use network::checkpoint::Checkpoint;
+use network::model::FloatModel;
+use runtime::preprocess::resize_rgb8;
+use runtime::{AlignedBuf, Isa, Model, Session};
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use zoo::{Head, Hints, Imported, open_any};
 
-/// Any bytes as a file of another's model: refused, or consistent.
+/// A target: its name, that of a file for it, and what takes the bytes.
+pub type Target = (&'static str, &'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 12] = [
+    ("artifact", "m.edge", artifact),
+    ("burnpack", "m.bpk", |data| import(data, "bpk")),
+    ("checkpoint", "m.mpk", checkpoint),
+    ("folder", "folder", folder),
+    ("hdf5", "m.h5", |data| import(data, "h5")),
+    ("keras", "m.keras", |data| import(data, "keras")),
+    ("onnx", "m.onnx", |data| import(data, "onnx")),
+    ("pickle", "m.th", |data| import(data, "th")),
+    ("picture", "p.jpg", picture),
+    ("safetensors", "m.safetensors", |data| import(data, "safetensors")),
+    ("tflite", "m.tflite", |data| import(data, "tflite")),
+    ("torch", "m.pt", |data| import(data, "pt")),
+];
+
+/// Most work that is done with what is accepted: what a file announces is the caller's to bound.
+const MAX_WORK: u64 = 1 << 24;
+
+/// An `.edge` file: refused, or run on every instruction set.
+pub fn artifact(data: &[u8]) {
+    let mut file = AlignedBuf::from_slice(data);
+    // The checksum guards against damage; a fuzzer would never get past it.
+    artifact::writer::seal(&mut file);
+    let Ok(model) = Model::new(&file) else { return };
+    let work = |op: artifact::Op| {
+        op.macs() + op.input().shape.len() as u64 * op.output().shape.len() as u64
+    };
+    if model.arena_len() > 1 << 20 || model.ops().map(work).sum::<u64>() > MAX_WORK {
+        return;
+    }
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    for isa in Isa::available() {
+        let mut session = Session::new(&model, &mut arena).expect("the model's own size");
+        session = session.with_isa(isa);
+        for i in 0..session.input_mut().len() {
+            session.input_mut().set(i, i as f32 - 8.0);
+        }
+        assert_eq!(session.run().iter().count(), model.labels().count());
+    }
+}
+
+/// An `.mpk` checkpoint: refused, or consistent.
+pub fn checkpoint(data: &[u8]) {
+    if let Ok(checkpoint) = Checkpoint::from_bytes(data, "fuzz.mpk") {
+        checkpoint.fits().expect("reading has checked it");
+        if let Ok(model) = FloatModel::from_checkpoint(&checkpoint) {
+            converted(&model);
+        }
+    }
+}
+
+/// A picture: refused, or upright RGB that every preprocessing reads.
+pub fn picture(data: &[u8]) {
+    let Ok(picture) = picture::decode(data) else { return };
+    let view = picture.view().expect("a decoded picture has pixels");
+    let p = runtime::Preprocess::normalized(8, 8, [0.5; 3], [0.5; 3]);
+    resize_rgb8(&p, view, &mut [0; 8 * 8 * 3]).expect("the output has the right size");
+}
+
+/// A file of another's model: refused, or consistent.
 pub fn import(data: &[u8], extension: &str) {
-    static FOLDER: LazyLock<PathBuf> =
-        LazyLock::new(|| tempfile::tempdir().expect("a folder for the file").keep());
-    let path = FOLDER.join("model").with_extension(extension);
+    let path = scratch().join("model").with_extension(extension);
     std::fs::write(&path, data).expect("the folder is ours");
-    match open_any(&path, Head::Optional, &Hints::default()) {
+    opened(&path);
+}
+
+/// A folder of timm, transformers or KerasHub: its kind, the length of its config, the config, the weights.
+pub fn folder(data: &[u8]) {
+    let [kind, a, b, rest @ ..] = data else { return };
+    let Some((config, weights)) = rest.split_at_checked(u16::from_le_bytes([*a, *b]).into()) else {
+        return;
+    };
+    let files: &[(&str, &[u8])] = match kind % 3 {
+        0 | 1 => &[("config.json", config), ("model.safetensors", weights)],
+        _ => &[
+            ("config.json", config),
+            ("task.json", config),
+            ("image_converter.json", b"{}"),
+            ("model.weights.h5", weights),
+            ("task.weights.h5", weights),
+        ],
+    };
+    let dir = scratch().join(format!("folder{}", kind % 3));
+    std::fs::create_dir_all(&dir).expect("the folder is ours");
+    for (name, bytes) in files {
+        std::fs::write(dir.join(name), bytes).expect("the folder is ours");
+    }
+    opened(&dir);
+}
+
+/// A folder of this thread's own.
+fn scratch() -> PathBuf {
+    thread_local! {
+        static FOLDER: PathBuf = tempfile::tempdir().expect("a folder for the files").keep();
+    }
+    FOLDER.with(Clone::clone)
+}
+
+fn opened(path: &std::path::Path) {
+    match open_any(path, Head::Optional, &Hints::default()) {
         Ok(Imported::Checkpoint(checkpoint)) => checkpoint.fits().expect("reading has checked it"),
-        Ok(Imported::Graph(model)) => assert!(model.preprocess.is_valid()),
-        Err(error) => assert!(error.to_string().contains("model.")),
+        Ok(Imported::Graph(model)) => {
+            assert!(model.preprocess.is_valid());
+            converted(&model);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What is accepted becomes a file that our own reader takes, or is refused with an error.
+fn converted(model: &FloatModel) {
+    if model.graph.macs() > MAX_WORK || model.graph.nodes.len() > 1000 {
+        return;
+    }
+    for (quantize, direct) in [(Quantize::None, false), (Quantize::Fp16, true)] {
+        let options = Options { quantize, direct, ..Options::default() };
+        if let Ok(converted) = convert(model, &[], options, |_, _| ()) {
+            artifact(&converted.emitted.bytes);
+        }
     }
 }

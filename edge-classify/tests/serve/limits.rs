@@ -93,6 +93,9 @@ fn truncated() {
         let mut stream = service.connect();
         stream.write_all(&whole).unwrap();
     }
+    // The service learns of it in its own time.
+    service.until("they are gone", |s| s.get("/healthz").status == 200);
+    service.until("they are gone", |s| s.metric("edge_classify_connections") < 2.5);
     let (kind, body) = form(&[("x.png", &file)]);
     for end in [0, 1, 50, body.len() - 5] {
         assert_eq!(service.send("POST", "/classify", &kind, &body[..end]).status, 400, "{end}");

@@ -58,7 +58,7 @@ fn csv() {
     ]) {
         let (time, rest) = line.split_once(',').unwrap();
         assert!(time.len() == 24 && time.ends_with('Z') && time.as_bytes()[10] == b'T', "{time}");
-        let want = format!("{name},{label},0.9999,");
+        let want = format!("{name},{label},1.0000,");
         assert!(rest.starts_with(&want), "{rest}\n{want}");
         assert!(rest.ends_with(",\"\""), "{rest}");
     }

@@ -191,10 +191,7 @@ mod tests {
             ("--xyz\r\n\r\n--x--", "occurs in a file"),
             ("--x\r\nno end of header\r\n--x--", "lacks its header"),
             ("--x\r\n--x--", "lacks its header"),
-            (
-                &"--x\r\nContent-Type: a/b\r\n\r\n\r\n--x\r\n".replacen("--x", "--x", 1).repeat(1),
-                "cut off",
-            ),
+            ("--x\r\nContent-Type: a/b\r\n\r\n\r\n--x\r\n", "cut off"),
         ] {
             let error = parse(body).unwrap_err();
             assert!(error.contains(want), "{body}: {error}");

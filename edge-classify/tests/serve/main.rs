@@ -6,6 +6,8 @@ mod ends;
 mod hostile;
 #[cfg(feature = "serve")]
 mod limits;
+#[cfg(feature = "mqtt")]
+mod mqtt;
 #[cfg(feature = "serve")]
 mod results;
 #[cfg(feature = "serve")]

@@ -1,12 +1,13 @@
 //! A running program, and a client that holds each answer to the description.
 
 use super::corner::corner_model;
+use core::net::SocketAddr;
 use core::time::Duration;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Cursor, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -27,7 +28,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts the program; `@` in arguments is replaced by the folder.
+    /// Starts the program; `@/` in arguments is replaced by the folder.
     pub(crate) fn start(args: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("corner.edge"), corner_model(["red", "green", "blue"]))
@@ -39,7 +40,7 @@ impl Service {
         let at = folder.path().to_str().unwrap().to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_edge-classify"))
             .args(["serve", "--listen=127.0.0.1:0", &format!("--model={at}/corner.edge")])
-            .args(args.iter().map(|arg| arg.replace('@', &at)))
+            .args(args.iter().map(|arg| arg.replace("@/", &format!("{at}/"))))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

@@ -10,6 +10,7 @@ use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Outgoing, QoS};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 use tokio::task::JoinHandle;
 
 /// Answers that wait while the broker is away; later ones are not published.
@@ -92,7 +93,9 @@ impl Options {
         let Some(text) = &self.mqtt else { return Ok(None) };
         let Address { user, host, port, topic } =
             Address::parse(text).with_context(|| format!("--mqtt {text}"))?;
-        let id = format!("edge-classify-{}", std::process::id());
+        // Of two with one name, brokers let only one stay.
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+        let id = format!("edge-classify-{:x}", now ^ u128::from(std::process::id()) << 64);
         let mut options = MqttOptions::new(id, host, port);
         options.set_keep_alive(Duration::from_secs(30));
         match (user, &self.mqtt_password_file) {

@@ -48,6 +48,8 @@ use upload::Uploads;
 struct App {
     limits: Limits,
     token: Option<String>,
+    /// Whether it serves this machine alone, and whoever is on it.
+    is_local: bool,
     threads: usize,
     queue: Queue,
     uploads: Uploads,
@@ -124,6 +126,7 @@ pub(crate) fn run(options: &Options, err: &mut dyn Write) -> Result<u8> {
     let (broker, events) = options.mqtt.connect(&model)?.unzip();
     let app = Arc::new(App {
         limits,
+        is_local: token.is_none() && options.listen.ip().is_loopback(),
         token,
         threads: options.machine.threads(),
         queue: Queue::new(limits.pictures, model),
@@ -146,6 +149,8 @@ pub(crate) fn run(options: &Options, err: &mut dyn Write) -> Result<u8> {
         }
         outcome
     });
+    // A look at the model's file may hang with its disk.
+    runtime.shutdown_background();
     app.queue.close();
     for thread in threads {
         // Panics are caught inside.

@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use subtle::ConstantTimeEq;
@@ -103,7 +104,7 @@ async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Resp
 
 /// Asks for the token, if there is one.
 fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(token) = &app.token else { return Ok(()) };
+    let Some(token) = &app.token else { return refuse_other_names(app, headers) };
     let given = headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     let is_bearer = given.get(..7).is_some_and(|kind| kind.eq_ignore_ascii_case(b"Bearer "));
     // In a time that does not tell how much of a wrong one is right.
@@ -112,6 +113,26 @@ fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let error = "this service wants its token; send the header Authorization: Bearer TOKEN";
     Err(Refusal::new(StatusCode::UNAUTHORIZED, error))
+}
+
+/// A page of another site could give this machine's address to a name of its own, and then be taken for
+/// the service's own page: whoever serves this machine alone answers to its own names alone.
+fn refuse_other_names(app: &App, headers: &HeaderMap) -> Result<(), Refusal> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let is_own = bare.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.to_ascii_lowercase().ends_with(".localhost");
+    if !app.is_local || is_own {
+        return Ok(());
+    }
+    let error = "without a token, this service answers to localhost and addresses alone, not to other \
+                 names; use one of these, or start it with --token-file";
+    Err(Refusal::new(StatusCode::FORBIDDEN, error))
 }
 
 /// Pages of other sites may not use a service that only this machine reaches.

@@ -57,6 +57,9 @@ fn classify(model: &Model<'_>, session: &mut Session<'_>, file: &[u8], top: usiz
     let decoded = Instant::now();
     let mut input = session.input_mut();
     for_each_pixel(&model.meta().preprocess, view, |index, rgb| input.set_pixel(index, rgb));
+    // Its pixels are not needed any more; others wait for the memory.
+    let note = picture.note;
+    drop(picture);
     let prepared = Instant::now();
     let logits = session.run();
     let scores: heapless::Vec<Score, MAX_TOP> = top_k(logits.iter(), top);
@@ -64,7 +67,7 @@ fn classify(model: &Model<'_>, session: &mut Session<'_>, file: &[u8], top: usiz
     let ms = |from: Instant, to: Instant| ((to - from).as_secs_f64() * 1e6).round() / 1e3;
     Ok(Answer {
         classes: scores.iter().map(|s| (model.label(s.index).to_string(), s.probability)).collect(),
-        note: picture.note,
+        note,
         ms: [ms(start, decoded), ms(decoded, prepared), ms(prepared, ran)],
     })
 }

@@ -22,7 +22,7 @@ fn what_waits_is_answered() {
         late.write_all(&parts[..parts.len() - 10]).unwrap();
         // One is idle, one has said nothing yet.
         let mut idle = service.connect();
-        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut idle = BufReader::new(idle);
         assert_eq!(Answer::read(&mut idle).status, 200);
         let silent = service.connect();
@@ -63,7 +63,9 @@ fn at_once_where_nothing_waits() {
 fn a_second_signal_ends_it() {
     let service = Service::start(&["--timeout=60"]);
     let mut stream = service.connect();
-    stream.write_all(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        .unwrap();
     service.until("it is connected", |s| s.metric("edge_classify_connections") > 1.5);
     service.signal("TERM");
     std::thread::sleep(Duration::from_millis(300));

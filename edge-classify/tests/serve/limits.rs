@@ -16,10 +16,10 @@ fn oversized() {
     // Not announced.
     let mut body = format!("{:x}\r\n", large.len()).into_bytes();
     body.extend([&large[..], b"\r\n0\r\n\r\n"].concat());
-    let head = "POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /classify HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(service.raw(&[head.as_bytes(), &body].concat()).status, 413);
     // Announced alone: refused before it is sent.
-    let head = "POST /classify HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n";
+    let head = "POST /classify HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n";
     assert_eq!(service.raw(head.as_bytes()).status, 413);
     // The most that fits.
     assert_eq!(service.post("", &large[1..]).status, 422);
@@ -45,7 +45,7 @@ fn slow() {
     let start = Instant::now();
     let mut slow: Vec<_> = (0..20).map(|_| service.connect()).collect();
     for (index, stream) in slow.iter_mut().enumerate() {
-        let head = "POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n";
+        let head = "POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n";
         let body = if index % 2 == 0 { "" } else { "Content-Length: 1000\r\n\r\nabc" };
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     }
@@ -71,6 +71,23 @@ fn slow() {
     // Those that say nothing at all just end.
     let stream = service.connect();
     assert!(Answer::try_read(&mut BufReader::new(stream)).is_none());
+    service.stop();
+}
+
+/// Who asks and never reads is left.
+#[test]
+fn unread() {
+    let service = Service::start(&["--timeout=1"]);
+    let mut stream = service.connect();
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let many = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
+    // Until nothing more is taken.
+    for _ in 0..100 {
+        if stream.write_all(&many).is_err() {
+            break;
+        }
+    }
+    service.until("it is left", |s| s.metric("edge_classify_connections") < 1.5);
     service.stop();
 }
 
@@ -150,7 +167,7 @@ fn memory_for_uploads() {
     let service = Service::start(&["--max-body=1", "--max-connections=40", "--timeout=20"]);
     let mut streams: Vec<_> = (0..30).map(|_| service.connect()).collect();
     let body = vec![0; (1 << 20) - 1];
-    let head = "POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\n";
+    let head = "POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\n";
     for stream in &mut streams {
         // All but the last byte: those that find no room are answered meanwhile.
         let _ = stream.write_all(&[head.as_bytes(), &body].concat());

@@ -189,13 +189,13 @@ fn path_tricks_lead_nowhere() {
         "G\u{1b}[2J / HTTP/1.1",
         &format!("GET /{} HTTP/1.1", "a".repeat(70_000)),
     ] {
-        let answer = service.raw(format!("{line}\r\nHost: x\r\n\r\n").as_bytes());
+        let answer = service.raw(format!("{line}\r\nHost: localhost\r\n\r\n").as_bytes());
         assert!((400..500).contains(&answer.status), "{line}: {answer:?}");
         assert!(answer.error().len() > 10);
     }
     // A proxy's form of an address means the path alone.
     assert_eq!(service.send("GET", "http://elsewhere.example/healthz", "", b"").status, 200);
-    assert_eq!(service.raw(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    assert_eq!(service.raw(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n").status, 404);
     service.stop();
 }
 
@@ -203,7 +203,7 @@ fn path_tricks_lead_nowhere() {
 fn a_connection_serves_many() {
     let service = Service::start(&[]);
     let mut stream = service.connect();
-    let one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // Three at once, then a picture.
     stream.write_all(&one.repeat(3)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -212,8 +212,10 @@ fn a_connection_serves_many() {
         assert_eq!((json["status"].as_str(), json["classes"].as_u64()), (Some("ok"), Some(3)));
     }
     let file = red();
-    let head =
-        format!("POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", file.len());
+    let head = format!(
+        "POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        file.len()
+    );
     for _ in 0..5 {
         stream.write_all(&[head.as_bytes(), &file].concat()).unwrap();
         assert_eq!(Answer::read(&mut reader).label(), "red");

@@ -109,6 +109,28 @@ fn other_sites() {
         assert_eq!(service.send("POST", "/classify", &header, &red()).status, status, "{site}");
     }
     assert_eq!(service.get("/").header("access-control-allow-origin"), None);
+    // Nor by a name that leads to this machine.
+    let names = |service: &Service, name: &str| {
+        let whole = format!("GET /metrics HTTP/1.1\r\nHost: {name}\r\n\r\n");
+        service.raw(whole.as_bytes()).status
+    };
+    for (name, status) in [
+        ("localhost", 200),
+        ("LOCALHOST:8080", 200),
+        ("app.localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("[::1]", 200),
+        ("rebound.example", 403),
+        ("rebound.example:8080", 403),
+        ("localhost.example", 403),
+        ("127.0.0.1.example", 403),
+    ] {
+        assert_eq!(names(&service, name), status, "{name}");
+    }
+    service.stop();
+    let service = Service::start(&["--token=secret"]);
+    assert_eq!(names(&service, "rebound.example"), 401);
     service.stop();
 }
 
@@ -138,7 +160,7 @@ fn tls() {
     drop(stream);
     // What does not speak TLS gets no answer that is one.
     let mut plain = service.connect();
-    plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut first = [0; 4];
     let read = std::io::Read::read(&mut plain, &mut first).unwrap_or(0);
     assert_ne!(&first[..read], b"HTTP");

@@ -31,7 +31,7 @@ fn no_request_is_lost() {
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
                 let file = red();
                 let head = format!(
-                    "POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+                    "POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
                     file.len()
                 );
                 let one = [head.as_bytes(), &file].concat();

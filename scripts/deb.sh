@@ -33,6 +33,7 @@ done
 put 644 "$work/manual/edge-classify.bash" usr/share/bash-completion/completions/edge-classify
 put 644 "$work/manual/_edge-classify" usr/share/zsh/vendor-completions/_edge-classify
 put 644 "$work/manual/edge-classify.fish" usr/share/fish/vendor_completions.d/edge-classify.fish
+put 644 edge-classify/packaging/edge-classify.service usr/lib/systemd/system/edge-classify.service
 put 644 README.md usr/share/doc/edge-classify/README.md
 put 644 LICENSE-MIT usr/share/doc/edge-classify/copyright
 size=$(du -sk "$work/package" | cut -f1)

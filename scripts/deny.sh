@@ -27,7 +27,7 @@ command -v cargo-deny >/dev/null || fetch ||
   cargo install -q --locked --root "$tools" "cargo-deny@$version"
 
 # GPUs' backends are left to those who compile them.
-all="--locked --features edge-trainer/ndarray,edge-trainer/mpi"
+all="--locked --features edge-trainer/ndarray,edge-trainer/mpi,edge-classify/mqtt"
 cargo deny $all check -A license-not-encountered licenses sources
 # What is compiled twice, for the programs themselves.
 cargo deny --locked check bans

@@ -13,6 +13,7 @@ trap 'rm -rf "$work"' EXIT
 bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 dpkg-deb -x "$(bash scripts/deb.sh $target $cross)" "$work"
 for file in man/man1/edge-classify.1.gz man/man1/edge-classify-bench.1.gz \
+  man/man1/edge-classify-serve.1.gz \
   bash-completion/completions/edge-classify zsh/vendor-completions/_edge-classify \
   fish/vendor_completions.d/edge-classify.fish; do
   [ -s "$work/usr/share/$file" ] || { echo "error: the package lacks $file" >&2; exit 1; }

@@ -36,29 +36,29 @@ struct Times {
 
 /// An element of the JSON array.
 #[derive(Serialize)]
-struct Item<'a> {
-    file: &'a str,
+pub(crate) struct Item<'a> {
+    pub(crate) file: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    classes: Option<Vec<Class<'a>>>,
+    pub(crate) classes: Option<Vec<Class<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ms: Option<Ms>,
+    pub(crate) ms: Option<Ms>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'a str>,
+    pub(crate) note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
+    pub(crate) error: Option<&'a str>,
 }
 
 #[derive(Serialize)]
-struct Class<'a> {
-    label: &'a str,
-    probability: f32,
+pub(crate) struct Class<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) probability: f32,
 }
 
 #[derive(Serialize)]
-struct Ms {
-    decode: f64,
-    preprocess: f64,
-    run: f64,
+pub(crate) struct Ms {
+    pub(crate) decode: f64,
+    pub(crate) preprocess: f64,
+    pub(crate) run: f64,
 }
 
 /// A picture's name, and its answer with what is to be said of it.

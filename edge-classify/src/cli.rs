@@ -20,7 +20,7 @@ Exit status: 0 an answer for each picture; 1 --threshold was given and some
 picture has no class that likely; 2 some picture (the others are still
 classified) or the whole run failed.
 
-A file named `bench` is given as ./bench.";
+Files named `bench` or `serve` are given as ./bench or ./serve.";
 
 /// Says what is in pictures.
 #[derive(Debug, Parser)]
@@ -104,6 +104,17 @@ pub(crate) struct Machine {
 pub(crate) enum Command {
     /// Measure a model's latency
     Bench(Bench),
+    /// Classify pictures that are sent by HTTP
+    #[cfg(feature = "serve")]
+    Serve(Box<crate::serve::Options>),
+    /// Classify pictures that are sent by HTTP (not in this build)
+    #[cfg(not(feature = "serve"))]
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// Ignored
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<std::ffi::OsString>,
+    },
 }
 
 /// Options of `bench`.
@@ -139,14 +150,14 @@ pub(crate) struct Bench {
     pub(crate) machine: Machine,
 }
 
-fn top(text: &str) -> Result<usize, String> {
+pub(crate) fn top(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(k) if (1..=MAX_TOP).contains(&k) => Ok(k),
         _ => Err(format!("want a number from 1 to {MAX_TOP}")),
     }
 }
 
-fn probability(text: &str) -> Result<f32, String> {
+pub(crate) fn probability(text: &str) -> Result<f32, String> {
     match text.parse() {
         Ok(p) if (0.0..=1.0).contains(&p) => Ok(p),
         _ => Err("want a number from 0 to 1".into()),

@@ -14,6 +14,8 @@ mod compare;
 mod model;
 mod npy;
 mod print;
+#[cfg(feature = "serve")]
+mod serve;
 mod sources;
 mod times;
 #[cfg(feature = "tract")]
@@ -59,6 +61,13 @@ where
     };
     let outcome = match &cli.command {
         Some(cli::Command::Bench(options)) => bench::run(options, out),
+        #[cfg(feature = "serve")]
+        Some(cli::Command::Serve(options)) => serve::run(options, err),
+        #[cfg(not(feature = "serve"))]
+        Some(cli::Command::Serve { .. }) => Err(anyhow::anyhow!(
+            "this build has no `serve`; build it with cargo build --release -p edge-classify \
+             --features serve"
+        )),
         None => classify::run(&cli, out, err),
     };
     match outcome {

@@ -54,6 +54,13 @@ pub enum FrameError {
         /// Bytes from one row to the next.
         stride_bytes: usize,
     },
+    /// Pixels come in pairs, which rows of [`PixelFormat::Yuyv`] would cut.
+    Paired {
+        /// Pixels per row.
+        width: usize,
+        /// Bytes from one row to the next.
+        stride_bytes: usize,
+    },
     /// The buffer ends before the frame does.
     Short {
         /// Bytes wanted.
@@ -80,6 +87,11 @@ impl fmt::Display for FrameError {
             Self::Stride { row_bytes, stride_bytes } => {
                 write!(f, "rows of {row_bytes} bytes overlap at a stride of {stride_bytes}")
             }
+            Self::Paired { width, stride_bytes } => write!(
+                f,
+                "rows of {width} pixels at a stride of {stride_bytes} bytes cut pairs of YUYV: both want even \
+                 numbers, the stride multiples of 4"
+            ),
             Self::Short { needed, have } => {
                 write!(f, "frame has {have} bytes where its size needs {needed}")
             }
@@ -104,32 +116,50 @@ pub enum PixelFormat {
     Rgb565LittleEndian,
     /// A byte of luma, as grey cameras send it.
     Grey8,
+    /// Bytes of blue, green, red, as OpenCV and Windows have them.
+    Bgr888,
+    /// Two pixels in four bytes, as USB cameras send them: the first one's luma, blue difference, the second one's
+    /// luma, red difference (BT.601, luma from 16 to 235). Rows have an even number of pixels and start at
+    /// multiples of four bytes.
+    Yuyv,
 }
 
 impl PixelFormat {
     /// Bytes of a pixel.
     pub const fn bytes(self) -> usize {
         match self {
-            Self::Rgb888 => RGB,
-            Self::Rgb565BigEndian | Self::Rgb565LittleEndian => 2,
+            Self::Rgb888 | Self::Bgr888 => RGB,
+            Self::Rgb565BigEndian | Self::Rgb565LittleEndian | Self::Yuyv => 2,
             Self::Grey8 => 1,
         }
     }
 
-    /// The pixel that `bytes` start with, 8 bits a channel.
+    /// The pixel at byte `at` of a picture, 8 bits a channel.
     ///
     /// 5 and 6 bits become 8 by repeating their highest ones, as STM32's DMA2D and libyuv do.
     #[inline(always)]
-    fn read(self, bytes: &[u8]) -> [u8; RGB] {
+    fn read(self, data: &[u8], at: usize) -> [u8; RGB] {
+        let bytes = &data[at..at + self.bytes()];
         let pixel = match self {
             Self::Grey8 => return [bytes[0]; RGB],
             Self::Rgb888 => return [bytes[0], bytes[1], bytes[2]],
+            Self::Bgr888 => return [bytes[2], bytes[1], bytes[0]],
+            Self::Yuyv => return from_yuv([bytes[0], data[at & !3 | 1], data[at | 3]]),
             Self::Rgb565BigEndian => u16::from_be_bytes([bytes[0], bytes[1]]),
             Self::Rgb565LittleEndian => u16::from_le_bytes([bytes[0], bytes[1]]),
         };
         let [red, green, blue] = [pixel >> 11, pixel >> 5 & 63, pixel & 31];
         [red << 3 | red >> 2, green << 2 | green >> 4, blue << 3 | blue >> 2].map(|v| v as u8)
     }
+}
+
+/// Red, green and blue of luma and differences of BT.601, in 8 bits behind the point, rounded, as Microsoft's
+/// documentation of the format has it.
+fn from_yuv([y, u, v]: [u8; 3]) -> [u8; RGB] {
+    let [y, u, v] = [(y, 16), (u, 128), (v, 128)].map(|(value, zero)| i32::from(value) - zero);
+    let light = 298 * y + 128;
+    [light + 409 * v, light - 100 * u - 208 * v, light + 516 * u]
+        .map(|c| (c >> 8).clamp(0, 255) as u8)
 }
 
 /// Luma of ITU-R BT.601 in 16 bits behind the point, rounded, as Pillow's `convert("L")` has it.
@@ -192,6 +222,9 @@ impl<'a> RgbView<'a> {
         let row_bytes = width * format.bytes();
         if stride_bytes < row_bytes {
             return Err(FrameError::Stride { row_bytes, stride_bytes });
+        }
+        if format == PixelFormat::Yuyv && (width % 2 != 0 || stride_bytes % 4 != 0) {
+            return Err(FrameError::Paired { width, stride_bytes });
         }
         let needed = (height - 1).saturating_mul(stride_bytes).saturating_add(row_bytes);
         if data.len() < needed {
@@ -256,8 +289,7 @@ impl<'a> RgbView<'a> {
         if x >= self.width || y >= self.height {
             return None;
         }
-        let at = self.offset(x, y);
-        Some(self.format.read(self.data.get(at..at + self.format.bytes())?))
+        Some(self.format.read(self.data, self.offset(x, y)))
     }
 
     /// Byte offset of a pixel inside the view.
@@ -446,7 +478,7 @@ impl Source<'_> {
                     self.add_border(above, sum);
                     let mut at = view.offset(x + i, top);
                     for &weight in weights_inside {
-                        let pixel = view.format.read(&view.data[at..][..view.format.bytes()]);
+                        let pixel = view.format.read(view.data, at);
                         let pixel = if self.grey { [luma(pixel); RGB] } else { pixel };
                         for (s, byte) in sum.iter_mut().zip(pixel) {
                             *s += weight * f32::from(byte);

@@ -257,3 +257,45 @@ fn output_of_another_length_is_refused() {
     let err = resize_rgb8(&p, view, &mut [0; 11]).unwrap_err();
     assert_eq!(err, FrameError::Output { needed: 12, have: 11 });
 }
+
+#[test]
+fn frames_of_usb_cameras() {
+    let bgr: Vec<u8> = source().chunks_exact(3).flat_map(|c| [c[2], c[1], c[0]]).collect();
+    let wide = source();
+    let wide = RgbView::new(&wide, WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let view = RgbView::with_format(&bgr, PixelFormat::Bgr888, WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let p = settings(Fit::Crop, Interpolation::Bilinear, true, [32, 32]);
+    for exif in 1..=8 {
+        assert_eq!(resized(&p, view.oriented(exif)), resized(&p, wide.oriented(exif)));
+    }
+    // Black, white, grey, and the colors of BT.601's bars at 100 %.
+    let bars = [
+        ([16, 128, 128], [0, 0, 0]),
+        ([235, 128, 128], [255, 255, 255]),
+        ([126, 128, 128], [128, 128, 128]),
+        ([82, 90, 240], [255, 1, 0]),
+        ([145, 54, 34], [0, 255, 1]),
+        ([41, 240, 110], [0, 0, 255]),
+        ([0, 255, 255], [185, 0, 238]),
+    ];
+    let close = |a: [u8; 3], b: [u8; 3]| a.iter().zip(b).all(|(a, b)| a.abs_diff(b) <= 2);
+    for ([y, u, v], want) in bars {
+        // A pair beside another one, and a row of four bytes more.
+        let frame = [[9, 9, 9, 9], [y, u, 16, v], [0; 4], [1; 4], [16, u, y, v], [0; 4]].concat();
+        let view = RgbView::with_format(&frame, PixelFormat::Yuyv, 4, 2, 12).unwrap();
+        let found = [view.pixel(2, 0), view.pixel(3, 1)].map(Option::unwrap);
+        assert!(
+            close(found[0], want) && found[0] == found[1],
+            "{y} {u} {v}: {found:?}, not {want:?}"
+        );
+        let turned = view.oriented(3);
+        assert_eq!([turned.pixel(1, 1), turned.pixel(0, 0)].map(Option::unwrap), found);
+    }
+    let frame = [0; 24];
+    for (width, stride) in [(3, 12), (4, 10)] {
+        let view = RgbView::with_format(&frame, PixelFormat::Yuyv, width, 2, stride);
+        assert_eq!(view.unwrap_err(), FrameError::Paired { width, stride_bytes: stride });
+    }
+    let view = RgbView::with_format(&frame[..19], PixelFormat::Yuyv, 4, 2, 12);
+    assert_eq!(view.unwrap_err(), FrameError::Short { needed: 20, have: 19 });
+}

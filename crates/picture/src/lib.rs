@@ -242,8 +242,10 @@ fn decode_unguarded(file: &[u8], lease: Option<Lease>) -> Result<Picture, Pictur
         Ok(ImageFormat::Jpeg) => {
             let jpeg::Checked { rewritten, coefficients } = jpeg::check(file)?;
             let file = rewritten.as_deref().unwrap_or(file);
-            let decoder = JpegDecoder::new(Cursor::new(file)).map_err(damaged)?;
-            source.pixels(decoder, |_| coefficients)
+            let mut decoder = JpegDecoder::new(Cursor::new(file)).map_err(damaged)?;
+            let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
+            let picture = source.pixels(decoder, |_| coefficients)?;
+            Ok(Picture { orientation: orientation(&exif), ..picture })
         }
         Ok(ImageFormat::Png) => {
             // Its rows, texts and color profile.
@@ -263,7 +265,9 @@ fn decode_unguarded(file: &[u8], lease: Option<Lease>) -> Result<Picture, Pictur
             }
             // Planes of luma and chroma and a copy with alpha; a frame and a canvas, where it moves.
             let each = if animated { 14 } else { 6 };
-            Ok(source.pixels(decoder, |pixels| pixels * each)?.first_of(animated))
+            let orientation = orientation(webp_exif(file));
+            let picture = source.pixels(decoder, |pixels| pixels * each)?;
+            Ok(Picture { orientation, ..picture }.first_of(animated))
         }
         Ok(ImageFormat::Bmp) => {
             source.pixels(bmp::BmpDecoder::new(reader()).map_err(damaged)?, |_| 0)
@@ -299,25 +303,37 @@ fn png_exif(file: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Whether no lossy frame of a WebP is larger than the picture: its decoder takes memory before it knows.
-fn webp_frames_fit(file: &[u8], (width, height): (u32, u32)) -> bool {
+/// Names and contents of a WebP's chunks; what is cut off is left out. Frames that move are followed by what is
+/// in them.
+fn webp_chunks(file: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
     let mut rest = file.get(12..).unwrap_or_default();
-    while let Some((head, after)) = rest.split_first_chunk::<8>() {
-        let ([name, len], _) = head.as_chunks::<4>() else { break };
+    core::iter::from_fn(move || {
+        let (head, after) = rest.split_first_chunk::<8>()?;
+        let ([name, len], _) = head.as_chunks::<4>() else { return None };
         let len = u32::from_le_bytes(*len) as usize;
         rest = match name {
-            // Frames follow their places, which are 16 bytes.
+            // Their places take 16 bytes.
             b"ANMF" => after.get(16..).unwrap_or_default(),
             _ => after.get(len.saturating_add(len % 2)..).unwrap_or_default(),
         };
-        if let (b"VP8 ", &[_, _, _, 0x9d, 1, 0x2a, w0, w1, h0, h1, ..]) = (name, after) {
+        Some((name, after.get(..len).unwrap_or(after)))
+    })
+}
+
+/// Whether no lossy frame of a WebP is larger than the picture: its decoder takes memory before it knows.
+fn webp_frames_fit(file: &[u8], (width, height): (u32, u32)) -> bool {
+    webp_chunks(file).all(|(name, data)| match (name, data) {
+        (b"VP8 ", &[_, _, _, 0x9d, 1, 0x2a, w0, w1, h0, h1, ..]) => {
             let [w, h] = [[w0, w1], [h0, h1]].map(|b| u32::from(u16::from_le_bytes(b) & 0x3fff));
-            if w > width || h > height {
-                return false;
-            }
+            w <= width && h <= height
         }
-    }
-    true
+        _ => true,
+    })
+}
+
+/// The EXIF block of a WebP; its decoder takes as much memory for it as its length claims.
+fn webp_exif(file: &[u8]) -> &[u8] {
+    webp_chunks(file).find(|(name, _)| *name == b"EXIF").map_or(&[], |(_, exif)| exif)
 }
 
 /// The orientation in an EXIF block, 1 where it has none: a damaged block is no reason to refuse
@@ -423,14 +439,13 @@ impl Source {
         let bytes = announced.check()?;
         let lease = self.lease.unwrap_or_else(|| Lease::wait(bytes));
         decoder.set_limits(limits()).map_err(damaged)?;
-        let orientation = orientation(&decoder.exif_metadata().ok().flatten().unwrap_or_default());
         let color = decoder.color_type();
         // Zeroed memory costs nothing until it is written: a header alone claims none.
         let mut raw = vec![0; announced.pixels as usize];
         decoder.read_image(&mut raw[..raw_len as usize]).map_err(damaged)?;
         let rgb = to_rgb8(raw, count as usize, color)?;
         let (width, height) = (width as usize, height as usize);
-        let mut picture = Picture { rgb, width, height, orientation, note: None, lease };
+        let mut picture = Picture { rgb, width, height, orientation: 1, note: None, lease };
         picture.keep();
         Ok(picture)
     }

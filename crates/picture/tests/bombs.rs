@@ -37,6 +37,13 @@ fn webp(width: u32, height: u32) -> Vec<u8> {
     riff(&webp_chunk(b"VP8L", &[&[0x2f], &bits.to_le_bytes()[..], &[0x88, 0x88, 8]].concat()))
 }
 
+/// A pixel with an EXIF block that claims 4 GB.
+fn webp_exif() -> Vec<u8> {
+    let still = webp(1, 1);
+    let canvas = webp_chunk(b"VP8X", &[8, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    riff(&[&canvas, &still[12..], b"EXIF\xf0\xff\xff\xffMM\0*"].concat())
+}
+
 /// A picture of a pixel whose only frame is 16,383 pixels wide and high.
 fn webp_frame(animated: bool) -> Vec<u8> {
     let frame = b"\x10\x02\0\x9d\x01\x2a\xff\x3f\xff\x3f\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -101,7 +108,7 @@ fn scans(blocks: [u16; 2], scans: usize) -> Vec<u8> {
 fn memory_and_time_are_those_announced() {
     const MIB: usize = 1 << 20;
     let black = |w, h| grey(w, h, 0);
-    let cases: [(&str, Vec<u8>, usize, &str); 13] = [
+    let cases: [(&str, Vec<u8>, usize, &str); 14] = [
         ("1 bit, 1.4 GB of RGB", black(22_000, 22_000), 8, "at most"),
         ("1 bit, 500 MB of RGB", black(13_000, 13_000), 8, "made to fill memory"),
         ("1 bit, 60 MB of RGB", black(5_000, 4_000), 64, ""),
@@ -113,6 +120,7 @@ fn memory_and_time_are_those_announced() {
         ("WebP of a large frame", webp_frame(false), 8, "a frame is larger"),
         ("WebP of large frames", webp_frame(true), 8, "a frame is larger"),
         ("smaller WebP", webp(7_000, 7_000), 8, "made to fill memory"),
+        ("WebP of a huge EXIF", webp_exif(), 8, ""),
         ("JPEG of 95 scans", scans([651, 604], 95), 64, "scans of too little data"),
         ("JPEG of nine scans", scans([651, 604], 8), 200, ""),
     ];

@@ -121,7 +121,9 @@ fn truncated_pictures_are_refused() {
     let bench = Bench::new();
     let noise =
         RgbImage::from_fn(48, 48, |x, y| Rgb([((x * 37) ^ (y * 11)) as u8, x as u8, y as u8]));
-    for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+    for format in
+        [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif]
+    {
         let bytes = encode(noise.clone(), format);
         for len in [3, 12, 30, bytes.len() / 2, bytes.len() * 9 / 10] {
             bench.refusal_of("cut.bin", &bytes[..len]);

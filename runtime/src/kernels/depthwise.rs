@@ -222,7 +222,7 @@ impl<E: Number> Conv<'_, E, E> {
                     filter.tile::<MR, S>(isa, map, |j| {
                         // Negative numbers are huge as unsigned.
                         let at = (at + j as isize) as usize;
-                        (at < w_in).then_some(at * c)
+                        (at < w_in).then_some(at.wrapping_mul(c))
                     })
                 };
                 for (m, acc) in acc.into_iter().enumerate().take(count) {

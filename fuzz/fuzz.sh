@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Fuzzes every reader for some seconds each, with AddressSanitizer: fuzz.sh [SECONDS [TARGET…]]. Wants nightly
+# Rust and `cargo install cargo-fuzz`. What is found lies in artifacts/, what was learned in corpus/.
+set -euo pipefail
+cd "$(dirname "$0")"
+seconds=${1:-60}
+shift || true
+[ $# -gt 0 ] || set -- artifact burnpack checkpoint folder hdf5 keras onnx pickle picture safetensors tflite torch
+# What lies elsewhere, by the kind of file.
+kinds() {
+  case $1 in
+    artifact) echo edge ;;
+    burnpack) echo bpk ;;
+    checkpoint) echo mpk ;;
+    hdf5) echo h5 ;;
+    pickle) echo th ;;
+    picture) echo jpg ;;
+    torch) echo pt ;;
+    *) echo "$1" ;;
+  esac
+}
+for target; do
+  mkdir -p "corpus/$target"
+  find ../tests/fixtures ../models ../crates/picture/tests/fixtures -size -128k -name "*.$(kinds "$target")" \
+    -exec cp -n {} "corpus/$target/" \;
+  [ ! -d "seeds/$target" ] || cp -n "seeds/$target"/* "corpus/$target/"
+  echo "== $target"
+  cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
+    -max_len=131072 -print_final_stats=1 2>&1 | grep -aE "number_of_executed|cov:|SUMMARY|panicked" | tail -4
+done

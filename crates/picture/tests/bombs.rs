@@ -131,7 +131,7 @@ fn memory_and_time_are_those_announced() {
         let seconds = start.elapsed().as_secs_f32();
         assert!(said.contains(want) && (said.is_empty() == want.is_empty()), "{name}: {said}");
         assert!(bytes < mib * MIB, "{name}: {} MiB", bytes / MIB);
-        assert!(seconds < 2.0, "{name}: {seconds} s");
+        assert!(seconds < 5.0, "{name}: {seconds} s");
     }
     // 232 MiB each, of which two are decoded at a time.
     let file = grey(9_000, 9_000, 60_000);

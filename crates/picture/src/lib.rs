@@ -22,7 +22,7 @@ use core::panic::UnwindSafe;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::{bmp, gif, png, webp};
 use image::metadata::Orientation;
-use image::{AnimationDecoder, ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
+use image::{ColorType, ImageDecoder, ImageError, ImageFormat, Limits};
 use memory::{Announced, Lease};
 use runtime::preprocess::{FrameError, RgbView};
 use std::fs::File;
@@ -128,11 +128,6 @@ impl Picture {
     pub fn view(&self) -> Result<RgbView<'_>, FrameError> {
         let view = RgbView::new(&self.rgb, self.width, self.height, self.width * 3)?;
         Ok(view.oriented(self.orientation))
-    }
-
-    /// Gives back the memory that only its decoder needed.
-    fn keep(&mut self) {
-        self.lease.shrink(self.rgb.len() as u64);
     }
 
     fn first_of(mut self, animated: bool) -> Self {
@@ -274,13 +269,8 @@ fn decode_unguarded(file: &[u8], lease: Option<Lease>) -> Result<Picture, Pictur
         }
         Ok(ImageFormat::Gif) => {
             let decoder = gif::GifDecoder::new(reader()).map_err(damaged)?;
-            // Two frames and a canvas.
-            let mut picture = source.pixels(decoder, |pixels| pixels * 12)?;
-            let mut again = gif::GifDecoder::new(reader()).map_err(damaged)?;
-            again.set_limits(limits()).map_err(damaged)?;
-            let animated = again.into_frames().take(2).filter(Result::is_ok).count() > 1;
-            picture.keep();
-            Ok(picture.first_of(animated))
+            // A frame, by numbers and by colors.
+            Ok(source.pixels(decoder, |pixels| pixels * 5)?.first_of(gif_moves(file)))
         }
         Ok(_) | Err(_) => Err(PictureError::Format(refusal(file))),
     }
@@ -301,6 +291,31 @@ fn png_exif(file: &[u8]) -> &[u8] {
         }
     }
     &[]
+}
+
+/// Whether a GIF has a second frame.
+fn gif_moves(file: &[u8]) -> bool {
+    let colors = |flags: u8| if flags >> 7 == 1 { 3 << ((flags & 7) + 1) } else { 0 };
+    let mut at = 13 + file.get(10).map_or(0, |&flags| colors(flags));
+    let mut frames = 0;
+    while let Some(&kind) = file.get(at) {
+        at += match kind {
+            0x21 => 2,
+            0x2c => {
+                frames += 1;
+                11 + file.get(at + 9).map_or(0, |&flags| colors(flags))
+            }
+            _ => break,
+        };
+        // Parts with their lengths, up to an empty one.
+        while let Some(&len) = file.get(at) {
+            at += 1 + usize::from(len);
+            if len == 0 {
+                break;
+            }
+        }
+    }
+    frames > 1
 }
 
 /// Names and contents of a WebP's chunks; what is cut off is left out. Frames that move are followed by what is
@@ -437,7 +452,7 @@ impl Source {
             file: self.len,
         };
         let bytes = announced.check()?;
-        let lease = self.lease.unwrap_or_else(|| Lease::wait(bytes));
+        let mut lease = self.lease.unwrap_or_else(|| Lease::wait(bytes));
         decoder.set_limits(limits()).map_err(damaged)?;
         let color = decoder.color_type();
         // Zeroed memory costs nothing until it is written: a header alone claims none.
@@ -445,9 +460,9 @@ impl Source {
         decoder.read_image(&mut raw[..raw_len as usize]).map_err(damaged)?;
         let rgb = to_rgb8(raw, count as usize, color)?;
         let (width, height) = (width as usize, height as usize);
-        let mut picture = Picture { rgb, width, height, orientation: 1, note: None, lease };
-        picture.keep();
-        Ok(picture)
+        // What its decoder needed is free.
+        lease.shrink(rgb.len() as u64);
+        Ok(Picture { rgb, width, height, orientation: 1, note: None, lease })
     }
 }
 

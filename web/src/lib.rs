@@ -113,7 +113,7 @@ pub extern "C" fn decode() -> u32 {
     finish(|state| {
         let file = core::mem::take(&mut state.file);
         let loaded = state.model.as_mut().ok_or("no model")?;
-        let picture = picture::decode(file).map_err(|e| e.to_string())?;
+        let picture = picture::decode(&file).map_err(|e| e.to_string())?;
         loaded.fill(&picture)?;
         Ok(b"{}".to_vec())
     })

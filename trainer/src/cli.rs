@@ -22,7 +22,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Glance, Measured, Watch};
 use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
-use page::progress::Counter;
+use page::terminal::Role;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -256,11 +256,12 @@ fn read(
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
     for note in data.notes() {
-        writeln!(out, "{}", note.plain())?;
+        writeln!(out, "{}", Role::Warning.paint(note.plain()))?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());
     if kept < all {
-        writeln!(out, "in memory: {kept} of {all} pictures (--cache {})", common.cache)?;
+        let note = format!("in memory: {kept} of {all} pictures (--cache {})", common.cache);
+        writeln!(out, "{}", Role::Dim.paint(note))?;
     }
     Ok(data)
 }
@@ -269,7 +270,7 @@ fn read(
 pub(crate) fn counted<T>(
     read: impl FnOnce(Watch<'_>) -> Result<T, DataError>,
 ) -> Result<T, DataError> {
-    let counter = (world().rank() == 0).then(|| Counter::new("reading pictures"));
+    let counter = train::counter("reading pictures");
     read(&|done, total| {
         if let Some(counter) = &counter {
             counter.show(done, total);
@@ -395,13 +396,17 @@ impl HeldOut {
             let m = measure(&self.val)?;
             let (summary, n) = (m.summary(), m.pictures);
             let on = format!("{n} validation pictures ({})", self.validation);
-            writeln!(out, "{path}: epoch {epoch}, {summary} on {on}")?;
+            writeln!(out, "{path}: epoch {epoch}, {} on {on}", Role::Good.paint(summary))?;
             measured = Some(m);
         }
         if !self.test.is_empty() {
             let m = measure(&self.test)?;
             let (summary, n, name) = (m.summary(), m.pictures, &self.test_name);
-            writeln!(out, "{summary} on {n} test pictures ({name}), which chose nothing")?;
+            writeln!(
+                out,
+                "{} on {n} test pictures ({name}), which chose nothing",
+                Role::Good.paint(summary)
+            )?;
         }
         Ok(measured)
     }
@@ -463,7 +468,8 @@ impl Job {
         }
         if learning.model_out.exists() {
             let path = learning.model_out.display();
-            writeln!(out, "{path} is there already; it is replaced at the end")?;
+            let note = format!("{path} is there already; it is replaced at the end");
+            writeln!(out, "{}", Role::Warning.paint(note))?;
         }
         if world().processes() > 1 {
             let threads = rayon::current_num_threads();
@@ -596,7 +602,8 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
         writeln!(out, "{}", PlainJson(&text))?;
         return Ok(());
     }
-    writeln!(out, "{}, loss {:.4} on {}", m.summary(), m.loss, data.which.plain())?;
+    let summary = Role::Good.paint(m.summary());
+    writeln!(out, "{summary}, loss {:.4} on {}", m.loss, data.which.plain())?;
     per_class(&checkpoint.labels, &m, out)
 }
 

@@ -1,17 +1,17 @@
 //! `convert MODEL`.
 
+use super::convert_counted;
 use super::form::Form;
 use super::labelled::{Accuracy, Labelled};
 use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model,
 };
-use super::{show, show_progress};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
 use crate::emit::onnx::{self, to_onnx};
 use crate::inspect::edge_table;
-use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
+use crate::pipeline::{Converted, Options, Quantize, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
 use crate::verify::{self, Check, source, verify};
@@ -24,6 +24,8 @@ use network::checkpoint::Checkpoint;
 use network::file::write_atomic;
 use network::graph::NodeOp;
 use network::model::FloatModel;
+use page::progress::Counter;
+use page::terminal::{Role, print_error};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::keras::to_preset;
@@ -182,8 +184,8 @@ pub(super) fn convert_file(
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
     };
-    let converted = convert(&model, &pictures, options, show_progress)
-        .with_context(|| path.display().to_string())?;
+    let converted =
+        convert_counted(&model, &pictures, options).with_context(|| path.display().to_string())?;
     let converted = args.calibration.with_float_layers(converted, &model, options)?;
     if let Some(int8) = &converted.int8 {
         write!(out, "{}", describe_int8(int8))?;
@@ -249,7 +251,7 @@ fn write_edge(
     let before = std::fs::metadata(source).ok().filter(std::fs::Metadata::is_file);
     let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
     let (source, output) = (source.display(), output.display());
-    writeln!(out, "{source}{before} → {output} ({} bytes)", edge.len())?;
+    writeln!(out, "{source}{before} → {output} ({} bytes)", Role::Good.paint(edge.len()))?;
     Ok(())
 }
 
@@ -354,8 +356,11 @@ impl Conversion<'_> {
         } else {
             self.pictures
         };
+        let counter = Counter::new("checking each layer");
         let (mut checks, count) = verify(converted, &self.model.preprocess, pictures)?;
-        let unread = match source::compare(self.model, converted, pictures)? {
+        let compared = source::compare(self.model, converted, pictures)?;
+        drop(counter);
+        let unread = match compared {
             Some(Ok(check)) => {
                 checks.push(check);
                 None
@@ -375,11 +380,12 @@ impl Conversion<'_> {
                 _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
             }
             if !check.is_passed() {
-                eprintln!(
-                    "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
-                     nothing was written. Please report this; --no-verify writes the model all the same",
+                let what = format!(
+                    "layer `{layer}` computes something else than it should: {}, {worst}; nothing \
+                     was written. Please report this; --no-verify writes the model all the same",
                     check.what
                 );
+                print_error("convert", &what);
             }
         }
         if let Some(why) = unread {
@@ -409,7 +415,8 @@ impl Conversion<'_> {
             _ => return Ok(Some((converted, Some(found)))),
         };
         writeln!(out, "{}", found.text(labelled, converted.format()))?;
-        writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
+        let loss = format!("int8 loses {:.2} points, more than --max-drop {most}", found.drop());
+        writeln!(out, "{}", Role::Warning.paint(loss))?;
         self.name_losers(&converted, out)?;
         let Some((better, found)) = self.lose_less(converted, labelled, most, out)? else {
             return Ok(None);
@@ -444,7 +451,7 @@ impl Conversion<'_> {
         }
         writeln!(out, "taking fp16 instead")?;
         let options = Options { quantize: Quantize::Fp16, ..self.options };
-        let halves = convert(self.model, self.pictures, options, show_progress)?;
+        let halves = convert_counted(self.model, self.pictures, options)?;
         let found = labelled.measure(&halves)?;
         Ok(Some((halves, found)))
     }
@@ -463,9 +470,11 @@ impl Conversion<'_> {
         /// As many layers more each time.
         const GROWTH: f64 = 1.5;
         let attributes = Attributes::of(self.model, Target::Host, false);
-        let progress = |done, total| show("trying layers in int8", done, total);
+        let counter = Counter::new("trying layers in int8");
+        let progress = |done, total| counter.show(done, total);
         let (graph, float) = (&converted.graph, &converted.float.bytes);
         let layers = sensitivity(graph, int8, float, self.pictures, &attributes, progress)?;
+        drop(counter);
         let mut count = 1;
         while count <= layers.len() {
             let floats = &layers[..count];
@@ -499,7 +508,10 @@ impl Conversion<'_> {
         let (Some(int8), [_, ..]) = (&converted.int8, self.pictures) else { return Ok(()) };
         let pictures = &self.pictures[..self.pictures.len().min(PICTURES)];
         let attributes = Attributes::of(self.model, Target::Host, false);
-        let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
+        let counter = Counter::new("looking for the layers that lose most");
+        let progress = |done, total| counter.show(done, total);
+        let measured = measure(&converted.graph, int8, pictures, &attributes, progress)?;
+        drop(counter);
         for layer in worst(&measured) {
             let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));
             writeln!(
@@ -520,11 +532,14 @@ impl Conversion<'_> {
         out: &mut dyn Write,
     ) -> Result<bool> {
         let (Some(labelled), Some(found)) = (self.labelled, accuracy) else { return Ok(true) };
-        writeln!(out, "{}", found.text(labelled, converted.format()))?;
+        let text = found.text(labelled, converted.format());
+        writeln!(out, "{}", Role::Good.paint(text))?;
         let Some(least) = self.args.min_accuracy.filter(|least| found.device < *least) else {
             return Ok(true);
         };
-        writeln!(out, "below --min-accuracy {least}; see --calibration, or try --quantize fp16")?;
+        let remedy = "see --calibration, or try --quantize fp16";
+        let text = format!("below --min-accuracy {least}; {remedy}");
+        writeln!(out, "{}", Role::Warning.paint(text))?;
         Ok(false)
     }
 }

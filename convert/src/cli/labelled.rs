@@ -32,6 +32,7 @@ impl Labelled {
 
     pub(super) fn measure(&self, converted: &Converted) -> Result<Accuracy> {
         let pictures = &self.data.pictures;
+        let _counter = Counter::new(format!("measuring on {} pictures", pictures.len()));
         let device = predict(&converted.emitted.bytes, pictures)?;
         // Of a file in f32, there is nothing else to compare with.
         let float = match (self.float.get(), converted.quantize) {

@@ -7,17 +7,20 @@ mod labelled;
 mod report;
 mod source;
 
+use crate::pipeline::{self, ConvertError, Converted, Options, Quantize};
 use anyhow::{Result, ensure};
 use artifact::text::PlainLines;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
+use network::model::FloatModel;
 use page::command_line;
+use page::progress::Counter;
 use page::terminal::{describe, print_error};
 use report::{ReportArgs, report};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::Hints;
 
@@ -121,16 +124,15 @@ fn check_ending(output: &Path, written: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Progress with a percentage on a terminal; nothing in a log.
-fn show(what: &str, done: usize, total: usize) {
-    if std::io::stderr().is_terminal() {
-        let end = if done == total { "\n" } else { "" };
-        eprint!("\r{what}: {} %{end}", done * 100 / total.max(1));
-    }
-}
-
-fn show_progress(done: usize, total: usize) {
-    show("calibrating", done, total);
+/// Converts, and says how far that is.
+fn convert_counted(
+    model: &FloatModel,
+    pictures: &[Vec<f32>],
+    options: Options,
+) -> Result<Converted, ConvertError> {
+    let what = if options.quantize == Quantize::Int8 { "calibrating" } else { "converting" };
+    let counter = Counter::new(what);
+    pipeline::convert(model, pictures, options, |done, total| counter.show(done, total))
 }
 
 #[cfg(test)]

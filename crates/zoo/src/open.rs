@@ -12,7 +12,7 @@ use hub::{Hub, Kind, Reference};
 use network::checkpoint::{Checkpoint, Draft, Tensor};
 use network::graph::{GraphError, reverse_rgb};
 use network::model::{FloatModel, Source};
-use page::progress::Progress;
+use page::progress::{Progress, during};
 use std::io::IsTerminal;
 use std::path::Path;
 
@@ -179,7 +179,8 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
 }
 
 fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
-    let mut imported = read_any(path, head, hints)?;
+    let what = format!("reading {}", path.display().to_string().plain());
+    let mut imported = during(what, || read_any(path, head, hints))?;
     if let Some(side) = hints.size {
         imported = imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
     }

@@ -15,16 +15,16 @@ use crate::train::{
 };
 use anyhow::{Context, bail};
 use artifact::Preprocess;
-use artifact::text::{AsPlain, PlainJson};
+use artifact::text::AsPlain;
 use burn::tensor::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Glance, Measured, Watch};
 use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
-use page::terminal::Role;
+use page::terminal::{Output, Role, Voice};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,6 +107,8 @@ struct Task {
     chance: Chance,
     #[command(flatten)]
     learning: Learning,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 #[derive(Debug, Args)]
@@ -159,9 +161,8 @@ struct Eval {
     /// state dict, hf://owner/name or kaggle://owner/model/framework/variation.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: PathBuf,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    voice: Voice,
     /// Also report how often the class is among the K best.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top_k: usize,
@@ -207,17 +208,25 @@ where
         }
     };
     match cli.command {
-        Command::Train(args) => distributed::run(out, |out| train_command(&args, command, out))?,
-        Command::Finetune(args) => {
-            distributed::run(out, |out| finetune_command(&args, command, out))?;
-        }
-        Command::Eval(args) => eval_command(&args, &command, out)?,
-        Command::Classify(args) => return classify::run(&args, out),
+        Command::Train(args) => distributed::run(out, |out| {
+            train_command(&args, command, &mut output(out, args.task.voice))
+        })?,
+        Command::Finetune(args) => distributed::run(out, |out| {
+            finetune_command(&args, command, &mut output(out, args.task.voice))
+        })?,
+        Command::Eval(args) => eval_command(&args, &command, &mut output(out, args.voice))?,
+        Command::Classify(args) => return classify::run(&args, &mut output(out, args.voice)),
         Command::Show(args) => report::show(&args, out)?,
         Command::Schedule(args) => report::schedule(&args, out)?,
-        Command::Bench(args) => bench::run(&args, out)?,
+        Command::Bench(args) => bench::run(&args, &mut output(out, args.voice))?,
     }
     Ok(0)
+}
+
+/// What this process says: of several, the first one alone.
+fn output(out: &mut dyn Write, voice: Voice) -> Output<'_> {
+    let silent = Voice { quiet: true, json: false };
+    Output::new(out, if world().rank() == 0 { voice } else { silent })
 }
 
 /// Set by the first Ctrl-C.
@@ -241,7 +250,7 @@ fn read(
     preprocess: Preprocess,
     classes: Option<usize>,
     base: &TrainingRecord,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> anyhow::Result<Dataset> {
     let options = ReadOptions {
         preprocess,
@@ -256,7 +265,7 @@ fn read(
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
     for note in data.notes() {
-        writeln!(out, "{}", Role::Warning.paint(note.plain()))?;
+        out.note(Role::Warning, &note.plain().to_string())?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());
     if kept < all {
@@ -278,7 +287,7 @@ pub(crate) fn counted<T>(
     })
 }
 
-fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
+fn train_command(args: &Train, command: String, out: &mut Output<'_>) -> anyhow::Result<()> {
     let (arch, defaults) = match args.task.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
@@ -303,7 +312,7 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     job.run(&args.task, out)
 }
 
-fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
+fn finetune_command(args: &Finetune, command: String, out: &mut Output<'_>) -> anyhow::Result<()> {
     let learning = &args.task.learning;
     let glance = Glance::at(&args.task.common.data)?;
     let (mut base, side) = match &args.model {
@@ -373,14 +382,14 @@ impl HeldOut {
     }
 
     /// Measures the finished model, which lies at `learning.model_out`; tells how it does on the
-    /// pictures that chose its epoch.
+    /// pictures that chose its epoch, and on those that chose nothing.
     fn measure(
         &self,
         best: &Checkpoint,
         learning: &Learning,
         device: &Device,
         out: &mut dyn Write,
-    ) -> anyhow::Result<Option<Evaluation>> {
+    ) -> anyhow::Result<[Option<Evaluation>; 2]> {
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
         let net = train::network(best, device)?;
@@ -389,7 +398,7 @@ impl HeldOut {
         let measure = |pictures: &Arc<Pictures>| {
             train::evaluate(&net, pictures, &best.preprocess, classes, options, device)
         };
-        let mut measured = None;
+        let mut measured = [None, None];
         if self.val.is_empty() {
             writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
         } else {
@@ -397,7 +406,7 @@ impl HeldOut {
             let (summary, n) = (m.summary(), m.pictures);
             let on = format!("{n} validation pictures ({})", self.validation);
             writeln!(out, "{path}: epoch {epoch}, {} on {on}", Role::Good.paint(summary))?;
-            measured = Some(m);
+            measured[0] = Some(m);
         }
         if !self.test.is_empty() {
             let m = measure(&self.test)?;
@@ -407,6 +416,7 @@ impl HeldOut {
                 "{} on {n} test pictures ({name}), which chose nothing",
                 Role::Good.paint(summary)
             )?;
+            measured[1] = Some(m);
         }
         Ok(measured)
     }
@@ -478,8 +488,8 @@ impl Job {
         Ok(())
     }
 
-    fn run(mut self, task: &Task, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Task { common, chance, learning } = task;
+    fn run(mut self, task: &Task, out: &mut Output<'_>) -> anyhow::Result<()> {
+        let Task { common, chance, learning, .. } = task;
         self.recipe.check()?;
         for photo in &learning.predict {
             // Now, not after hours of training.
@@ -508,14 +518,14 @@ impl Job {
             checkpointing: learning.checkpointing,
             top_k: places(learning.top_k, data.labels.len()),
             // A launcher may show its processes a terminal and write to a file.
-            terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
+            terminal: world().processes() == 1 && out.is_terminal(),
             stop: &STOP,
         };
         let best = run.train(data, out)?;
         let (Some(folder), Some(claim)) = (&run.folder, model) else { return Ok(()) };
         claim.check()?;
         best.save(&learning.model_out)?;
-        let measured = held_out.measure(&best, learning, &device, out)?;
+        let [measured, tested] = held_out.measure(&best, learning, &device, out.answer())?;
         // The best model only knows the epochs up to its own, and not how long they took.
         let state = State::load(&folder.file("state.mpk")?)?;
         let page = folder.file("report.html")?;
@@ -535,14 +545,22 @@ impl Job {
             write!(out, ", peak memory {mb:.0} MB")?;
         }
         writeln!(out)?;
-        if !learning.predict.is_empty() {
-            classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
-        }
-        Ok(())
+        let top = learning.top_k.clamp(1, MAX_TOP);
+        let predictions = classify::photos(&best, &learning.predict, top, out.answer())?;
+        out.tell("model", page::told(&learning.model_out))?;
+        out.tell("folder", page::told(folder.path()))?;
+        out.tell("report", page::told(&page))?;
+        out.tell("epoch", best.training.epochs.last().map_or(0, |e| e.epoch))?;
+        out.tell("epochs", &state.last.training.epochs)?;
+        out.tell("validation", measured)?;
+        out.tell("test", tested)?;
+        out.tell("predictions", predictions)?;
+        out.tell("seconds", started.elapsed().as_secs_f64())?;
+        Ok(out.finish()?)
     }
 }
 
-fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+fn eval_command(args: &Eval, command: &str, out: &mut Output<'_>) -> anyhow::Result<()> {
     let started = Instant::now();
     if let Some(page) = &args.report {
         report::check_extension("--report", page, "html")?;
@@ -567,8 +585,8 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     };
     let cache = args.common.cache;
     let data = counted(|watch| Labelled::read(&args.common.data, &model, choice, cache, watch))?;
-    if !args.json {
-        data.notes.iter().try_for_each(|note| writeln!(out, "{}", note.plain()))?;
+    for note in &data.notes {
+        out.note(Role::Warning, &note.plain().to_string())?;
     }
     let facts = report::DataFacts::measured(&data, &args.common.data);
     let pictures = Arc::new(data.pictures);
@@ -587,21 +605,16 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
             seconds: started.elapsed().as_secs_f64(),
         };
         report.save(page)?;
-        if !args.json {
-            writeln!(out, "{}: the report", page.display().to_string().plain())?;
-        }
+        writeln!(out, "{}: the report", page.display().to_string().plain())?;
     }
-    if args.json {
-        let value = serde_json::json!({
-            "model": args.model.display().to_string(),
-            "labels": checkpoint.labels,
-            "pictures": data.which,
-            "evaluation": m,
-        });
-        let text = serde_json::to_string_pretty(&value).context("cannot write JSON")?;
-        writeln!(out, "{}", PlainJson(&text))?;
-        return Ok(());
+    if out.is_json() {
+        out.tell("model", page::told(&args.model))?;
+        out.tell("labels", &checkpoint.labels)?;
+        out.tell("pictures", &data.which)?;
+        out.tell("evaluation", &m)?;
+        return Ok(out.finish()?);
     }
+    let out = out.answer();
     let summary = Role::Good.paint(m.summary());
     writeln!(out, "{summary}, loss {:.4} on {}", m.loss, data.which.plain())?;
     per_class(&checkpoint.labels, &m, out)

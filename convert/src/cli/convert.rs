@@ -10,7 +10,7 @@ use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
 use crate::emit::onnx::{self, to_onnx};
-use crate::inspect::edge_table;
+use crate::inspect::{edge_facts, edge_table};
 use crate::pipeline::{Converted, Options, Quantize, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
@@ -25,7 +25,7 @@ use network::file::write_atomic;
 use network::graph::NodeOp;
 use network::model::FloatModel;
 use page::progress::Counter;
-use page::terminal::{Role, print_error};
+use page::terminal::{Output, Role, Voice, print_error};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::keras::to_preset;
@@ -71,6 +71,8 @@ pub(super) struct ConvertArgs {
     /// Write a KerasHub preset directory, named by --output
     #[arg(long, requires = "output")]
     keras_preset: bool,
+    #[command(flatten)]
+    pub(super) voice: Voice,
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
@@ -153,9 +155,10 @@ impl ConvertArgs {
 pub(super) fn convert_file(
     args: &ConvertArgs,
     given: &[String],
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
+    out.tell("source", page::told(path))?;
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
     let form = Form::of(&output, args.keras_preset)?;
     let options = args.options(form);
@@ -171,12 +174,12 @@ pub(super) fn convert_file(
     }
     let model = float_model(&imported, path, &args.source, out)?;
     if options.quantize != Quantize::Int8 && model.graph.nodes.iter().any(|n| n.quant.is_some()) {
-        writeln!(
-            out,
+        let note = format!(
             "{} is quantized: in floats, nothing is rounded or clamped to what int8 holds, so that \
              numbers differ; --quantize int8 keeps them",
-            path.display()
-        )?;
+            path.display().to_string().plain()
+        );
+        out.note(Role::Warning, &note)?;
     }
     // Before the minutes that converting may take.
     let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
@@ -188,7 +191,7 @@ pub(super) fn convert_file(
         convert_counted(&model, &pictures, options).with_context(|| path.display().to_string())?;
     let converted = args.calibration.with_float_layers(converted, &model, options)?;
     if let Some(int8) = &converted.int8 {
-        write!(out, "{}", describe_int8(int8))?;
+        describe_int8(int8).lines().try_for_each(|line| out.note(Role::Dim, line))?;
     }
     let conversion = Conversion {
         args,
@@ -216,32 +219,40 @@ fn write_weights(
     checkpoint: &Checkpoint,
     form: Form,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let name = output.display();
     match form {
         Form::Preset => {
             to_preset(checkpoint, output)?;
-            writeln!(out, "{name} (KerasHub preset)")?;
+            writeln!(out.answer(), "{name} (KerasHub preset)")?;
         }
         Form::StateDict => {
             let bytes = to_safetensors(checkpoint)?;
             write_atomic(output, &bytes).with_context(|| name.to_string())?;
-            writeln!(out, "{name} ({} bytes, PyTorch state dict)", bytes.len())?;
+            writeln!(out.answer(), "{name} ({} bytes, PyTorch state dict)", bytes.len())?;
         }
         _ => {
             checkpoint.save(output)?;
-            writeln!(out, "{name}: {}", checkpoint.config.name.plain())?;
+            writeln!(out.answer(), "{name}: {}", checkpoint.config.name.plain())?;
         }
     }
-    Ok(())
+    let bytes = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
+    written(output, bytes.map(|m| m.len()), form.name(), out)
+}
+
+/// Tells machines what was written.
+fn written(output: &Path, bytes: Option<u64>, kind: &str, out: &mut Output<'_>) -> Result<()> {
+    out.tell("output", page::told(output))?;
+    out.tell("kind", kind.trim_start_matches('.'))?;
+    Ok(out.tell("bytes", bytes)?)
 }
 
 fn write_edge(
     source: &Path,
     converted: &Converted,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let edge = &converted.emitted.bytes;
     write_atomic(output, edge).with_context(|| output.display().to_string())?;
@@ -250,9 +261,12 @@ fn write_edge(
     write!(out, "{}", edge_table(&artifact, &names))?;
     let before = std::fs::metadata(source).ok().filter(std::fs::Metadata::is_file);
     let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
-    let (source, output) = (source.display(), output.display());
-    writeln!(out, "{source}{before} → {output} ({} bytes)", Role::Good.paint(edge.len()))?;
-    Ok(())
+    let (source, name) = (source.display(), output.display());
+    let bytes = Role::Good.paint(edge.len());
+    writeln!(out.answer(), "{source}{before} → {name} ({bytes} bytes)")?;
+    out.tell("format", converted.format())?;
+    out.tell("model", edge_facts(&artifact, &names))?;
+    written(output, Some(edge.len() as u64), Form::Edge.name(), out)
 }
 
 /// What quantization found and did, where that is more than choosing ranges.
@@ -300,7 +314,7 @@ fn write_onnx(
     model: &FloatModel,
     converted: &Converted,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let (form, int8_name) = match args.onnx_integers {
         true => (onnx::Form::Integer, "int8 as integers"),
@@ -314,12 +328,13 @@ fn write_onnx(
     let bytes = to_onnx(graph, format, form, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
     writeln!(
-        out,
+        out.answer(),
         "{} ({} bytes, ONNX, {name})",
         output.display().to_string().plain(),
         bytes.len()
     )?;
-    Ok(())
+    out.tell("format", name)?;
+    written(output, Some(bytes.len() as u64), Form::Onnx.name(), out)
 }
 
 /// A model that is being converted.
@@ -335,7 +350,7 @@ struct Conversion<'a> {
 
 impl Conversion<'_> {
     /// Whether it computes what it should; refuses what does not fit the chip.
-    fn is_sound(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+    fn is_sound(&self, converted: &Converted, out: &mut Output<'_>) -> Result<bool> {
         let is_verified = self.is_verified(converted, out)?;
         if is_verified {
             self.args.check_limits(converted)?;
@@ -345,7 +360,7 @@ impl Conversion<'_> {
 
     /// Compares the layers of what was converted with others who compute the same, and says how far
     /// apart they are.
-    fn is_verified(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+    fn is_verified(&self, converted: &Converted, out: &mut Output<'_>) -> Result<bool> {
         if self.args.no_verify {
             return Ok(true);
         }
@@ -388,8 +403,9 @@ impl Conversion<'_> {
                 print_error("convert", &what);
             }
         }
+        out.tell("checks", &checks)?;
         if let Some(why) = unread {
-            writeln!(out, "  the source file was not compared: tract {why}")?;
+            out.note(Role::Warning, &format!("  the source file was not compared: tract {why}"))?;
         }
         if !verify::HAS_TRACT {
             writeln!(
@@ -406,7 +422,7 @@ impl Conversion<'_> {
     fn within_max_drop(
         &self,
         converted: Converted,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Option<Accuracy>)>> {
         let Some(labelled) = self.labelled else { return Ok(Some((converted, None))) };
         let found = labelled.measure(&converted)?;
@@ -416,7 +432,7 @@ impl Conversion<'_> {
         };
         writeln!(out, "{}", found.text(labelled, converted.format()))?;
         let loss = format!("int8 loses {:.2} points, more than --max-drop {most}", found.drop());
-        writeln!(out, "{}", Role::Warning.paint(loss))?;
+        out.note(Role::Warning, &loss)?;
         self.name_losers(&converted, out)?;
         let Some((better, found)) = self.lose_less(converted, labelled, most, out)? else {
             return Ok(None);
@@ -431,7 +447,7 @@ impl Conversion<'_> {
         converted: Converted,
         labelled: &Labelled,
         most: f64,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Accuracy)>> {
         let has_halves = self.options.target.runs(Dtype::F16);
         if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
@@ -442,14 +458,11 @@ impl Conversion<'_> {
             }
         }
         if !has_halves {
-            writeln!(
-                out,
-                "nothing was written; train for int8 with `trainer finetune --qat`, or see \
-                 `convert report`"
-            )?;
+            let remedy = "train for int8 with `trainer finetune --qat`, or see `convert report`";
+            out.note(Role::Error, &format!("nothing was written; {remedy}"))?;
             return Ok(None);
         }
-        writeln!(out, "taking fp16 instead")?;
+        out.note(Role::Warning, "taking fp16 instead")?;
         let options = Options { quantize: Quantize::Fp16, ..self.options };
         let halves = convert_counted(self.model, self.pictures, options)?;
         let found = labelled.measure(&halves)?;
@@ -465,7 +478,7 @@ impl Conversion<'_> {
         labelled: &Labelled,
         most: f64,
         enough: f64,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Accuracy)>> {
         /// As many layers more each time.
         const GROWTH: f64 = 1.5;
@@ -502,7 +515,7 @@ impl Conversion<'_> {
     }
 
     /// Names the layers in which int8 loses most.
-    fn name_losers(&self, converted: &Converted, out: &mut dyn Write) -> Result<()> {
+    fn name_losers(&self, converted: &Converted, out: &mut Output<'_>) -> Result<()> {
         /// As many show it.
         const PICTURES: usize = 32;
         let (Some(int8), [_, ..]) = (&converted.int8, self.pictures) else { return Ok(()) };
@@ -529,17 +542,18 @@ impl Conversion<'_> {
         &self,
         converted: &Converted,
         accuracy: Option<&Accuracy>,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<bool> {
         let (Some(labelled), Some(found)) = (self.labelled, accuracy) else { return Ok(true) };
         let text = found.text(labelled, converted.format());
-        writeln!(out, "{}", Role::Good.paint(text))?;
+        writeln!(out.answer(), "{}", Role::Good.paint(text))?;
+        out.tell("accuracy", found)?;
         let Some(least) = self.args.min_accuracy.filter(|least| found.device < *least) else {
             return Ok(true);
         };
         let remedy = "see --calibration, or try --quantize fp16";
         let text = format!("below --min-accuracy {least}; {remedy}");
-        writeln!(out, "{}", Role::Warning.paint(text))?;
+        out.note(Role::Warning, &text)?;
         Ok(false)
     }
 }

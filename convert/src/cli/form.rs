@@ -65,7 +65,7 @@ impl Form {
     }
 
     /// How it is asked for.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Edge => ".edge",
             Onnx => ".onnx",
@@ -107,12 +107,15 @@ mod tests {
     use crate::cli::convert::convert_file;
     use crate::cli::{Cli, parse};
     use clap::CommandFactory;
+    use page::terminal::{Output, Voice};
 
     /// What converting a file that is not there says.
     fn refusal(args: &[&str]) -> String {
         let args = ["convert", "missing.mpk"].iter().chain(args).map(Into::into).collect();
         let (cli, given) = parse(args).unwrap();
-        convert_file(&cli.convert, &given, &mut Vec::new()).unwrap_err().to_string()
+        let mut nowhere = std::io::sink();
+        let out = &mut Output::new(&mut nowhere, Voice::default());
+        convert_file(&cli.convert, &given, out).unwrap_err().to_string()
     }
 
     #[test]
@@ -149,7 +152,8 @@ mod tests {
         ];
         for argument in Cli::command().get_arguments().filter_map(|a| a.get_long()) {
             let known = |(option, _): &(&str, _)| option[2..].split(' ').next() == Some(argument);
-            let is_form = ["output", "keras-preset", "help", "version"].contains(&argument);
+            let is_form =
+                ["output", "keras-preset", "quiet", "json", "help", "version"].contains(&argument);
             assert!(is_form || options.iter().any(known), "--{argument}: which forms heed it?");
         }
         for (option, forms) in options {

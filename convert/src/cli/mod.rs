@@ -17,7 +17,7 @@ use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
 use network::model::FloatModel;
 use page::command_line;
 use page::progress::Counter;
-use page::terminal::{describe, print_error};
+use page::terminal::{Output, Voice, describe, print_error};
 use report::{ReportArgs, report};
 use std::ffi::OsString;
 use std::io::Write;
@@ -48,6 +48,8 @@ enum Command {
         file: PathBuf,
         #[command(flatten)]
         hints: Hints,
+        #[command(flatten)]
+        voice: Voice,
     },
     /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
     /// most
@@ -80,15 +82,21 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
             return 0;
         }
     };
+    let voice = match &cli.command {
+        Some(Command::Inspect { voice, .. }) => *voice,
+        Some(_) => Voice::default(),
+        None => cli.convert.voice,
+    };
+    let out = &mut Output::new(out, voice);
     let result = match cli.command {
-        Some(Command::Inspect { file, hints }) => inspect(&file, &hints, out),
+        Some(Command::Inspect { file, hints, .. }) => inspect(&file, &hints, out),
         Some(Command::Report(args)) => report(&args, &command, out),
         Some(Command::Sign(args)) => sign(&args, out),
         Some(Command::Upgrade(args)) => upgrade(&args, out),
         Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, &given, out),
     };
-    match result {
+    match result.and_then(|is_done| out.finish().map(|()| is_done).map_err(Into::into)) {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(e) => {

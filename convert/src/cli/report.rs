@@ -15,6 +15,7 @@ use clap::Args;
 use dataset::samples::denormalize;
 use network::file::write_atomic;
 use page::progress::Counter;
+use page::terminal::Output;
 use page::{self, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ pub(super) struct ReportArgs {
     json: Option<PathBuf>,
 }
 
-pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> Result<bool> {
+pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> Result<bool> {
     let path = &args.model;
     let page =
         args.output.clone().unwrap_or_else(|| default_output(path).with_extension("int8.html"));

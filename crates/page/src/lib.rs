@@ -61,6 +61,11 @@ pub fn check_extension(option: &str, path: &Path, extension: &str) -> anyhow::Re
     Ok(())
 }
 
+/// A path as machines are told it, whatever its bytes are.
+pub fn told(path: &Path) -> String {
+    path.display().to_string()
+}
+
 /// The arguments as one would type them, the program without its folder.
 pub fn command_line(args: &[OsString]) -> String {
     let program = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();

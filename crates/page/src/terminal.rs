@@ -1,8 +1,10 @@
 //! Output that fits a terminal: lines are folded between words, those that change are cut.
 
-use artifact::text::AsPlain;
+use artifact::text::{AsPlain, PlainJson};
 use core::fmt::{self, Display, Formatter};
 use core::sync::atomic::{AtomicBool, Ordering};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 #[cfg(unix)]
@@ -130,6 +132,119 @@ fn width(out: &(impl IsTerminal + AsFd)) -> Option<usize> {
 #[cfg(not(unix))]
 fn width(out: &impl IsTerminal) -> Option<usize> {
     out.is_terminal().then_some(USUAL)
+}
+
+/// How much a program says, and to whom.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Voice {
+    /// Say nothing but the answer, and errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Answer with one JSON document; all else goes to standard error
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a program says. What is written here is for people who watch, who may not want to; the answer
+/// is [`answer`](Self::answer), for machines [`json`](Self::json).
+pub struct Output<'a> {
+    out: &'a mut dyn Write,
+    voice: Voice,
+    /// For people, where `out` is for machines.
+    people: Option<Folded<io::Stderr>>,
+    notes: Vec<String>,
+    facts: Map<String, Value>,
+}
+
+impl fmt::Debug for Output<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").field("voice", &self.voice).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Output<'a> {
+    /// With answers to `out`. Counters and downloads are silent where `voice` is.
+    pub fn new(out: &'a mut dyn Write, voice: Voice) -> Self {
+        crate::progress::set_quiet(voice.quiet);
+        let people = voice.json.then(|| {
+            COLORS.store(has_colors(&io::stderr()), Ordering::Relaxed);
+            stderr()
+        });
+        Self { out, voice, people, notes: Vec::new(), facts: Map::new() }
+    }
+
+    /// Whether a machine is to read the answer.
+    pub fn is_json(&self) -> bool {
+        self.voice.json
+    }
+
+    /// Whether people watch on a terminal.
+    pub fn is_terminal(&self) -> bool {
+        if self.voice.json { io::stderr().is_terminal() } else { io::stdout().is_terminal() }
+    }
+
+    /// For the answer in words.
+    pub fn answer(&mut self) -> &mut dyn Write {
+        if self.voice.json { self } else { self.out }
+    }
+
+    /// A line that machines are told, too, among [`notes`](Self::notes).
+    ///
+    /// # Errors
+    /// A closed output.
+    pub fn note(&mut self, role: Role, text: &str) -> io::Result<()> {
+        if self.voice.json {
+            self.notes.push(text.into());
+        }
+        writeln!(self, "{}", role.paint(text))
+    }
+
+    /// Tells machines, in the document that [`finish`](Self::finish) writes.
+    ///
+    /// # Errors
+    /// What JSON cannot say.
+    pub fn tell(&mut self, name: &str, fact: impl Serialize) -> io::Result<()> {
+        if self.voice.json {
+            self.facts.insert(name.into(), serde_json::to_value(fact)?);
+        }
+        Ok(())
+    }
+
+    /// Answers machines with all that they were told.
+    ///
+    /// # Errors
+    /// A closed output.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let notes = core::mem::take(&mut self.notes);
+        self.tell("notes", notes)?;
+        let facts = core::mem::take(&mut self.facts);
+        if self.voice.json { self.json(&serde_json::to_string_pretty(&facts)?) } else { Ok(()) }
+    }
+
+    /// Answers a machine, harmlessly on a terminal.
+    ///
+    /// # Errors
+    /// A closed output.
+    pub fn json(&mut self, json: &str) -> io::Result<()> {
+        writeln!(self.out, "{}", PlainJson(json))
+    }
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.people {
+            _ if self.voice.quiet => Ok(bytes.len()),
+            Some(people) => people.write(bytes),
+            None => self.out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.people {
+            Some(people) => people.flush(),
+            None => self.out.flush(),
+        }
+    }
 }
 
 /// Folds lines that are too long for a terminal, and cuts those that start with a carriage return,

@@ -71,6 +71,15 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Print a table (CSV, RFC 4180): a row for each picture with `file`, `label`, `probability`,
+    /// `label2`, … up to --top, `error`; names that a spreadsheet would compute get an apostrophe
+    #[arg(long, conflicts_with_all = ["json", "logits"])]
+    pub(crate) csv: bool,
+
+    /// Say nothing but answers and errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
     /// Also print the milliseconds for decoding, preprocessing and running
     #[arg(long)]
     pub(crate) time: bool,

@@ -211,3 +211,17 @@ fn a_missing_folder_is_noticed_before_converting() {
     let said = String::from_utf8(said.stderr).unwrap();
     assert!(said.contains("nosuch: No such file") && !said.contains("layer"), "{said}");
 }
+
+#[test]
+fn layers_that_are_misspelled_are_guessed() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("m.edge");
+    command.arg(model()).args(["--float-layers", "stem-conv", "-o"]).arg(output);
+    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(said.contains("--float-layers: no layer `stem-conv` (did you mean "), "{said}");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+    let said = command.args(["init", "resnet18"]).output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("resnet18: not known (did you mean resnet_18?)"), "{said}");
+}

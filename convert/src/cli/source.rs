@@ -13,6 +13,7 @@ use hub::Reference;
 use network::checkpoint::Assumption;
 use network::graph::{Graph, ValueId};
 use network::model::FloatModel;
+use network::nearest::suggestion;
 use page::progress::Counter;
 use page::terminal::{Output, Role};
 use std::path::{Path, PathBuf};
@@ -93,8 +94,9 @@ impl Calibration {
                 let names: Vec<&str> =
                     graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
                 format!(
-                    "--float-layers: no layer `{}`; there are 0 to {}: {}",
+                    "--float-layers: no layer `{}`{}; there are 0 to {}: {}",
                     name.plain(),
+                    suggestion(name, &names).plain(),
                     names.len() - 1,
                     names.join(", ").plain()
                 )

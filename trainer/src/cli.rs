@@ -566,6 +566,8 @@ fn eval_command(args: &Eval, command: &str, out: &mut Output<'_>) -> anyhow::Res
         report::check_extension("--report", page, "html")?;
         check_file(page).with_context(|| format!("--report {}", page.display()))?;
     }
+    let data = &args.common.data;
+    std::fs::metadata(data).with_context(|| format!("--data {}", data.display()))?;
     let checkpoint = open_model(&args.model, Head::Required)?;
     let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();

@@ -4,7 +4,8 @@ use super::convert_counted;
 use super::form::Form;
 use super::labelled::{Accuracy, Labelled};
 use super::source::{
-    Calibration, Source, calibration_pictures, default_output, float_model, open_model,
+    Calibration, Source, calibration_pictures, check_exists, default_output, float_model,
+    open_model,
 };
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::emit::edge::Attributes;
@@ -21,7 +22,7 @@ use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
 use dataset::samples::stored_samples;
 use network::checkpoint::Checkpoint;
-use network::file::write_atomic;
+use network::file::{check_folder, check_writable, write_atomic};
 use network::graph::NodeOp;
 use network::model::FloatModel;
 use page::progress::Counter;
@@ -138,6 +139,33 @@ impl ConvertArgs {
         }
     }
 
+    /// Refuses, before anything is read, what could not be read or written after it.
+    fn check_files(
+        &self,
+        path: &Path,
+        output: &Path,
+        form: Form,
+        quantize: Quantize,
+    ) -> Result<()> {
+        self.source.check()?;
+        self.calibration.check()?;
+        check_exists("--eval", self.eval.as_deref())?;
+        // Weights of four bytes become as many smaller ones.
+        let before = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let after = match quantize {
+            _ if !form.is_computed() => before,
+            Quantize::Int8 => before / 5,
+            Quantize::Fp16 | Quantize::Bf16 => before / 3,
+            Quantize::None => before / 2,
+        };
+        let parent = output.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let checked = match form {
+            Form::Preset => check_folder(parent.unwrap_or(Path::new(".")), after),
+            _ => check_writable(output, after),
+        };
+        checked.with_context(|| format!("--output {}", output.display()))
+    }
+
     /// Refuses what does not fit the chip.
     fn check_limits(&self, converted: &Converted) -> Result<()> {
         let firmware = if converted.has_floats() { Firmware::WITH_FLOATS } else { Firmware::INT8 };
@@ -167,6 +195,7 @@ pub(super) fn convert_file(
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
+    args.check_files(path, &output, form, options.quantize)?;
     let imported = open_model(path, &args.source, out)?;
     if !form.is_computed() {
         write_weights(&imported.into_checkpoint(path)?, form, &output, out)?;

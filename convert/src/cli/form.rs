@@ -129,7 +129,7 @@ mod tests {
             ("--flash 32K", "edge"),
             ("--fixed-point --quantize int8", "edge"),
             ("--onnx-integers --quantize int8", "onnx"),
-            ("--labels l.txt", "edge onnx mpk safetensors"),
+            ("--labels Cargo.toml", "edge onnx mpk safetensors"),
             ("--input-size 32", ALL),
             ("--stem-pool", ALL),
             ("--stem-stride 1", ALL),
@@ -140,15 +140,15 @@ mod tests {
             ("--channels bgr", ALL),
             ("--mean 0", ALL),
             ("--std 1", ALL),
-            ("--calibration d --quantize int8", "edge onnx"),
+            ("--calibration . --quantize int8", "edge onnx"),
             ("--calibration-pictures 9 --quantize int8", "edge onnx"),
             ("--calibration-method mse --quantize int8", "edge onnx"),
             ("--adaptive-rounding --quantize int8", "edge onnx"),
             ("--float-layers 1 --quantize int8", "edge onnx"),
             ("--no-verify", ALL),
-            ("--eval d", "edge onnx"),
-            ("--max-drop 1 --eval d --quantize int8", "edge onnx"),
-            ("--min-accuracy 1 --eval d", "edge onnx"),
+            ("--eval .", "edge onnx"),
+            ("--max-drop 1 --eval . --quantize int8", "edge onnx"),
+            ("--min-accuracy 1 --eval .", "edge onnx"),
         ];
         for argument in Cli::command().get_arguments().filter_map(|a| a.get_long()) {
             let known = |(option, _): &(&str, _)| option[2..].split(' ').next() == Some(argument);

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use artifact::text::AsPlain;
 use clap::Args;
 use dataset::samples::denormalize;
-use network::file::write_atomic;
+use network::file::{check_writable, write_atomic};
 use page::progress::Counter;
 use page::terminal::Output;
 use page::{self, check_extension};
@@ -47,6 +47,11 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> 
     check_extension("--output", &page, "html")?;
     if let Some(json) = &args.json {
         check_extension("--json", json, "json")?;
+    }
+    args.source.check()?;
+    args.calibration.check()?;
+    if let Some(json) = &args.json {
+        check_writable(json, 0).with_context(|| format!("--json {}", json.display()))?;
     }
     let imported = open_model(path, &args.source, out)?;
     let model = float_model(&imported, path, &args.source, out)?;

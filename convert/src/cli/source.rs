@@ -74,7 +74,18 @@ pub(super) enum MethodArg {
     Entropy,
 }
 
+/// Refuses a file or folder that is not there.
+pub(super) fn check_exists(option: &str, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::metadata(path).map(drop).with_context(|| format!("{option} {}", path.display()))
+}
+
 impl Calibration {
+    /// Refuses pictures that are not there.
+    pub(super) fn check(&self) -> Result<()> {
+        check_exists("--calibration", self.calibration.as_deref())
+    }
+
     pub(super) fn method(&self) -> Method {
         match self.calibration_method {
             MethodArg::Auto => Method::Auto,
@@ -151,6 +162,11 @@ pub(super) fn open_model(path: &Path, source: &Source, out: &mut Output<'_>) -> 
 }
 
 impl Source {
+    /// Refuses labels that are not there.
+    pub(super) fn check(&self) -> Result<()> {
+        check_exists("--labels", self.labels.as_deref())
+    }
+
     /// Replaces what the user says.
     fn tell(&self, labels: &mut Vec<String>, preprocess: &mut Preprocess) -> Result<()> {
         if let Some(file) = &self.labels {

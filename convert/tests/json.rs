@@ -67,3 +67,31 @@ fn machines_are_told_what_was_written() {
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("m.edge (") && text.ends_with(" bytes)\n"), "{text}");
 }
+
+#[test]
+fn a_file_has_the_options() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (edge, settings) = (path("m.edge"), path("c.toml"));
+    let file = format!(
+        "model = {:?}\noutput = {edge:?}\nquantize = \"fp16\"\nquiet = true\nfloat-layers = []\n",
+        model()
+    );
+    std::fs::write(&settings, &file).unwrap();
+    let line = said(&["--config", &settings]);
+    assert!(line.contains("m.edge (") && line.lines().count() == 1, "{line}");
+    said(&["--config", &settings, "--quantize", "int8"]);
+    let told: Value = serde_json::from_str(&said(&["inspect", &edge, "--json"])).unwrap();
+    assert_eq!(told["device_file"]["dtype"], "I8");
+    let said = |file: &str| {
+        std::fs::write(&settings, file).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+        let output = command.args(["--config", &settings]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let want = format!("convert: {settings}:2: no option `calibrate` (did you mean calibration?)");
+    assert!(said("model = \"m\"\ncalibrate = \"d\"\n").starts_with(&want));
+    let want = format!("convert: {settings}:2: --eval none: ");
+    assert!(said("model = \"m\"\neval = \"none\"\n").starts_with(&want));
+}

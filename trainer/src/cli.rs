@@ -11,17 +11,18 @@ use crate::net;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{
-    self, Claim, Evaluation, Existing, Folder, Recipe, Run, State, check_file, duration,
+    self, Claim, Evaluation, Existing, Folder, Recipe, Run, SETTINGS, State, check_file, duration,
 };
 use anyhow::{Context, bail};
 use artifact::Preprocess;
 use artifact::text::AsPlain;
 use burn::tensor::Device;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Glance, Measured, Watch};
 use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
+use page::config::{Arguments, Config, repeating};
 use page::terminal::{Output, Role, Voice};
 use std::ffi::OsString;
 use std::io::Write;
@@ -107,6 +108,8 @@ struct Task {
     chance: Chance,
     #[command(flatten)]
     learning: Learning,
+    #[command(flatten)]
+    config: Config,
     #[command(flatten)]
     voice: Voice,
 }
@@ -194,25 +197,42 @@ where
     A: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let command = command_line(&args);
-    let cli = match Cli::try_parse_from(args) {
+    let typed = command_line(&args);
+    let arguments = Arguments::new(args, &command())?;
+    let parsed = command().try_get_matches_from(&arguments.all);
+    let cli = match parsed.and_then(|given| Ok((Cli::from_arg_matches(&given)?, given))) {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
             // Help and version are answers.
             write!(out, "{error}")?;
             return Ok(0);
         }
-        Err(error) => {
-            let text = error.to_string();
-            bail!("{}", text.trim_start_matches("error: ").trim_end());
-        }
+        Err(error) => bail!("{}", arguments.describe(&error)),
     };
+    dispatch(cli, typed, out).map_err(|error| {
+        let text = error.to_string();
+        let placed = arguments.placed(&text, &text);
+        if placed == text { error } else { error.context(placed) }
+    })
+}
+
+/// The command line's description, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs what was parsed; `given` are all options, `command` is what was typed.
+fn dispatch(
+    (cli, given): (Cli, ArgMatches),
+    command: String,
+    out: &mut dyn Write,
+) -> anyhow::Result<u8> {
     match cli.command {
         Command::Train(args) => distributed::run(out, |out| {
-            train_command(&args, command, &mut output(out, args.task.voice))
+            train_command(&args, (command, &given), &mut output(out, args.task.voice))
         })?,
         Command::Finetune(args) => distributed::run(out, |out| {
-            finetune_command(&args, command, &mut output(out, args.task.voice))
+            finetune_command(&args, (command, &given), &mut output(out, args.task.voice))
         })?,
         Command::Eval(args) => eval_command(&args, &command, &mut output(out, args.voice))?,
         Command::Classify(args) => return classify::run(&args, &mut output(out, args.voice)),
@@ -287,7 +307,10 @@ pub(crate) fn counted<T>(
     })
 }
 
-fn train_command(args: &Train, command: String, out: &mut Output<'_>) -> anyhow::Result<()> {
+/// A command as it was typed, and all its options.
+type Given<'a> = (String, &'a ArgMatches);
+
+fn train_command(args: &Train, given: Given<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
     let (arch, defaults) = match args.task.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
@@ -308,11 +331,11 @@ fn train_command(args: &Train, command: String, out: &mut Output<'_>) -> anyhow:
     let preprocess = config.preprocess(preprocess);
     let recipe =
         args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
-    let job = Job { config, preprocess, recipe, base: None, command };
+    let job = Job { config, preprocess, recipe, base: None, given };
     job.run(&args.task, out)
 }
 
-fn finetune_command(args: &Finetune, command: String, out: &mut Output<'_>) -> anyhow::Result<()> {
+fn finetune_command(args: &Finetune, given: Given<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
     let learning = &args.task.learning;
     let glance = Glance::at(&args.task.common.data)?;
     let (mut base, side) = match &args.model {
@@ -354,7 +377,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut Output<'_>) -> a
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
-    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
+    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), given };
     job.run(&args.task, out)
 }
 
@@ -423,16 +446,15 @@ impl HeldOut {
 }
 
 /// What `train` and `finetune` share.
-struct Job {
+struct Job<'a> {
     config: Architecture,
     preprocess: Preprocess,
     recipe: Recipe,
     base: Option<Checkpoint>,
-    /// As it was typed, for the report.
-    command: String,
+    given: Given<'a>,
 }
 
-impl Job {
+impl Job<'_> {
     /// What a run starts from, and at which size it sees pictures.
     fn beginning(&self) -> String {
         let size = format!("{}×{} pixels", self.preprocess.width, self.preprocess.height);
@@ -454,15 +476,24 @@ impl Job {
             (_, true) => Existing::Overwrite,
             _ => Existing::Keep,
         };
-        let folder = match &learning.out {
-            Some(dir) => Folder::open(dir, existing, &self.command)?,
+        let (command, given) = &self.given;
+        let mut folder = match &learning.out {
+            Some(dir) => Folder::open(dir, existing, command)?,
             None => {
                 let what = if self.base.is_some() { "finetune-" } else { "" };
                 let dir = Path::new("runs").join(format!("{what}{}", self.config.name));
-                Folder::numbered(&dir, existing, &self.command)?
+                Folder::numbered(&dir, existing, command)?
             }
         };
-        Ok((folder, Claim::file(path, "-o", &self.command)?))
+        let description = self::command();
+        let described = given
+            .subcommand()
+            .and_then(|(name, given)| Some((name, description.find_subcommand(name)?, given)));
+        if let Some((name, description, given)) = described {
+            let (name, file) = (format!("trainer {name}"), folder.path().join(SETTINGS));
+            folder.keep_settings(repeating(&name, description, given, &file));
+        }
+        Ok((folder, Claim::file(path, "-o", command)?))
     }
 
     /// Says what will run, where and on how many processes.
@@ -531,7 +562,7 @@ impl Job {
         let page = folder.file("report.html")?;
         let report = Report {
             model: &learning.model_out,
-            command: &self.command,
+            command: &self.given.0,
             data: facts,
             checkpoint: &best,
             epochs: &state.last.training.epochs,

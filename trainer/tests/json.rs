@@ -47,3 +47,36 @@ fn machines_are_told_what_came_of_it() {
     let text = said(&["eval", "--model", &model, "--data", &data, "--quiet"]);
     assert!(text.starts_with("accuracy "), "{text}");
 }
+
+#[test]
+fn a_run_is_repeated_from_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    pictures::write(Path::new(&data), 12);
+    let [first, second] = ["first", "second"].map(path);
+    let models = [format!("{first}.mpk"), format!("{second}.mpk")];
+    let args = ["--epochs", "2", "--batch", "8", "--size", "16", "--augment", "flip,color=0.2"];
+    let args = [&["train", "--data", &data, "--lr", "0.05", "--seed", "3"][..], &args].concat();
+    said(&[&args[..], &["--out", &first, "-o", &models[0]]].concat());
+    let settings = format!("{first}/run.toml");
+    said(&["train", "--config", &settings, "--out", &second, "-o", &models[1]]);
+    let read = |name: &String| std::fs::read(name).unwrap();
+    assert!(read(&models[0]) == read(&models[1]), "another model");
+    let text = |folder: &str| std::fs::read_to_string(format!("{folder}/run.toml")).unwrap();
+    let options = |text: String| text.lines().skip(1).map(String::from).collect::<Vec<_>>();
+    let of_first: Vec<_> = options(text(&first));
+    assert!(of_first.contains(&"augment = \"flip,color=0.2\"".into()), "{of_first:?}");
+    let same = |line: &String| !line.starts_with("model-out");
+    let both = [of_first, options(text(&second))];
+    let both = both.map(|lines| lines.into_iter().filter(same).collect::<Vec<_>>());
+    assert_eq!(both[0], both[1]);
+
+    // What the program finds out itself has its line, too.
+    std::fs::write(&settings, "data = \"none\"\n\narch = \"resnet8_cifar\"\n").unwrap();
+    let error = trainer::run(["trainer", "train", "--config", &settings], &mut Vec::new());
+    let error = page::terminal::describe(&error.unwrap_err());
+    let want =
+        format!("{settings}:3: --arch resnet8_cifar: not known (did you mean resnet_8_cifar?)");
+    assert!(error.starts_with(&want), "{error}");
+}

@@ -25,6 +25,7 @@ use network::checkpoint::Checkpoint;
 use network::file::{check_folder, check_writable, write_atomic};
 use network::graph::NodeOp;
 use network::model::FloatModel;
+use page::config::Config;
 use page::progress::Counter;
 use page::terminal::{Output, Role, Voice, print_error};
 use std::io::Write;
@@ -72,6 +73,8 @@ pub(super) struct ConvertArgs {
     /// Write a KerasHub preset directory, named by --output
     #[arg(long, requires = "output")]
     keras_preset: bool,
+    #[command(flatten)]
+    config: Config,
     #[command(flatten)]
     pub(super) voice: Voice,
     #[command(flatten)]

@@ -111,8 +111,9 @@ mod tests {
 
     /// What converting a file that is not there says.
     fn refusal(args: &[&str]) -> String {
-        let args = ["convert", "missing.mpk"].iter().chain(args).map(Into::into).collect();
-        let (cli, given) = parse(args).unwrap();
+        let args =
+            ["convert", "missing.mpk"].iter().chain(args).map(Into::into).collect::<Vec<_>>();
+        let (cli, given) = parse(&args).unwrap();
         let mut nowhere = std::io::sink();
         let out = &mut Output::new(&mut nowhere, Voice::default());
         convert_file(&cli.convert, &given, out).unwrap_err().to_string()
@@ -152,8 +153,8 @@ mod tests {
         ];
         for argument in Cli::command().get_arguments().filter_map(|a| a.get_long()) {
             let known = |(option, _): &(&str, _)| option[2..].split(' ').next() == Some(argument);
-            let is_form =
-                ["output", "keras-preset", "quiet", "json", "help", "version"].contains(&argument);
+            let is_form = ["output", "keras-preset", "config", "quiet", "json", "help", "version"]
+                .contains(&argument);
             assert!(is_form || options.iter().any(known), "--{argument}: which forms heed it?");
         }
         for (option, forms) in options {

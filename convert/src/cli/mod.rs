@@ -9,13 +9,13 @@ mod source;
 
 use crate::pipeline::{self, ConvertError, Converted, Options, Quantize};
 use anyhow::{Result, ensure};
-use artifact::text::PlainLines;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
 use network::model::FloatModel;
 use page::command_line;
+use page::config::Arguments;
 use page::progress::Counter;
 use page::terminal::{Output, Voice, describe, print_error};
 use report::{ReportArgs, report};
@@ -65,20 +65,31 @@ enum Command {
     Init(InitArgs),
 }
 
+/// The command line's description, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program; returns its exit status.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let command = command_line(&args);
-    let (cli, given) = match parse(args) {
+    let arguments = match Arguments::new(args, &self::command()) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            print_error("convert", &describe(&e));
+            return 2;
+        }
+    };
+    let (cli, given) = match parse(&arguments.all) {
         Ok(parsed) => parsed,
         Err(e) => {
             // What was typed may be the name of a file.
-            let text = e.to_string();
             if e.use_stderr() {
-                eprint!("{}", PlainLines(&text));
+                print_error("convert", &arguments.describe(&e));
                 return 2;
             }
-            let _ = write!(out, "{text}").and_then(|()| out.flush());
+            let _ = write!(out, "{e}").and_then(|()| out.flush());
             return 0;
         }
     };
@@ -100,15 +111,16 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mu
         Ok(true) => 0,
         Ok(false) => 1,
         Err(e) => {
-            print_error("convert", &describe(&e));
+            let text = describe(&e);
+            print_error("convert", &arguments.placed(&text, &text));
             2
         }
     }
 }
 
 /// The command line and the names of its options that are not defaults.
-fn parse(args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
-    let matches = Cli::command().try_get_matches_from(args)?;
+fn parse(args: &[OsString]) -> Result<(Cli, Vec<String>), clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
     let is_given = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     let given = matches.ids().filter(is_given).map(|id| id.as_str().replace('_', "-")).collect();
     Ok((Cli::from_arg_matches(&matches)?, given))

@@ -3,6 +3,7 @@
 //! The templates escape every value. Their head forbids the page to load or run anything, and
 //! [`finish`] makes characters visible that would turn or break the text around them.
 
+pub mod config;
 pub mod progress;
 pub mod terminal;
 mod thumbnail;

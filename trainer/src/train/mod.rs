@@ -20,7 +20,7 @@ mod validation;
 
 pub use calibration::{BINS, Bin, calibration, ece};
 pub use evaluate::{Answer, Evaluation, evaluate};
-pub use folder::{Claim, Existing, Folder, FolderError, check_file};
+pub use folder::{Claim, Existing, Folder, FolderError, SETTINGS, check_file};
 pub use loss::{
     argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
     targets,

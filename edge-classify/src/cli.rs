@@ -20,7 +20,17 @@ Exit status: 0 an answer for each picture; 1 --threshold was given and some
 picture has no class that likely; 2 some picture (the others are still
 classified) or the whole run failed.
 
-Files named `bench` or `serve` are given as ./bench or ./serve.";
+Files named `bench` or `serve` are given as ./bench or ./serve.
+
+Examples:
+  edge-classify samples/pictures/chelsea.png
+  edge-classify --csv --top 1 samples/pictures
+  edge-classify --model models/resnet_8_cifar10.edge --json samples/fashion/val";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  edge-classify bench models/mobilenet_v2.edge
+  edge-classify bench models/resnet_8_cifar10.edge --layers --threads 1";
 
 /// Says what is in pictures.
 #[derive(Debug, Parser)]
@@ -112,6 +122,7 @@ pub(crate) struct Machine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Measure a model's latency
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
     /// Classify pictures that are sent by HTTP
     #[cfg(feature = "serve")]

@@ -31,9 +31,51 @@ use std::sync::Arc;
 use std::time::Instant;
 use zoo::Head;
 
+const EXAMPLES: &str = "\
+Examples:
+  trainer finetune --data samples/fashion -o fashion.mpk
+  trainer eval --model fashion.mpk --data samples/fashion
+  trainer train --help";
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  trainer train --data samples/fashion --epochs 20 -o small.mpk
+  trainer train --arch resnet_8_cifar --data samples/fashion --augment strong --json";
+
+const FINETUNE_EXAMPLES: &str = "\
+Examples:
+  trainer finetune --data samples/fashion --out runs/fashion -o fashion.mpk
+  trainer finetune --config runs/fashion/run.toml --lr 0.01 --out runs/faster -o faster.mpk
+  trainer finetune --qat --model models/resnet_8_cifar10.mpk --data samples/fashion";
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  trainer eval --model fashion.mpk --data samples/fashion --report fashion.html
+  trainer eval --model fashion.mpk --data samples/fashion --json";
+
+const CLASSIFY_EXAMPLES: &str = "\
+Examples:
+  trainer classify --preset models/mobilenet_v2.mpk samples/pictures/chelsea.png
+  trainer classify --preset resnet_50_imagenet --top 3 samples/pictures/rocket.jpg";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  trainer show --data samples/fashion -o classes.html
+  trainer show --data samples/fashion --augment strong -o changes.html";
+
+const SCHEDULE_EXAMPLES: &str = "\
+Examples:
+  trainer schedule --epochs 30 --lr 0.1 --warmup-epochs 3
+  trainer schedule --epochs 30 --pictures 400 --batch 32 -o rate.svg";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  trainer bench --arch resnet_8_cifar
+  trainer bench --arch mobilenet_v2 --batch 16 --steps 4 --layers";
+
 /// Trains image classifiers that run anywhere.
 #[derive(Debug, Parser)]
-#[command(name = "trainer", version)]
+#[command(name = "trainer", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -42,18 +84,25 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train a network from scratch.
+    #[command(after_help = TRAIN_EXAMPLES)]
     Train(Train),
     /// Teach a trained network other classes.
+    #[command(after_help = FINETUNE_EXAMPLES)]
     Finetune(Finetune),
     /// Measure a model on labelled pictures.
+    #[command(after_help = EVAL_EXAMPLES)]
     Eval(Eval),
     /// Say what a model sees in photos.
+    #[command(after_help = CLASSIFY_EXAMPLES)]
     Classify(Classify),
     /// Show the pictures of a data set, or what augmentation does to them.
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
     /// Print and draw the learning rate over a run.
+    #[command(after_help = SCHEDULE_EXAMPLES)]
     Schedule(ScheduleArgs),
     /// Measure the speed and the memory of training steps.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
 }
 

@@ -24,6 +24,39 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::Hints;
 
+const EXAMPLES: &str = "\
+Exit status: 0 done, 1 not as accurate as asked for, or not what others compute, 2 an error.
+
+Examples:
+  convert models/resnet_8_cifar10.mpk -o small.edge
+  convert models/resnet_8_cifar10.mpk --target cortex-m --ram 64K --flash 256K -o chip.edge
+  convert models/mobilenet_v2.mpk --quantize none -o mobilenet.onnx
+  convert models/resnet_20_cifar10.mpk --quantize fp16 -o half.edge --json";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  convert inspect models/resnet_8_cifar10.edge
+  convert inspect models/resnet_8_cifar10.mpk --json";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  convert report models/resnet_8_cifar10.mpk -o int8.html
+  convert report models/resnet_8_cifar10.mpk -o int8.html --json int8.json";
+
+const SIGN_EXAMPLES: &str = "\
+Examples:
+  openssl genpkey -algorithm ed25519 -out private.pem
+  convert sign models/resnet_8_cifar10.edge --key private.pem -o signed.edge";
+
+const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  convert upgrade models/resnet_8_cifar10.edge -o newest.edge";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  convert init resnet_18 --classes 20 -o random.mpk
+  convert init resnet_8_cifar --grey";
+
 /// Turns trained models into device files.
 #[derive(Debug, Parser)]
 #[command(
@@ -31,7 +64,7 @@ use zoo::Hints;
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Exit status: 0 done, 1 not as accurate as asked for, or not what others compute, 2 an error."
+    after_help = EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +76,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what is in a model (.edge, or anything that is converted)
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
         /// The model
         file: PathBuf,
@@ -53,15 +87,19 @@ enum Command {
     },
     /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
     /// most
+    #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
     /// Sign a device file with a private key (Ed25519), so that a program that has the public key
     /// refuses every other model. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
     /// `openssl pkey -in private.pem -pubout -out public.pem` its public half
+    #[command(after_help = SIGN_EXAMPLES)]
     Sign(SignArgs),
     /// Rewrite a device file or checkpoint of an older version as one of the newest; a signature is
     /// lost
+    #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArgs),
     /// Make a model with random weights, to learn its speed, memory and size before training it
+    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
 }
 

@@ -9,6 +9,7 @@ use network::architecture::Architecture;
 use network::checkpoint::{Assumption, Checkpoint, Validation};
 use network::graph::Graph;
 use network::model::FloatModel;
+use serde_json::{Value, json};
 
 /// An architecture's optimized layers, of zeros.
 fn layers(config: &Architecture, input: Shape) -> Option<Graph> {
@@ -95,6 +96,86 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         header.arena_len,
     );
     out
+}
+
+/// A shape as JSON has it.
+fn hwc(s: Shape) -> [u16; 3] {
+    [s.h, s.w, s.c]
+}
+
+/// What [`edge_table`] shows, for machines.
+pub fn edge_facts(artifact: &Artifact<'_>, names: &[&str]) -> Value {
+    let (header, meta) = (artifact.header(), artifact.meta());
+    let operators = artifact.ops().enumerate().map(|(i, op)| {
+        json!({
+            "name": names.get(i).filter(|name| !name.is_empty()),
+            "operator": op.name(),
+            "input": hwc(op.input().shape),
+            "output": hwc(op.output().shape),
+            "weight_bytes": op.weight_bytes(),
+            "macs": op.macs(),
+        })
+    });
+    json!({
+        "name": meta.name,
+        "dtype": format!("{:?}", header.dtype),
+        "panel": header.nr,
+        "input": hwc(meta.input.shape),
+        "labels": artifact.labels().collect::<Vec<_>>(),
+        "data_set": meta.dataset,
+        "metrics": meta.metrics,
+        "made_by": meta.tool,
+        "file_bytes": header.file_len(),
+        "arena_bytes": header.arena_len,
+        "weight_bytes": artifact.ops().map(|op| op.weight_bytes()).sum::<u32>(),
+        "macs": artifact.ops().map(|op| op.macs()).sum::<u64>(),
+        "operators": operators.collect::<Vec<_>>(),
+    })
+}
+
+/// What [`graph_table`] shows, for machines.
+pub fn graph_facts(model: &FloatModel) -> Value {
+    let graph = &model.graph;
+    let layers = graph.nodes.iter().map(|node| {
+        let quant = node.quant.map(|q| json!({"scale": q.scale, "zero_point": q.zero_point}));
+        json!({
+            "name": node.name,
+            "operator": node.op.name(),
+            "output": hwc(node.shape),
+            "quant": quant,
+        })
+    });
+    json!({
+        "name": graph.name,
+        "input": hwc(graph.input_shape()),
+        "labels": model.labels,
+        "parameters": graph.parameters(),
+        "macs": graph.macs(),
+        "layers": layers.collect::<Vec<_>>(),
+        "notes": model.notes,
+    })
+}
+
+/// What [`checkpoint_table`] shows, for machines.
+pub fn checkpoint_facts(c: &Checkpoint) -> Value {
+    let (p, t) = (&c.preprocess, &c.training);
+    let tensors = c.tensors.iter().map(|(name, t)| json!({"name": name, "shape": t.shape}));
+    json!({
+        "architecture": c.config.name,
+        "input": [usize::from(p.height), usize::from(p.width), p.channels()],
+        "labels": c.labels,
+        "numbers": c.numbers(),
+        "samples": c.samples.len(),
+        "assumed": Assumption::line(&c.assumed),
+        "data_set": t.dataset,
+        "fingerprint": t.fingerprint,
+        "seed": t.seed,
+        "started_from": t.base,
+        "validated_on": t.validation.to_string(),
+        "options": t.options,
+        "epochs": t.epochs,
+        "tensors": tensors.collect::<Vec<_>>(),
+    })
 }
 
 /// An operator in [`edge_table`], without number and name.

@@ -211,3 +211,44 @@ fn a_missing_folder_is_noticed_before_converting() {
     let said = String::from_utf8(said.stderr).unwrap();
     assert!(said.contains("nosuch: No such file") && !said.contains("layer"), "{said}");
 }
+
+/// Nothing of what follows is found out after the minutes that a model takes: there is none.
+#[test]
+fn what_could_not_be_read_or_written_is_refused_before_the_model_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("folder.edge")).unwrap();
+    let program = env!("CARGO_BIN_EXE_convert");
+    for (args, want) in [
+        ("none.mpk -o folder.edge", "convert: --output folder.edge: it is a folder"),
+        ("none.mpk -o none/m.edge", "convert: --output none/m.edge: there is no folder none;"),
+        ("none.mpk -o none/p --keras-preset", "convert: --output none/p: there is no folder none;"),
+        ("none.mpk --calibration none", "convert: --calibration none: No such file"),
+        ("none.mpk --eval none", "convert: --eval none: No such file"),
+        ("none.mpk --labels none", "convert: --labels none: No such file"),
+        ("report none.mpk --calibration none", "convert: --calibration none: No such file"),
+        ("report none.mpk --json none/r.json", "convert: --json none/r.json: there is no folder"),
+        ("none.mpk -o m.edge", "convert: `none.mpk`: no such file"),
+    ] {
+        let mut command = std::process::Command::new(program);
+        let said = command.args(args.split(' ')).current_dir(dir.path()).output().unwrap();
+        assert_eq!(said.status.code(), Some(2), "{args}");
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.starts_with(want), "{args}: {said}");
+    }
+    let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+#[test]
+fn layers_that_are_misspelled_are_guessed() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+    let dir = tempfile::tempdir().unwrap();
+    let output = dir.path().join("m.edge");
+    command.arg(model()).args(["--float-layers", "stem-conv", "-o"]).arg(output);
+    let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(said.contains("--float-layers: no layer `stem-conv` (did you mean "), "{said}");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
+    let said = command.args(["init", "resnet18"]).output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("resnet18: not known (did you mean resnet_18?)"), "{said}");
+}

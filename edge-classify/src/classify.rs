@@ -1,6 +1,7 @@
 //! The main command: a line or a JSON object for each picture.
 
 use crate::cli::{Cli, MAX_TOP};
+use crate::csv::{self, Row};
 use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
@@ -135,11 +136,9 @@ fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
     let (count, seconds) = (sources.len(), start.elapsed().as_secs_f64());
     printer.out.flush()?;
     let rate = count as f64 / seconds.max(1e-9);
-    writeln!(
-        printer.err,
-        "edge-classify: {count} pictures in {seconds:.1} s, {rate:.0} images/s on {threads} thread(s)"
-    )?;
-    Ok(())
+    printer.note(&format!(
+        "{count} pictures in {seconds:.1} s, {rate:.0} images/s on {threads} thread(s)"
+    ))
 }
 
 /// Runs `work` with all threads on each picture.
@@ -269,6 +268,8 @@ impl Printer<'_> {
             write!(self.out, "{{\"logits\":[")?;
         } else if self.cli.json && self.cli.watch.is_none() {
             write!(self.out, "[")?;
+        } else if self.cli.csv {
+            csv::head(self.out, self.cli.top, self.cli.time)?;
         }
         Ok(())
     }
@@ -313,9 +314,13 @@ impl Printer<'_> {
         } else if self.cli.json {
             let ms = self.cli.time.then_some(ms);
             self.item(&Item { file: name, classes: Some(classes), ms, note, error: None })?;
+        } else if self.cli.csv {
+            let ms = self.cli.time.then_some(Some(ms));
+            let row = Row { file: name, classes: &classes, ms, error: "" };
+            row.write(self.out, self.cli.top)?;
         } else {
             if let Some(note) = note {
-                writeln!(self.err, "edge-classify: {}: {note}", Plain(name))?;
+                self.note(&format!("{name}: {note}"))?;
             }
             write!(self.out, "{}: ", Plain(name))?;
             for (i, Class { label, probability }) in classes.iter().enumerate() {
@@ -354,6 +359,17 @@ impl Printer<'_> {
         } else if self.cli.json {
             let error = Some(error.as_str());
             self.item(&Item { file: name, classes: None, ms: None, note: None, error })?;
+        } else if self.cli.csv {
+            let ms = self.cli.time.then_some(None);
+            Row { file: name, classes: &[], ms, error: &error }.write(self.out, self.cli.top)?;
+        }
+        Ok(())
+    }
+
+    /// Says what is neither an answer nor an error.
+    fn note(&mut self, text: &str) -> Result<()> {
+        if !self.cli.quiet {
+            writeln!(self.err, "edge-classify: {}", Plain(text))?;
         }
         Ok(())
     }
@@ -364,10 +380,7 @@ impl Printer<'_> {
         if !lines.is_empty() {
             self.out.flush()?;
         }
-        for line in lines {
-            writeln!(self.err, "edge-classify: {}", Plain(&line))?;
-        }
-        Ok(())
+        lines.iter().try_for_each(|line| self.note(line))
     }
 
     /// An element of the array, or a line of its own where there is no end.

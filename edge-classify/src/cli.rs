@@ -20,7 +20,17 @@ Exit status: 0 an answer for each picture; 1 --threshold was given and some
 picture has no class that likely; 2 some picture (the others are still
 classified) or the whole run failed.
 
-Files named `bench` or `serve` are given as ./bench or ./serve.";
+Files named `bench` or `serve` are given as ./bench or ./serve.
+
+Examples:
+  edge-classify samples/pictures/chelsea.png
+  edge-classify --csv --top 1 samples/pictures
+  edge-classify --model models/resnet_8_cifar10.edge --json samples/fashion/val";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  edge-classify bench models/mobilenet_v2.edge
+  edge-classify bench models/resnet_8_cifar10.edge --layers --threads 1";
 
 /// Says what is in pictures.
 #[derive(Debug, Parser)]
@@ -71,6 +81,15 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Print a table (CSV, RFC 4180): a row for each picture with `file`, `label`, `probability`,
+    /// `label2`, … up to --top, `error`; names that a spreadsheet would compute get an apostrophe
+    #[arg(long, conflicts_with_all = ["json", "logits"])]
+    pub(crate) csv: bool,
+
+    /// Say nothing but answers and errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
     /// Also print the milliseconds for decoding, preprocessing and running
     #[arg(long)]
     pub(crate) time: bool,
@@ -103,6 +122,7 @@ pub(crate) struct Machine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Measure a model's latency
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
     /// Classify pictures that are sent by HTTP
     #[cfg(feature = "serve")]

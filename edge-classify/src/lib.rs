@@ -11,6 +11,7 @@ mod builtin;
 mod classify;
 mod cli;
 mod compare;
+mod csv;
 mod model;
 mod npy;
 mod print;

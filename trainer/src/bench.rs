@@ -11,15 +11,14 @@ use crate::options::{Backend, Machine, architecture, check_size};
 use crate::train::{Optimizer, OptimizerConfig, Rule, cross_entropy, targets};
 use accel::Precision;
 use anyhow::{Context, ensure};
-use artifact::text::PlainJson;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use core::fmt::{Display, Formatter};
 use network::architecture::Architecture;
 use network::random::{Rng, fnv1a};
+use page::terminal::{Output, Voice};
 use serde::Serialize;
-use std::io::Write;
 use std::time::Instant;
 
 /// Steps before the clock counts: the first ones fill caches and the allocator's lists, and the
@@ -63,9 +62,8 @@ pub(crate) struct Bench {
     /// convolutions reaches alone. Operators of one kind and size are one line.
     #[arg(long, conflicts_with_all = ["json", "stock"])]
     layers: bool,
-    /// Print one line of JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
     #[command(flatten)]
     machine: Machine,
 }
@@ -124,7 +122,7 @@ impl Display for Report<'_> {
 ///
 /// # Errors
 /// Options out of range, and a network that does not learn.
-pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Bench, out: &mut Output<'_>) -> anyhow::Result<()> {
     let mut config = architecture(&args.arch)?;
     let size = args.size.unwrap_or(config.native_size());
     check_size(size)?;
@@ -160,14 +158,13 @@ pub(crate) fn run(args: &Bench, out: &mut dyn Write) -> anyhow::Result<()> {
         step_ms,
         peak_mb: peak_mb(),
     };
-    if args.json {
-        let text = serde_json::to_string(&report).context("cannot write JSON")?;
-        writeln!(out, "{}", PlainJson(&text))?;
+    if out.is_json() {
+        out.json(&serde_json::to_string(&report).context("cannot write JSON")?)?;
     } else {
-        writeln!(out, "{report}")?;
+        writeln!(out.answer(), "{report}")?;
     }
     if args.layers {
-        layers.write(accel::trace::peak_gmacs(args.precision), out)?;
+        layers.write(accel::trace::peak_gmacs(args.precision), out.answer())?;
     }
     Ok(())
 }

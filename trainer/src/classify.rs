@@ -4,12 +4,12 @@ use crate::data::to_planes;
 use crate::options::open_model;
 use crate::train;
 use anyhow::Context;
-use artifact::text::{AsPlain, PlainJson};
+use artifact::text::AsPlain;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use network::checkpoint::Checkpoint;
 use network::imagenet;
-use page::terminal::describe;
+use page::terminal::{Output, Voice, describe};
 use runtime::classify::{Score, top_k};
 use serde::Serialize;
 use std::io::Write;
@@ -31,9 +31,8 @@ pub(crate) struct Classify {
     /// Classes to print, likeliest first.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     top: u8,
-    /// Print one JSON array.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    pub(crate) voice: Voice,
 }
 
 /// One class of one picture.
@@ -59,29 +58,29 @@ struct Answer<'a> {
 }
 
 /// Classifies the photos; status 2 where one of them cannot be read.
-pub(crate) fn run(args: &Classify, out: &mut dyn Write) -> anyhow::Result<u8> {
+pub(crate) fn run(args: &Classify, out: &mut Output<'_>) -> anyhow::Result<u8> {
     let checkpoint = open_model(&args.preset, Head::Required)?;
     let names = names(&checkpoint);
     let answers = answers(&checkpoint, &names, &args.photos, args.top.into())?;
-    if args.json {
-        let text = serde_json::to_string_pretty(&answers).context("cannot write JSON")?;
-        writeln!(out, "{}", PlainJson(&text))?;
+    if out.is_json() {
+        out.json(&serde_json::to_string_pretty(&answers).context("cannot write JSON")?)?;
     } else {
-        answers.iter().try_for_each(|answer| print(answer, out))?;
+        answers.iter().try_for_each(|answer| print(answer, out.answer()))?;
     }
     Ok(if answers.iter().any(|a| a.error.is_some()) { 2 } else { 0 })
 }
 
-/// Prints the `top` classes of each photo.
+/// Prints the `top` classes of each photo; returns them as JSON.
 pub(crate) fn photos(
     checkpoint: &Checkpoint,
     photos: &[PathBuf],
     top: usize,
     out: &mut dyn Write,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<serde_json::Value> {
     let names = names(checkpoint);
     let answers = answers(checkpoint, &names, photos, top)?;
-    Ok(answers.iter().try_for_each(|answer| print(answer, out))?)
+    answers.iter().try_for_each(|answer| print(answer, out))?;
+    Ok(serde_json::to_value(answers)?)
 }
 
 /// WordNet id, for ImageNet's classes, and name of each class: the guide's

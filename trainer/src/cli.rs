@@ -11,28 +11,71 @@ use crate::net;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{
-    self, Claim, Evaluation, Existing, Folder, Recipe, Run, State, check_file, duration,
+    self, Claim, Evaluation, Existing, Folder, Recipe, Run, SETTINGS, State, check_file, duration,
 };
 use anyhow::{Context, bail};
 use artifact::Preprocess;
-use artifact::text::{AsPlain, PlainJson};
+use artifact::text::AsPlain;
 use burn::tensor::Device;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use core::sync::atomic::{AtomicBool, Ordering};
 use dataset::{Glance, Measured, Watch};
 use network::architecture::{Architecture, default_preprocess};
 use network::checkpoint::{Checkpoint, Split, TrainingRecord, Validation};
-use page::progress::Counter;
+use page::config::{Arguments, Config, repeating};
+use page::terminal::{Output, Role, Voice};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use zoo::Head;
 
+const EXAMPLES: &str = "\
+Examples:
+  trainer finetune --data samples/fashion -o fashion.mpk
+  trainer eval --model fashion.mpk --data samples/fashion
+  trainer train --help";
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  trainer train --data samples/fashion --epochs 20 -o small.mpk
+  trainer train --arch resnet_8_cifar --data samples/fashion --augment strong --json";
+
+const FINETUNE_EXAMPLES: &str = "\
+Examples:
+  trainer finetune --data samples/fashion --out runs/fashion -o fashion.mpk
+  trainer finetune --config runs/fashion/run.toml --lr 0.01 --out runs/faster -o faster.mpk
+  trainer finetune --qat --model models/resnet_8_cifar10.mpk --data samples/fashion";
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  trainer eval --model fashion.mpk --data samples/fashion --report fashion.html
+  trainer eval --model fashion.mpk --data samples/fashion --json";
+
+const CLASSIFY_EXAMPLES: &str = "\
+Examples:
+  trainer classify --preset models/mobilenet_v2.mpk samples/pictures/chelsea.png
+  trainer classify --preset resnet_50_imagenet --top 3 samples/pictures/rocket.jpg";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  trainer show --data samples/fashion -o classes.html
+  trainer show --data samples/fashion --augment strong -o changes.html";
+
+const SCHEDULE_EXAMPLES: &str = "\
+Examples:
+  trainer schedule --epochs 30 --lr 0.1 --warmup-epochs 3
+  trainer schedule --epochs 30 --pictures 400 --batch 32 -o rate.svg";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  trainer bench --arch resnet_8_cifar
+  trainer bench --arch mobilenet_v2 --batch 16 --steps 4 --layers";
+
 /// Trains image classifiers that run anywhere.
 #[derive(Debug, Parser)]
-#[command(name = "trainer", version)]
+#[command(name = "trainer", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,18 +84,25 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Train a network from scratch.
+    #[command(after_help = TRAIN_EXAMPLES)]
     Train(Train),
     /// Teach a trained network other classes.
+    #[command(after_help = FINETUNE_EXAMPLES)]
     Finetune(Finetune),
     /// Measure a model on labelled pictures.
+    #[command(after_help = EVAL_EXAMPLES)]
     Eval(Eval),
     /// Say what a model sees in photos.
+    #[command(after_help = CLASSIFY_EXAMPLES)]
     Classify(Classify),
     /// Show the pictures of a data set, or what augmentation does to them.
+    #[command(after_help = SHOW_EXAMPLES)]
     Show(Show),
     /// Print and draw the learning rate over a run.
+    #[command(after_help = SCHEDULE_EXAMPLES)]
     Schedule(ScheduleArgs),
     /// Measure the speed and the memory of training steps.
+    #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
 }
 
@@ -107,6 +157,10 @@ struct Task {
     chance: Chance,
     #[command(flatten)]
     learning: Learning,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    voice: Voice,
 }
 
 #[derive(Debug, Args)]
@@ -159,9 +213,8 @@ struct Eval {
     /// state dict, hf://owner/name or kaggle://owner/model/framework/variation.
     #[arg(long, alias = "preset", value_name = "MODEL")]
     model: PathBuf,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    voice: Voice,
     /// Also report how often the class is among the K best.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top_k: usize,
@@ -193,31 +246,56 @@ where
     A: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let command = command_line(&args);
-    let cli = match Cli::try_parse_from(args) {
+    let typed = command_line(&args);
+    let arguments = Arguments::new(args, &command())?;
+    let parsed = command().try_get_matches_from(&arguments.all);
+    let cli = match parsed.and_then(|given| Ok((Cli::from_arg_matches(&given)?, given))) {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
             // Help and version are answers.
             write!(out, "{error}")?;
             return Ok(0);
         }
-        Err(error) => {
-            let text = error.to_string();
-            bail!("{}", text.trim_start_matches("error: ").trim_end());
-        }
+        Err(error) => bail!("{}", arguments.describe(&error)),
     };
+    dispatch(cli, typed, out).map_err(|error| {
+        let text = error.to_string();
+        let placed = arguments.placed(&text, &text);
+        if placed == text { error } else { error.context(placed) }
+    })
+}
+
+/// The command line's description, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs what was parsed; `given` are all options, `command` is what was typed.
+fn dispatch(
+    (cli, given): (Cli, ArgMatches),
+    command: String,
+    out: &mut dyn Write,
+) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Train(args) => distributed::run(out, |out| train_command(&args, command, out))?,
-        Command::Finetune(args) => {
-            distributed::run(out, |out| finetune_command(&args, command, out))?;
-        }
-        Command::Eval(args) => eval_command(&args, &command, out)?,
-        Command::Classify(args) => return classify::run(&args, out),
+        Command::Train(args) => distributed::run(out, |out| {
+            train_command(&args, (command, &given), &mut output(out, args.task.voice))
+        })?,
+        Command::Finetune(args) => distributed::run(out, |out| {
+            finetune_command(&args, (command, &given), &mut output(out, args.task.voice))
+        })?,
+        Command::Eval(args) => eval_command(&args, &command, &mut output(out, args.voice))?,
+        Command::Classify(args) => return classify::run(&args, &mut output(out, args.voice)),
         Command::Show(args) => report::show(&args, out)?,
         Command::Schedule(args) => report::schedule(&args, out)?,
-        Command::Bench(args) => bench::run(&args, out)?,
+        Command::Bench(args) => bench::run(&args, &mut output(out, args.voice))?,
     }
     Ok(0)
+}
+
+/// What this process says: of several, the first one alone.
+fn output(out: &mut dyn Write, voice: Voice) -> Output<'_> {
+    let silent = Voice { quiet: true, json: false };
+    Output::new(out, if world().rank() == 0 { voice } else { silent })
 }
 
 /// Set by the first Ctrl-C.
@@ -241,7 +319,7 @@ fn read(
     preprocess: Preprocess,
     classes: Option<usize>,
     base: &TrainingRecord,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> anyhow::Result<Dataset> {
     let options = ReadOptions {
         preprocess,
@@ -256,11 +334,12 @@ fn read(
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
     for note in data.notes() {
-        writeln!(out, "{}", note.plain())?;
+        out.note(Role::Warning, &note.plain().to_string())?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());
     if kept < all {
-        writeln!(out, "in memory: {kept} of {all} pictures (--cache {})", common.cache)?;
+        let note = format!("in memory: {kept} of {all} pictures (--cache {})", common.cache);
+        writeln!(out, "{}", Role::Dim.paint(note))?;
     }
     Ok(data)
 }
@@ -269,7 +348,7 @@ fn read(
 pub(crate) fn counted<T>(
     read: impl FnOnce(Watch<'_>) -> Result<T, DataError>,
 ) -> Result<T, DataError> {
-    let counter = (world().rank() == 0).then(|| Counter::new("reading pictures"));
+    let counter = train::counter("reading pictures");
     read(&|done, total| {
         if let Some(counter) = &counter {
             counter.show(done, total);
@@ -277,7 +356,10 @@ pub(crate) fn counted<T>(
     })
 }
 
-fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
+/// A command as it was typed, and all its options.
+type Given<'a> = (String, &'a ArgMatches);
+
+fn train_command(args: &Train, given: Given<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
     let (arch, defaults) = match args.task.learning.recipe {
         RecipeName::Default => ("resnet_8_cifar", Defaults::SCRATCH),
         RecipeName::OneCycle => ("resnet_8_cifar", Defaults::ONE_CYCLE),
@@ -298,11 +380,11 @@ fn train_command(args: &Train, command: String, out: &mut dyn Write) -> anyhow::
     let preprocess = config.preprocess(preprocess);
     let recipe =
         args.task.learning.recipe(args.task.chance.seed, &defaults).map_err(anyhow::Error::msg)?;
-    let job = Job { config, preprocess, recipe, base: None, command };
+    let job = Job { config, preprocess, recipe, base: None, given };
     job.run(&args.task, out)
 }
 
-fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> anyhow::Result<()> {
+fn finetune_command(args: &Finetune, given: Given<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
     let learning = &args.task.learning;
     let glance = Glance::at(&args.task.common.data)?;
     let (mut base, side) = match &args.model {
@@ -344,7 +426,7 @@ fn finetune_command(args: &Finetune, command: String, out: &mut dyn Write) -> an
     if args.freeze.is_some() {
         recipe.freeze_epochs = args.freeze_epochs.unwrap_or(recipe.epochs);
     }
-    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), command };
+    let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), given };
     job.run(&args.task, out)
 }
 
@@ -372,14 +454,14 @@ impl HeldOut {
     }
 
     /// Measures the finished model, which lies at `learning.model_out`; tells how it does on the
-    /// pictures that chose its epoch.
+    /// pictures that chose its epoch, and on those that chose nothing.
     fn measure(
         &self,
         best: &Checkpoint,
         learning: &Learning,
         device: &Device,
         out: &mut dyn Write,
-    ) -> anyhow::Result<Option<Evaluation>> {
+    ) -> anyhow::Result<[Option<Evaluation>; 2]> {
         let path = learning.model_out.display();
         let epoch = best.training.epochs.last().map_or(0, |e| e.epoch);
         let net = train::network(best, device)?;
@@ -388,36 +470,40 @@ impl HeldOut {
         let measure = |pictures: &Arc<Pictures>| {
             train::evaluate(&net, pictures, &best.preprocess, classes, options, device)
         };
-        let mut measured = None;
+        let mut measured = [None, None];
         if self.val.is_empty() {
             writeln!(out, "{path}: epoch {epoch}, not measured (no validation pictures)")?;
         } else {
             let m = measure(&self.val)?;
             let (summary, n) = (m.summary(), m.pictures);
             let on = format!("{n} validation pictures ({})", self.validation);
-            writeln!(out, "{path}: epoch {epoch}, {summary} on {on}")?;
-            measured = Some(m);
+            writeln!(out, "{path}: epoch {epoch}, {} on {on}", Role::Good.paint(summary))?;
+            measured[0] = Some(m);
         }
         if !self.test.is_empty() {
             let m = measure(&self.test)?;
             let (summary, n, name) = (m.summary(), m.pictures, &self.test_name);
-            writeln!(out, "{summary} on {n} test pictures ({name}), which chose nothing")?;
+            writeln!(
+                out,
+                "{} on {n} test pictures ({name}), which chose nothing",
+                Role::Good.paint(summary)
+            )?;
+            measured[1] = Some(m);
         }
         Ok(measured)
     }
 }
 
 /// What `train` and `finetune` share.
-struct Job {
+struct Job<'a> {
     config: Architecture,
     preprocess: Preprocess,
     recipe: Recipe,
     base: Option<Checkpoint>,
-    /// As it was typed, for the report.
-    command: String,
+    given: Given<'a>,
 }
 
-impl Job {
+impl Job<'_> {
     /// What a run starts from, and at which size it sees pictures.
     fn beginning(&self) -> String {
         let size = format!("{}×{} pixels", self.preprocess.width, self.preprocess.height);
@@ -439,15 +525,24 @@ impl Job {
             (_, true) => Existing::Overwrite,
             _ => Existing::Keep,
         };
-        let folder = match &learning.out {
-            Some(dir) => Folder::open(dir, existing, &self.command)?,
+        let (command, given) = &self.given;
+        let mut folder = match &learning.out {
+            Some(dir) => Folder::open(dir, existing, command)?,
             None => {
                 let what = if self.base.is_some() { "finetune-" } else { "" };
                 let dir = Path::new("runs").join(format!("{what}{}", self.config.name));
-                Folder::numbered(&dir, existing, &self.command)?
+                Folder::numbered(&dir, existing, command)?
             }
         };
-        Ok((folder, Claim::file(path, "-o", &self.command)?))
+        let description = self::command();
+        let described = given
+            .subcommand()
+            .and_then(|(name, given)| Some((name, description.find_subcommand(name)?, given)));
+        if let Some((name, description, given)) = described {
+            let (name, file) = (format!("trainer {name}"), folder.path().join(SETTINGS));
+            folder.keep_settings(repeating(&name, description, given, &file));
+        }
+        Ok((folder, Claim::file(path, "-o", command)?))
     }
 
     /// Says what will run, where and on how many processes.
@@ -463,7 +558,8 @@ impl Job {
         }
         if learning.model_out.exists() {
             let path = learning.model_out.display();
-            writeln!(out, "{path} is there already; it is replaced at the end")?;
+            let note = format!("{path} is there already; it is replaced at the end");
+            writeln!(out, "{}", Role::Warning.paint(note))?;
         }
         if world().processes() > 1 {
             let threads = rayon::current_num_threads();
@@ -472,8 +568,8 @@ impl Job {
         Ok(())
     }
 
-    fn run(mut self, task: &Task, out: &mut dyn Write) -> anyhow::Result<()> {
-        let Task { common, chance, learning } = task;
+    fn run(mut self, task: &Task, out: &mut Output<'_>) -> anyhow::Result<()> {
+        let Task { common, chance, learning, .. } = task;
         self.recipe.check()?;
         for photo in &learning.predict {
             // Now, not after hours of training.
@@ -502,20 +598,20 @@ impl Job {
             checkpointing: learning.checkpointing,
             top_k: places(learning.top_k, data.labels.len()),
             // A launcher may show its processes a terminal and write to a file.
-            terminal: world().processes() == 1 && std::io::stdout().is_terminal(),
+            terminal: world().processes() == 1 && out.is_terminal(),
             stop: &STOP,
         };
         let best = run.train(data, out)?;
         let (Some(folder), Some(claim)) = (&run.folder, model) else { return Ok(()) };
         claim.check()?;
         best.save(&learning.model_out)?;
-        let measured = held_out.measure(&best, learning, &device, out)?;
+        let [measured, tested] = held_out.measure(&best, learning, &device, out.answer())?;
         // The best model only knows the epochs up to its own, and not how long they took.
         let state = State::load(&folder.file("state.mpk")?)?;
         let page = folder.file("report.html")?;
         let report = Report {
             model: &learning.model_out,
-            command: &self.command,
+            command: &self.given.0,
             data: facts,
             checkpoint: &best,
             epochs: &state.last.training.epochs,
@@ -529,19 +625,29 @@ impl Job {
             write!(out, ", peak memory {mb:.0} MB")?;
         }
         writeln!(out)?;
-        if !learning.predict.is_empty() {
-            classify::photos(&best, &learning.predict, learning.top_k.clamp(1, MAX_TOP), out)?;
-        }
-        Ok(())
+        let top = learning.top_k.clamp(1, MAX_TOP);
+        let predictions = classify::photos(&best, &learning.predict, top, out.answer())?;
+        out.tell("model", page::told(&learning.model_out))?;
+        out.tell("folder", page::told(folder.path()))?;
+        out.tell("report", page::told(&page))?;
+        out.tell("epoch", best.training.epochs.last().map_or(0, |e| e.epoch))?;
+        out.tell("epochs", &state.last.training.epochs)?;
+        out.tell("validation", measured)?;
+        out.tell("test", tested)?;
+        out.tell("predictions", predictions)?;
+        out.tell("seconds", started.elapsed().as_secs_f64())?;
+        Ok(out.finish()?)
     }
 }
 
-fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Result<()> {
+fn eval_command(args: &Eval, command: &str, out: &mut Output<'_>) -> anyhow::Result<()> {
     let started = Instant::now();
     if let Some(page) = &args.report {
         report::check_extension("--report", page, "html")?;
         check_file(page).with_context(|| format!("--report {}", page.display()))?;
     }
+    let data = &args.common.data;
+    std::fs::metadata(data).with_context(|| format!("--data {}", data.display()))?;
     let checkpoint = open_model(&args.model, Head::Required)?;
     let device = args.common.machine.device()?;
     let classes = checkpoint.labels.len();
@@ -561,8 +667,8 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
     };
     let cache = args.common.cache;
     let data = counted(|watch| Labelled::read(&args.common.data, &model, choice, cache, watch))?;
-    if !args.json {
-        data.notes.iter().try_for_each(|note| writeln!(out, "{}", note.plain()))?;
+    for note in &data.notes {
+        out.note(Role::Warning, &note.plain().to_string())?;
     }
     let facts = report::DataFacts::measured(&data, &args.common.data);
     let pictures = Arc::new(data.pictures);
@@ -581,22 +687,18 @@ fn eval_command(args: &Eval, command: &str, out: &mut dyn Write) -> anyhow::Resu
             seconds: started.elapsed().as_secs_f64(),
         };
         report.save(page)?;
-        if !args.json {
-            writeln!(out, "{}: the report", page.display().to_string().plain())?;
-        }
+        writeln!(out, "{}: the report", page.display().to_string().plain())?;
     }
-    if args.json {
-        let value = serde_json::json!({
-            "model": args.model.display().to_string(),
-            "labels": checkpoint.labels,
-            "pictures": data.which,
-            "evaluation": m,
-        });
-        let text = serde_json::to_string_pretty(&value).context("cannot write JSON")?;
-        writeln!(out, "{}", PlainJson(&text))?;
-        return Ok(());
+    if out.is_json() {
+        out.tell("model", page::told(&args.model))?;
+        out.tell("labels", &checkpoint.labels)?;
+        out.tell("pictures", &data.which)?;
+        out.tell("evaluation", &m)?;
+        return Ok(out.finish()?);
     }
-    writeln!(out, "{}, loss {:.4} on {}", m.summary(), m.loss, data.which.plain())?;
+    let out = out.answer();
+    let summary = Role::Good.paint(m.summary());
+    writeln!(out, "{summary}, loss {:.4} on {}", m.loss, data.which.plain())?;
     per_class(&checkpoint.labels, &m, out)
 }
 

@@ -33,4 +33,4 @@ mod options;
 mod report;
 pub mod train;
 
-pub use cli::run;
+pub use cli::{command, run};

@@ -20,7 +20,10 @@ pub(crate) fn open_model(path: &Path, head: Head) -> anyhow::Result<Checkpoint> 
     let checkpoint = zoo::open(path, head)?;
     if let Some(line) = Assumption::line(&checkpoint.assumed) {
         let path = path.display();
-        eprintln!("{path}: {line} to `convert {path} -o net.mpk`, which makes a checkpoint of it");
+        let what = "which makes a checkpoint of it";
+        if !page::progress::is_quiet() {
+            eprintln!("{path}: {line} to `convert {path} -o net.mpk`, {what}");
+        }
     }
     Ok(checkpoint)
 }

@@ -70,7 +70,7 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     let names = std::fs::read_dir(dir.path().join("run")).unwrap();
     let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     // A killed process may leave a temporary file, never one under another name.
-    let ours = |n: &String| n.ends_with(".mpk") || n.starts_with(".writing-");
+    let ours = |n: &String| n.ends_with(".mpk") || n == "run.toml" || n.starts_with(".writing-");
     assert!(names.iter().all(ours), "{names:?}");
 
     goes_on(dir.path(), &before);

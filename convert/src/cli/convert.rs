@@ -1,17 +1,18 @@
 //! `convert MODEL`.
 
+use super::convert_counted;
 use super::form::Form;
 use super::labelled::{Accuracy, Labelled};
 use super::source::{
-    Calibration, Source, calibration_pictures, default_output, float_model, open_model,
+    Calibration, Source, calibration_pictures, check_exists, default_output, float_model,
+    open_model,
 };
-use super::{show, show_progress};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
 use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
 use crate::emit::onnx::{self, to_onnx};
-use crate::inspect::edge_table;
-use crate::pipeline::{Converted, Options, Quantize, convert, with_floats};
+use crate::inspect::{edge_facts, edge_table};
+use crate::pipeline::{Converted, Options, Quantize, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
 use crate::verify::{self, Check, source, verify};
@@ -21,9 +22,12 @@ use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
 use dataset::samples::stored_samples;
 use network::checkpoint::Checkpoint;
-use network::file::write_atomic;
+use network::file::{check_folder, check_writable, write_atomic};
 use network::graph::NodeOp;
 use network::model::FloatModel;
+use page::config::Config;
+use page::progress::Counter;
+use page::terminal::{Output, Role, Voice, print_error};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::keras::to_preset;
@@ -69,6 +73,10 @@ pub(super) struct ConvertArgs {
     /// Write a KerasHub preset directory, named by --output
     #[arg(long, requires = "output")]
     keras_preset: bool,
+    #[command(flatten)]
+    config: Config,
+    #[command(flatten)]
+    pub(super) voice: Voice,
     #[command(flatten)]
     source: Source,
     #[command(flatten)]
@@ -134,6 +142,33 @@ impl ConvertArgs {
         }
     }
 
+    /// Refuses, before anything is read, what could not be read or written after it.
+    fn check_files(
+        &self,
+        path: &Path,
+        output: &Path,
+        form: Form,
+        quantize: Quantize,
+    ) -> Result<()> {
+        self.source.check()?;
+        self.calibration.check()?;
+        check_exists("--eval", self.eval.as_deref())?;
+        // Weights of four bytes become as many smaller ones.
+        let before = std::fs::metadata(path).map_or(0, |meta| meta.len());
+        let after = match quantize {
+            _ if !form.is_computed() => before,
+            Quantize::Int8 => before / 5,
+            Quantize::Fp16 | Quantize::Bf16 => before / 3,
+            Quantize::None => before / 2,
+        };
+        let parent = output.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let checked = match form {
+            Form::Preset => check_folder(parent.unwrap_or(Path::new(".")), after),
+            _ => check_writable(output, after),
+        };
+        checked.with_context(|| format!("--output {}", output.display()))
+    }
+
     /// Refuses what does not fit the chip.
     fn check_limits(&self, converted: &Converted) -> Result<()> {
         let firmware = if converted.has_floats() { Firmware::WITH_FLOATS } else { Firmware::INT8 };
@@ -151,9 +186,10 @@ impl ConvertArgs {
 pub(super) fn convert_file(
     args: &ConvertArgs,
     given: &[String],
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<bool> {
     let Some(path) = &args.model else { bail!("no model named") };
+    out.tell("source", page::told(path))?;
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
     let form = Form::of(&output, args.keras_preset)?;
     let options = args.options(form);
@@ -162,6 +198,7 @@ pub(super) fn convert_file(
     if output == *path {
         bail!("{}: the output would overwrite the input; name another with -o", output.display());
     }
+    args.check_files(path, &output, form, options.quantize)?;
     let imported = open_model(path, &args.source, out)?;
     if !form.is_computed() {
         write_weights(&imported.into_checkpoint(path)?, form, &output, out)?;
@@ -169,12 +206,12 @@ pub(super) fn convert_file(
     }
     let model = float_model(&imported, path, &args.source, out)?;
     if options.quantize != Quantize::Int8 && model.graph.nodes.iter().any(|n| n.quant.is_some()) {
-        writeln!(
-            out,
+        let note = format!(
             "{} is quantized: in floats, nothing is rounded or clamped to what int8 holds, so that \
              numbers differ; --quantize int8 keeps them",
-            path.display()
-        )?;
+            path.display().to_string().plain()
+        );
+        out.note(Role::Warning, &note)?;
     }
     // Before the minutes that converting may take.
     let labelled = args.eval.as_deref().map(|dir| Labelled::read(dir, &model, out)).transpose()?;
@@ -182,11 +219,11 @@ pub(super) fn convert_file(
         Quantize::Int8 => calibration_pictures(&args.calibration, &model, out)?,
         _ => Vec::new(),
     };
-    let converted = convert(&model, &pictures, options, show_progress)
-        .with_context(|| path.display().to_string())?;
+    let converted =
+        convert_counted(&model, &pictures, options).with_context(|| path.display().to_string())?;
     let converted = args.calibration.with_float_layers(converted, &model, options)?;
     if let Some(int8) = &converted.int8 {
-        write!(out, "{}", describe_int8(int8))?;
+        describe_int8(int8).lines().try_for_each(|line| out.note(Role::Dim, line))?;
     }
     let conversion = Conversion {
         args,
@@ -214,32 +251,40 @@ fn write_weights(
     checkpoint: &Checkpoint,
     form: Form,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let name = output.display();
     match form {
         Form::Preset => {
             to_preset(checkpoint, output)?;
-            writeln!(out, "{name} (KerasHub preset)")?;
+            writeln!(out.answer(), "{name} (KerasHub preset)")?;
         }
         Form::StateDict => {
             let bytes = to_safetensors(checkpoint)?;
             write_atomic(output, &bytes).with_context(|| name.to_string())?;
-            writeln!(out, "{name} ({} bytes, PyTorch state dict)", bytes.len())?;
+            writeln!(out.answer(), "{name} ({} bytes, PyTorch state dict)", bytes.len())?;
         }
         _ => {
             checkpoint.save(output)?;
-            writeln!(out, "{name}: {}", checkpoint.config.name.plain())?;
+            writeln!(out.answer(), "{name}: {}", checkpoint.config.name.plain())?;
         }
     }
-    Ok(())
+    let bytes = std::fs::metadata(output).ok().filter(std::fs::Metadata::is_file);
+    written(output, bytes.map(|m| m.len()), form.name(), out)
+}
+
+/// Tells machines what was written.
+fn written(output: &Path, bytes: Option<u64>, kind: &str, out: &mut Output<'_>) -> Result<()> {
+    out.tell("output", page::told(output))?;
+    out.tell("kind", kind.trim_start_matches('.'))?;
+    Ok(out.tell("bytes", bytes)?)
 }
 
 fn write_edge(
     source: &Path,
     converted: &Converted,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let edge = &converted.emitted.bytes;
     write_atomic(output, edge).with_context(|| output.display().to_string())?;
@@ -248,9 +293,12 @@ fn write_edge(
     write!(out, "{}", edge_table(&artifact, &names))?;
     let before = std::fs::metadata(source).ok().filter(std::fs::Metadata::is_file);
     let before = before.map_or(String::new(), |m| format!(" ({} bytes)", m.len()));
-    let (source, output) = (source.display(), output.display());
-    writeln!(out, "{source}{before} → {output} ({} bytes)", edge.len())?;
-    Ok(())
+    let (source, name) = (source.display(), output.display());
+    let bytes = Role::Good.paint(edge.len());
+    writeln!(out.answer(), "{source}{before} → {name} ({bytes} bytes)")?;
+    out.tell("format", converted.format())?;
+    out.tell("model", edge_facts(&artifact, &names))?;
+    written(output, Some(edge.len() as u64), Form::Edge.name(), out)
 }
 
 /// What quantization found and did, where that is more than choosing ranges.
@@ -298,7 +346,7 @@ fn write_onnx(
     model: &FloatModel,
     converted: &Converted,
     output: &Path,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<()> {
     let (form, int8_name) = match args.onnx_integers {
         true => (onnx::Form::Integer, "int8 as integers"),
@@ -312,12 +360,13 @@ fn write_onnx(
     let bytes = to_onnx(graph, format, form, &model.labels, &model.preprocess);
     write_atomic(output, &bytes).with_context(|| output.display().to_string())?;
     writeln!(
-        out,
+        out.answer(),
         "{} ({} bytes, ONNX, {name})",
         output.display().to_string().plain(),
         bytes.len()
     )?;
-    Ok(())
+    out.tell("format", name)?;
+    written(output, Some(bytes.len() as u64), Form::Onnx.name(), out)
 }
 
 /// A model that is being converted.
@@ -333,7 +382,7 @@ struct Conversion<'a> {
 
 impl Conversion<'_> {
     /// Whether it computes what it should; refuses what does not fit the chip.
-    fn is_sound(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+    fn is_sound(&self, converted: &Converted, out: &mut Output<'_>) -> Result<bool> {
         let is_verified = self.is_verified(converted, out)?;
         if is_verified {
             self.args.check_limits(converted)?;
@@ -343,7 +392,7 @@ impl Conversion<'_> {
 
     /// Compares the layers of what was converted with others who compute the same, and says how far
     /// apart they are.
-    fn is_verified(&self, converted: &Converted, out: &mut dyn Write) -> Result<bool> {
+    fn is_verified(&self, converted: &Converted, out: &mut Output<'_>) -> Result<bool> {
         if self.args.no_verify {
             return Ok(true);
         }
@@ -354,8 +403,11 @@ impl Conversion<'_> {
         } else {
             self.pictures
         };
+        let counter = Counter::new("checking each layer");
         let (mut checks, count) = verify(converted, &self.model.preprocess, pictures)?;
-        let unread = match source::compare(self.model, converted, pictures)? {
+        let compared = source::compare(self.model, converted, pictures)?;
+        drop(counter);
+        let unread = match compared {
             Some(Ok(check)) => {
                 checks.push(check);
                 None
@@ -375,15 +427,17 @@ impl Conversion<'_> {
                 _ => writeln!(out, "  {:<30} at most {worst}, in `{layer}`", check.what)?,
             }
             if !check.is_passed() {
-                eprintln!(
-                    "convert: layer `{layer}` computes something else than it should: {}, {worst}; \
-                     nothing was written. Please report this; --no-verify writes the model all the same",
+                let what = format!(
+                    "layer `{layer}` computes something else than it should: {}, {worst}; nothing \
+                     was written. Please report this; --no-verify writes the model all the same",
                     check.what
                 );
+                print_error("convert", &what);
             }
         }
+        out.tell("checks", &checks)?;
         if let Some(why) = unread {
-            writeln!(out, "  the source file was not compared: tract {why}")?;
+            out.note(Role::Warning, &format!("  the source file was not compared: tract {why}"))?;
         }
         if !verify::HAS_TRACT {
             writeln!(
@@ -400,7 +454,7 @@ impl Conversion<'_> {
     fn within_max_drop(
         &self,
         converted: Converted,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Option<Accuracy>)>> {
         let Some(labelled) = self.labelled else { return Ok(Some((converted, None))) };
         let found = labelled.measure(&converted)?;
@@ -409,7 +463,8 @@ impl Conversion<'_> {
             _ => return Ok(Some((converted, Some(found)))),
         };
         writeln!(out, "{}", found.text(labelled, converted.format()))?;
-        writeln!(out, "int8 loses {:.2} points, more than --max-drop {most}", found.drop())?;
+        let loss = format!("int8 loses {:.2} points, more than --max-drop {most}", found.drop());
+        out.note(Role::Warning, &loss)?;
         self.name_losers(&converted, out)?;
         let Some((better, found)) = self.lose_less(converted, labelled, most, out)? else {
             return Ok(None);
@@ -424,7 +479,7 @@ impl Conversion<'_> {
         converted: Converted,
         labelled: &Labelled,
         most: f64,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Accuracy)>> {
         let has_halves = self.options.target.runs(Dtype::F16);
         if let Some(int8) = converted.int8.as_ref().filter(|_| !converted.has_floats()) {
@@ -435,16 +490,13 @@ impl Conversion<'_> {
             }
         }
         if !has_halves {
-            writeln!(
-                out,
-                "nothing was written; train for int8 with `trainer finetune --qat`, or see \
-                 `convert report`"
-            )?;
+            let remedy = "train for int8 with `trainer finetune --qat`, or see `convert report`";
+            out.note(Role::Error, &format!("nothing was written; {remedy}"))?;
             return Ok(None);
         }
-        writeln!(out, "taking fp16 instead")?;
+        out.note(Role::Warning, "taking fp16 instead")?;
         let options = Options { quantize: Quantize::Fp16, ..self.options };
-        let halves = convert(self.model, self.pictures, options, show_progress)?;
+        let halves = convert_counted(self.model, self.pictures, options)?;
         let found = labelled.measure(&halves)?;
         Ok(Some((halves, found)))
     }
@@ -458,14 +510,16 @@ impl Conversion<'_> {
         labelled: &Labelled,
         most: f64,
         enough: f64,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<Option<(Converted, Accuracy)>> {
         /// As many layers more each time.
         const GROWTH: f64 = 1.5;
         let attributes = Attributes::of(self.model, Target::Host, false);
-        let progress = |done, total| show("trying layers in int8", done, total);
+        let counter = Counter::new("trying layers in int8");
+        let progress = |done, total| counter.show(done, total);
         let (graph, float) = (&converted.graph, &converted.float.bytes);
         let layers = sensitivity(graph, int8, float, self.pictures, &attributes, progress)?;
+        drop(counter);
         let mut count = 1;
         while count <= layers.len() {
             let floats = &layers[..count];
@@ -493,13 +547,16 @@ impl Conversion<'_> {
     }
 
     /// Names the layers in which int8 loses most.
-    fn name_losers(&self, converted: &Converted, out: &mut dyn Write) -> Result<()> {
+    fn name_losers(&self, converted: &Converted, out: &mut Output<'_>) -> Result<()> {
         /// As many show it.
         const PICTURES: usize = 32;
         let (Some(int8), [_, ..]) = (&converted.int8, self.pictures) else { return Ok(()) };
         let pictures = &self.pictures[..self.pictures.len().min(PICTURES)];
         let attributes = Attributes::of(self.model, Target::Host, false);
-        let measured = measure(&converted.graph, int8, pictures, &attributes, |_, _| ())?;
+        let counter = Counter::new("looking for the layers that lose most");
+        let progress = |done, total| counter.show(done, total);
+        let measured = measure(&converted.graph, int8, pictures, &attributes, progress)?;
+        drop(counter);
         for layer in worst(&measured) {
             let (lost, left) = (decibels(layer.lost_db), decibels(layer.sqnr_db));
             writeln!(
@@ -517,14 +574,18 @@ impl Conversion<'_> {
         &self,
         converted: &Converted,
         accuracy: Option<&Accuracy>,
-        out: &mut dyn Write,
+        out: &mut Output<'_>,
     ) -> Result<bool> {
         let (Some(labelled), Some(found)) = (self.labelled, accuracy) else { return Ok(true) };
-        writeln!(out, "{}", found.text(labelled, converted.format()))?;
+        let text = found.text(labelled, converted.format());
+        writeln!(out.answer(), "{}", Role::Good.paint(text))?;
+        out.tell("accuracy", found)?;
         let Some(least) = self.args.min_accuracy.filter(|least| found.device < *least) else {
             return Ok(true);
         };
-        writeln!(out, "below --min-accuracy {least}; see --calibration, or try --quantize fp16")?;
+        let remedy = "see --calibration, or try --quantize fp16";
+        let text = format!("below --min-accuracy {least}; {remedy}");
+        out.note(Role::Warning, &text)?;
         Ok(false)
     }
 }

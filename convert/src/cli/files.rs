@@ -1,7 +1,10 @@
 //! What is done with single files: looking into them, making, signing and upgrading them.
 
 use super::check_ending;
-use crate::inspect::{checkpoint_table, edge_table, graph_table, layer_names};
+use crate::inspect::{
+    checkpoint_facts, checkpoint_table, edge_facts, edge_table, graph_facts, graph_table,
+    layer_names,
+};
 use anyhow::{Context, Result, anyhow};
 use artifact::Artifact;
 use artifact::text::AsPlain;
@@ -13,6 +16,7 @@ use network::architecture::Architecture;
 use network::checkpoint::{self, Checkpoint};
 use network::file::{self, write_atomic};
 use network::init::random_checkpoint;
+use page::terminal::Output;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use zoo::{Head, Hints, Imported};
@@ -125,20 +129,26 @@ pub(super) fn upgrade(args: &UpgradeArgs, out: &mut dyn Write) -> Result<bool> {
     Ok(true)
 }
 
-pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut dyn Write) -> Result<bool> {
+pub(super) fn inspect(path: &Path, hints: &Hints, out: &mut Output<'_>) -> Result<bool> {
     let name = path.display().to_string();
     if is_edge(path) {
         let bytes = file::read(path).with_context(|| name.clone())?;
         let artifact = Artifact::parse(&bytes).with_context(|| name)?;
         let names = layer_names(&artifact);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        write!(out, "{}", edge_table(&artifact, &names))?;
+        if !out.is_json() {
+            write!(out.answer(), "{}", edge_table(&artifact, &names))?;
+        }
+        out.tell("device_file", edge_facts(&artifact, &names))?;
     } else {
-        let table = match zoo::open_any(path, Head::Optional, hints)? {
-            Imported::Checkpoint(checkpoint) => checkpoint_table(&checkpoint),
-            Imported::Graph(model) => graph_table(&model),
+        let (kind, table, facts) = match zoo::open_any(path, Head::Optional, hints)? {
+            Imported::Checkpoint(c) => ("checkpoint", checkpoint_table(&c), checkpoint_facts(&c)),
+            Imported::Graph(model) => ("network", graph_table(&model), graph_facts(&model)),
         };
-        write!(out, "{table}")?;
+        if !out.is_json() {
+            write!(out.answer(), "{table}")?;
+        }
+        out.tell(kind, facts)?;
     }
     Ok(true)
 }

@@ -65,7 +65,7 @@ impl Form {
     }
 
     /// How it is asked for.
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Edge => ".edge",
             Onnx => ".onnx",
@@ -107,12 +107,16 @@ mod tests {
     use crate::cli::convert::convert_file;
     use crate::cli::{Cli, parse};
     use clap::CommandFactory;
+    use page::terminal::{Output, Voice};
 
     /// What converting a file that is not there says.
     fn refusal(args: &[&str]) -> String {
-        let args = ["convert", "missing.mpk"].iter().chain(args).map(Into::into).collect();
-        let (cli, given) = parse(args).unwrap();
-        convert_file(&cli.convert, &given, &mut Vec::new()).unwrap_err().to_string()
+        let args =
+            ["convert", "missing.mpk"].iter().chain(args).map(Into::into).collect::<Vec<_>>();
+        let (cli, given) = parse(&args).unwrap();
+        let mut nowhere = std::io::sink();
+        let out = &mut Output::new(&mut nowhere, Voice::default());
+        convert_file(&cli.convert, &given, out).unwrap_err().to_string()
     }
 
     #[test]
@@ -126,7 +130,7 @@ mod tests {
             ("--flash 32K", "edge"),
             ("--fixed-point --quantize int8", "edge"),
             ("--onnx-integers --quantize int8", "onnx"),
-            ("--labels l.txt", "edge onnx mpk safetensors"),
+            ("--labels Cargo.toml", "edge onnx mpk safetensors"),
             ("--input-size 32", ALL),
             ("--stem-pool", ALL),
             ("--stem-stride 1", ALL),
@@ -137,19 +141,20 @@ mod tests {
             ("--channels bgr", ALL),
             ("--mean 0", ALL),
             ("--std 1", ALL),
-            ("--calibration d --quantize int8", "edge onnx"),
+            ("--calibration . --quantize int8", "edge onnx"),
             ("--calibration-pictures 9 --quantize int8", "edge onnx"),
             ("--calibration-method mse --quantize int8", "edge onnx"),
             ("--adaptive-rounding --quantize int8", "edge onnx"),
             ("--float-layers 1 --quantize int8", "edge onnx"),
             ("--no-verify", ALL),
-            ("--eval d", "edge onnx"),
-            ("--max-drop 1 --eval d --quantize int8", "edge onnx"),
-            ("--min-accuracy 1 --eval d", "edge onnx"),
+            ("--eval .", "edge onnx"),
+            ("--max-drop 1 --eval . --quantize int8", "edge onnx"),
+            ("--min-accuracy 1 --eval .", "edge onnx"),
         ];
         for argument in Cli::command().get_arguments().filter_map(|a| a.get_long()) {
             let known = |(option, _): &(&str, _)| option[2..].split(' ').next() == Some(argument);
-            let is_form = ["output", "keras-preset", "help", "version"].contains(&argument);
+            let is_form = ["output", "keras-preset", "config", "quiet", "json", "help", "version"]
+                .contains(&argument);
             assert!(is_form || options.iter().any(known), "--{argument}: which forms heed it?");
         }
         for (option, forms) in options {

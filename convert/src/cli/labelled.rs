@@ -8,7 +8,8 @@ use core::cell::OnceCell;
 use dataset::CacheSize;
 use network::model::FloatModel;
 use page::progress::Counter;
-use std::io::Write;
+use page::terminal::{Output, Role};
+use serde::Serialize;
 use std::path::Path;
 
 /// Labelled pictures to measure on.
@@ -19,19 +20,20 @@ pub(super) struct Labelled {
 }
 
 impl Labelled {
-    pub(super) fn read(dir: &Path, model: &FloatModel, out: &mut dyn Write) -> Result<Self> {
+    pub(super) fn read(dir: &Path, model: &FloatModel, out: &mut Output<'_>) -> Result<Self> {
         let counter = Counter::new("reading pictures");
         let watch = |done, total| counter.show(done, total);
         let data = dataset::Labelled::read(dir, &model.into(), None, CacheSize::Auto, &watch)?;
         drop(counter);
         for note in &data.notes {
-            writeln!(out, "{}", note.plain())?;
+            out.note(Role::Warning, &note.plain().to_string())?;
         }
         Ok(Self { data, float: OnceCell::new() })
     }
 
     pub(super) fn measure(&self, converted: &Converted) -> Result<Accuracy> {
         let pictures = &self.data.pictures;
+        let _counter = Counter::new(format!("measuring on {} pictures", pictures.len()));
         let device = predict(&converted.emitted.bytes, pictures)?;
         // Of a file in f32, there is nothing else to compare with.
         let float = match (self.float.get(), converted.quantize) {
@@ -49,6 +51,7 @@ impl Labelled {
 }
 
 /// Shares of pictures, 0..=1.
+#[derive(Serialize)]
 pub(super) struct Accuracy {
     /// Right in floats.
     float: f64,

@@ -7,19 +7,55 @@ mod labelled;
 mod report;
 mod source;
 
+use crate::pipeline::{self, ConvertError, Converted, Options, Quantize};
 use anyhow::{Result, ensure};
-use artifact::text::PlainLines;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Id, Parser, Subcommand};
 use convert::{ConvertArgs, convert_file};
 use files::{InitArgs, SignArgs, UpgradeArgs, init, inspect, sign, upgrade};
+use network::model::FloatModel;
 use page::command_line;
-use page::terminal::{describe, print_error};
+use page::config::Arguments;
+use page::progress::Counter;
+use page::terminal::{Output, Voice, describe, print_error};
 use report::{ReportArgs, report};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::Hints;
+
+const EXAMPLES: &str = "\
+Exit status: 0 done, 1 not as accurate as asked for, or not what others compute, 2 an error.
+
+Examples:
+  convert models/resnet_8_cifar10.mpk -o small.edge
+  convert models/resnet_8_cifar10.mpk --target cortex-m --ram 64K --flash 256K -o chip.edge
+  convert models/mobilenet_v2.mpk --quantize none -o mobilenet.onnx
+  convert models/resnet_20_cifar10.mpk --quantize fp16 -o half.edge --json";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  convert inspect models/resnet_8_cifar10.edge
+  convert inspect models/resnet_8_cifar10.mpk --json";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  convert report models/resnet_8_cifar10.mpk -o int8.html
+  convert report models/resnet_8_cifar10.mpk -o int8.html --json int8.json";
+
+const SIGN_EXAMPLES: &str = "\
+Examples:
+  openssl genpkey -algorithm ed25519 -out private.pem
+  convert sign models/resnet_8_cifar10.edge --key private.pem -o signed.edge";
+
+const UPGRADE_EXAMPLES: &str = "\
+Examples:
+  convert upgrade models/resnet_8_cifar10.edge -o newest.edge";
+
+const INIT_EXAMPLES: &str = "\
+Examples:
+  convert init resnet_18 --classes 20 -o random.mpk
+  convert init resnet_8_cifar --grey";
 
 /// Turns trained models into device files.
 #[derive(Debug, Parser)]
@@ -28,7 +64,7 @@ use zoo::Hints;
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Exit status: 0 done, 1 not as accurate as asked for, or not what others compute, 2 an error."
+    after_help = EXAMPLES
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,64 +76,89 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what is in a model (.edge, or anything that is converted)
+    #[command(after_help = INSPECT_EXAMPLES)]
     Inspect {
         /// The model
         file: PathBuf,
         #[command(flatten)]
         hints: Hints,
+        #[command(flatten)]
+        voice: Voice,
     },
     /// Show what int8 costs: the error of each layer, what is clipped, and the pictures that change
     /// most
+    #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
     /// Sign a device file with a private key (Ed25519), so that a program that has the public key
     /// refuses every other model. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
     /// `openssl pkey -in private.pem -pubout -out public.pem` its public half
+    #[command(after_help = SIGN_EXAMPLES)]
     Sign(SignArgs),
     /// Rewrite a device file or checkpoint of an older version as one of the newest; a signature is
     /// lost
+    #[command(after_help = UPGRADE_EXAMPLES)]
     Upgrade(UpgradeArgs),
     /// Make a model with random weights, to learn its speed, memory and size before training it
+    #[command(after_help = INIT_EXAMPLES)]
     Init(InitArgs),
+}
+
+/// The command line's description, for man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program; returns its exit status.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, out: &mut dyn Write) -> u8 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let command = command_line(&args);
-    let (cli, given) = match parse(args) {
+    let arguments = match Arguments::new(args, &self::command()) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            print_error("convert", &describe(&e));
+            return 2;
+        }
+    };
+    let (cli, given) = match parse(&arguments.all) {
         Ok(parsed) => parsed,
         Err(e) => {
             // What was typed may be the name of a file.
-            let text = e.to_string();
             if e.use_stderr() {
-                eprint!("{}", PlainLines(&text));
+                print_error("convert", &arguments.describe(&e));
                 return 2;
             }
-            let _ = write!(out, "{text}").and_then(|()| out.flush());
+            let _ = write!(out, "{e}").and_then(|()| out.flush());
             return 0;
         }
     };
+    let voice = match &cli.command {
+        Some(Command::Inspect { voice, .. }) => *voice,
+        Some(_) => Voice::default(),
+        None => cli.convert.voice,
+    };
+    let out = &mut Output::new(out, voice);
     let result = match cli.command {
-        Some(Command::Inspect { file, hints }) => inspect(&file, &hints, out),
+        Some(Command::Inspect { file, hints, .. }) => inspect(&file, &hints, out),
         Some(Command::Report(args)) => report(&args, &command, out),
         Some(Command::Sign(args)) => sign(&args, out),
         Some(Command::Upgrade(args)) => upgrade(&args, out),
         Some(Command::Init(args)) => init(&args, out),
         None => convert_file(&cli.convert, &given, out),
     };
-    match result {
+    match result.and_then(|is_done| out.finish().map(|()| is_done).map_err(Into::into)) {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(e) => {
-            print_error("convert", &describe(&e));
+            let text = describe(&e);
+            print_error("convert", &arguments.placed(&text, &text));
             2
         }
     }
 }
 
 /// The command line and the names of its options that are not defaults.
-fn parse(args: Vec<OsString>) -> Result<(Cli, Vec<String>), clap::Error> {
-    let matches = Cli::command().try_get_matches_from(args)?;
+fn parse(args: &[OsString]) -> Result<(Cli, Vec<String>), clap::Error> {
+    let matches = command().try_get_matches_from(args)?;
     let is_given = |id: &&Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
     let given = matches.ids().filter(is_given).map(|id| id.as_str().replace('_', "-")).collect();
     Ok((Cli::from_arg_matches(&matches)?, given))
@@ -121,16 +182,15 @@ fn check_ending(output: &Path, written: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Progress with a percentage on a terminal; nothing in a log.
-fn show(what: &str, done: usize, total: usize) {
-    if std::io::stderr().is_terminal() {
-        let end = if done == total { "\n" } else { "" };
-        eprint!("\r{what}: {} %{end}", done * 100 / total.max(1));
-    }
-}
-
-fn show_progress(done: usize, total: usize) {
-    show("calibrating", done, total);
+/// Converts, and says how far that is.
+fn convert_counted(
+    model: &FloatModel,
+    pictures: &[Vec<f32>],
+    options: Options,
+) -> Result<Converted, ConvertError> {
+    let what = if options.quantize == Quantize::Int8 { "calibrating" } else { "converting" };
+    let counter = Counter::new(what);
+    pipeline::convert(model, pictures, options, |done, total| counter.show(done, total))
 }
 
 #[cfg(test)]

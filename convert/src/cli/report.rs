@@ -1,19 +1,21 @@
 //! `convert report`.
 
 use super::convert::describe_int8;
+use super::convert_counted;
 use super::source::{
     Calibration, Source, calibration_pictures, default_output, float_model, open_model,
 };
-use super::{show, show_progress};
 use crate::emit::edge::Attributes;
-use crate::pipeline::{Options, convert};
+use crate::pipeline::Options;
 use crate::quantize::{ReportPage, decibels, measure, sorted, worst};
 use crate::target::Target;
 use anyhow::{Context, Result, bail};
 use artifact::text::AsPlain;
 use clap::Args;
 use dataset::samples::denormalize;
-use network::file::write_atomic;
+use network::file::{check_writable, write_atomic};
+use page::progress::Counter;
+use page::terminal::Output;
 use page::{self, check_extension};
 use std::io::Write;
 use std::path::PathBuf;
@@ -38,13 +40,18 @@ pub(super) struct ReportArgs {
     json: Option<PathBuf>,
 }
 
-pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> Result<bool> {
+pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> Result<bool> {
     let path = &args.model;
     let page =
         args.output.clone().unwrap_or_else(|| default_output(path).with_extension("int8.html"));
     check_extension("--output", &page, "html")?;
     if let Some(json) = &args.json {
         check_extension("--json", json, "json")?;
+    }
+    args.source.check()?;
+    args.calibration.check()?;
+    if let Some(json) = &args.json {
+        check_writable(json, 0).with_context(|| format!("--json {}", json.display()))?;
     }
     let imported = open_model(path, &args.source, out)?;
     let model = float_model(&imported, path, &args.source, out)?;
@@ -54,8 +61,8 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
         adaptive_rounding: args.calibration.adaptive_rounding,
         ..Options::default()
     };
-    let converted = convert(&model, &pictures, options, show_progress)
-        .with_context(|| path.display().to_string())?;
+    let converted =
+        convert_counted(&model, &pictures, options).with_context(|| path.display().to_string())?;
     let converted = args.calibration.with_float_layers(converted, &model, options)?;
     let Some(int8) = &converted.int8 else { bail!("no int8 network") };
     if pictures.is_empty() {
@@ -63,8 +70,10 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut dyn Write) -> R
     }
     pictures.truncate(MAX_REPORT_PICTURES);
     let attributes = Attributes::of(&model, Target::Host, false);
-    let progress = |done, total| show("measuring", done, total);
+    let counter = Counter::new("measuring what int8 costs");
+    let progress = |done, total| counter.show(done, total);
     let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
+    drop(counter);
     let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
     for note in &notes {
         writeln!(out, "{note}")?;

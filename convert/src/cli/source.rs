@@ -13,8 +13,9 @@ use hub::Reference;
 use network::checkpoint::Assumption;
 use network::graph::{Graph, ValueId};
 use network::model::FloatModel;
+use network::nearest::suggestion;
 use page::progress::Counter;
-use std::io::Write;
+use page::terminal::{Output, Role};
 use std::path::{Path, PathBuf};
 use zoo::{Head, Hints, Imported};
 
@@ -73,7 +74,18 @@ pub(super) enum MethodArg {
     Entropy,
 }
 
+/// Refuses a file or folder that is not there.
+pub(super) fn check_exists(option: &str, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::metadata(path).map(drop).with_context(|| format!("{option} {}", path.display()))
+}
+
 impl Calibration {
+    /// Refuses pictures that are not there.
+    pub(super) fn check(&self) -> Result<()> {
+        check_exists("--calibration", self.calibration.as_deref())
+    }
+
     pub(super) fn method(&self) -> Method {
         match self.calibration_method {
             MethodArg::Auto => Method::Auto,
@@ -93,8 +105,9 @@ impl Calibration {
                 let names: Vec<&str> =
                     graph.nodes.iter().skip(1).map(|n| n.name.as_str()).collect();
                 format!(
-                    "--float-layers: no layer `{}`; there are 0 to {}: {}",
+                    "--float-layers: no layer `{}`{}; there are 0 to {}: {}",
                     name.plain(),
+                    suggestion(name, &names).plain(),
                     names.len() - 1,
                     names.join(", ").plain()
                 )
@@ -126,7 +139,7 @@ impl Calibration {
 }
 
 /// Opens a model; what `source` says goes before what the file does. What neither says is named.
-pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> Result<Imported> {
+pub(super) fn open_model(path: &Path, source: &Source, out: &mut Output<'_>) -> Result<Imported> {
     Ok(match zoo::open_any(path, Head::Required, &source.hints)? {
         Imported::Checkpoint(found) => {
             let mut draft = found.into_draft();
@@ -135,7 +148,8 @@ pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> R
                 draft.assumed.retain(|a| a.option != Assumption::STATISTICS);
             }
             if let Some(line) = Assumption::line(&draft.assumed) {
-                writeln!(out, "{}: {line}", path.display().to_string().plain())?;
+                let path = path.display().to_string();
+                out.note(Role::Warning, &format!("{}: {line}", path.plain()))?;
             }
             let checkpoint = draft.check().map_err(|e| anyhow!("{}: {e}", path.display()))?;
             Imported::Checkpoint(Box::new(checkpoint))
@@ -148,6 +162,11 @@ pub(super) fn open_model(path: &Path, source: &Source, out: &mut dyn Write) -> R
 }
 
 impl Source {
+    /// Refuses labels that are not there.
+    pub(super) fn check(&self) -> Result<()> {
+        check_exists("--labels", self.labels.as_deref())
+    }
+
     /// Replaces what the user says.
     fn tell(&self, labels: &mut Vec<String>, preprocess: &mut Preprocess) -> Result<()> {
         if let Some(file) = &self.labels {
@@ -172,11 +191,11 @@ pub(super) fn float_model(
     imported: &Imported,
     path: &Path,
     source: &Source,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<FloatModel> {
     let model = imported.to_float_model().with_context(|| path.display().to_string())?;
     for note in &model.notes {
-        writeln!(out, "{}: {note}", path.display().to_string().plain())?;
+        out.note(Role::Warning, &format!("{}: {note}", path.display().to_string().plain()))?;
     }
     if model.is_preprocess_assumed && source.mean.is_none() && source.std.is_none() {
         let p = model.preprocess;
@@ -185,12 +204,12 @@ pub(super) fn float_model(
             (false, true) => "grey from 0 to 1",
             (false, false) => "ImageNet's mean and deviation",
         };
-        writeln!(
-            out,
+        let note = format!(
             "{} does not say how pictures are prepared: taken for {taken}; --mean and --std are \
              for others",
-            path.display()
-        )?;
+            path.display().to_string().plain()
+        );
+        out.note(Role::Warning, &note)?;
     }
     Ok(model)
 }
@@ -232,7 +251,7 @@ fn rgb(numbers: &Option<Vec<f32>>, default: [f32; 3]) -> Result<[f32; 3]> {
 pub(super) fn calibration_pictures(
     args: &Calibration,
     model: &FloatModel,
-    out: &mut dyn Write,
+    out: &mut Output<'_>,
 ) -> Result<Vec<Vec<f32>>> {
     let Some(dir) = &args.calibration else {
         let mut samples = stored_samples(&model.samples, &model.preprocess)?;
@@ -250,7 +269,7 @@ pub(super) fn calibration_pictures(
     let data = Dataset::read_unlabelled(dir, &options, &|done, total| counter.show(done, total))?;
     drop(counter);
     for note in data.notes() {
-        writeln!(out, "{}", note.plain())?;
+        out.note(Role::Warning, &note.plain().to_string())?;
     }
     let chosen = data.train.stratified(args.calibration_pictures, options.seed);
     let picture = |i: &usize| Ok(normalize(&data.train.get(*i)?, &model.preprocess));

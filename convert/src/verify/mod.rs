@@ -49,7 +49,7 @@ const F16_LIMIT: f64 = 4e-3;
 const SHARE: &str = "of the largest number";
 
 /// One comparison.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Check {
     /// What was compared.
     pub what: &'static str,

@@ -13,6 +13,7 @@ use crate::samples::sample_pixels;
 use artifact::Preprocess;
 use network::checkpoint::{Sample, Split, TrainingRecord, Validation};
 use network::model::FloatModel;
+use network::nearest::suggestion;
 use network::random::fnv1a;
 use std::collections::HashSet;
 use std::path::Path;
@@ -212,7 +213,8 @@ fn check_known(part: &Part, labels: &[String]) -> Result<(), DataError> {
     Err(DataError::layout(
         &part.path,
         format!(
-            "class `{stray}` is unknown to the model, which knows {}; rename or remove its folder",
+            "class `{stray}` is unknown to the model{}, which knows {}; rename or remove its folder",
+            suggestion(stray, labels),
             list(labels)
         ),
     ))

@@ -40,11 +40,13 @@ pub enum HubError {
     /// Neither a path nor a preset.
     #[error(
         "`{name}`: no such file or folder, and no KerasHub preset such as resnet_50_imagenet \
-         either; check the spelling, or name a model of a hub as hf://owner/name"
+         either{meant}; check the spelling, or name a model of a hub as hf://owner/name"
     )]
     Unknown {
         /// What was named.
         name: String,
+        /// A question for what was meant.
+        meant: String,
     },
     /// A hub's name that is not well formed.
     #[error("`{name}`: not a model's name; write {wanted}")]

@@ -3,6 +3,7 @@
 use crate::HubError;
 use core::fmt;
 use network::architecture::Architecture;
+use network::nearest::suggestion;
 use std::path::Path;
 
 /// Forms of names.
@@ -60,7 +61,12 @@ impl Reference {
         if text.ends_with("_imagenet") && Architecture::by_name(text, 1).is_some() {
             return Ok(huggingface(&format!("keras/{text}")).map(Self::HuggingFace));
         }
-        Err(HubError::Unknown { name: name.display().to_string() })
+        let presets = Architecture::names().into_iter().map(|known| format!("{known}_imagenet"));
+        let presets = presets.filter(|preset| Architecture::by_name(preset, 1).is_some());
+        Err(HubError::Unknown {
+            name: name.display().to_string(),
+            meant: suggestion(text, presets),
+        })
     }
 
     /// What to call the model without its hub.
@@ -176,5 +182,7 @@ mod tests {
             assert!(error.contains(name) && error.contains("no such file or folder"), "{error}");
             assert!(error.contains("no KerasHub preset"), "{error}");
         }
+        let error = Reference::of(Path::new("resnet50_imagenet")).unwrap_err().to_string();
+        assert!(error.contains("(did you mean resnet_50_imagenet?)"), "{error}");
     }
 }

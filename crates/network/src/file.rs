@@ -69,6 +69,53 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether [`write_atomic`] could write about `bytes` to `path` now, before hours of work that would be lost
+/// otherwise.
+///
+/// # Errors
+/// A folder under that name, one that is missing, that cannot be written to, or that is on a full disk.
+pub fn check_writable(path: &Path, bytes: u64) -> io::Result<()> {
+    let path = &followed(path)?;
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return Err(io::Error::other("it is a folder, not a file")),
+        Ok(meta) if !meta.is_file() => return Ok(()),
+        _ => {}
+    }
+    check_folder(folder(path), bytes)
+}
+
+/// Whether a new file or folder of about `bytes` would fit into the folder `dir`.
+///
+/// # Errors
+/// Those of [`check_writable`].
+pub fn check_folder(dir: &Path, bytes: u64) -> io::Result<()> {
+    if !dir.is_dir() {
+        let what = format!("there is no folder {}; make it before", dir.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, what));
+    }
+    Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir)?;
+    match free_bytes(dir) {
+        Some(free) if free < bytes => {
+            let what = format!("{free} bytes are free on that disk, and about {bytes} are needed");
+            Err(io::Error::new(io::ErrorKind::StorageFull, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is free on a folder's disk, where the system tells.
+#[cfg(unix)]
+fn free_bytes(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// What is free on a folder's disk, where the system tells.
+#[cfg(not(unix))]
+fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
 /// Makes a folder whole or not at all: `fill` writes into another one, which then gets the name `dir`.
 ///
 /// # Errors
@@ -290,5 +337,25 @@ mod tests {
         };
         make_folder(&path("second"), |e| e, failed).unwrap_err();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no litter");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        check_writable(&path("new"), 1).unwrap();
+        fs::write(path("old"), "").unwrap();
+        check_writable(&path("old"), 1).unwrap();
+        for (name, bytes, want) in [
+            ("", 1, "it is a folder"),
+            ("none/new", 1, "there is no folder "),
+            ("new", u64::MAX, "bytes are free on that disk, and about"),
+        ] {
+            let error = check_writable(&path(name), bytes).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "leaves nothing behind");
+        #[cfg(unix)]
+        check_writable(Path::new("/dev/null"), u64::MAX).unwrap();
     }
 }

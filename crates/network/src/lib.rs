@@ -10,6 +10,7 @@
 //! | [`int8`] | numbers of int8 |
 //! | [`init`] | models with random weights |
 //! | [`restate`] | the same function with other statistics in its batch-norms |
+//! | [`nearest`] | names that were misspelled |
 //! | [`random`], [`file`](mod@file), [`padding`], [`activation`], [`imagenet`] | what all of these count on |
 
 pub mod activation;
@@ -23,6 +24,7 @@ pub mod imagenet;
 pub mod init;
 pub mod int8;
 pub mod model;
+pub mod nearest;
 pub mod padding;
 pub mod random;
 pub mod restate;

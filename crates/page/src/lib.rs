@@ -3,6 +3,7 @@
 //! The templates escape every value. Their head forbids the page to load or run anything, and
 //! [`finish`] makes characters visible that would turn or break the text around them.
 
+pub mod config;
 pub mod progress;
 pub mod terminal;
 mod thumbnail;
@@ -59,6 +60,11 @@ pub fn check_extension(option: &str, path: &Path, extension: &str) -> anyhow::Re
         path.display()
     );
     Ok(())
+}
+
+/// A path as machines are told it, whatever its bytes are.
+pub fn told(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The arguments as one would type them, the program without its folder.

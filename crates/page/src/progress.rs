@@ -2,9 +2,11 @@
 //! few lines in a log.
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io::{IsTerminal, Write};
-use std::sync::Mutex;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// Between two lines in a log.
@@ -116,58 +118,132 @@ impl Transfer {
     }
 }
 
-/// Counts on stderr what is done of something slow, by any number of threads: in a line that changes
-/// and goes away on a terminal, once in a log.
+/// Says on stderr what takes long, and counts what is done of it, by any number of threads: in a line
+/// that changes and goes away on a terminal, in few lines in a log. What is done in a moment is not
+/// said at all.
 #[derive(Debug)]
 pub struct Counter {
-    what: &'static str,
-    terminal: bool,
+    shared: Arc<Shared>,
+    clock: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<Counted>,
+    /// Wakes the clock at the end.
+    ended: Condvar,
+}
+
+/// What is done.
+#[derive(Debug)]
+struct Counted {
+    what: String,
+    done: usize,
+    /// 0 where it is not known.
+    total: usize,
     started: Instant,
-    /// When it was shown last.
-    shown: Mutex<Option<Instant>>,
+    is_over: bool,
+}
+
+/// Work that is done before is not shown.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// No counter says anything any more.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether counters and downloads are to be silent, from now on, in this process.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether they are.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
 }
 
 impl Counter {
     /// Of `what` is done, such as `reading pictures`.
-    pub fn new(what: &'static str) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Self { what, terminal, started: Instant::now(), shown: Mutex::new(None) }
+    pub fn new(what: impl Into<String>) -> Self {
+        let started = Instant::now();
+        let counted = Counted { what: what.into(), done: 0, total: 0, started, is_over: false };
+        let shared = Arc::new(Shared { state: Mutex::new(counted), ended: Condvar::new() });
+        let clock = (!is_quiet()).then(|| {
+            let shared = shared.clone();
+            std::thread::spawn(move || {
+                let terminal = std::io::stderr().is_terminal();
+                shared.watch(terminal, crate::terminal::stderr);
+            })
+        });
+        Self { shared, clock }
     }
 
-    /// Shows how many are done, if it is time to.
+    /// How many are done. Fewer than before begin anew.
     pub fn show(&self, done: usize, total: usize) {
-        let Ok(mut shown) = self.shown.try_lock() else { return };
-        let is_time = match *shown {
-            Some(time) => self.terminal && time.elapsed() >= interval(true),
-            None => done > 0 && (!self.terminal || self.started.elapsed() >= interval(true)),
-        };
-        if is_time {
-            *shown = Some(Instant::now());
-            let seconds = self.started.elapsed().as_secs_f64();
-            let line = counted(self.what, done, total, seconds, self.terminal);
-            let _ = match self.terminal {
-                true => write!(std::io::stderr(), "\r{line}\x1b[K"),
-                false => writeln!(std::io::stderr(), "{line}"),
-            };
+        // Whoever finds it taken is not the last one to come.
+        let Ok(mut state) = self.shared.state.try_lock() else { return };
+        if done < state.done || state.total == 0 {
+            state.started = Instant::now();
         }
+        (state.done, state.total) = (done, total);
     }
 }
 
 impl Drop for Counter {
     fn drop(&mut self) {
-        if self.terminal && self.shown.get_mut().is_ok_and(|shown| shown.is_some()) {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).is_over = true;
+        self.shared.ended.notify_one();
+        if let Some(clock) = self.clock.take() {
+            let _ = clock.join();
         }
     }
 }
 
-/// `reading pictures: 30 of 90, 4 s left`.
-fn counted(what: &str, done: usize, total: usize, seconds: f64, terminal: bool) -> String {
-    if !terminal {
-        return format!("{what}: {total}");
+impl Shared {
+    /// Shows what is done, again and again until it is over.
+    fn watch<W: Write>(&self, terminal: bool, open: impl FnOnce() -> W) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut pause, mut open, mut out) = (MOMENT, Some(open), None);
+        while !state.is_over {
+            let woken = self.ended.wait_timeout_while(state, pause, |state| !state.is_over);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            if state.is_over {
+                break;
+            }
+            pause = interval(terminal);
+            if let Some(open) = open.take() {
+                out = Some(open());
+            }
+            if let Some(out) = &mut out {
+                let line = state.line();
+                let _ = match terminal {
+                    true => write!(out, "\r{line}\x1b[K"),
+                    false => writeln!(out, "{line}"),
+                };
+                let _ = out.flush();
+            }
+        }
+        if let (Some(out), true) = (&mut out, terminal) {
+            let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+        }
     }
-    let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
-    format!("{what}: {done} of {total}, {} left", duration(left))
+}
+
+impl Counted {
+    /// `reading pictures: 30 of 90, 4 s left`, or `checking, 4 s`.
+    fn line(&self) -> String {
+        let (what, seconds) = (&self.what, self.started.elapsed().as_secs_f64());
+        if self.total == 0 || self.done == 0 {
+            return format!("{what}, {}", duration(seconds));
+        }
+        let left = seconds / self.done as f64 * self.total.saturating_sub(self.done) as f64;
+        format!("{what}: {} of {}, {} left", self.done, self.total, duration(left))
+    }
+}
+
+/// Does `work`, and says `what` takes so long if it does.
+pub fn during<T>(what: impl Into<String>, work: impl FnOnce() -> T) -> T {
+    let _counter = Counter::new(what);
+    work()
 }
 
 /// Seconds as `1 h 02 min`, `3 min 04 s` or `5 s`.
@@ -193,11 +269,49 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
+    /// What a counter writes whose work ends after `work`.
+    fn watched(terminal: bool, work: impl FnOnce(&Counter)) -> String {
+        let started = Instant::now();
+        let counted =
+            Counted { what: "reading".into(), done: 0, total: 0, started, is_over: false };
+        let shared = Arc::new(Shared { state: Mutex::new(counted), ended: Condvar::new() });
+        let (out, text) = (shared.clone(), Arc::new(Mutex::new(Vec::new())));
+        let written = text.clone();
+        let clock = std::thread::spawn(move || out.watch(terminal, || Shown(written)));
+        let counter = Counter { shared, clock: Some(clock) };
+        work(&counter);
+        drop(counter);
+        let text = text.lock().unwrap().clone();
+        String::from_utf8(text).unwrap()
+    }
+
+    struct Shown(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shown {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn counts_read_well() {
-        assert_eq!(counted("reading", 30, 90, 2.0, true), "reading: 30 of 90, 4 s left");
-        assert_eq!(counted("reading", 0, 90, 0.0, true), "reading: 0 of 90, 0 s left");
-        assert_eq!(counted("reading", 1, 90, 2.0, false), "reading: 90");
+    fn slow_work_is_shown_and_quick_work_is_not() {
+        assert_eq!(watched(true, |_| ()), "");
+        assert_eq!(watched(false, |counter| counter.show(1, 2)), "");
+        let slow = |counter: &Counter| {
+            counter.show(0, 90);
+            counter.show(30, 90);
+            std::thread::sleep(MOMENT * 2);
+        };
+        let line = "reading: 30 of 90, 1 s left";
+        assert_eq!(watched(false, slow), format!("{line}\n"));
+        let shown = watched(true, slow);
+        assert!(shown.starts_with(&format!("\r{line}\x1b[K\rreading: 30")), "{shown:?}");
+        assert!(shown.ends_with("left\x1b[K\r\x1b[K") && !shown.contains('\n'), "{shown:?}");
+        let uncounted = watched(false, |_| std::thread::sleep(MOMENT * 2));
+        assert_eq!(uncounted, "reading, 1 s\n");
     }
 
     #[test]

@@ -116,8 +116,8 @@ pub struct Picture {
     orientation: u8,
     /// What the user should know of it.
     pub note: Option<&'static str>,
-    /// The memory of its pixels, and of its file while that is a long one.
-    lease: Lease,
+    /// Gives the memory of its pixels back when it is dropped.
+    _lease: Lease,
 }
 
 impl Picture {
@@ -462,7 +462,7 @@ impl Source {
         let (width, height) = (width as usize, height as usize);
         // What its decoder needed is free.
         lease.shrink(rgb.len() as u64);
-        Ok(Picture { rgb, width, height, orientation: 1, note: None, lease })
+        Ok(Picture { rgb, width, height, orientation: 1, note: None, _lease: lease })
     }
 }
 

@@ -12,8 +12,8 @@ use hub::{Hub, Kind, Reference};
 use network::checkpoint::{Checkpoint, Draft, Tensor};
 use network::graph::{GraphError, reverse_rgb};
 use network::model::{FloatModel, Source};
-use page::progress::Progress;
-use std::io::IsTerminal;
+use page::progress::{Progress, during, is_quiet};
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 /// Loads what a user calls a model: a path for [`load`], or a name that [`Reference`]
@@ -132,9 +132,10 @@ impl Imported {
 /// # Errors
 /// Those of [`open`], and files with operators that are not read.
 pub fn open_any(name: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
-    let mut out = std::io::stderr();
-    let terminal = out.is_terminal();
-    fetch(&Hub::from_env(), name, head, hints, &mut Progress::new(&mut out, terminal))
+    let (mut err, mut nobody) = (page::terminal::stderr(), std::io::sink());
+    let terminal = std::io::stderr().is_terminal();
+    let out: &mut dyn Write = if is_quiet() { &mut nobody } else { &mut err };
+    fetch(&Hub::from_env(), name, head, hints, &mut Progress::new(out, terminal))
 }
 
 /// [`open`] with hubs and progress of choice.
@@ -179,7 +180,8 @@ pub fn load(path: &Path, head: Head) -> Result<Checkpoint, ImportError> {
 }
 
 fn import(path: &Path, head: Head, hints: &Hints) -> Result<Imported, ImportError> {
-    let mut imported = read_any(path, head, hints)?;
+    let what = format!("reading {}", path.display().to_string().plain());
+    let mut imported = during(what, || read_any(path, head, hints))?;
     if let Some(side) = hints.size {
         imported = imported.resize(side).map_err(|what| ImportError::unsupported(path, what))?;
     }

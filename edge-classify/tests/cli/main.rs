@@ -2,6 +2,7 @@
 
 mod bench;
 mod corner;
+mod csv;
 mod pictures;
 mod watch;
 

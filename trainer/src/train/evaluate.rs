@@ -1,6 +1,6 @@
 //! Accuracy on pictures that the network does not learn from.
 
-use super::{calibration, loss};
+use super::{calibration, counter, loss};
 use crate::data::{Batches, DataError, Loading, Order, Pictures};
 use crate::net::Network;
 use artifact::Preprocess;
@@ -96,6 +96,7 @@ pub fn evaluate(
     let mut confusion = vec![vec![0; classes]; classes];
     let mut answers = Vec::with_capacity(pictures.len());
     let loading = Loading { preprocess: *p, batch, side: None, order: Order::Sequential };
+    let counter = counter("measuring on pictures");
     for batch in Batches::start(pictures.clone(), loading) {
         let batch = batch?;
         let count = batch.labels.len();
@@ -115,6 +116,9 @@ pub fn evaluate(
             let best = top_k::<1>(scores.iter().copied(), 1);
             let probability = best.first().map_or(0.0, |s| s.probability);
             answers.push(Answer { label: *label, class: answer as u32, probability });
+        }
+        if let Some(counter) = &counter {
+            counter.show(answers.len(), pictures.len());
         }
     }
     let n = pictures.len().max(1) as f64;

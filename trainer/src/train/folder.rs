@@ -7,6 +7,7 @@
 use super::State;
 use super::state::StateError;
 use core::time::Duration;
+use network::file::write_atomic;
 use page::progress::duration;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -15,6 +16,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Start of the hidden files' names, as that of files that are being written.
 const PREFIX: &str = ".writing-";
+
+/// The file of a run's folder whose options repeat it.
+pub const SETTINGS: &str = "run.toml";
 
 /// Why a run may not write somewhere.
 #[derive(Debug, thiserror::Error)]
@@ -238,6 +242,8 @@ pub struct Folder {
     dir: PathBuf,
     claim: Claim,
     state: Option<State>,
+    /// Options of the run.
+    settings: Option<String>,
     /// Made for this run: removed again if nothing comes of it.
     is_new: bool,
 }
@@ -258,7 +264,7 @@ impl Folder {
         let begun = lock_of(dir).exists();
         std::fs::create_dir_all(dir).map_err(|source| io_error(dir, source, "--out"))?;
         let claim = Claim::folder(dir, command)?;
-        let mut folder = Self { dir: dir.into(), claim, state: None, is_new };
+        let mut folder = Self { dir: dir.into(), claim, state: None, settings: None, is_new };
         match existing {
             Existing::Overwrite => {}
             Existing::Resume if path.exists() => folder.state = Some(State::load(&path)?),
@@ -327,6 +333,11 @@ impl Folder {
         Ok(self.dir.join(name))
     }
 
+    /// What [`SETTINGS`] is to hold once the run begins.
+    pub fn keep_settings(&mut self, settings: String) {
+        self.settings = Some(settings);
+    }
+
     /// The state to go on with, once.
     pub(super) fn take_state(&mut self) -> Option<State> {
         self.state.take()
@@ -334,7 +345,7 @@ impl Folder {
 
     /// Begins a new run: what an older one left here is removed.
     pub(super) fn clear(&self) -> Result<(), FolderError> {
-        for name in ["state.mpk", "best.mpk", "last.mpk", "report.html"] {
+        for name in ["state.mpk", "best.mpk", "last.mpk", "report.html", SETTINGS] {
             let path = self.file(name)?;
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -342,6 +353,11 @@ impl Folder {
                 }
                 _ => {}
             }
+        }
+        if let Some(settings) = &self.settings {
+            let path = self.file(SETTINGS)?;
+            let written = write_atomic(&path, settings.as_bytes());
+            written.map_err(|source| io_error(&path, source, "--out"))?;
         }
         Ok(())
     }

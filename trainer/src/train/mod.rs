@@ -20,12 +20,13 @@ mod validation;
 
 pub use calibration::{BINS, Bin, calibration, ece};
 pub use evaluate::{Answer, Evaluation, evaluate};
-pub use folder::{Claim, Existing, Folder, FolderError, check_file};
+pub use folder::{Claim, Existing, Folder, FolderError, SETTINGS, check_file};
 pub use loss::{
     argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
     targets,
 };
 pub use optimizer::{Average, Clip, Memory, Optimizer, OptimizerConfig, Rule, Slot, Values};
+use page::progress::Counter;
 pub(crate) use page::progress::duration;
 pub use progress::{Figures, Progress};
 pub use recipe::Recipe;
@@ -38,6 +39,11 @@ use burn::tensor::Device;
 use network::checkpoint::Checkpoint;
 
 const DIVERGED: &str = "training diverged; use a smaller --lr or a longer --warmup-epochs";
+
+/// Shows on stderr how far slow work is, in the first of several processes.
+pub(crate) fn counter(what: &'static str) -> Option<Counter> {
+    (crate::distributed::world().rank() == 0).then(|| Counter::new(what))
+}
 
 /// Builds the network of a checkpoint on a plain device, ready to evaluate.
 ///

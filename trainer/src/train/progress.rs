@@ -5,6 +5,9 @@ use page::progress::{duration, interval};
 use std::io::Write;
 use std::time::Instant;
 
+/// Until the first line: nobody should wonder for longer whether anything happens.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Figures of the epoch so far.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
@@ -30,7 +33,7 @@ pub struct Progress {
     terminal: bool,
     started: Instant,
     waited: Duration,
-    shown: Instant,
+    next: Instant,
     open_line: bool,
 }
 
@@ -38,7 +41,8 @@ impl Progress {
     /// `terminal`: whether a line may be overwritten.
     pub fn new(terminal: bool) -> Self {
         let now = Instant::now();
-        Self { terminal, started: now, waited: Duration::ZERO, shown: now, open_line: false }
+        let next = now + SOON;
+        Self { terminal, started: now, waited: Duration::ZERO, next, open_line: false }
     }
 
     /// Starts the clock of an epoch.
@@ -67,10 +71,10 @@ impl Progress {
     /// # Errors
     /// A closed output.
     pub fn step(&mut self, f: &Figures, out: &mut dyn Write) -> std::io::Result<()> {
-        if self.shown.elapsed() < interval(self.terminal) {
+        if Instant::now() < self.next {
             return Ok(());
         }
-        self.shown = Instant::now();
+        self.next = Instant::now() + interval(self.terminal);
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         let left = seconds / f.step.max(1) as f64
             * (f.steps.saturating_sub(f.step) + f.steps * (f.epochs - f.epoch) as usize) as f64;

@@ -24,6 +24,9 @@ const MAX_SAMPLES: usize = 256;
 /// Bytes of those pictures, at most.
 const MAX_SAMPLE_BYTES: usize = 4 << 20;
 
+/// Columns of an epoch's line, at most.
+const MOST_COLUMNS: usize = 80;
+
 /// A training run.
 #[derive(Debug)]
 pub struct Run<'a> {
@@ -260,37 +263,30 @@ impl Run<'_> {
     }
 
     fn epoch_line(&self, r: &EpochRecord, pictures: usize, elapsed: f64) -> String {
-        let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-        let mut val = String::new();
-        if let (Some(loss), Some(accuracy)) = (r.val_loss, r.val_accuracy) {
-            val = format!(", val loss {loss:.4} acc {}", percent(accuracy));
-        }
-        if let Some(near) = r.val_top_k_accuracy.filter(|_| self.top_k > 1) {
-            val += &format!(" top-{} {}", self.top_k, percent(near));
-        }
-        let seconds = r.seconds.max(1e-9);
-        let waiting = 100.0 * r.wait_seconds / seconds;
-        let waiting = match waiting >= 1.0 {
-            true => format!(", {waiting:.0} % waiting for pictures"),
-            false => String::new(),
-        };
-        // A terminal has shown the speed already, and the report has the rate.
-        let more = match self.terminal {
-            true => String::new(),
-            false => format!(
-                ", lr {:.5}, {:.0} images/s{waiting}",
-                r.learning_rate,
-                pictures as f64 / seconds
-            ),
-        };
-        format!(
-            "epoch {}/{} loss {:.4} acc {:.2} %{val}{more}, {} so far",
+        let mut line = format!(
+            "epoch {}/{} loss {:.4} acc {:.1} %",
             r.epoch,
             self.recipe.epochs,
             r.train_loss,
-            100.0 * r.train_accuracy,
-            duration(elapsed)
-        )
+            100.0 * r.train_accuracy
+        );
+        if let (Some(loss), Some(accuracy)) = (r.val_loss, r.val_accuracy) {
+            line += &format!(", val {loss:.4} acc {:.2} %", 100.0 * accuracy);
+        }
+        let seconds = r.seconds.max(1e-9);
+        let waiting = 100.0 * r.wait_seconds / seconds;
+        let near = r.val_top_k_accuracy.filter(|_| self.top_k > 1);
+        // As far as there is room: the report has them all.
+        for more in [
+            Some(duration(elapsed)),
+            (waiting >= 1.0).then(|| format!("{waiting:.0} % waiting")),
+            near.map(|near| format!("top-{} {:.1} %", self.top_k, 100.0 * near)),
+            Some(format!("{:.0} images/s", pictures as f64 / seconds)),
+        ] {
+            let more = more.filter(|more| line.chars().count() + 2 + more.len() <= MOST_COLUMNS);
+            line += &more.map_or(String::new(), |more| format!(", {more}"));
+        }
+        line
     }
 }
 

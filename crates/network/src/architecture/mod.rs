@@ -4,7 +4,9 @@ pub mod mobilenet;
 pub mod resnet;
 
 use crate::blueprint::{Blueprint, HEAD, LayerOp, Pooling};
+use crate::nearest::suggestion;
 use artifact::Preprocess;
+use artifact::text::AsPlain;
 use mobilenet::MobileNetConfig;
 use resnet::ResNetConfig;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -127,8 +129,10 @@ impl Architecture {
     /// # Errors
     /// A name that is not known, with those that are.
     pub fn named(name: &str, classes: usize) -> Result<Self, String> {
-        Self::by_name(name, classes)
-            .ok_or_else(|| format!("{name}: not known; use one of {}", Self::names().join(", ")))
+        Self::by_name(name, classes).ok_or_else(|| {
+            let (names, meant) = (Self::names(), suggestion(name, Self::names()));
+            format!("{}: not known{meant}; use one of {}", name.plain(), names.join(", "))
+        })
     }
 
     /// Classes of the data set that the architecture was designed for: CIFAR-10's or ImageNet's.

@@ -6,6 +6,7 @@
 
 use artifact::text::AsPlain;
 use formats::onnx as proto;
+use network::nearest::suggestion;
 use std::collections::{HashMap, HashSet};
 
 /// How well an output looks like scores.
@@ -27,8 +28,10 @@ pub(super) fn choose<'a>(
     };
     if let Some(wanted) = wanted {
         let found = file.output.iter().find(|o| o.name == wanted);
-        return found
-            .ok_or_else(|| format!("no output `{}`; there are {}", wanted.plain(), list()));
+        return found.ok_or_else(|| {
+            let meant = suggestion(wanted, file.output.iter().map(|o| &o.name));
+            format!("no output `{}`{}; there are {}", wanted.plain(), meant.plain(), list())
+        });
     }
     match &file.output[..] {
         [] => Err("no output".into()),

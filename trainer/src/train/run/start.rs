@@ -11,7 +11,6 @@ use burn::tensor::{Tensor, TensorData};
 use network::blueprint::HEAD;
 use network::checkpoint::{self, Checkpoint, Draft};
 use network::restate::{Statistics, restate};
-use page::progress::Counter;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
@@ -74,7 +73,7 @@ impl Run<'_> {
         let some = data.train.stratified(PROBED.max(PROBED_PER_CLASS * classes), self.recipe.seed);
         let pictures = Arc::new(data.train.select(&some));
         let passes = (PROBED / some.len().max(1)).clamp(1, MAX_PROBES);
-        let counter = Counter::new("looking at pictures for the head");
+        let counter = crate::train::counter("looking at pictures for the head");
         let mut probe = Probe::default();
         let augment = Augment { mix: Mix::default(), ..self.recipe.augment.clone() };
         let seed = self.recipe.seed;
@@ -89,14 +88,19 @@ impl Run<'_> {
                 let (pixels, labels) = self.on_device(batch?);
                 let features = plain.features(pixels).into_data();
                 probe.add(&features.convert::<f32>().try_to_vec()?, &labels);
-                counter.show(probe.len(), passes * some.len());
+                if let Some(counter) = &counter {
+                    counter.show(probe.len(), passes * some.len());
+                }
             }
         }
         let weights = match self.recipe.balance {
             true => balanced_weights(&data.train.counts(classes)),
             false => vec![1.0; classes],
         };
+        drop(counter);
+        let fitting = crate::train::counter("fitting the head");
         let head = probe.solve(&weights);
+        drop(fitting);
         let seconds = duration(began.elapsed().as_secs_f64());
         writeln!(out, "head fitted to the features of {} pictures in {seconds}", some.len())?;
         Ok(head)
@@ -111,6 +115,7 @@ impl Run<'_> {
     ) -> anyhow::Result<BTreeMap<String, Statistics>> {
         let plain = measurable(net);
         let watch = net::Watch::default();
+        let _counter = crate::train::counter("measuring what batch-norms read");
         let (seed, augment) = (self.recipe.seed, Augment::default());
         let order = Order::Shuffled { seed, epoch: 0, augment, share: Share::WHOLE };
         let batch = self.recipe.batch.min(RESTATED_ON);

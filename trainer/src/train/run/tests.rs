@@ -391,3 +391,34 @@ fn folded_batch_norms_get_the_statistics_of_the_pictures() {
     let mean = state.last.tensors["conv1_bn.mean"].to_f32();
     assert!(mean.iter().any(|m| *m != 0.0), "{mean:?}");
 }
+
+#[test]
+fn an_epoch_is_a_line_of_eighty_columns_at_most() {
+    let place = Place::new();
+    let mut run = place.run("columns", 3);
+    let record = |epoch, loss, accuracy, seconds| EpochRecord {
+        epoch,
+        learning_rate: 0.1,
+        train_loss: loss,
+        train_accuracy: accuracy,
+        val_loss: Some(loss),
+        val_accuracy: Some(accuracy),
+        val_top_k_accuracy: Some(accuracy),
+        seconds,
+        wait_seconds: seconds / 2.0,
+    };
+    let quick = EpochRecord { wait_seconds: 0.0, ..record(1, 0.5, 0.5, 10.0) };
+    let line = run.epoch_line(&quick, 100, 5.0);
+    assert_eq!(line, "epoch 1/3 loss 0.5000 acc 50.0 %, val 0.5000 acc 50.00 %, 5 s, 10 images/s");
+    run.top_k = 5;
+    let slow = run.epoch_line(&record(1, 0.5, 0.5, 10.0), 100, 5.0);
+    assert_eq!(slow, "epoch 1/3 loss 0.5000 acc 50.0 %, val 0.5000 acc 50.00 %, 5 s, 50 % waiting");
+    let unmeasured = EpochRecord { val_loss: None, val_top_k_accuracy: None, ..quick };
+    let line = run.epoch_line(&unmeasured, 100, 3723.0);
+    assert_eq!(line, "epoch 1/3 loss 0.5000 acc 50.0 %, 1 h 02 min, 10 images/s");
+    run.recipe.epochs = 10_000;
+    for (epoch, loss, accuracy, elapsed) in [(9_999, 0.0, 1.0, 1e6), (1, 99.0, 0.0, 1.0)] {
+        let line = run.epoch_line(&record(epoch, loss, accuracy, 1e-3), 1_000_000, elapsed);
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}

@@ -420,6 +420,8 @@ fn several_outputs() {
     assert_eq!(evaluate(&other.graph, &[1.0, 2.0, 3.0]), [6.0]);
     let error = read(&["other", "scores"], Some("none")).unwrap_err();
     assert!(error.contains("no output `none`; there are `other`, `scores`"), "{error}");
+    let error = read(&["other", "scores"], Some("Score")).unwrap_err();
+    assert!(error.contains("no output `Score` (did you mean scores?); there are"), "{error}");
 }
 
 /// Where a condition is known, its branch is taken.

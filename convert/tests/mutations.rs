@@ -2,11 +2,14 @@
 //! in seconds. The seeds are the fuzzer's, and files of the fixtures.
 
 #[path = "../../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "the fuzzer's programs see them")]
 mod targets;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use targets::{TARGETS, Target};
 
 /// Damaged files of each target.

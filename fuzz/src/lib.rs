@@ -33,7 +33,7 @@ pub const TARGETS: [Target; 12] = [
 const MAX_WORK: u64 = 1 << 24;
 
 /// An `.edge` file: refused, or run on every instruction set.
-pub fn artifact(data: &[u8]) {
+fn artifact(data: &[u8]) {
     let mut file = AlignedBuf::from_slice(data);
     // The checksum guards against damage; a fuzzer would never get past it.
     artifact::writer::seal(&mut file);
@@ -56,7 +56,7 @@ pub fn artifact(data: &[u8]) {
 }
 
 /// An `.mpk` checkpoint: refused, or consistent.
-pub fn checkpoint(data: &[u8]) {
+fn checkpoint(data: &[u8]) {
     if let Ok(checkpoint) = Checkpoint::from_bytes(data, "fuzz.mpk") {
         checkpoint.fits().expect("reading has checked it");
         if let Ok(model) = FloatModel::from_checkpoint(&checkpoint) {
@@ -66,7 +66,7 @@ pub fn checkpoint(data: &[u8]) {
 }
 
 /// A picture: refused, or upright RGB that every preprocessing reads.
-pub fn picture(data: &[u8]) {
+fn picture(data: &[u8]) {
     let Ok(picture) = picture::decode(data) else { return };
     let view = picture.view().expect("a decoded picture has pixels");
     let p = runtime::Preprocess::normalized(8, 8, [0.5; 3], [0.5; 3]);
@@ -74,14 +74,14 @@ pub fn picture(data: &[u8]) {
 }
 
 /// A file of another's model: refused, or consistent.
-pub fn import(data: &[u8], extension: &str) {
+fn import(data: &[u8], extension: &str) {
     let path = scratch().join("model").with_extension(extension);
     std::fs::write(&path, data).expect("the folder is ours");
     opened(&path);
 }
 
 /// A folder of timm, transformers or KerasHub: its kind, the length of its config, the config, the weights.
-pub fn folder(data: &[u8]) {
+fn folder(data: &[u8]) {
     let [kind, a, b, rest @ ..] = data else { return };
     let Some((config, weights)) = rest.split_at_checked(u16::from_le_bytes([*a, *b]).into()) else {
         return;

@@ -223,7 +223,9 @@ impl<'a> RgbView<'a> {
         if stride_bytes < row_bytes {
             return Err(FrameError::Stride { row_bytes, stride_bytes });
         }
-        if format == PixelFormat::Yuyv && (width % 2 != 0 || stride_bytes % 4 != 0) {
+        if format == PixelFormat::Yuyv
+            && !(width.is_multiple_of(2) && stride_bytes.is_multiple_of(4))
+        {
             return Err(FrameError::Paired { width, stride_bytes });
         }
         let needed = (height - 1).saturating_mul(stride_bytes).saturating_add(row_bytes);

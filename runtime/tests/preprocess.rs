@@ -262,7 +262,7 @@ fn output_of_another_length_is_refused() {
 fn frames_of_usb_cameras() {
     let bgr: Vec<u8> = source().chunks_exact(3).flat_map(|c| [c[2], c[1], c[0]]).collect();
     let wide = source();
-    let wide = RgbView::new(&wide, WIDTH, HEIGHT, WIDTH * 3).unwrap();
+    let wide = RgbView::new(wide, WIDTH, HEIGHT, WIDTH * 3).unwrap();
     let view = RgbView::with_format(&bgr, PixelFormat::Bgr888, WIDTH, HEIGHT, WIDTH * 3).unwrap();
     let p = settings(Fit::Crop, Interpolation::Bilinear, true, [32, 32]);
     for exif in 1..=8 {

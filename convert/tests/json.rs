@@ -38,7 +38,7 @@ fn machines_are_told_what_was_written() {
         ("/format", "int8".into()),
         ("/bytes", bytes.into()),
         ("/model/file_bytes", bytes.into()),
-        ("/model/operators/0/name", "stem.conv".into()),
+        ("/model/operators/0/name", "conv1_conv".into()),
     ] {
         assert_eq!(told.pointer(pointer), Some(&want), "{pointer} in {text}");
     }

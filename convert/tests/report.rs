@@ -244,9 +244,12 @@ fn layers_that_are_misspelled_are_guessed() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("m.edge");
-    command.arg(model()).args(["--float-layers", "stem-conv", "-o"]).arg(output);
+    command.arg(model()).args(["--float-layers", "conv1-conv", "-o"]).arg(output);
     let said = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    assert!(said.contains("--float-layers: no layer `stem-conv` (did you mean "), "{said}");
+    assert!(
+        said.contains("--float-layers: no layer `conv1-conv` (did you mean conv1_conv?)"),
+        "{said}"
+    );
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
     let said = command.args(["init", "resnet18"]).output().unwrap();
     let said = String::from_utf8(said.stderr).unwrap();

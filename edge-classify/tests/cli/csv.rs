@@ -20,9 +20,9 @@ fn a_table_has_a_row_for_each_picture_and_nothing_that_computes() {
     assert_eq!(rows[0], "file,label,probability,label2,probability2,error");
     assert_eq!(rows.len(), 5, "{}", o.out);
     let starts = [
-        format!("\"{folder}=cmd|' !A1.png\",\"green\",0.9"),
-        format!("\"{folder}a \"\"b\"\",c.png\",\"green\",0.9"),
-        format!("\"{folder}plain.png\",\"green\",0.9"),
+        format!("\"{folder}=cmd|' !A1.png\",\"green\",1,\"red\",0."),
+        format!("\"{folder}a \"\"b\"\",c.png\",\"green\",1,\"red\",0."),
+        format!("\"{folder}plain.png\",\"green\",1,\"red\",0."),
         format!("\"{folder}z.png\",,,,,\""),
     ];
     for (row, start) in rows[1..].iter().zip(&starts) {

@@ -15,9 +15,16 @@ dpkg-deb -x "$(bash scripts/deb.sh $target $cross)" "$work"
 for file in man/man1/edge-classify.1.gz man/man1/edge-classify-bench.1.gz \
   man/man1/edge-classify-serve.1.gz \
   bash-completion/completions/edge-classify zsh/vendor-completions/_edge-classify \
-  fish/vendor_completions.d/edge-classify.fish; do
+  fish/vendor_completions.d/edge-classify.fish \
+  doc/edge-classify/{copyright,LICENSE-APACHE,LICENSE-MIT,THIRD-PARTY.txt,edge-classify.cdx.json}; do
   [ -s "$work/usr/share/$file" ] || { echo "error: the package lacks $file" >&2; exit 1; }
 done
+if grep -qF -- "$PWD/" "$work/usr/bin/edge-classify"; then
+  echo "error: the program names the folder that it was compiled in" >&2
+  exit 1
+fi
+grep -q '^ring ' "$work/usr/share/doc/edge-classify/THIRD-PARTY.txt"
+grep -q '"purl": "pkg:cargo/ring@' "$work/usr/share/doc/edge-classify/edge-classify.cdx.json"
 pictures=(samples/pictures/*.png samples/pictures/*.jpg)
 
 for cpu in cortex-a53 cortex-a72 cortex-a76; do

@@ -188,7 +188,7 @@ impl<'a> Output<'a> {
         if self.voice.json { self } else { self.out }
     }
 
-    /// A line that machines are told, too, among [`notes`](Self::notes).
+    /// A line that machines are told, too, among the notes.
     ///
     /// # Errors
     /// A closed output.

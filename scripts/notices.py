@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What a program is made of, for its packages: notices.py [OPTIONS] CRATE...
+"""What a program is made of, for its packages: notices.py [OPTIONS] CRATE[=NAME]...
 
 Writes into --out, for one --target and from Cargo.lock alone, without a network once cargo has fetched:
 
   NAME.cdx.json       for each CRATE: its bill of materials (CycloneDX 1.6), with what is linked into it and
-                      nothing that only builds it; NAME is what --name says, else the crate
+                      nothing that only builds it
   THIRD-PARTY.txt     the licences of others' crates in all of them, each text once
   RUST-LIBRARY.html   those of Rust's standard library, where the toolchain has them
 
@@ -231,8 +231,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--manifest", default="Cargo.toml")
     parser.add_argument("--toolchain", default="")
-    parser.add_argument("--name", action="append", default=[])
-    parser.add_argument("crates", nargs="+", metavar="CRATE")
+    parser.add_argument("crates", nargs="+", metavar="CRATE[=NAME]")
     args = parser.parse_args()
     metadata = json.loads(cargo(args, "metadata", "--format-version", "1", "--filter-platform", args.target))
     packages = {(p["name"], p["version"]): p for p in metadata["packages"]}
@@ -241,11 +240,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     others: dict[tuple[str, str], dict] = {}
     models: list[str] = []
-    for index, crate in enumerate(args.crates):
+    for named in args.crates:
+        crate, _, name = named.partition("=")
         needs = linked(args, crate)
-        name = args.name[index] if index < len(args.name) else crate
         made = bill(args, crate, needs, packages, checksums)
-        (args.out / f"{name}.cdx.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+        (args.out / f"{name or crate}.cdx.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
         others |= {key: packages[key] for key in needs if packages[key]["source"]}
         models += [model for model in MODELS.get(crate, []) if model not in models]
     text = notices(args, [others[key] for key in sorted(others)], models)

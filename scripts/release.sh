@@ -120,7 +120,7 @@ for target in "${targets[@]}"; do
     say "$target: compiling $program"
     # One by one, so that none gets what another asks of a crate.
     cargo build -q --profile dist --locked -p "${crates[$program]}" --target "$target"
-    chosen+=("${crates[$program]}" --name "$program")
+    chosen+=("${crates[$program]}=$program")
   done
   say "$target: starting ${programs[*]}"
   try "$target" "$build/$target/dist"

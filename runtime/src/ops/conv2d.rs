@@ -73,7 +73,7 @@ pub(crate) fn run(cx: &Context<'_>, op: &Grouped, arena: &mut [u8]) {
         Method::Winograd => winograd_i8::run(cx, &op.conv, arena),
         #[cfg(feature = "float")]
         Method::Direct => direct(cx, op, arena),
-        #[cfg(not(all(feature = "host", target_arch = "x86_64")))]
+        #[cfg(any(not(feature = "float"), all(feature = "host", not(target_arch = "x86_64"))))]
         _ => {} // refused by `Model::new`
     }
 }

@@ -250,6 +250,7 @@ fn layers_that_are_misspelled_are_guessed() {
         said.contains("--float-layers: no layer `conv1-conv` (did you mean conv1_conv?)"),
         "{said}"
     );
+    assert!(!said.contains("calibrating"), "before anything is measured: {said}");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_convert"));
     let said = command.args(["init", "resnet18"]).output().unwrap();
     let said = String::from_utf8(said.stderr).unwrap();

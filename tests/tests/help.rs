@@ -24,7 +24,9 @@ fn examples_parse_and_name_what_is_there() {
             let examples: Vec<&str> = examples.lines().filter(is_ours).collect();
             assert!(!examples.is_empty(), "{name}");
             for example in examples {
-                let words: Vec<&str> = example.split_whitespace().collect();
+                let mut words: Vec<&str> = example.split_whitespace().collect();
+                // What the file says.
+                words.extend(example.contains("--config").then_some("--data=photos"));
                 if let Err(error) = program.clone().try_get_matches_from(&words) {
                     assert!(!error.use_stderr(), "{example}: {error}");
                 }

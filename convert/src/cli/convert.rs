@@ -205,6 +205,7 @@ pub(super) fn convert_file(
         return Ok(true);
     }
     let model = float_model(&imported, path, &args.source, out)?;
+    args.calibration.check_layers(&model)?;
     if options.quantize != Quantize::Int8 && model.graph.nodes.iter().any(|n| n.quant.is_some()) {
         let note = format!(
             "{} is quantized: in floats, nothing is rounded or clamped to what int8 holds, so that \

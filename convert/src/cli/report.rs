@@ -55,6 +55,7 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> 
     }
     let imported = open_model(path, &args.source, out)?;
     let model = float_model(&imported, path, &args.source, out)?;
+    args.calibration.check_layers(&model)?;
     let mut pictures = calibration_pictures(&args.calibration, &model, out)?;
     let options = Options {
         method: args.calibration.method(),

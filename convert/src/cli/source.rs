@@ -1,5 +1,6 @@
 //! The model and the pictures that are named.
 
+use crate::optimize::optimize;
 use crate::pipeline::{Converted, Options, with_floats};
 use crate::quantize::Method;
 use anyhow::{Context, Result, anyhow, bail};
@@ -114,6 +115,16 @@ impl Calibration {
             })
         };
         self.float_layers.iter().map(find).collect()
+    }
+
+    /// Refuses layers that there are not, before anything is measured.
+    pub(super) fn check_layers(&self, model: &FloatModel) -> Result<()> {
+        if self.float_layers.is_empty() {
+            return Ok(());
+        }
+        let mut graph = model.graph.clone();
+        optimize(&mut graph);
+        self.float_nodes(&graph).map(drop)
     }
 
     /// What was converted, with the layers in floats that are asked for.

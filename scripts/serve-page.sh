@@ -4,20 +4,14 @@
 # target/serve-*.png. Where edge-classify is built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! { command -v chromium && command -v chromedriver && command -v jq && command -v curl; } >/dev/null; then
-  sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo apt-get install -y -qq --no-install-recommends chromium chromium-driver jq curl >/dev/null
-fi
 [ -n "${EDGE_BIN:-}" ] || cargo build -q --release --locked -p edge-classify
 bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 mkdir -p target
 work=$(mktemp -d)
-driver= service= session=
+service=
+. scripts/browser.sh
 clean() {
-  [ -z "$session" ] || curl -s -X DELETE "$session" >/dev/null || true
-  [ -z "$driver" ] || kill "$driver" || true
+  close_browser
   [ -z "$service" ] || kill "$service" || true
   rm -rf "$work"
 }
@@ -37,28 +31,12 @@ start() { # OPTION…: a service; its address is $url
 }
 stop() { kill -TERM "$service"; wait "$service"; service=; }
 
-request() { # PATH JSON: the answer's value
-  curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$session$1" | jq -c .value
-}
 browse() { # WIDTH HEIGHT
-  [ -z "$session" ] || curl -s -X DELETE "$session" >/dev/null
-  session=http://127.0.0.1:$port/session
-  session+=/$(request "" "$(jq -nc --arg size "$1,$2" '{capabilities: {alwaysMatch: {"goog:chromeOptions": {args: [
-    "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=\($size)",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]}}}}')" | jq -r .sessionId)
+  new_session --hide-scrollbars "--window-size=$1,$2" \
+    --use-fake-device-for-media-stream --use-fake-ui-for-media-stream
   # A window is never narrower than 500 pixels; a phone is.
   request /goog/cdp/execute "$(jq -nc --argjson w "$1" --argjson h "$2" '{cmd: "Emulation.setDeviceMetricsOverride",
     params: {width: $w, height: $h, deviceScaleFactor: 1, mobile: ($w < 500)}}')" >/dev/null
-}
-script() { request /execute/sync "$(jq -nc --arg script "return $1" '{script: $script, args: []}')"; }
-wait_for() { # EXPRESSION: until it is true
-  for _ in $(seq 300); do
-    [ "$(script "$1")" != true ] || return 0
-    sleep 0.1
-  done
-  echo "error: the page never got so far that $1" >&2
-  script 'document.body.innerText' >&2
-  exit 1
 }
 open_page() {
   request /url "$(jq -nc --arg url "$url/" '{url: $url}')" >/dev/null
@@ -86,13 +64,7 @@ shoot() { # NAME: the whole page
 }
 labels() { script '[...document.querySelectorAll("article")].map((a) => a.querySelector("li span")?.textContent ?? a.querySelector(".error").textContent).reverse()'; }
 
-chromedriver --port=0 >"$work/driver.log" 2>&1 &
-driver=$!
-for _ in $(seq 100); do
-  port=$(sed -n 's/.*successfully on port \([0-9]*\).*/\1/p' "$work/driver.log")
-  [ -z "$port" ] || break
-  sleep 0.1
-done
+start_driver
 echo '<!doctype html>no picture' >"$work/page.jpg"
 pictures=(samples/pictures/*.png samples/pictures/*.jpg)
 want=$("$bin/edge-classify" --json --top 1 "${pictures[@]}" 2>/dev/null | jq -c '[.[].classes[0].label | gsub("_"; " ")]')

@@ -5,15 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cross=${1:-}
-if ! { command -v chromium && command -v chromedriver && command -v jq && command -v curl; } >/dev/null; then
-  sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo apt-get install -y -qq --no-install-recommends chromium chromium-driver jq curl >/dev/null
-fi
 work=$(mktemp -d)
-driver=
-trap '[ -z "$driver" ] || { curl -s -X DELETE "$session" >/dev/null || true; kill "$driver"; }; rm -rf "$work"' EXIT
+. scripts/browser.sh
+trap 'close_browser; rm -rf "$work"' EXIT
 bash web/build.sh models/mobilenet_v2.edge "$work/page.html" $cross
 size=$(($(stat -c %s "$work/page.html") - $(gzip -9c models/mobilenet_v2.edge | base64 -w0 | wc -c)))
 [ $size -le 1000000 ] || { echo "error: the page takes $size bytes without its model" >&2; exit 1; }
@@ -24,30 +18,8 @@ bin=${EDGE_BIN:-${CARGO_TARGET_DIR:-target}/release}
 echo '<!doctype html>no picture' >"$work/page.jpg"
 head -c 20000 samples/pictures/rocket.jpg >"$work/half.jpg"
 
-chromedriver --port=0 >"$work/driver.log" 2>&1 &
-driver=$!
-session=
-for _ in $(seq 100); do
-  port=$(sed -n 's/.*successfully on port \([0-9]*\).*/\1/p' "$work/driver.log")
-  [ -z "$port" ] || break
-  sleep 0.1
-done
-request() { # PATH JSON: the answer's value
-  curl -sS --fail-with-body -H 'Content-Type: application/json' -d "$2" "$session$1" | jq -c .value
-}
-session=http://127.0.0.1:$port/session
-session+=/$(request "" '{"capabilities":{"alwaysMatch":{"goog:chromeOptions":
-  {"args":["--headless=new","--no-sandbox","--window-size=800,1000"]}}}}' | jq -r .sessionId)
-script() { request /execute/sync "$(jq -nc --arg script "return $1" '{script: $script, args: []}')"; }
-wait_for() { # EXPRESSION: until it is true
-  for _ in $(seq 300); do
-    [ "$(script "$1")" != true ] || return 0
-    sleep 0.1
-  done
-  echo "error: the page never got so far that $1" >&2
-  script 'document.body.innerText' >&2
-  exit 1
-}
+start_driver
+new_session --window-size=800,1000
 input=
 give() { # FILE…: as a user would choose them, one after another
   local file count

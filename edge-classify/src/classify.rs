@@ -86,14 +86,13 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
         printer.start()?;
         let mut skipped = Skipped::default();
         let sources = sources::expand(&cli.files, &mut skipped);
-        if sources.len() > 1 {
-            batch(&mut printer, &sources)?;
-        } else {
-            engine(cli, model, |engine| {
-                sources
-                    .iter()
-                    .try_for_each(|source| printer.outcome(engine.source(source)).map(drop))
-            })?;
+        match &sources[..] {
+            [] => {}
+            [one] => engine(cli, model, |engine| {
+                printer.outcome(engine.source(one))?;
+                Ok(())
+            })?,
+            _ => batch(&mut printer, &sources)?,
         }
         printer.skipped(&mut skipped)?;
         if let Some(watch) = watch {

@@ -9,6 +9,7 @@ mod keras_legacy;
 mod keras_saved;
 mod keras_training;
 mod onnx_tract;
+mod random_graphs;
 mod tflite_import;
 mod torch_import;
 mod versions;

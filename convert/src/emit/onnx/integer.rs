@@ -1,8 +1,9 @@
 //! Int8 as operations on integers ([`super::Form::Integer`]).
 
 use super::{Emitter, INPUT, Integers, OUTPUT, conv_window, floats_as_bytes, oihw, window};
-use artifact::{PoolKind, Quant};
+use artifact::{Clamp, PoolKind, Quant};
 use formats::onnx as proto;
+use network::activation::Activation;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
 
 impl Emitter<'_> {
@@ -89,15 +90,24 @@ impl Emitter<'_> {
             let bytes = bias.iter().flat_map(|b| b.to_le_bytes()).collect();
             self.raw(&biases, &[c_out], proto::INT32, bytes);
             let [y_scale, y_zero] = self.quantization(quants, id);
-            // A clamp at zero is one at the zero point, where that is not the least number anyway.
-            let clamps = !conv.activation.is_none() && quants[id].zero_point > -128;
+            // Bounds that are not the least and the largest number anyway.
+            let bounds = match conv.activation {
+                Activation::Clamp { low, high } => Clamp::Bounds { low, high }.bytes(quants[id]),
+                _ => [i8::MIN, i8::MAX],
+            };
+            let clamps = bounds != [i8::MIN, i8::MAX];
             let sum =
                 if clamps { self.names.unique(&format!("{target}_sum")) } else { target.into() };
             let operands =
                 [inputs[0], &x_scale, &x_zero, &weights, &scale, &zero, &y_scale, &y_zero, &biases];
             self.push("QLinearConv", &operands, &sum, window);
             if clamps {
-                self.push("Clip", &[&sum, &y_zero], target, Vec::new());
+                let [low, high] =
+                    ["low", "high"].map(|end| self.names.unique(&format!("{target}.{end}")));
+                for (name, bound) in [(&low, bounds[0]), (&high, bounds[1])] {
+                    self.raw(name, &[], proto::INT8, bound.to_le_bytes().into());
+                }
+                self.push("Clip", &[&sum, &low, &high], target, Vec::new());
             }
             return;
         };

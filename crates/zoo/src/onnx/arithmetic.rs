@@ -6,19 +6,33 @@ use super::view::View;
 use super::{Importer, Map, Value};
 use artifact::Shape;
 use network::activation::Activation;
-use network::graph::NodeOp;
+use network::graph::{NodeOp, ValueId};
 use std::rc::Rc;
 
+/// Relative difference of constants that mean the same: files write a sixth with few digits.
+const NEAR: f32 = 1e-3;
+
 impl Importer<'_> {
-    /// A sum or product of two maps, or one number a channel added, subtracted, multiplied or divided by.
+    /// A sum of maps, a product of two, or one number a channel added, subtracted, multiplied or divided by.
     pub(super) fn arithmetic(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let operator = call.node.op_type.as_str();
+        if operator == "Sum" && call.operands.len() != 2 {
+            let mut sum = call.map(0)?;
+            for i in 1..call.operands.len() {
+                sum = self.sum(call, sum, call.map(i)?)?;
+            }
+            return Ok(Value::Map(sum));
+        }
         if call.operands.len() != 2 {
             return Err(format!("{} operands, but two are read", call.operands.len()));
         }
         let are_maps = [0, 1].map(|i| matches!(call.operand(i), Some(Value::Map(_))));
         if are_maps == [true; 2] {
-            return if operator == "Mul" { self.gate(call) } else { self.sum(call, operator) };
+            return match operator {
+                "Mul" => self.gate(call),
+                "Add" | "Sum" => Ok(Value::Map(self.sum(call, call.map(0)?, call.map(1)?)?)),
+                _ => Err("combines two maps; only their sum or product is read".into()),
+            };
         }
         let (x, constant) =
             (call.map(usize::from(!are_maps[0]))?, call.constant(are_maps[0].into())?);
@@ -56,18 +70,14 @@ impl Importer<'_> {
         Ok(Value::Map(self.scaled(call, &x, gamma, beta)?))
     }
 
-    fn sum(&mut self, call: &Call<'_>, operator: &str) -> Result<Value, String> {
-        if !matches!(operator, "Add" | "Sum") {
-            return Err("combines two maps; only their sum or product is read".into());
-        }
-        let (mut a, mut b) = (call.map(0)?, call.map(1)?);
+    fn sum(&mut self, call: &Call<'_>, mut a: Map, mut b: Map) -> Result<Map, String> {
         if a.view.channels() != b.view.channels() {
             (a, b) = (self.settled(call, &a)?, self.settled(call, &b)?);
         }
         let view = a.view.aligned(&b.view).filter(|_| self.shape(&a) == self.shape(&b));
         let view = view
             .ok_or_else(|| format!("adds maps of {:?} and {:?}", self.dims(&a), self.dims(&b)))?;
-        Ok(Value::Map(self.push(call, NodeOp::Add, &[&a, &b], view)?))
+        self.push(call, NodeOp::Add, &[&a, &b], view)
     }
 
     /// A map times one of a single pixel, number by number of its channels.
@@ -100,14 +110,62 @@ impl Importer<'_> {
 
     /// The product of a map and of a function of the same map, where that has a name.
     fn with_share(&mut self, call: &Call<'_>, x: &Map, share: &Map) -> Result<Option<Map>, String> {
+        if x.view != share.view {
+            return Ok(None);
+        }
         let node = &self.graph.nodes[share.id];
-        let product = match node.op {
-            _ if node.inputs != [x.id] || x.view != share.view => return Ok(None),
-            NodeOp::Activation(Activation::SIGMOID) => Activation::SILU,
-            NodeOp::Activation(Activation::HARD_SIGMOID) => Activation::HARD_SWISH,
-            _ => return Ok(None),
+        let (product, factor) = match node.op {
+            NodeOp::Activation(Activation::SIGMOID) if node.inputs == [x.id] => {
+                (Activation::SILU, 1.0)
+            }
+            NodeOp::Activation(Activation::HARD_SIGMOID) if node.inputs == [x.id] => {
+                (Activation::HARD_SWISH, 1.0)
+            }
+            _ => match self.hard_sigmoid_of(x.id, share.id) {
+                Some(factor) => (Activation::HARD_SWISH, factor),
+                None => return Ok(None),
+            },
         };
-        self.push(call, NodeOp::Activation(product), &[x], x.view.clone()).map(Some)
+        let product = self.push(call, NodeOp::Activation(product), &[x], x.view.clone())?;
+        if (factor - 1.0).abs() < NEAR {
+            return Ok(Some(product));
+        }
+        let c = usize::from(self.shape(&product).c);
+        self.scaled(call, &product, vec![factor; c], vec![0.0; c]).map(Some)
+    }
+
+    /// `k` where value `share` is `k · min(max(x / 6 + ½, 0), 1)`, written as sums, bounds and products:
+    /// `relu6(x + 3)`, which files divide by 6 before the product or after it.
+    fn hard_sigmoid_of(&self, x: ValueId, share: ValueId) -> Option<f32> {
+        let nodes = &self.graph.nodes;
+        let (factor, bounded) = match self.line(share) {
+            Some([factor, 0.0]) => (factor, nodes[share].inputs[0]),
+            Some(_) => return None,
+            None => (1.0, share),
+        };
+        let NodeOp::Activation(Activation::Clamp { low: 0.0, high }) = nodes[bounded].op else {
+            return None;
+        };
+        let line = nodes[bounded].inputs[0];
+        let [slope, start] = self.line(line)?;
+        let is_near = |value: f32| (value / high - 1.0).abs() < NEAR;
+        let is_hard = nodes[line].inputs == [x] && is_near(slope * 6.0) && is_near(start * 2.0);
+        is_hard.then_some(factor * high)
+    }
+
+    /// `[a, b]` where a value is `a · x + b`, the same in all channels.
+    fn line(&self, value: ValueId) -> Option<[f32; 2]> {
+        let NodeOp::BatchNorm { gamma, beta, mean, variance, epsilon: 0.0 } =
+            &self.graph.nodes[value].op
+        else {
+            return None;
+        };
+        let all = |numbers: &[f32]| {
+            let first = *numbers.first()?;
+            numbers.iter().all(|&n| n == first).then_some(first)
+        };
+        let is_plain = (all(mean)?, all(variance)?) == (0.0, 1.0);
+        is_plain.then_some([all(gamma)?, all(beta)?])
     }
 
     /// `x · factor + addend`, of each channel of the map.

@@ -195,7 +195,7 @@ impl Importer<'_> {
         Ok(Map { view, ..map })
     }
 
-    /// `x` with the channels that the file means, in its order.
+    /// `x` with the channels that the file means, in its order; a border stays around it.
     pub(super) fn settled(&mut self, call: &Call<'_>, x: &Map) -> Result<Map, String> {
         let count = x.view.channels().len();
         if count == 0 {
@@ -208,7 +208,7 @@ impl Importer<'_> {
         let map = self.placed(call, x, axis, &places, vec![0.0; count])?;
         let node = &mut self.graph.nodes[map.id];
         node.name.push_str(".channels");
-        Ok(map)
+        Ok(Map { border: x.border, ..map })
     }
 }
 

@@ -1,9 +1,10 @@
 use super::*;
 use convert::emit::edge::Format;
 use convert::emit::onnx::{Form, to_onnx};
+use network::activation::Activation;
 use network::architecture::Architecture;
 use network::evaluate::evaluate;
-use network::graph::NodeOp;
+use network::graph::{Node, NodeOp};
 use network::init::random_checkpoint;
 
 mod forms;

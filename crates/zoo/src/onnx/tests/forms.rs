@@ -92,6 +92,51 @@ fn heads_pool_in_many_ways() {
     );
 }
 
+/// `x · relu6(x + 3) / 6`, divided before the product or after it.
+#[test]
+fn hard_swish_of_sums_and_bounds() {
+    let numbers = [("three", 3.0), ("zero", 0.0), ("six", 6.0), ("sixth", 1.0 / 6.0)];
+    let constants: Vec<_> = numbers.iter().map(|&(name, v)| tensor(name, &[], &[v])).collect();
+    let raised = [node("Sub", &["x", "six"], "m"), node("Add", &["m", "three"], "raised")];
+    let bounded = node("Clip", &["raised", "zero", "six"], "bounded");
+    let less = |from: &str| node("Div", &[from, "six"], "less");
+    for (rest, curves) in [
+        ([node("Mul", &["bounded", "m"], "product"), less("product")], 1),
+        ([less("bounded"), node("Mul", &["m", "less"], "less product")], 1),
+        ([node("Mul", &["bounded", "sixth"], "less"), node("Mul", &["m", "less"], "product")], 1),
+        // Another map than the one that is bounded.
+        ([node("Mul", &["x", "bounded"], "product"), less("product")], 0),
+    ] {
+        let last = rest[1].output[0].clone();
+        let mut nodes = [&raised[..], core::slice::from_ref(&bounded), &rest].concat();
+        nodes.push(node("ReduceMean", &[&last], "y").ints("axes", &[2, 3]).int("keepdims", 0));
+        let model = file(&[1, 3, 2, 2], nodes, constants.clone());
+        if curves == 0 {
+            refused(&model, "multiplies maps");
+            continue;
+        }
+        let graph = import(&model).unwrap().graph;
+        let is_curve = |n: &&Node| matches!(n.op, NodeOp::Activation(Activation::HARD_SWISH));
+        assert_eq!(graph.nodes.iter().filter(is_curve).count(), curves);
+        let want = |first: usize| {
+            let each = (0..4).map(|pixel| (first + 3 * pixel) as f32 - 6.0);
+            each.map(|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0).sum::<f32>() / 4.0
+        };
+        for (have, want) in logits(&model).iter().zip((0..3).map(want)) {
+            assert!((have - want).abs() < 1e-5, "{have} {want}");
+        }
+    }
+}
+
+#[test]
+fn sums_of_several_maps() {
+    for (operands, times) in [(&["x"][..], 1.0), (&["x", "x", "x"], 3.0)] {
+        let mean = node("ReduceMean", &["s"], "y").ints("axes", &[2, 3]).int("keepdims", 0);
+        let model = file(&[1, 3, 2, 3], vec![node("Sum", operands, "s"), mean], Vec::new());
+        assert_eq!(logits(&model), [7.5 * times, 8.5 * times, 9.5 * times]);
+    }
+}
+
 /// A map whose channels are weighed by what is computed of their means, as in
 /// squeeze-and-excitation; in both layouts and orders.
 #[test]

@@ -34,6 +34,32 @@ fn borders_join_the_window_that_reads_them() {
     assert_eq!(logits(&model), [sum as f32]);
 }
 
+/// Channels that a file picks have to be copied before they are weighed; their border stays.
+#[test]
+fn borders_around_picked_channels() {
+    let nodes = vec![
+        node("Slice", &["x", "one", "three", "one"], "part"),
+        node("Pad", &["part", "pads"], "padded"),
+        node("Conv", &["padded", "w"], "c"),
+        node("ReduceSum", &["c"], "y").ints("axes", &[2, 3]).int("keepdims", 0),
+    ];
+    let constants = vec![
+        shape("one", &[1]),
+        shape("three", &[3]),
+        shape("pads", &[0, 0, 1, 0, 0, 0, 1, 1]),
+        tensor("w", &[1, 2, 3, 2], &[1.0; 12]),
+    ];
+    // Rows and columns that 3×2 windows see of 2×2 pixels with a border: both rows twice, columns
+    // once and twice.
+    let value = |y: usize, x: usize, c: usize| ((y * 2 + x) * 3 + c) as f32;
+    let sum: f32 = (0..2)
+        .flat_map(|y| {
+            (0..2).flat_map(move |x| [1, 2].map(|c| value(y, x, c) * (1 + x) as f32 * 2.0))
+        })
+        .sum();
+    assert_eq!(logits(&file(&[1, 3, 2, 2], nodes, constants)), [sum]);
+}
+
 /// Zeros that a pool sees: around a map with negative numbers, and in means that count them.
 #[test]
 fn pools_see_zeros() {

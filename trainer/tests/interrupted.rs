@@ -76,8 +76,21 @@ fn a_killed_run_and_a_full_disk_leave_a_run_that_resumes() {
     goes_on(dir.path(), &before);
 }
 
-/// Killed again and again, at any moment from its start to its end, a run ends with the bytes that one has that was
-/// left alone.
+/// What a clock makes of a folder's files that is set back by a year.
+fn set_clock_back(folder: &Path) {
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let later = std::fs::FileTimes::new().set_modified(std::time::SystemTime::now() + year);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            set_clock_back(&path);
+        }
+        std::fs::File::open(path).unwrap().set_times(later).unwrap();
+    }
+}
+
+/// Killed again and again, at any moment from its start to its end, and with the clock set back, a run ends with the
+/// bytes that one has that was left alone.
 #[test]
 fn sixty_kills_change_no_byte() {
     const KILLS: u32 = 60;
@@ -134,6 +147,9 @@ fn sixty_kills_change_no_byte() {
         child.kill().unwrap();
         child.wait().unwrap();
         (kills, resumed) = (kills + 1, resumed + u32::from(is_begun));
+        if kills.is_multiple_of(5) {
+            set_clock_back(dir.path());
+        }
     }
     assert!(resumed > KILLS / 2, "{resumed} were resumed");
     let is_finished = path("killed.mpk").exists() && !begun();
@@ -237,6 +253,26 @@ fn a_second_run_is_refused_by_the_name_of_the_first() {
 }
 
 #[test]
+fn a_run_whose_folder_vanishes_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    pictures::write(&dir.path().join("data"), 12);
+    let state = dir.path().join("run/state.mpk");
+    let mut child = train(dir.path(), "", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    while !state.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before its first epoch");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::rename(dir.path().join("run"), dir.path().join("elsewhere")).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("was removed or replaced by others"), "{}", text(&output));
+    // What it had saved is whole, and goes on where it belongs.
+    std::fs::rename(dir.path().join("elsewhere"), dir.path().join("run")).unwrap();
+    let before = std::fs::read(&state).unwrap();
+    goes_on(dir.path(), &before);
+}
+
+#[test]
 fn runs_without_a_folder_get_one_each() {
     let dir = tempfile::tempdir().unwrap();
     pictures::write(&dir.path().join("data"), 6);
@@ -295,6 +331,11 @@ fn outputs_are_checked_before_training() {
         (["-o", "x.edge"], "-o x.edge: only mpk can be written"),
         (["-o", "/dev/null"], "no regular file"),
         (["--out", "file"], "file: cannot write here"),
+        // Nobody writes there, not even root.
+        #[cfg(target_os = "linux")]
+        (["--out", "/proc/run"], "/proc/run: cannot write here"),
+        #[cfg(target_os = "linux")]
+        (["-o", "/proc/run.mpk"], "/proc/run.mpk: cannot write here"),
         (["--predict", "gone.jpg"], "--predict gone.jpg"),
         (["--predict", "data"], "--predict data"),
     ] {

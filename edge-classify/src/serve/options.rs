@@ -12,7 +12,13 @@ const AFTER_HELP: &str = "\
 POST /classify takes a picture as it is, or several as a form (curl -F
 file=@x.jpg), and answers as --json prints. GET / is a page for people, GET
 /openapi.json describes the rest. SIGTERM and Ctrl-C answer what has come,
-then end with status 0. docs/serve.md has examples.";
+then end with status 0.
+
+Examples:
+  edge-classify serve
+  edge-classify serve --model models/mobilenet_v2.edge --results answers.csv
+  edge-classify serve --listen 0.0.0.0:8080 --token-file token.txt
+docs/serve.md has more.";
 
 /// Options of `serve`.
 #[derive(Debug, Args)]

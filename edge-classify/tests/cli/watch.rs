@@ -1,6 +1,7 @@
 //! `edge-classify --watch`.
 
 use crate::{BLUE, GREEN, RED, corner_model, encode, file_name};
+use core::time::Duration;
 use edge_classify::EXIT_ERROR;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
@@ -8,6 +9,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// A picture of one color.
@@ -67,6 +69,16 @@ fn watches_a_folder() {
     for (color, label) in [(GREEN, "green"), (BLUE, "blue")] {
         assert_eq!(said(&watching.answer("new.png", color)), ("new.png".into(), label.into()));
     }
+    // Whatever the camera's clock says.
+    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
+    for (name, time) in [("late.png", now + day), ("new.png", now - day), ("early.png", now - day)]
+    {
+        save(dir.path(), name, RED);
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+        fs::rename(dir.path().join(name), watching.folder.join(name)).unwrap();
+        assert_eq!(said(&watching.next()), (name.into(), "red".into()));
+    }
     fs::write(watching.folder.join("notes.txt"), "no picture's name").unwrap();
     fs::write(watching.folder.join("broken.jpg"), "no picture").unwrap();
     let item = watching.next();
@@ -112,7 +124,7 @@ fn kills_lose_no_picture() {
         for i in 0..20 {
             save(&folder, &format!("{kill}-{i}.png"), BLUE);
         }
-        std::thread::sleep(core::time::Duration::from_millis(kill * 37));
+        std::thread::sleep(Duration::from_millis(kill * 37));
         watching.child.kill().unwrap();
         watching.child.wait().unwrap();
         assert_eq!(count() as u64, 1 + 20 * kill);
@@ -129,6 +141,16 @@ fn keeps_the_newest_of_a_folder() {
     let mut watching = Watching::start(dir.path(), ["--keep", "2"]);
     assert_eq!(file_name(&watching.next()), "before.png");
     fs::write(watching.folder.join("broken.jpg"), "no picture").unwrap();
+    // Whatever the camera's clock says.
+    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
+    for (name, time) in [("late.png", now + day), ("new.png", now - day), ("early.png", now - day)]
+    {
+        save(dir.path(), name, RED);
+        let file = fs::File::open(dir.path().join(name)).unwrap();
+        file.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
+        fs::rename(dir.path().join(name), watching.folder.join(name)).unwrap();
+        assert_eq!(said(&watching.next()), (name.into(), "red".into()));
+    }
     fs::write(watching.folder.join("notes.txt"), "text").unwrap();
     assert_eq!(file_name(&watching.next()), "broken.jpg");
     // Deleted after the answer, before the next look.

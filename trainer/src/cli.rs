@@ -350,7 +350,7 @@ fn read(
     let base = if chance.val_split.is_some() { &unknown } else { base };
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
-    for note in data.notes() {
+    for note in data.notes().iter().chain(&data.checkup()) {
         out.note(Role::Warning, &note.plain().to_string())?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());

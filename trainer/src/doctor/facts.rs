@@ -61,9 +61,8 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(super) fn of(data: &Dataset, patient: &Patient) -> Self {
-        let below = |path: &Path| {
-            path.strip_prefix(&patient.root).unwrap_or(path).display().to_string()
-        };
+        let below =
+            |path: &Path| path.strip_prefix(&patient.root).unwrap_or(path).display().to_string();
         let (damaged, strangers): (Vec<_>, Vec<_>) =
             data.skipped.iter().partition(|skipped| skipped.is_named_as_picture());
         let mut classes: Vec<Class> = Vec::new();

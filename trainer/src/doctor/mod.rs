@@ -158,7 +158,11 @@ pub(crate) fn run(args: &Doctor, command: &str, out: &mut Output<'_>) -> anyhow:
         check_file(page).with_context(|| format!("-o {}", page.display()))?;
     }
     let meta = std::fs::metadata(&args.dir).with_context(|| args.dir.display().to_string())?;
-    ensure!(meta.is_dir(), "{}: not a folder; pass one with a folder per class", args.dir.display());
+    ensure!(
+        meta.is_dir(),
+        "{}: not a folder; pass one with a folder per class",
+        args.dir.display()
+    );
     let device = args.machine.device()?;
     let (checkpoint, patient, mut diagnosis) = match examine(args) {
         Ok(found) => found,
@@ -220,16 +224,16 @@ impl Diagnosis {
             self.unjudged = pictures.len();
             return;
         }
-        let counter = Counter::new("asking heads about pictures that they do not know: fold");
+        let counter = Counter::new("fitting heads to the other pictures");
         let all = folds.len() * SHARES.len();
         let mut asked = Vec::new();
         for (i, share) in SHARES.into_iter().enumerate() {
-            asked.push(folds.ask(seen, share, 1, (&counter, i * folds.len(), all)));
+            asked.push(folds.ask(seen, share, (&counter, i * folds.len(), all)));
         }
         drop(counter);
         self.curve = Some(Curve::of(&asked, seed));
         if let Some((verdicts, _)) = asked.last() {
-            (self.suspects, self.unjudged) = labels::suspects(patient, verdicts);
+            (self.suspects, self.unjudged) = labels::suspects(patient, verdicts, &groups);
         }
     }
 }

@@ -12,6 +12,8 @@ const MOST_SHIFT: f64 = 0.12;
 const WHITE: f32 = 250.0;
 /// Share of all pixels that must count.
 const LEAST_COUNTED: f64 = 0.4;
+/// Share of the deviation of all pixels below which a difference between neighbors is faint.
+const FAINT: f64 = 0.45;
 /// Deviations of the blurs that are tried on either picture, in pixels: the other one may have been
 /// enlarged or compressed.
 const BLURS: [f64; 2] = [0.6, 1.0];
@@ -38,6 +40,8 @@ pub(super) struct Agreement {
     pub(super) pixels: f32,
     /// The same of the differences between neighbors, which see what a blurred look does not.
     pub(super) edges: f32,
+    /// The same of faint ones alone, which know nothing of an outline.
+    pub(super) texture: f32,
 }
 
 impl Grey {
@@ -262,25 +266,49 @@ pub(super) fn agreement(a: &Grey, b: &Grey, pose: &Pose) -> Agreement {
     let Overlay { over, counts } = Overlay::new(a, b, pose);
     let measure = |a: &Grey, b: &Grey| Agreement {
         pixels: correlated(pixels(a, b, &counts), true),
-        edges: edges(a, b, &counts),
+        edges: correlated(differences(a, b, &counts), false),
+        texture: {
+            let faint = deviations(pixels(a, b, &counts)).map(|deviation| FAINT * deviation);
+            let is_faint =
+                |d: &(f32, f32)| f64::from(d.0.abs()) < faint[0] && f64::from(d.1.abs()) < faint[1];
+            correlated(differences(a, b, &counts).filter(is_faint), false)
+        },
     };
     let blurred = BLURS.into_iter().flat_map(|deviation| {
         [measure(&a.blurred(deviation), &over), measure(a, &over.blurred(deviation))]
     });
-    let better = |best: Agreement, next: Agreement| if next.pixels > best.pixels { next } else { best };
+    let better =
+        |best: Agreement, next: Agreement| if next.pixels > best.pixels { next } else { best };
     blurred.fold(measure(a, &over), better)
 }
 
-/// Correlation of the differences to the pixels to the right and below.
-fn edges(a: &Grey, b: &Grey, counts: &[bool]) -> f32 {
+/// The differences to the pixels to the right and below.
+fn differences<'a>(
+    a: &'a Grey,
+    b: &'a Grey,
+    counts: &'a [bool],
+) -> impl Iterator<Item = (f32, f32)> + 'a {
     let side = a.side;
-    let inner = (0..side * (side - 1)).filter(|i| i % side != side - 1);
-    let known = inner.filter(|i| counts[*i] && counts[i + 1] && counts[i + side]);
-    let pairs = known.flat_map(|i| {
+    let inner = (0..side * (side - 1)).filter(move |i| i % side != side - 1);
+    let known = inner.filter(move |i| counts[*i] && counts[i + 1] && counts[i + side]);
+    known.flat_map(move |i| {
         let by = |of: &Grey, step: usize| of.pixels[i + step] - of.pixels[i];
         [1, side].map(|step| (by(a, step), by(b, step)))
-    });
-    correlated(pairs, false)
+    })
+}
+
+/// Standard deviations of both.
+fn deviations(pairs: impl Iterator<Item = (f32, f32)>) -> [f64; 2] {
+    let (mut n, mut sums, mut squares) = (0.0f64, [0.0f64; 2], [0.0f64; 2]);
+    for (a, b) in pairs {
+        n += 1.0;
+        for (i, v) in [a, b].into_iter().map(f64::from).enumerate() {
+            sums[i] += v;
+            squares[i] += v * v;
+        }
+    }
+    let n = n.max(1.0);
+    [0, 1].map(|i| (squares[i] / n - (sums[i] / n).powi(2)).max(0.0).sqrt())
 }
 
 #[cfg(test)]
@@ -293,11 +321,13 @@ mod tests {
     /// Smooth noise, a window of which is seen from `from` on, `scale` times as large.
     fn noise(seed: u64, scale: f64, from: [f64; 2]) -> Grey {
         let mut rng = Rng::keyed(&[seed]);
-        let waves: Vec<[f64; 4]> =
-            (0..40).map(|_| [rng.normal(), 0.3 * rng.normal(), 0.3 * rng.normal(), rng.unit() * 7.0]).collect();
+        let waves: Vec<[f64; 4]> = (0..40)
+            .map(|_| [rng.normal(), 0.3 * rng.normal(), 0.3 * rng.normal(), rng.unit() * 7.0])
+            .collect();
         let value = |i: usize| {
             let (y, x) = (scale * (i / SIDE) as f64 + from[0], scale * (i % SIDE) as f64 + from[1]);
-            let sum: f64 = waves.iter().map(|[a, u, v, phase]| a * (u * y + v * x + phase).sin()).sum();
+            let sum: f64 =
+                waves.iter().map(|[a, u, v, phase]| a * (u * y + v * x + phase).sin()).sum();
             (120.0 + 12.0 * sum) as f32
         };
         Grey { side: SIDE, pixels: (0..SIDE * SIDE).map(value).collect() }

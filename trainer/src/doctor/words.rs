@@ -39,7 +39,11 @@ fn counted(n: usize, noun: &str, verbs: [&str; 2]) -> String {
 fn folders(facts: &Facts, found: &mut Vec<Finding>) {
     let mut add = |mend, text: String, lines| found.push(Finding { mend, text, lines });
     if !facts.damaged.is_empty() {
-        let text = counted(facts.damaged.len(), "file", ["is no usable picture", "are no usable pictures"]);
+        let text = counted(
+            facts.damaged.len(),
+            "file",
+            ["is no usable picture", "are no usable pictures"],
+        );
         let lines = facts.damaged.iter().map(|d| format!("{}: {}", d.file, d.why)).collect();
         add(true, format!("{text}; replace or remove"), lines);
     }
@@ -59,7 +63,8 @@ fn folders(facts: &Facts, found: &mut Vec<Finding>) {
         add(true, text, Vec::new());
     }
     for [a, b] in &facts.case_twins {
-        let text = format!("classes `{a}` and `{b}` differ only in case; if they are one, join them");
+        let text =
+            format!("classes `{a}` and `{b}` differ only in case; if they are one, join them");
         add(true, text, Vec::new());
     }
     if !facts.strangers.is_empty() {
@@ -81,7 +86,10 @@ fn classes(facts: &Facts, found: &mut Vec<Finding>) {
     }
     for class in facts.classes.iter().filter(|class| to_learn(class) == 0) {
         let name = &class.name;
-        add(true, format!("class `{name}` has no usable picture to learn from; add some or remove it"));
+        add(
+            true,
+            format!("class `{name}` has no usable picture to learn from; add some or remove it"),
+        );
     }
     let few: Vec<String> = facts
         .classes
@@ -152,7 +160,7 @@ fn group_line(group: &Copies) -> String {
 /// Likely wrong labels.
 fn suspects(patient: &Patient, diagnosis: &Diagnosis, found: &mut Vec<Finding>) {
     if !diagnosis.suspects.is_empty() {
-        let verbs = ["has most likely a wrong label", "have most likely wrong labels"];
+        let verbs = ["may have a wrong label", "may have wrong labels"];
         let text = counted(diagnosis.suspects.len(), "picture", verbs);
         let line = |s: &super::Suspect| {
             let share = 100.0 * s.probability;
@@ -241,10 +249,12 @@ pub(crate) fn curve_lines(curve: &Curve) -> Vec<String> {
     let advice = match curve.forecast {
         Forecast::Unknown => return vec![text],
         Forecast::Done => "less than one point is left to gain by more pictures".into(),
-        Forecast::Flat => "more pictures of this kind will hardly help: the curve is flat".into(),
+        Forecast::Flat => {
+            "more pictures of this kind will hardly help: the curve is flat, as far as these tell"
+                .into()
+        }
         Forecast::More { pictures, low, high } => {
-            let [about, low] = [pictures, low].map(round);
-            let high = high.map_or("many more".into(), |high| round(high).to_string());
+            let [about, low, high] = [pictures, low, high].map(round);
             format!("about {about} more photos for one point ({low} to {high}, by a power law)")
         }
     };

@@ -42,7 +42,7 @@ struct Shown {
     class: String,
     /// What is to be said of it beside its class.
     words: String,
-    /// The class that it looks like.
+    /// The class that it looks like, and how likely that is.
     other: String,
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn doctor(
     (command, seconds): (&str, f64),
 ) -> anyhow::Result<String> {
     let suspects = diagnosis.suspects.iter().take(MOST_SUSPECTS).map(|s| {
-        let words = format!("looks like, {}", percent(s.probability.into()));
-        Shown::new(patient, s.picture, words, s.looks_like.clone())
+        let other = format!("{} {}", s.looks_like, percent(s.probability.into()));
+        Shown::new(patient, s.picture, "looks like".into(), other)
     });
     let groups = diagnosis.copies.iter().take(MOST_GROUPS).map(|group| Group::new(patient, group));
     let facts = &diagnosis.facts;
@@ -159,6 +159,13 @@ impl Group {
     }
 }
 
+/// A line as a sentence.
+fn sentence(line: &str) -> String {
+    let mut rest = line.chars();
+    let first = rest.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(rest).chain(['.']).collect()
+}
+
 impl Drawn {
     /// `None` without two points.
     fn new(curve: &Curve) -> anyhow::Result<Option<Self>> {
@@ -180,6 +187,9 @@ impl Drawn {
             mark: None,
         };
         let svg = chart::lines(&frame, &[Series::new(BLUE, points)])?;
-        Ok(Some(Self { svg, lines: curve_lines(curve) }))
+        Ok(Some(Self {
+            svg,
+            lines: curve_lines(curve).iter().map(|line| sentence(line)).collect(),
+        }))
     }
 }

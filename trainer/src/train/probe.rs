@@ -141,11 +141,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// Where a convex function is least, from its value and gradient: L-BFGS (Nocedal 1980) with steps
 /// that are halved until they help, `steps` of them at most.
-fn minimize(
-    mut x: Vec<f64>,
-    steps: usize,
-    at: impl Fn(&[f64]) -> (f64, Vec<f64>),
-) -> Vec<f64> {
+fn minimize(mut x: Vec<f64>, steps: usize, at: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Vec<f64> {
     let (mut value, mut gradient) = at(&x);
     // Steps and the changes of the gradient along them.
     let mut memory: VecDeque<(Vec<f64>, Vec<f64>)> = VecDeque::new();
@@ -223,7 +219,8 @@ mod tests {
     #[test]
     fn gradients_are_those_of_the_loss() {
         let (probe, weights) = (clusters(3, 5, 12), [1.0, 0.5, 2.0]);
-        let problem = Problem { probe: &probe, weights: &weights, width: 5, scale: 0.7, decay: 2e-5 };
+        let problem =
+            Problem { probe: &probe, weights: &weights, width: 5, scale: 0.7, decay: 2e-5 };
         let mut rng = Rng::keyed(&[4]);
         let x: Vec<f64> = (0..18).map(|_| rng.normal()).collect();
         let (_, gradient) = problem.at(&x);
@@ -248,7 +245,8 @@ mod tests {
             });
         assert_eq!(right.count(), 80);
         let features = probe.features.iter().map(|f| f * 1024.0).collect();
-        let larger = Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4], Fitting::EXACT);
+        let larger =
+            Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4], Fitting::EXACT);
         for (a, b) in head.weight.iter().zip(&larger.weight) {
             assert!((a - b * 1024.0).abs() < 1e-3 * a.abs().max(1.0), "{a} {b}");
         }

@@ -17,7 +17,7 @@ pub(crate) enum Kin {
     Near {
         /// Normalized correlation of the pixels, -1..=1; of the closest in its group.
         correlation: f32,
-        /// Whether one is mirrored.
+        /// Whether it is mirrored, as far as it was compared with the first one.
         mirrored: bool,
     },
 }
@@ -80,13 +80,14 @@ fn root(parents: &mut [usize], mut i: usize) -> usize {
 pub(super) fn named(patient: &Patient, groups: &[usize], pairs: &[Pair]) -> Vec<Copies> {
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     groups.iter().enumerate().for_each(|(i, group)| members.entry(*group).or_default().push(i));
-    let mut closest: HashMap<usize, Pair> = HashMap::new();
+    // By itself how it resembles another one; by both, whether it is mirrored.
+    let mut closest: HashMap<usize, f32> = HashMap::new();
+    let mut mirrored: HashMap<[usize; 2], bool> = HashMap::new();
     for pair in pairs {
+        mirrored.insert(pair.pictures, pair.mirrored);
         for i in pair.pictures {
-            let known = closest.entry(i).or_insert(*pair);
-            if pair.correlation > known.correlation {
-                *known = *pair;
-            }
+            let known = closest.entry(i).or_insert(pair.correlation);
+            *known = known.max(pair.correlation);
         }
     }
     let digest = |i: usize| patient.pictures.digests[i];
@@ -94,12 +95,15 @@ pub(super) fn named(patient: &Patient, groups: &[usize], pairs: &[Pair]) -> Vec<
         .into_values()
         .filter(|members| members.len() > 1)
         .map(|members| {
-            let mut known = Vec::new();
+            let (first, mut known) = (members[0], Vec::new());
             let copy = |i: usize| {
                 let kin = match closest.get(&i) {
                     _ if known.is_empty() => Kin::First,
                     _ if known.contains(&digest(i)) => Kin::Same,
-                    Some(p) => Kin::Near { correlation: p.correlation, mirrored: p.mirrored },
+                    Some(correlation) => Kin::Near {
+                        correlation: *correlation,
+                        mirrored: mirrored.get(&[first, i]).copied().unwrap_or(false),
+                    },
                     None => Kin::Same,
                 };
                 known.push(digest(i));

@@ -3,7 +3,7 @@
 //! Every vector belongs to the cell of the pivot that is nearest to it, one of as many pictures
 //! drawn at random as there are cells, and is compared with those of a few cells alone. For `n` vectors
 //! in cells of about [`CELL`] that are `n · (n / CELL + PROBED · CELL)` products of the vectors'
-//! length: of 100,000 vectors of 64 numbers 14 · 10⁹ multiplications, some seconds. Up to [`CELL`] vectors
+//! length: of 100,000 vectors of 64 numbers 20 · 10⁹ multiplications, some seconds. Up to [`CELL`] vectors
 //! are one cell, and nothing is missed.
 
 use network::random::Rng;

@@ -120,41 +120,46 @@ fn classes(facts: &Facts, found: &mut Vec<Finding>) {
 
 /// Pictures that are there more than once.
 fn copies(diagnosis: &Diagnosis, found: &mut Vec<Finding>) {
-    let kinds: [(bool, &str, fn(&Copies) -> bool); 3] = [
-        (true, "is in several classes; keep one|are in several classes; keep one of each", |c| {
-            c.across_classes
-        }),
-        (
-            true,
-            "is in several parts, which makes accuracy look better than it is; keep one|are in \
-             several parts, which makes accuracy look better than it is; keep one of each",
-            |c| !c.across_classes && c.across_parts,
-        ),
-        (false, "is there more than once|are there more than once", |c| {
-            !c.across_classes && !c.across_parts
-        }),
-    ];
-    for (mend, verbs, is_kind) in kinds {
-        let groups: Vec<&Copies> = diagnosis.copies.iter().filter(|c| is_kind(c)).collect();
-        if let Some((one, many)) = verbs.split_once('|').filter(|_| !groups.is_empty()) {
-            let text = counted(groups.len(), "photo", [one, many]);
+    let of_kind = |classes: bool, parts: bool| -> Vec<&Copies> {
+        let is_kind = |c: &&Copies| c.across_classes == classes && c.across_parts == parts;
+        diagnosis.copies.iter().filter(is_kind).collect()
+    };
+    let mut add = |mend, groups: Vec<&Copies>, verbs: [&str; 2], rest: &str| {
+        if !groups.is_empty() {
+            let text = counted(groups.len(), "photo", verbs) + rest;
             let lines = groups.iter().map(|group| group_line(group)).collect();
             found.push(Finding { mend, text, lines });
         }
-    }
+    };
+    let classes = [of_kind(true, false), of_kind(true, true)].concat();
+    add(true, classes, ["is in several classes", "are in several classes"], "; keep one of each");
+    add(
+        true,
+        of_kind(false, true),
+        ["is in several parts", "are in several parts"],
+        ", which makes accuracy look better than it is; keep one of each",
+    );
+    let verbs = ["is there more than once", "are there more than once"];
+    add(false, of_kind(false, false), verbs, "");
 }
 
-/// `cat/1.jpg = cat/2.jpg ~ dog/3.jpg (97 % alike, mirrored)`.
+/// `cat/1.jpg = cat/2.jpg ~ dog/3.jpg (97.3 % alike, mirrored)`.
 fn group_line(group: &Copies) -> String {
+    /// More make no line that can be read.
+    const MOST: usize = 4;
     let member = |copy: &super::copies::Member| match copy.kin {
         Kin::First => copy.file.clone(),
         Kin::Same => format!(" = {}", copy.file),
         Kin::Near { correlation, mirrored } => {
             let mirrored = if mirrored { ", mirrored" } else { "" };
-            format!(" ~ {} ({:.0} % alike{mirrored})", copy.file, 100.0 * correlation)
+            format!(" ~ {} ({:.1} % alike{mirrored})", copy.file, 100.0 * correlation)
         }
     };
-    group.pictures.iter().map(member).collect()
+    let named: String = group.pictures.iter().take(MOST).map(member).collect();
+    match group.pictures.len().checked_sub(MOST).filter(|more| *more > 0) {
+        Some(more) => format!("{named} and {more} more"),
+        None => named,
+    }
 }
 
 /// Likely wrong labels.

@@ -5,6 +5,7 @@ use crate::builtin::{Builtin, ICON_SIDE, Target};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 use crate::distributed::{self, world};
+use crate::doctor::{self, Doctor};
 use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
 use crate::net;
@@ -34,6 +35,7 @@ use zoo::Head;
 const EXAMPLES: &str = "\
 Examples:
   trainer finetune --data samples/fashion -o fashion.mpk
+  trainer doctor samples/fashion
   trainer eval --model fashion.mpk --data samples/fashion
   trainer train --help";
 
@@ -47,6 +49,12 @@ Examples:
   trainer finetune --data samples/fashion --out runs/fashion -o fashion.mpk
   trainer finetune --config runs/fashion/run.toml --lr 0.01 --out runs/faster -o faster.mpk
   trainer finetune --qat --model models/resnet_8_cifar10.mpk --data samples/fashion";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  trainer doctor samples/fashion
+  trainer doctor samples/fashion -o fashion.html
+  trainer doctor samples/fashion --quick --json";
 
 const EVAL_EXAMPLES: &str = "\
 Examples:
@@ -89,6 +97,11 @@ enum Command {
     /// Teach a trained network other classes.
     #[command(after_help = FINETUNE_EXAMPLES)]
     Finetune(Finetune),
+    /// Say what is to be mended in a data set: damaged files, copies, wrong labels and more.
+    ///
+    /// The exit status is 0 where nothing must be mended, 1 where something must, 2 after an error.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
     /// Measure a model on labelled pictures.
     #[command(after_help = EVAL_EXAMPLES)]
     Eval(Eval),
@@ -236,7 +249,8 @@ struct Eval {
 
 /// Runs the program: `args` with the program's name first, answers to `out`.
 ///
-/// Returns the exit status: 0, an answer; 2, some of several inputs failed.
+/// Returns the exit status: 0, an answer; 1, a data set of which something must be mended; 2, some of
+/// several inputs failed.
 ///
 /// # Errors
 /// Everything that should end in exit status 2, with what to do about it.
@@ -283,6 +297,9 @@ fn dispatch(
         Command::Finetune(args) => distributed::run(out, |out| {
             finetune_command(&args, (command, &given), &mut output(out, args.task.voice))
         })?,
+        Command::Doctor(args) => {
+            return doctor::run(&args, &command, &mut output(out, args.voice));
+        }
         Command::Eval(args) => eval_command(&args, &command, &mut output(out, args.voice))?,
         Command::Classify(args) => return classify::run(&args, &mut output(out, args.voice)),
         Command::Show(args) => report::show(&args, out)?,
@@ -333,7 +350,7 @@ fn read(
     let base = if chance.val_split.is_some() { &unknown } else { base };
     let data = counted(|watch| Dataset::read_for(&common.data, &options, base, watch))?;
     writeln!(out, "{}: {}", common.data.display().to_string().plain(), data.extent())?;
-    for note in data.notes() {
+    for note in data.notes().iter().chain(&data.checkup()) {
         out.note(Role::Warning, &note.plain().to_string())?;
     }
     let (kept, all) = (data.in_memory(), data.pictures());

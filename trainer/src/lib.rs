@@ -10,6 +10,7 @@
 //! | [`net`] | networks as Burn modules, to and from checkpoints |
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
 //! | [`distributed`] | several processes that train together |
+//! | `doctor` | what is to be mended in a data set |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
 //! | `report` | pages and charts of runs and data sets |
 //!
@@ -25,6 +26,7 @@ mod classify;
 mod cli;
 pub mod data;
 pub mod distributed;
+mod doctor;
 mod layers;
 mod learning;
 mod memory;

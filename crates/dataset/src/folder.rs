@@ -3,6 +3,7 @@
 use super::error::DataError;
 use super::layout::hidden;
 use super::pictures::{Pictures, Reader};
+use super::skipped::Skipped;
 use super::stored::Stored;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub(super) fn list(folders: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, DataError> 
 pub(super) fn read(
     classes: &[Vec<PathBuf>],
     reader: &Reader<'_>,
-    skipped: &mut Vec<String>,
+    skipped: &mut Vec<Skipped>,
 ) -> Pictures {
     let mut out = reader.pictures();
     for (index, paths) in classes.iter().enumerate() {
@@ -33,7 +34,7 @@ pub(super) fn read(
         for (path, result) in paths.iter().zip(read) {
             match result {
                 Ok(picture) => out.push_read(picture, index as u32),
-                Err(why) => skipped.push(format!("{}: {why}", path.display())),
+                Err(why) => skipped.push(Skipped { path: path.clone(), why }),
             }
         }
     }
@@ -110,9 +111,9 @@ mod tests {
         assert_eq!(data.train.picture_len(), 8 * 8 * 3);
         assert_eq!((data.leaked(), data.contradictions()), (0, 0));
         assert_eq!(data.skipped.len(), 2);
-        assert!(data.skipped[0].contains("broken.jpg"), "{:?}", data.skipped);
+        assert!(data.skipped[0].path.ends_with("broken.jpg"), "{:?}", data.skipped);
         assert!(
-            data.skipped[1].contains("cut.jpg: damaged picture: the end"),
+            data.skipped[1].to_string().contains("cut.jpg: damaged picture: the end"),
             "{:?}",
             data.skipped
         );

@@ -347,6 +347,12 @@ impl Role {
     }
 }
 
+/// Whether a folder of this name is most often a part of a data set, such as `training_set`, and no
+/// class.
+pub fn is_part_name(name: &str) -> bool {
+    role(name).is_some_and(|(_, sureness)| sureness == Sureness::Sure)
+}
+
 /// The part of a data set that a name stands for.
 fn role(name: &str) -> Option<(Role, Sureness)> {
     /// Words that say nothing of the contents.
@@ -473,7 +479,7 @@ impl Listing {
 }
 
 /// Whether the name is that of a picture, also of one that cannot be read.
-fn is_picture(path: &Path) -> bool {
+pub(super) fn is_picture(path: &Path) -> bool {
     const ENDINGS: [&str; 15] = [
         "jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "heic", "heif",
         "avif", "jxl", "ppm",

@@ -1,6 +1,7 @@
 //! Labelled pictures from folders and CIFAR-10's binary files.
 
 mod cache;
+mod checkup;
 mod cifar;
 mod error;
 mod fit;
@@ -13,6 +14,7 @@ mod part;
 mod pictures;
 mod record;
 pub mod samples;
+mod skipped;
 mod stored;
 
 pub use cache::{CacheSize, CacheSizeError};
@@ -20,8 +22,9 @@ pub use error::DataError;
 pub use fit::fit;
 pub use glance::Glance;
 pub use labelled::{Labelled, Measured};
-pub use layout::list;
+pub use layout::{is_part_name, list};
 pub use pictures::{Origin, Pictures, Watch};
+pub use skipped::Skipped;
 
 use network::checkpoint::{Split, TrainingRecord, Validation};
 
@@ -53,8 +56,8 @@ pub struct Dataset {
     pub test: Pictures,
     /// Where those lie, such as `test/`.
     pub test_name: String,
-    /// Files that could not be used, each with the reason.
-    pub skipped: Vec<String>,
+    /// Files that could not be used.
+    pub skipped: Vec<Skipped>,
     /// What else was found, one line each.
     pub remarks: Vec<String>,
     /// Hash over the bytes and class of every picture to learn from or to choose by, in order.
@@ -115,6 +118,32 @@ impl Dataset {
         base: &TrainingRecord,
         watch: Watch<'_>,
     ) -> Result<Self, DataError> {
+        let mut data = Self::examine(path, options, watch)?;
+        data.check_classes(path, options.classes)?;
+        if data.val.is_empty() {
+            let own = Split { share: options.val_split, seed: options.seed };
+            let kept = data.split_of(base);
+            if let Some(kept) = kept.filter(|kept| *kept != own) {
+                data.remarks.push(format!(
+                    "validation pictures are those that the model was not trained on ({kept})"
+                ));
+            }
+            data.split(kept.unwrap_or(own));
+        }
+        data.fingerprint = data.digest();
+        Ok(data)
+    }
+
+    /// Reads a folder as it lies there, to see what it has: nothing is set aside, and there may be
+    /// fewer classes or pictures than can be learned from. It has no fingerprint.
+    ///
+    /// # Errors
+    /// Unreadable or missing folders, and those whose meaning is not clear.
+    pub fn examine(
+        path: &Path,
+        options: &ReadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
         let layout = find(path)?;
         let reader = Reader::new(options.preprocess, options.cache, watch);
         let mut skipped = Vec::new();
@@ -134,7 +163,7 @@ impl Dataset {
             Some(part) if !val.is_empty() => Validation::Part(part.name),
             _ => Validation::None,
         };
-        let mut data = Self {
+        Ok(Self {
             name: layout.name,
             labels,
             train,
@@ -145,20 +174,7 @@ impl Dataset {
             skipped,
             remarks: layout.remarks,
             fingerprint: String::new(),
-        };
-        data.check_classes(path, options.classes)?;
-        if data.val.is_empty() {
-            let own = Split { share: options.val_split, seed: options.seed };
-            let kept = data.split_of(base);
-            if let Some(kept) = kept.filter(|kept| *kept != own) {
-                data.remarks.push(format!(
-                    "validation pictures are those that the model was not trained on ({kept})"
-                ));
-            }
-            data.split(kept.unwrap_or(own));
-        }
-        data.fingerprint = data.digest();
-        Ok(data)
+        })
     }
 
     /// The pictures of a folder, whatever they show: those to learn from where it has parts.
@@ -362,7 +378,7 @@ fn check_labels(part: &Part) -> Result<(), DataError> {
 }
 
 /// Lines on what was found beside usable pictures.
-fn notes(remarks: &[String], skipped: &[String]) -> Vec<String> {
+fn notes(remarks: &[String], skipped: &[Skipped]) -> Vec<String> {
     let mut notes = remarks.to_vec();
     notes.extend(skipped.iter().take(MAX_NAMED).map(|file| format!("skipped {file}")));
     if skipped.len() > MAX_NAMED {
@@ -400,7 +416,7 @@ impl Part {
         listed: &Listed,
         labels: &[String],
         reader: &Reader<'_>,
-        skipped: &mut Vec<String>,
+        skipped: &mut Vec<Skipped>,
     ) -> Result<Pictures, DataError> {
         let mut pictures = match listed {
             Listed::Pictures(classes) => folder::read(classes, reader, skipped),
@@ -420,7 +436,7 @@ fn read_parts<const N: usize>(
     parts: [Option<&Part>; N],
     labels: &[String],
     reader: &Reader<'_>,
-    skipped: &mut Vec<String>,
+    skipped: &mut Vec<Skipped>,
 ) -> Result<[Pictures; N], DataError> {
     let mut listed = Vec::new();
     for part in parts {

@@ -23,6 +23,8 @@ pub struct Pictures {
     pub labels: Vec<u32>,
     /// Hash of each picture's bytes as stored, for finding duplicates and changed files.
     pub digests: Vec<u64>,
+    /// Width and height of each picture in pixels, before it was brought to the model's input size.
+    pub sizes: Vec<[u32; 2]>,
     places: Vec<Place>,
     preprocess: Preprocess,
 }
@@ -48,6 +50,7 @@ enum Place {
 #[derive(Debug)]
 pub(super) struct Read {
     digest: u64,
+    size: [u32; 2],
     place: Place,
 }
 
@@ -98,19 +101,25 @@ impl<'a> Reader<'a> {
     }
 
     fn keep(&self, bytes: &[u8], stored: Stored) -> Result<Read, String> {
-        let pixels = stored.decode(bytes, &self.preprocess)?;
+        let (pixels, size) = stored.decode(bytes, &self.preprocess)?;
         let place = match self.budget.take(pixels.len()) {
             true => Place::Memory(pixels.into(), Some(stored)),
             false => Place::Disk(stored),
         };
-        Ok(Read { digest: fnv1a(bytes), place })
+        Ok(Read { digest: fnv1a(bytes), size, place })
     }
 }
 
 impl Pictures {
     /// None yet, of the size that `preprocess` asks for.
     pub const fn new(preprocess: Preprocess) -> Self {
-        Self { labels: Vec::new(), digests: Vec::new(), places: Vec::new(), preprocess }
+        Self {
+            labels: Vec::new(),
+            digests: Vec::new(),
+            sizes: Vec::new(),
+            places: Vec::new(),
+            preprocess,
+        }
     }
 
     /// Number of pictures.
@@ -151,7 +160,7 @@ impl Pictures {
                     if fnv1a(&bytes) != self.digests[i] {
                         return Err("its contents have changed".into());
                     }
-                    stored.decode(&bytes, &self.preprocess)
+                    Ok(stored.decode(&bytes, &self.preprocess)?.0)
                 };
                 let lost = |why| DataError::Lost { path: stored.path().into(), why };
                 again().map(Cow::Owned).map_err(lost)
@@ -185,13 +194,15 @@ impl Pictures {
     /// Where it has another size than the others.
     pub fn push(&mut self, pixels: &[u8], label: u32, digest: u64) {
         assert_eq!(pixels.len(), self.picture_len(), "a picture of another size");
-        self.push_read(Read { digest, place: Place::Memory(pixels.into(), None) }, label);
+        let size = [self.preprocess.width, self.preprocess.height].map(u32::from);
+        self.push_read(Read { digest, size, place: Place::Memory(pixels.into(), None) }, label);
     }
 
     /// Adds a picture.
     pub(super) fn push_read(&mut self, read: Read, label: u32) {
         self.labels.push(label);
         self.digests.push(read.digest);
+        self.sizes.push(read.size);
         self.places.push(read.place);
     }
 
@@ -200,9 +211,18 @@ impl Pictures {
         Self {
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
             digests: indices.iter().map(|i| self.digests[*i]).collect(),
+            sizes: indices.iter().map(|i| self.sizes[*i]).collect(),
             places: indices.iter().map(|i| self.places[*i].clone()).collect(),
             preprocess: self.preprocess,
         }
+    }
+
+    /// Adds the pictures of `others`, which have the same input size.
+    pub fn append(&mut self, others: &Self) {
+        self.labels.extend_from_slice(&others.labels);
+        self.digests.extend_from_slice(&others.digests);
+        self.sizes.extend_from_slice(&others.sizes);
+        self.places.extend_from_slice(&others.places);
     }
 
     /// Number of pictures of each of `classes`.

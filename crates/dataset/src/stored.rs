@@ -54,15 +54,23 @@ impl Stored {
         }
     }
 
-    /// Pixels `[p.height, p.width, p.channels()]` of those bytes.
-    pub(super) fn decode(&self, bytes: &[u8], p: &Preprocess) -> Result<Vec<u8>, String> {
+    /// Pixels `[p.height, p.width, p.channels()]` of those bytes, and the width and height that they had.
+    pub(super) fn decode(
+        &self,
+        bytes: &[u8],
+        p: &Preprocess,
+    ) -> Result<(Vec<u8>, [u32; 2]), String> {
         match self {
             Self::File(_) => {
                 let picture = picture::decode(bytes).map_err(|e| e.to_string())?;
                 let view = picture.view().map_err(|e| e.to_string())?;
-                fit(view, p).map_err(|e| e.to_string())
+                let size = [view.width(), view.height()].map(|side| side as u32);
+                Ok((fit(view, p).map_err(|e| e.to_string())?, size))
             }
-            Self::Record(..) => record::decode(bytes, p).map_err(|e| e.to_string()),
+            Self::Record(..) => {
+                let pixels = record::decode(bytes, p).map_err(|e| e.to_string())?;
+                Ok((pixels, [record::SIDE as u32; 2]))
+            }
         }
     }
 }

@@ -49,7 +49,7 @@ fn files_that_vanish_are_named() {
     symlink("gone", dir.path().join("cat/link.png")).unwrap();
     let data = read(dir.path()).unwrap();
     assert_eq!(data.train.len(), 4);
-    assert!(data.skipped[0].contains("link.png: "), "{:?}", data.skipped);
+    assert!(data.skipped[0].path.ends_with("link.png"), "{:?}", data.skipped);
 }
 
 /// What was decoded once and is needed again.
@@ -98,7 +98,7 @@ fn files_that_may_not_be_read_are_named() {
     }
     let data = read(dir.path()).unwrap();
     assert_eq!(data.train.len(), 4);
-    assert!(data.skipped[0].contains("secret.png: "), "{:?}", data.skipped);
+    assert!(data.skipped[0].path.ends_with("secret.png"), "{:?}", data.skipped);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod chart;
 mod classes;
+mod doctor;
 mod gallery;
 mod schedule;
 mod view;
@@ -13,9 +14,11 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use doctor::doctor;
 pub(crate) use gallery::{Show, run as show};
 pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};
+pub(crate) use view::picture_name;
 
 use crate::data::{Dataset, Labelled, Pictures};
 use crate::train::Evaluation;

@@ -196,14 +196,14 @@ impl Measured {
 }
 
 /// The photo that a picture was made from, if it can still be read.
-fn photo(pictures: &Pictures, i: usize) -> Option<Thumbnail> {
+pub(super) fn photo(pictures: &Pictures, i: usize) -> Option<Thumbnail> {
     let origin = pictures.origin(i).filter(|origin| origin.record.is_none())?;
     let photo = picture::open(origin.path).ok()?;
     Thumbnail::photo(photo.view().ok()?, SHOWN).ok()
 }
 
 /// The file of a picture below `root`.
-fn picture_name(pictures: &Pictures, i: usize, root: &Path) -> String {
+pub(crate) fn picture_name(pictures: &Pictures, i: usize, root: &Path) -> String {
     let Some(Origin { path, record }) = pictures.origin(i) else { return String::new() };
     let path = path.strip_prefix(root).unwrap_or(path).display();
     record.map_or_else(|| path.to_string(), |number| format!("{path}, picture {number}"))
@@ -411,6 +411,6 @@ impl EpochRow {
 }
 
 /// A share with one decimal.
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }

@@ -10,7 +10,7 @@ mod folder;
 mod loss;
 mod optimizer;
 mod pass;
-mod probe;
+pub(crate) mod probe;
 mod progress;
 mod recipe;
 mod run;

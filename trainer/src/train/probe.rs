@@ -5,19 +5,29 @@
 use rayon::prelude::*;
 use std::collections::VecDeque;
 
-/// Weight of half the squared length of weights, for features of mean length 1. From a tenth to
-/// ten times as much are as good for 10 to 300 photos a class.
-const DECAY: f64 = 2e-5;
-/// Steps, at most.
-const MAX_STEPS: usize = 200;
 /// Length of the gradient at which the head is as good as found.
 const TOLERANCE: f64 = 1e-5;
 /// Steps that L-BFGS remembers.
 const MEMORY: usize = 10;
 
+/// How a head is fitted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fitting {
+    /// Weight of half the squared length of weights, for features of mean length 1.
+    pub(crate) decay: f64,
+    /// Steps, at most.
+    pub(crate) steps: usize,
+}
+
+impl Fitting {
+    /// To begin training with. From a tenth to ten times the decay are as good for 10 to 300 photos
+    /// a class.
+    pub(crate) const EXACT: Self = Self { decay: 2e-5, steps: 200 };
+}
+
 /// Features of pictures, and what the pictures show.
 #[derive(Debug, Default)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     /// `[pictures, width]`.
     features: Vec<f32>,
     labels: Vec<u32>,
@@ -25,34 +35,43 @@ pub(super) struct Probe {
 
 /// A dense layer.
 #[derive(Debug, PartialEq)]
-pub(super) struct Head {
+pub(crate) struct Head {
     /// `[classes, width]`.
-    pub(super) weight: Vec<f32>,
+    pub(crate) weight: Vec<f32>,
     /// `[classes]`.
-    pub(super) bias: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+}
+
+impl Head {
+    /// Features `[width]` of a picture to logits `[classes]`.
+    pub(crate) fn logits(&self, features: &[f32]) -> Vec<f32> {
+        let rows = self.weight.chunks_exact(features.len().max(1)).zip(&self.bias);
+        rows.map(|(row, bias)| bias + row.iter().zip(features).map(|(w, f)| w * f).sum::<f32>())
+            .collect()
+    }
 }
 
 impl Probe {
     /// Adds a batch: features `[N, width]` of pictures of classes `[N]`.
-    pub(super) fn add(&mut self, features: &[f32], labels: &[u32]) {
+    pub(crate) fn add(&mut self, features: &[f32], labels: &[u32]) {
         self.features.extend_from_slice(features);
         self.labels.extend_from_slice(labels);
     }
 
-    /// Pictures.
-    pub(super) fn len(&self) -> usize {
+    /// Pictures that were added.
+    pub(crate) fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// The head that makes the mean cross-entropy least, where a picture of class `c` counts
     /// `weights[c]` times. The result does not depend on the number of threads.
-    pub(super) fn solve(&self, weights: &[f32]) -> Head {
+    pub(crate) fn solve(&self, weights: &[f32], fitting: Fitting) -> Head {
         let (classes, width) = (weights.len(), self.features.len() / self.labels.len().max(1));
         let squares: f64 = self.features.iter().map(|x| f64::from(*x).powi(2)).sum();
         let scale = (self.labels.len() as f64 / squares.max(f64::MIN_POSITIVE)).sqrt();
-        let problem = Problem { probe: self, weights, width, scale };
+        let problem = Problem { probe: self, weights, width, scale, decay: fitting.decay };
         // A row for each class: weights, then the bias.
-        let solution = minimize(vec![0.0; classes * (width + 1)], |x| problem.at(x));
+        let solution = minimize(vec![0.0; classes * (width + 1)], fitting.steps, |x| problem.at(x));
         let rows = || solution.chunks_exact(width + 1);
         Head {
             weight: rows()
@@ -70,12 +89,13 @@ struct Problem<'a> {
     width: usize,
     /// Makes features of mean length 1.
     scale: f64,
+    decay: f64,
 }
 
 impl Problem<'_> {
     /// The loss and its gradient.
     fn at(&self, x: &[f64]) -> (f64, Vec<f64>) {
-        let Self { probe, weights, width, scale } = *self;
+        let Self { probe, weights, width, scale, decay } = *self;
         let row = width + 1;
         let pictures = || probe.features.par_chunks_exact(width).zip(&probe.labels);
         let total: f64 = probe.labels.iter().map(|label| f64::from(weights[*label as usize])).sum();
@@ -107,11 +127,11 @@ impl Problem<'_> {
                     gradient[width] += excess[class];
                 }
                 let pairs = gradient[..width].iter_mut().zip(x);
-                pairs.for_each(|(g, w)| *g += DECAY * w);
+                pairs.for_each(|(g, w)| *g += decay * w);
             },
         );
         let squares: f64 = x.chunks_exact(row).map(|row| dot(&row[..width], &row[..width])).sum();
-        (losses.iter().sum::<f64>() + DECAY / 2.0 * squares, gradient)
+        (losses.iter().sum::<f64>() + decay / 2.0 * squares, gradient)
     }
 }
 
@@ -120,12 +140,12 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Where a convex function is least, from its value and gradient: L-BFGS (Nocedal 1980) with steps
-/// that are halved until they help.
-fn minimize(mut x: Vec<f64>, at: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Vec<f64> {
+/// that are halved until they help, `steps` of them at most.
+fn minimize(mut x: Vec<f64>, steps: usize, at: impl Fn(&[f64]) -> (f64, Vec<f64>)) -> Vec<f64> {
     let (mut value, mut gradient) = at(&x);
     // Steps and the changes of the gradient along them.
     let mut memory: VecDeque<(Vec<f64>, Vec<f64>)> = VecDeque::new();
-    for _ in 0..MAX_STEPS {
+    for _ in 0..steps {
         if dot(&gradient, &gradient).sqrt() <= TOLERANCE {
             break;
         }
@@ -192,14 +212,15 @@ mod tests {
             let slope = |(i, x): (usize, &f64)| steep(i) * (x - 1.0) + 4.0 * away.powi(3);
             (sum / 2.0 + away.powi(4), x.iter().enumerate().map(slope).collect())
         };
-        let found = minimize(vec![-1.2, 1.0, 3.0, 0.0, 2.0], at);
+        let found = minimize(vec![-1.2, 1.0, 3.0, 0.0, 2.0], Fitting::EXACT.steps, at);
         assert!(found.iter().all(|x| (x - 1.0).abs() < 1e-4), "{found:?}");
     }
 
     #[test]
     fn gradients_are_those_of_the_loss() {
         let (probe, weights) = (clusters(3, 5, 12), [1.0, 0.5, 2.0]);
-        let problem = Problem { probe: &probe, weights: &weights, width: 5, scale: 0.7 };
+        let problem =
+            Problem { probe: &probe, weights: &weights, width: 5, scale: 0.7, decay: 2e-5 };
         let mut rng = Rng::keyed(&[4]);
         let x: Vec<f64> = (0..18).map(|_| rng.normal()).collect();
         let (_, gradient) = problem.at(&x);
@@ -217,18 +238,15 @@ mod tests {
     #[test]
     fn clusters_are_told_apart_whatever_the_scale_of_features() {
         let probe = clusters(4, 6, 80);
-        let head = probe.solve(&[1.0; 4]);
+        let head = probe.solve(&[1.0; 4], Fitting::EXACT);
         let right =
             probe.features.chunks_exact(6).zip(&probe.labels).filter(|(features, label)| {
-                let logit = |c: usize| -> f32 {
-                    let row = &head.weight[c * 6..(c + 1) * 6];
-                    head.bias[c] + row.iter().zip(*features).map(|(w, f)| w * f).sum::<f32>()
-                };
-                (0..4).max_by(|a, b| logit(*a).total_cmp(&logit(*b))) == Some(**label as usize)
+                crate::train::argmax(&head.logits(features)) == **label as usize
             });
         assert_eq!(right.count(), 80);
         let features = probe.features.iter().map(|f| f * 1024.0).collect();
-        let larger = Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4]);
+        let larger =
+            Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4], Fitting::EXACT);
         for (a, b) in head.weight.iter().zip(&larger.weight) {
             assert!((a - b * 1024.0).abs() < 1e-3 * a.abs().max(1.0), "{a} {b}");
         }

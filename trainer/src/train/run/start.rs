@@ -5,7 +5,7 @@ use crate::data::augment::Mix;
 use crate::data::{Augment, Batch, Batches, Dataset, Loading, Order, Pictures, Share};
 use crate::net::{self, Network};
 use crate::train::loss::balanced_weights;
-use crate::train::probe::{Head, Probe};
+use crate::train::probe::{Fitting, Head, Probe};
 use crate::train::{State, duration};
 use burn::tensor::{Tensor, TensorData};
 use network::blueprint::HEAD;
@@ -99,7 +99,7 @@ impl Run<'_> {
         };
         drop(counter);
         let fitting = crate::train::counter("fitting the head");
-        let head = probe.solve(&weights);
+        let head = probe.solve(&weights, Fitting::EXACT);
         drop(fitting);
         let seconds = duration(began.elapsed().as_secs_f64());
         writeln!(out, "head fitted to the features of {} pictures in {seconds}", some.len())?;

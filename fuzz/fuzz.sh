@@ -1,11 +1,23 @@
 #!/usr/bin/env bash
 # Fuzzes every reader for some seconds each, with AddressSanitizer: fuzz.sh [SECONDS [TARGET…]]. Wants nightly
-# Rust and `cargo install cargo-fuzz`. What is found lies in artifacts/, what was learned in corpus/.
+# Rust and `cargo install cargo-fuzz`. What is found lies in artifacts/, what was learned in corpus/;
+# fuzz.sh --keep packs the small files of it that together reach all that it reaches, for the tests.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
 [ $# -gt 0 ] || set -- artifact burnpack checkpoint folder hdf5 keras onnx pickle picture safetensors tflite torch
+if [ "$seconds" = --keep ]; then
+  for target; do
+    mkdir -p kept/"$target" small/"$target"
+    find "corpus/$target" -size -12k -exec cp -t "small/$target" {} +
+    cargo +nightly fuzz run "$target" "kept/$target" "small/$target" -- -set_cover_merge=1 -use_counters=0 \
+      -max_len=131072
+  done
+  tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -cf - -C kept . | gzip -9n >corpus.tar.gz
+  rm -r kept small
+  exit
+fi
 # What lies elsewhere, by the kind of file.
 kinds() {
   case $1 in
@@ -21,6 +33,7 @@ kinds() {
 }
 for target; do
   mkdir -p "corpus/$target"
+  tar xzf corpus.tar.gz -C corpus "./$target"
   find ../tests/fixtures ../models ../crates/picture/tests/fixtures -size -128k -name "*.$(kinds "$target")" \
     -exec cp -n {} "corpus/$target/" \;
   [ ! -d "seeds/$target" ] || cp -n "seeds/$target"/* "corpus/$target/"

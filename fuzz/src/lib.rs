@@ -80,26 +80,33 @@ fn import(data: &[u8], extension: &str) {
     opened(&path);
 }
 
-/// A folder of timm, transformers or KerasHub: its kind, the length of its config, the config, the weights.
+/// A folder of timm, transformers or KerasHub: its kind, then the length (32 bits) and the bytes of each
+/// file that such a folder has.
 fn folder(data: &[u8]) {
-    let [kind, a, b, rest @ ..] = data else { return };
-    let Some((config, weights)) = rest.split_at_checked(u16::from_le_bytes([*a, *b]).into()) else {
-        return;
-    };
-    let files: &[(&str, &[u8])] = match kind % 3 {
-        0 | 1 => &[("config.json", config), ("model.safetensors", weights)],
-        _ => &[
-            ("config.json", config),
-            ("task.json", config),
-            ("image_converter.json", b"{}"),
-            ("model.weights.h5", weights),
-            ("task.weights.h5", weights),
+    const FILES: [&[&str]; 2] = [
+        &["config.json", "preprocessor_config.json", "model.safetensors"],
+        &[
+            "config.json",
+            "task.json",
+            "image_converter.json",
+            "model.weights.h5",
+            "task.weights.h5",
         ],
-    };
-    let dir = scratch().join(format!("folder{}", kind % 3));
+    ];
+    let [kind, rest @ ..] = data else { return };
+    let dir = scratch().join(format!("folder{}", kind % 2));
     std::fs::create_dir_all(&dir).expect("the folder is ours");
-    for (name, bytes) in files {
-        std::fs::write(dir.join(name), bytes).expect("the folder is ours");
+    let mut rest = rest;
+    for name in FILES[usize::from(kind % 2)] {
+        let (len, tail) = rest.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        let len = (u32::from_le_bytes(*len) as usize).min(tail.len());
+        let (bytes, tail) = tail.split_at(len);
+        rest = tail;
+        let file = dir.join(name);
+        match bytes {
+            [] => drop(std::fs::remove_file(file)),
+            bytes => std::fs::write(file, bytes).expect("the folder is ours"),
+        }
     }
     opened(&dir);
 }

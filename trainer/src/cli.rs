@@ -493,7 +493,7 @@ impl HeldOut {
         } else {
             let m = measure(&self.val)?;
             let (summary, n) = (m.summary(), m.pictures);
-            let on = format!("{n} validation pictures ({})", self.validation);
+            let on = format!("{n} validation pictures ({}), {}", self.validation, m.margin());
             writeln!(out, "{path}: epoch {epoch}, {} on {on}", Role::Good.paint(summary))?;
             measured[0] = Some(m);
         }
@@ -502,8 +502,9 @@ impl HeldOut {
             let (summary, n, name) = (m.summary(), m.pictures, &self.test_name);
             writeln!(
                 out,
-                "{} on {n} test pictures ({name}), which chose nothing",
-                Role::Good.paint(summary)
+                "{} on {n} test pictures ({name}), which chose nothing, {}",
+                Role::Good.paint(summary),
+                m.margin()
             )?;
             measured[1] = Some(m);
         }
@@ -715,7 +716,14 @@ fn eval_command(args: &Eval, command: &str, out: &mut Output<'_>) -> anyhow::Res
     }
     let out = out.answer();
     let summary = Role::Good.paint(m.summary());
-    writeln!(out, "{summary}, loss {:.4} on {}", m.loss, data.which.plain())?;
+    let chose = if data.chose { ", which chose its epoch" } else { "" };
+    writeln!(
+        out,
+        "{summary}, loss {:.4} on {}{chose}, {}",
+        m.loss,
+        data.which.plain(),
+        m.margin()
+    )?;
     per_class(&checkpoint.labels, &m, out)
 }
 

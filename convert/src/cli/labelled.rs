@@ -69,12 +69,13 @@ impl Accuracy {
 
     pub(super) fn text(&self, labelled: &Labelled, format: &str) -> String {
         format!(
-            "accuracy on {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class on {:.2} %",
+            "accuracy on {}: f32 {:.2} %, {format} {:.2} % ({:+.2} points), same class on {:.2} %; {}",
             labelled.data.which,
             self.float * 100.0,
             self.device * 100.0,
             (self.device - self.float) * 100.0,
             self.agreement * 100.0,
+            dataset::margin(self.device, labelled.data.pictures.len()),
         )
     }
 }

@@ -38,6 +38,24 @@ impl<'a> From<&'a FloatModel> for Measured<'a> {
     }
 }
 
+/// Where the accuracy on other such pictures lies, with a probability of 95 %: as few `pictures` as were
+/// measured do not tell it more exactly (Wilson's interval, 1927). Shares, 0..=1.
+pub fn interval(accuracy: f64, pictures: usize) -> [f64; 2] {
+    /// Deviations from the mean within which 95 % of a normal distribution lie.
+    const Z: f64 = 1.96;
+    let n = pictures.max(1) as f64;
+    let (p, width) = (accuracy, 1.0 + Z * Z / n);
+    let middle = (p + Z * Z / (2.0 * n)) / width;
+    let half = Z / width * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
+    [middle - half, middle + half]
+}
+
+/// Half of [`interval`] in words, such as `± 3.3 points`.
+pub fn margin(accuracy: f64, pictures: usize) -> String {
+    let [low, high] = interval(accuracy, pictures);
+    format!("± {:.1} points", (high - low) * 50.0)
+}
+
 /// Labelled pictures, and which those are.
 #[derive(Debug, Clone)]
 pub struct Labelled {

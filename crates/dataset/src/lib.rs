@@ -21,7 +21,7 @@ pub use cache::{CacheSize, CacheSizeError};
 pub use error::DataError;
 pub use fit::fit;
 pub use glance::Glance;
-pub use labelled::{Labelled, Measured};
+pub use labelled::{Labelled, Measured, interval, margin};
 pub use layout::{is_part_name, list};
 pub use pictures::{Origin, Pictures, Watch};
 pub use skipped::Skipped;

@@ -53,16 +53,14 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Where the accuracy on other such pictures lies, with a probability of 95 %: as few pictures
-    /// as were measured do not tell it more exactly (Wilson's interval, 1927).
+    /// Where the accuracy on other such pictures lies, see [`dataset::interval`].
     pub fn interval(&self) -> [f64; 2] {
-        /// Deviations from the mean within which 95 % of a normal distribution lie.
-        const Z: f64 = 1.96;
-        let n = self.pictures.max(1) as f64;
-        let (p, width) = (self.accuracy, 1.0 + Z * Z / n);
-        let middle = (p + Z * Z / (2.0 * n)) / width;
-        let half = Z / width * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-        [middle - half, middle + half]
+        dataset::interval(self.accuracy, self.pictures)
+    }
+
+    /// Half of that in words.
+    pub fn margin(&self) -> String {
+        dataset::margin(self.accuracy, self.pictures)
     }
 
     /// Accuracy in words; top-k only where it says more.

@@ -1,7 +1,7 @@
 //! 3×3 convolutions of f32 by Winograd's F(4×4, 3×3), see [`artifact::winograd`].
 //!
 //! Runs of rows of tiles are computed one after the other, as many at a time as there are
-//! threads; each has a slot of the scratch for its transformed input. Its products with a panel's
+//! threads, each of which has a slot of the scratch for its run's transformed input. Its products with a panel's
 //! filters, [`crate::kernels::winograd`], fit into a nearer cache and become pixels at once.
 
 use super::operands::{Operands, operands};
@@ -16,6 +16,8 @@ use core::ops::Range;
 
 /// Tiles of a run, unless a row of tiles has more.
 const RUN: usize = 42;
+/// Bytes of filters that stay in a cache of a core's own.
+const NEAR: usize = 1 << 20;
 
 /// Runs one convolution on the arena.
 pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
@@ -25,47 +27,46 @@ pub(super) fn run(cx: &Context<'_>, op: &Conv2d, arena: &mut [u8]) {
     };
     let (c_in, c_out) = (usize::from(op.input.shape.c), usize::from(op.output.shape.c));
     let [rows, columns] = tiles(op.output.shape);
+    // Runs that even out where a core is slower, of filters that stay near; others are read as seldom as may be.
+    // There is a slot for each thread, as the scratch is for the whole map.
     let threads = cx.threads(Op::Conv2d(*op).macs());
-    let run_rows = (RUN / columns).clamp(1, rows.div_ceil(threads));
-    let run_tiles = run_rows * columns;
-    let slot_len = run_tiles * POSITIONS * c_in;
+    let is_near = POSITIONS * c_in * c_out * size_of::<f32>() <= NEAR;
+    let parts = if is_near && threads > 1 { rows } else { threads };
+    let run_rows = (RUN / columns).clamp(1, (rows / parts).max(1));
+    let slot_len = run_rows * columns * POSITIONS * c_in;
     let row_len = TILE * usize::from(op.output.shape.w) * c_out;
     let (data, _) = out.split_at_mut(op.output.shape.len() * 4);
     let weights: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.weights));
     let bias: &[f32] = bytemuck::cast_slice(cx.artifact.span(op.params));
-    let band_len = threads * run_rows * row_len;
-    for (band, out) in data.chunks_mut(band_len * 4).enumerate() {
-        let first_row = band * threads * run_rows;
-        let sizes = [run_rows * row_len * 4, slot_len * 4];
-        cx.workers.for_each_chunk_with([out, &mut *scratch], sizes, &|i, out, slot| {
-            let out: &mut [f32] = bytemuck::cast_slice_mut(out);
-            let slot: &mut [f32] = bytemuck::cast_slice_mut(slot);
-            let count = out.len().div_ceil(row_len) * columns;
-            let slot = &mut slot[..count * POSITIONS * c_in];
-            let first_row = first_row + i * run_rows;
-            cx.run(ToPositions { op, x, first: first_row * columns, out: slot });
-            let first_value = first_row * row_len;
-            let mut block = [[0.0; BLOCK * LANES]; POSITIONS];
-            let panels = weights.chunks_exact(POSITIONS * c_in * LANES);
-            for (panel, filters) in panels.enumerate() {
-                for first in (0..count).step_by(BLOCK) {
-                    let tiles = BLOCK.min(count - first);
-                    let products = Products { x: slot, count, first, tiles, c_in, filters };
-                    with_token!(cx.isa, t => t.multiply(&products, &mut block));
-                    cx.run(ToPixels {
-                        op,
-                        products: &block,
-                        tiles: first..first + tiles,
-                        channel: panel * LANES,
-                        bias,
-                        residual,
-                        first_value,
-                        out,
-                    });
-                }
+    let sizes = [run_rows * row_len * 4, slot_len * 4];
+    cx.workers.for_each_chunk_with([data, scratch], sizes, &|i, out, slot| {
+        let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+        let slot: &mut [f32] = bytemuck::cast_slice_mut(slot);
+        let count = out.len().div_ceil(row_len) * columns;
+        let slot = &mut slot[..count * POSITIONS * c_in];
+        let first_row = i * run_rows;
+        cx.run(ToPositions { op, x, first: first_row * columns, out: slot });
+        let first_value = first_row * row_len;
+        let mut block = [[0.0; BLOCK * LANES]; POSITIONS];
+        let panels = weights.chunks_exact(POSITIONS * c_in * LANES);
+        for (panel, filters) in panels.enumerate() {
+            for first in (0..count).step_by(BLOCK) {
+                let tiles = BLOCK.min(count - first);
+                let products = Products { x: slot, count, first, tiles, c_in, filters };
+                with_token!(cx.isa, t => t.multiply(&products, &mut block));
+                cx.run(ToPixels {
+                    op,
+                    products: &block,
+                    tiles: first..first + tiles,
+                    channel: panel * LANES,
+                    bias,
+                    residual,
+                    first_value,
+                    out,
+                });
             }
-        });
-    }
+        }
+    });
     fill_pad(out, op.output, dtype, 0);
 }
 

@@ -7,7 +7,7 @@ mod threads;
 #[cfg(feature = "std")]
 pub use threads::Threads;
 
-/// What [`Workers::for_each_chunk_with`] calls: the chunk's index, the chunk, its slot.
+/// What [`Workers::for_each_chunk_with`] calls: the chunk's index, the chunk, its thread's slot.
 pub type ChunkWith<'f> = dyn Fn(usize, &mut [u8], &mut [u8]) + Sync + 'f;
 
 /// Runs a function over disjoint chunks of an output.
@@ -34,8 +34,9 @@ pub trait Workers: Sync {
         f: &(dyn Fn(usize, &mut [u8]) + Sync),
     );
 
-    /// As [`Self::for_each_chunk`], but `f(i, chunk, slot)` also gets the `slot_bytes`-sized piece
-    /// `i` of `scratch`. Chunks for which there is no piece are left out.
+    /// As [`Self::for_each_chunk`], but `f(i, chunk, slot)` also gets a piece of `scratch` of `slot_bytes`, which
+    /// is its thread's alone and holds what that thread left there. At most as many threads work as there are
+    /// whole pieces; without any, nothing is done.
     ///
     /// By default one after the other on the calling thread.
     fn for_each_chunk_with(
@@ -44,8 +45,8 @@ pub trait Workers: Sync {
         [chunk_bytes, slot_bytes]: [usize; 2],
         f: &ChunkWith<'_>,
     ) {
-        let slots = scratch.chunks_mut(slot_bytes.max(1));
-        for (i, (chunk, slot)) in out.chunks_mut(chunk_bytes.max(1)).zip(slots).enumerate() {
+        let Some(slot) = scratch.get_mut(..slot_bytes) else { return };
+        for (i, chunk) in out.chunks_mut(chunk_bytes.max(1)).enumerate() {
             f(i, chunk, slot);
         }
     }

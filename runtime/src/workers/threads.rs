@@ -46,13 +46,15 @@ const ONE: u64 = 1;
 /// The job's number takes the upper half.
 const NUMBER: u32 = 32;
 
-type Task<'a> = dyn Fn(usize) + Sync + 'a;
+/// What is done with a chunk by a thread, of which the caller is the first.
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// A job: what to do with each chunk, and how many there are.
+/// A job: what to do with each chunk, how many there are, and how many threads may.
 #[derive(Clone, Copy)]
 struct Job {
     task: *const Task<'static>,
     chunks: usize,
+    threads: usize,
 }
 
 struct Shared {
@@ -74,12 +76,12 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 impl Shared {
-    /// Does `task` for `0..chunks` with whoever joins; `wake` is called once they may.
-    fn give(&self, task: &Task<'_>, chunks: usize, wake: impl FnOnce()) {
+    /// Does `task` for `0..chunks` with whoever joins of the first `threads`; `wake` is called once they may.
+    fn give(&self, task: &Task<'_>, [chunks, threads]: [usize; 2], wake: impl FnOnce()) {
         // SAFETY: only the lifetime changes. Threads call the task only between joining the job
         // and leaving it, and `Closing` waits, even in a panic, until all have left.
         let task = unsafe { core::mem::transmute::<&Task<'_>, &Task<'static>>(task) };
-        let job = Job { task, chunks };
+        let job = Job { task, chunks, threads };
         // SAFETY: the last job was closed and left by all, see `Closing`; nobody reads.
         unsafe { *self.job.get() = job };
         self.taken.store(0, Ordering::Relaxed);
@@ -90,11 +92,15 @@ impl Shared {
         self.state.store(number << NUMBER | OPEN, Ordering::SeqCst);
         let _closing = Closing(self);
         wake();
-        self.work(job, false);
+        self.work(job, 0);
     }
 
-    /// Does chunks until there are none, from the end or from the front.
-    fn work(&self, job: Job, from_end: bool) {
+    /// Does chunks until there are none, the caller from the front, others from the end.
+    fn work(&self, job: Job, thread: usize) {
+        if thread >= job.threads {
+            return;
+        }
+        let from_end = thread > 0;
         // SAFETY: the job is open or this thread in it, so that `give` has not returned.
         let task = unsafe { &*job.task };
         loop {
@@ -104,12 +110,12 @@ impl Shared {
             if front + end >= job.chunks {
                 return;
             }
-            task(if from_end { job.chunks - 1 - end } else { front });
+            task(if from_end { job.chunks - 1 - end } else { front }, thread);
         }
     }
 
-    /// Joins the open job unless it is number `seen`, works and leaves; returns its number.
-    fn join(&self, seen: u64) -> Option<u64> {
+    /// Joins the open job unless it is number `seen`, works as number `thread` and leaves; returns its number.
+    fn join(&self, seen: u64, thread: usize) -> Option<u64> {
         let state = self.state.load(Ordering::SeqCst);
         let number = state >> NUMBER;
         if state & OPEN == 0 || number == seen {
@@ -121,7 +127,7 @@ impl Shared {
             .ok()?;
         // SAFETY: this thread is in the job, which is therefore not written.
         let job = unsafe { *self.job.get() };
-        if catch_unwind(AssertUnwindSafe(|| self.work(job, true))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.work(job, thread))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
         // Releases what the chunks hold to `Closing`.
@@ -130,13 +136,13 @@ impl Shared {
     }
 
     /// A thread's life.
-    fn live(&self) {
+    fn live(&self, thread: usize) {
         let mut seen = 0;
         loop {
             let idle = Instant::now();
             let mut turns = 0u32;
             loop {
-                if let Some(number) = self.join(seen) {
+                if let Some(number) = self.join(seen, thread) {
                     seen = number;
                     break;
                 }
@@ -209,11 +215,11 @@ impl Threads {
     /// # Errors
     /// The operating system refuses to start a thread.
     pub fn new(n: usize) -> std::io::Result<Self> {
-        let nothing: &'static Task<'static> = &|_| ();
+        let nothing: &'static Task<'static> = &|_, _| ();
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             taken: AtomicU64::new(0),
-            job: UnsafeCell::new(Job { task: nothing, chunks: 0 }),
+            job: UnsafeCell::new(Job { task: nothing, chunks: 0, threads: 0 }),
             parked: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
@@ -230,7 +236,7 @@ impl Threads {
             let shared = Arc::clone(&pool.shared);
             let thread = thread::Builder::new().name(std::format!("worker {i}"));
             // Where one cannot be started, those that were are stopped with the pool.
-            pool.threads.push(thread.spawn(move || shared.live())?);
+            pool.threads.push(thread.spawn(move || shared.live(i))?);
         }
         Ok(pool)
     }
@@ -243,8 +249,9 @@ impl Threads {
         self
     }
 
-    /// Does `task` once for each of `0..count`, with the other threads if they are free.
-    fn share(&self, count: usize, task: &Task<'_>) {
+    /// Does `task` once for each of `0..count`, with the first `threads` of the other threads if they are free,
+    /// the caller among them.
+    fn share(&self, [count, threads]: [usize; 2], task: &Task<'_>) {
         let turn = match self.turn.try_lock() {
             Ok(turn) => Some(turn),
             // Left by a panic, after the job was closed.
@@ -252,9 +259,9 @@ impl Threads {
             Err(TryLockError::WouldBlock) => None,
         };
         if turn.is_none() || count <= 1 {
-            return (0..count).for_each(task);
+            return (0..count).for_each(|i| task(i, 0));
         }
-        self.shared.give(task, count, || self.wake());
+        self.shared.give(task, [count, threads], || self.wake());
         if self.shared.panicked.load(Ordering::Relaxed) {
             resume_unwind(Box::new("a worker thread panicked"));
         }
@@ -266,7 +273,7 @@ impl Threads {
         let all = self.threads();
         let answer = |_| {
             let (arrived, start) = (AtomicUsize::new(0), Instant::now());
-            self.share(all, &|_| {
+            self.share([all, all], &|_, _| {
                 arrived.fetch_add(1, Ordering::Relaxed);
                 while arrived.load(Ordering::Relaxed) < all && start.elapsed() < LATE {
                     core::hint::spin_loop();
@@ -332,7 +339,7 @@ impl Workers for Threads {
     ) {
         let pieces = Pieces::new(out, chunk_bytes);
         // SAFETY: `out` is borrowed until all threads are done, and each piece is one thread's.
-        self.share(pieces.count(), &|i| f(i, unsafe { pieces.piece(i) }));
+        self.share([pieces.count(), self.threads()], &|i, _| f(i, unsafe { pieces.piece(i) }));
     }
 
     fn for_each_chunk_with(
@@ -341,10 +348,14 @@ impl Workers for Threads {
         [chunk_bytes, slot_bytes]: [usize; 2],
         f: &ChunkWith<'_>,
     ) {
+        let whole = scratch.len() / slot_bytes.max(1);
         let (chunks, slots) = (Pieces::new(out, chunk_bytes), Pieces::new(scratch, slot_bytes));
-        // SAFETY: as above, of both.
-        self.share(chunks.count().min(slots.count()), &|i| unsafe {
-            f(i, chunks.piece(i), slots.piece(i));
+        if whole == 0 {
+            return;
+        }
+        // SAFETY: as above; a thread does one chunk at a time, and nobody else has its slot.
+        self.share([chunks.count(), whole], &|i, thread| unsafe {
+            f(i, chunks.piece(i), slots.piece(thread));
         });
     }
 }
@@ -407,18 +418,21 @@ mod tests {
     }
 
     #[test]
-    fn every_chunk_has_its_slot() {
+    fn every_thread_has_its_slot() {
         let pool = Threads::new(3).unwrap();
         for round in 0..if cfg!(miri) { 60 } else { 2_000 } {
             let (count, chunk, slot) = (round % 7, 1 + round % 5, 1 + round % 3);
+            let slots = round % 4;
             let mut out = vec![0; count * chunk];
-            let mut scratch = vec![0; (count + 1) * slot];
+            // What is left is no slot.
+            let mut scratch = vec![0; slots * slot + slot - 1];
             pool.for_each_chunk_with([&mut out, &mut scratch], [chunk, slot], &|i, chunk, slot| {
                 slot.fill(1 + i as u8);
                 chunk.fill(slot[0]);
             });
-            assert!(out.iter().enumerate().all(|(at, b)| usize::from(*b) == 1 + at / chunk));
-            assert!(scratch[count * slot..].iter().all(|b| *b == 0));
+            let want = |at: usize| if slots == 0 { 0 } else { 1 + at / chunk };
+            assert!(out.iter().enumerate().all(|(at, b)| usize::from(*b) == want(at)));
+            assert!(scratch[slots.min(3) * slot..].iter().all(|b| *b == 0));
         }
     }
 

@@ -72,6 +72,16 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             print(board, &["logits of ", name, " "]);
             number(board, place as u32, ":");
             line(board, session.run());
+            if let Some(distance) = session.distance() {
+                print(board, &["distance of ", name, " "]);
+                number(board, place as u32, ": ");
+                // Few networks reach the upper half, and dividing 64 bits takes flash.
+                match (distance.value >> 32) as u32 {
+                    0 => {}
+                    high => number(board, high, " * 2^32 + "),
+                }
+                number(board, distance.value as u32, "\n");
+            }
         }
     }
     Ok(())
@@ -116,8 +126,10 @@ pub fn classify(
     let before = board.instructions();
     let logits = session.run();
     let ran = since(board, before);
-    print(board, &[name, ":"]);
-    for score in top_k::<TOP>(logits.iter(), TOP) {
+    let scores = top_k::<TOP>(logits.iter(), TOP);
+    let is_known = session.distance().is_none_or(|distance| distance.is_known());
+    print(board, &[name, if is_known { ":" } else { ": unknown, nearest" }]);
+    for score in scores {
         let permille = (score.probability * 1000.0 + 0.5) as u32;
         print(board, &[" ", model.label(score.index), " "]);
         number(board, permille / 10, ".");

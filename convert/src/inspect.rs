@@ -98,9 +98,9 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     if let Some(known) = artifact.known() {
         let _ = writeln!(
             out,
-            "unknown pictures: farther than {} from {} means of {} features ({} bytes), usually {}",
+            "unknown pictures: farther than {} from {} of {} features ({} bytes), usually {}",
             known.threshold,
-            known.rows,
+            if known.rows == 1 { "one mean".into() } else { format!("{} class means", known.rows) },
             known.features.shape.c,
             known.means.len + known.weights.len,
             known.usual,

@@ -61,6 +61,11 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             number(board, ran / (macs / 100).max(1), " for 100 multiply-accumulates\n");
         }
     }
+    let before = board.instructions();
+    let distance = core::hint::black_box(session.distance());
+    if let (Some(_), Some(took)) = (distance, since(board, before)) {
+        number(board, took, " instructions to tell whether a picture is known\n");
+    }
     if let Some(stack) = board.stack() {
         number(board, stack as u32, " bytes of stack\n");
     }

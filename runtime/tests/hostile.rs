@@ -24,7 +24,6 @@ fn runs(model: &Model<'_>) -> bool {
     let picture: Vec<u8> = (0..5 * 7 * 3).map(|i| (i * 37) as u8).collect();
     let view = RgbView::new(&picture, 7, 5, 7 * 3).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());
-    let mut distance = None;
     for isa in Isa::available() {
         let mut session = Session::new(model, &mut arena).unwrap().with_isa(isa);
         // Of whatever the memory holds.
@@ -34,11 +33,7 @@ fn runs(model: &Model<'_>) -> bool {
         let classes = session.run().iter().count();
         assert_eq!(classes, model.classes());
         assert_eq!(classes, model.labels().count());
-        // Floats are not the same everywhere, and such a model may have some before the last layer.
-        if !model.has_float_layers() {
-            let first = *distance.get_or_insert(session.distance());
-            assert_eq!(session.distance(), first, "{}", isa.name());
-        }
+        assert_eq!(session.distance().is_some(), model.has_known());
     }
     true
 }

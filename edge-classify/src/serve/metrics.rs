@@ -1,12 +1,10 @@
 //! What the service counts, in the text format of Prometheus.
 
-use crate::drift::Drift;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
-use runtime::Distance;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Upper bounds of the histograms in milliseconds; what took longer is in the last one, `+Inf`.
 const BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 30_000];
@@ -51,8 +49,6 @@ pub(super) struct Metrics {
     /// New models that were taken, and those that were not.
     swaps: [AtomicU64; 2],
     unwritten: AtomicU64,
-    /// Of the model in use, once it told how far a picture is from what it knows.
-    drift: Mutex<Option<Drift>>,
     #[cfg(feature = "mqtt")]
     pub(super) unpublished: AtomicU64,
 }
@@ -62,6 +58,8 @@ pub(super) struct Now {
     pub(super) queue: usize,
     pub(super) connections: usize,
     pub(super) threads: usize,
+    /// Of models that tell unknown pictures.
+    pub(super) drift: Option<f32>,
 }
 
 impl Metrics {
@@ -79,18 +77,6 @@ impl Metrics {
 
     pub(super) fn swap(&self, is_taken: bool) {
         self.swaps[usize::from(!is_taken)].fetch_add(1, Relaxed);
-        if is_taken {
-            *self.drift() = None;
-        }
-    }
-
-    fn drift(&self) -> MutexGuard<'_, Option<Drift>> {
-        self.drift.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a picture's distance; a line where pictures begin to drift, or end to.
-    pub(super) fn distance(&self, distance: &Distance) -> Option<String> {
-        self.drift().get_or_insert_default().add(distance)
     }
 
     /// Counts a result that could not be written; whether it is the first.
@@ -128,16 +114,6 @@ impl Metrics {
         one("edge_classify_model_swaps_total", "counter", help, taken.load(Relaxed));
         let help = "New model files that cannot be used.";
         one("edge_classify_model_refusals_total", "counter", help, refused.load(Relaxed));
-        if let Some(drift) = *self.drift() {
-            let name = "edge_classify_drift_ratio";
-            let help = "Running mean of pictures' distances from what the model knows, 1 as usual.";
-            head(&mut out, name, "gauge", help);
-            let _ = writeln!(out, "{name} {}", drift.mean());
-        }
-        let mut one = |name: &str, kind: &str, help: &str, value: u64| {
-            head(&mut out, name, kind, help);
-            let _ = writeln!(out, "{name} {value}");
-        };
         let help = "Rows that could not be written to --results.";
         let unwritten = self.unwritten.load(Relaxed);
         one("edge_classify_results_unwritten_total", "counter", help, unwritten);
@@ -150,6 +126,12 @@ impl Metrics {
         );
         if let Some(bytes) = resident_bytes() {
             one("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
+        }
+        if let Some(drift) = now.drift {
+            let name = "edge_classify_drift_ratio";
+            let help = "Running mean of pictures' distances from what the model knows, 1 as usual.";
+            head(&mut out, name, "gauge", help);
+            let _ = writeln!(out, "{name} {drift}");
         }
         out
     }
@@ -177,7 +159,7 @@ mod tests {
         for us in [1000, 1001, 31_000_000] {
             metrics.picture(true, Duration::from_micros(us));
         }
-        let text = metrics.text(&Now { queue: 0, connections: 0, threads: 1 });
+        let text = metrics.text(&Now { queue: 0, connections: 0, threads: 1, drift: None });
         for line in ["{le=\"0.001\"} 1", "{le=\"0.002\"} 2", "{le=\"30\"} 2", "{le=\"+Inf\"} 3"] {
             let line = format!("edge_classify_picture_seconds_bucket{line}\n");
             assert!(text.contains(&line), "{line}: {text}");

@@ -30,21 +30,21 @@ fn with_model(app: &App, isa: Isa) -> bool {
     loop {
         match app.queue.next(&loaded) {
             Next::Job(job) if job.reply.is_closed() => {}
-            Next::Job(job) => answer(app, &model, &mut session, job),
+            Next::Job(job) => answer(app, &loaded, &model, &mut session, job),
             Next::Swap => return true,
             Next::Stop => return false,
         }
     }
 }
 
-fn answer(app: &App, model: &Model<'_>, session: &mut Session<'_>, job: Job) {
+fn answer(app: &App, loaded: &Loaded, model: &Model<'_>, session: &mut Session<'_>, job: Job) {
     let start = Instant::now();
     let Job { file, name, top, _memory, reply } = job;
     let outcome = classify(model, session, &file, top);
     let time = start.elapsed();
     app.metrics.picture(outcome.is_ok(), time);
     let distance = outcome.as_ref().ok().and_then(|answer| answer.distance);
-    if let Some(line) = distance.and_then(|distance| app.metrics.distance(&distance)) {
+    if let Some(line) = distance.and_then(|distance| loaded.add(&distance)) {
         app.say(line);
     }
     app.record(&Record::new(&name, &outcome, to_ms(time)));

@@ -65,7 +65,7 @@ fn unknown_pictures_and_drift() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("corner.edge"), red_model()).unwrap();
     let service = Service::start_in(folder, &["--results=@/r.jsonl"]);
-    assert!(!service.get("/metrics").text().contains("drift"));
+    assert!((service.metric("edge_classify_drift_ratio") - 1.0).abs() < 1e-6);
     let described = &DESCRIPTION["components"]["schemas"]["Item"]["properties"];
     let drifts = |picture: &[u8], count: usize, is_unknown: bool| {
         for _ in 0..count {

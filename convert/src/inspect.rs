@@ -95,6 +95,17 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
         header.file_len(),
         header.arena_len,
     );
+    if let Some(known) = artifact.known() {
+        let _ = writeln!(
+            out,
+            "unknown pictures: farther than {} from {} of {} features ({} bytes), usually {}",
+            known.threshold,
+            if known.rows == 1 { "one mean".into() } else { format!("{} class means", known.rows) },
+            known.features.shape.c,
+            known.means.len + known.weights.len,
+            known.usual,
+        );
+    }
     out
 }
 
@@ -116,6 +127,15 @@ pub fn edge_facts(artifact: &Artifact<'_>, names: &[&str]) -> Value {
             "macs": op.macs(),
         })
     });
+    let known = artifact.known().map(|known| {
+        json!({
+            "means": known.rows,
+            "features": known.features.shape.c,
+            "bytes": known.means.len + known.weights.len,
+            "threshold": known.threshold,
+            "usual": known.usual,
+        })
+    });
     json!({
         "name": meta.name,
         "dtype": format!("{:?}", header.dtype),
@@ -129,6 +149,7 @@ pub fn edge_facts(artifact: &Artifact<'_>, names: &[&str]) -> Value {
         "arena_bytes": header.arena_len,
         "weight_bytes": artifact.ops().map(|op| op.weight_bytes()).sum::<u32>(),
         "macs": artifact.ops().map(|op| op.macs()).sum::<u64>(),
+        "known": known,
         "operators": operators.collect::<Vec<_>>(),
     })
 }

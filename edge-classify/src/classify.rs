@@ -2,6 +2,7 @@
 
 use crate::cli::{Cli, MAX_TOP};
 use crate::csv::{self, Row};
+use crate::drift::Drift;
 use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
@@ -12,7 +13,7 @@ use core::time::Duration;
 use picture::Picture;
 use runtime::classify::{Score, top_k};
 use runtime::preprocess::for_each_pixel;
-use runtime::{AlignedBuf, Model, Session};
+use runtime::{AlignedBuf, Distance, Model, Session};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,6 +24,7 @@ type Scores = heapless::Vec<Score, MAX_TOP>;
 /// One picture's answer.
 struct Answer {
     top: Scores,
+    distance: Option<Distance>,
     logits: Option<Vec<f32>>,
     times: Times,
 }
@@ -41,12 +43,42 @@ pub(crate) struct Item<'a> {
     pub(crate) file: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) classes: Option<Vec<Class<'a>>>,
+    /// Of the threshold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) distance: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unknown: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ms: Option<Ms>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'a str>,
+}
+
+impl<'a> Item<'a> {
+    /// Of a picture that was classified.
+    pub(crate) fn classified(
+        file: &'a str,
+        classes: Vec<Class<'a>>,
+        distance: Option<Distance>,
+    ) -> Self {
+        Self {
+            file,
+            classes: Some(classes),
+            distance: distance.map(|d| d.ratio()),
+            unknown: distance.map(|d| !d.is_known()),
+            ms: None,
+            note: None,
+            error: None,
+        }
+    }
+
+    /// Of one that could not be.
+    pub(crate) fn failed(file: &'a str, error: &'a str) -> Self {
+        let (classes, distance, unknown) = (None, None, None);
+        Self { file, classes, distance, unknown, ms: None, note: None, error: Some(error) }
+    }
 }
 
 #[derive(Serialize)]
@@ -79,7 +111,8 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
     let file = ModelFile::open(cli.model.as_deref(), duration)?;
     let key = cli.key.as_deref().map(read_key).transpose()?;
     let model = file.parse(key.as_ref())?;
-    let mut printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER };
+    let drift = Drift::default();
+    let mut printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER, drift };
     if cli.tensor.is_none() {
         // First, so that nothing is missed while the others are classified.
         let watch = cli.watch.as_deref().map(Watch::new).transpose()?;
@@ -246,7 +279,8 @@ impl Engine<'_> {
         let run = start.elapsed();
         let top = top_k(logits.iter(), self.cli.top);
         let logits = self.cli.logits.then(|| logits.iter().collect());
-        Answer { top, logits, times: Times { run, ..times } }
+        let distance = self.session.distance();
+        Answer { top, distance, logits, times: Times { run, ..times } }
     }
 }
 
@@ -259,6 +293,7 @@ struct Printer<'a> {
     /// Elements written to the JSON array.
     count: usize,
     code: u8,
+    drift: Drift,
 }
 
 impl Printer<'_> {
@@ -268,7 +303,7 @@ impl Printer<'_> {
         } else if self.cli.json && self.cli.watch.is_none() {
             write!(self.out, "[")?;
         } else if self.cli.csv {
-            csv::head(self.out, self.cli.top, self.cli.time)?;
+            csv::head(self.out, self.cli.top, self.model.has_known(), self.cli.time)?;
         }
         Ok(())
     }
@@ -301,7 +336,8 @@ impl Printer<'_> {
             .filter(|s| s.probability >= least)
             .map(|s| Class { label: model.label(s.index), probability: s.probability })
             .collect();
-        if self.cli.threshold.is_some() && classes.is_empty() {
+        let is_unknown = answer.distance.is_some_and(|d| !d.is_known());
+        if self.cli.threshold.is_some() && (classes.is_empty() || is_unknown) {
             self.code = self.code.max(EXIT_NO_CLASS);
         }
         let ms = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
@@ -312,37 +348,61 @@ impl Printer<'_> {
             print::json(self.out, logits)?;
         } else if self.cli.json {
             let ms = self.cli.time.then_some(ms);
-            self.item(&Item { file: name, classes: Some(classes), ms, note, error: None })?;
+            self.item(&Item { ms, note, ..Item::classified(name, classes, answer.distance) })?;
         } else if self.cli.csv {
             let ms = self.cli.time.then_some(Some(ms));
-            let row = Row { file: name, classes: &classes, ms, error: "" };
+            let distance = answer.distance.map(|d| Some(d.ratio()));
+            let row = Row { file: name, classes: &classes, distance, ms, error: "" };
             row.write(self.out, self.cli.top)?;
         } else {
             if let Some(note) = note {
                 self.note(&format!("{name}: {note}"))?;
             }
-            write!(self.out, "{}: ", Plain(name))?;
-            for (i, Class { label, probability }) in classes.iter().enumerate() {
-                let comma = if i > 0 { ", " } else { "" };
-                write!(self.out, "{comma}{} {:.1} %", Plain(label), probability * 100.0)?;
+            self.line(name, answer, &classes, is_unknown, &ms)?;
+        }
+        match answer.distance.and_then(|d| self.drift.add(&d)) {
+            Some(line) if self.cli.watch.is_some() => self.note(&line),
+            _ => Ok(()),
+        }
+    }
+
+    /// An answer as people read it.
+    fn line(
+        &mut self,
+        name: &str,
+        answer: &Answer,
+        classes: &[Class<'_>],
+        is_unknown: bool,
+        ms: &Ms,
+    ) -> Result<()> {
+        write!(self.out, "{}: ", Plain(name))?;
+        let best = answer.top.first();
+        let best = best.map(|s| (Plain(self.model.label(s.index)), s.probability * 100.0));
+        match best {
+            Some((label, percent)) if is_unknown => {
+                write!(self.out, "unknown (nearest: {label}, {percent:.0} %)")?;
             }
-            if let (true, Some(best)) = (classes.is_empty(), answer.top.first()) {
-                let (label, percent) = (Plain(model.label(best.index)), best.probability * 100.0);
+            Some((label, percent)) if classes.is_empty() => {
                 write!(
                     self.out,
                     "no class above the threshold (likeliest: {label} {percent:.1} %)"
                 )?;
             }
-            if self.cli.time {
-                let Ms { decode, preprocess, run } = ms;
-                write!(
-                    self.out,
-                    "  (decode {decode:.2} ms, preprocess {preprocess:.2} ms, run {run:.2} ms)"
-                )?;
+            _ => {
+                for (i, Class { label, probability }) in classes.iter().enumerate() {
+                    let comma = if i > 0 { ", " } else { "" };
+                    write!(self.out, "{comma}{} {:.1} %", Plain(label), probability * 100.0)?;
+                }
             }
-            writeln!(self.out)?;
         }
-        Ok(())
+        if self.cli.time {
+            let Ms { decode, preprocess, run } = ms;
+            write!(
+                self.out,
+                "  (decode {decode:.2} ms, preprocess {preprocess:.2} ms, run {run:.2} ms)"
+            )?;
+        }
+        Ok(writeln!(self.out)?)
     }
 
     fn failure(&mut self, name: &str, error: &anyhow::Error) -> Result<()> {
@@ -356,11 +416,12 @@ impl Printer<'_> {
             self.separator("")?;
             write!(self.out, "null")?;
         } else if self.cli.json {
-            let error = Some(error.as_str());
-            self.item(&Item { file: name, classes: None, ms: None, note: None, error })?;
+            self.item(&Item::failed(name, &error))?;
         } else if self.cli.csv {
             let ms = self.cli.time.then_some(None);
-            Row { file: name, classes: &[], ms, error: &error }.write(self.out, self.cli.top)?;
+            let distance = self.model.has_known().then_some(None);
+            let row = Row { file: name, classes: &[], distance, ms, error: &error };
+            row.write(self.out, self.cli.top)?;
         }
         Ok(())
     }

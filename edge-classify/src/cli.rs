@@ -16,8 +16,11 @@ classified, and a note says so. Folders are searched for files with a
 picture's suffix, in the order of their names; what else is in them is
 counted and named. Links to folders are not followed.
 
+A model that was converted with --unknown tells pictures that are like none it
+was calibrated on: `unknown`, with the class that would be likeliest.
+
 Exit status: 0 an answer for each picture; 1 --threshold was given and some
-picture has no class that likely; 2 some picture (the others are still
+picture has no class that likely or is unknown; 2 some picture (the others are still
 classified) or the whole run failed.
 
 Files named `bench` or `serve` are given as ./bench or ./serve.
@@ -60,7 +63,8 @@ pub(crate) struct Cli {
     pub(crate) key: Option<PathBuf>,
 
     /// Also classify each picture that appears in this folder, or changes, until interrupted (Ctrl-C);
-    /// with --json, one object a line
+    /// with --json, one object a line. It is said where pictures drift from what the model knows, if it tells
+    /// unknown pictures
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tensor", "logits"])]
     pub(crate) watch: Option<PathBuf>,
 
@@ -77,12 +81,13 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "P", value_parser = probability)]
     pub(crate) threshold: Option<f32>,
 
-    /// Print one JSON array: {file, classes: [{label, probability}]} for each picture
+    /// Print one JSON array: {file, classes: [{label, probability}]} for each picture; of models that tell
+    /// unknown pictures with `distance`, which is above 1 where the picture is unknown, and `unknown`
     #[arg(long)]
     pub(crate) json: bool,
 
     /// Print a table (CSV, RFC 4180): a row for each picture with `file`, `label`, `probability`,
-    /// `label2`, … up to --top, `error`; names that a spreadsheet would compute get an apostrophe
+    /// `label2`, … up to --top, `distance` where the model tells unknown pictures, `error`; names that a spreadsheet would compute get an apostrophe
     #[arg(long, conflicts_with_all = ["json", "logits"])]
     pub(crate) csv: bool,
 

@@ -13,18 +13,21 @@ pub(crate) fn cell(text: &str) -> String {
     format!("\"{guard}{}\"", plain.replace('"', "\"\""))
 }
 
-/// The table's columns: `top` classes, and times where they are `timed`.
-pub(crate) fn head(out: &mut dyn Write, top: usize, timed: bool) -> io::Result<()> {
+/// The table's columns: `top` classes, distances where the model `knows` some, and times where they are `timed`.
+pub(crate) fn head(out: &mut dyn Write, top: usize, knows: bool, timed: bool) -> io::Result<()> {
     write!(out, "file,label,probability")?;
     (2..=top).try_for_each(|k| write!(out, ",label{k},probability{k}"))?;
+    let distance = if knows { ",distance" } else { "" };
     let times = if timed { ",decode_ms,preprocess_ms,run_ms" } else { "" };
-    write!(out, "{times},error\r\n")
+    write!(out, "{distance}{times},error\r\n")
 }
 
 /// What is said of a picture.
 pub(crate) struct Row<'a> {
     pub(crate) file: &'a str,
     pub(crate) classes: &'a [Class<'a>],
+    /// Of a table with distances that of this picture, if it has one.
+    pub(crate) distance: Option<Option<f32>>,
     /// Of a table with times those of this picture, if it has any.
     pub(crate) ms: Option<Option<Ms>>,
     pub(crate) error: &'a str,
@@ -39,6 +42,11 @@ impl Row<'_> {
                 Some(class) => write!(out, ",{},{}", cell(class.label), class.probability)?,
                 None => write!(out, ",,")?,
             }
+        }
+        match self.distance {
+            Some(Some(distance)) => write!(out, ",{distance}")?,
+            Some(None) => write!(out, ",")?,
+            None => {}
         }
         match &self.ms {
             Some(Some(ms)) => write!(out, ",{},{},{}", ms.decode, ms.preprocess, ms.run)?,

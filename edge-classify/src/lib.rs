@@ -12,6 +12,7 @@ mod classify;
 mod cli;
 mod compare;
 mod csv;
+mod drift;
 mod model;
 mod npy;
 mod print;

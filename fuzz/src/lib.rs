@@ -52,6 +52,7 @@ fn artifact(data: &[u8]) {
             session.input_mut().set(i, i as f32 - 8.0);
         }
         assert_eq!(session.run().iter().count(), model.labels().count());
+        assert_eq!(session.distance().is_some(), model.has_known());
     }
 }
 

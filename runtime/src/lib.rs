@@ -58,7 +58,7 @@ pub use isa::{Isa, UnknownIsa};
 pub use model::Model;
 #[doc(hidden)]
 pub use model::{assert_runs, refusal};
-pub use session::{InputMut, Logits, Observation, Session, SessionError};
+pub use session::{Distance, InputMut, Logits, Observation, Session, SessionError};
 #[cfg(feature = "signature")]
 pub use signature::PublicKey;
 

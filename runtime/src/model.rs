@@ -82,6 +82,11 @@ impl<'a> Model<'a> {
         self.artifact.meta().output.shape.c.into()
     }
 
+    /// Whether [`crate::Session::distance`] tells unknown pictures.
+    pub fn has_known(&self) -> bool {
+        self.artifact.header().has_known
+    }
+
     /// Operators in execution order.
     pub fn ops(&self) -> artifact::Ops<'a> {
         self.artifact.ops()

@@ -7,7 +7,7 @@ use crate::ops::cast;
 use crate::ops::{Context, affine, columns, conv2d, fill_pad, gate, lookup, pool2d};
 use crate::workers::{Inline, Workers};
 use artifact::layout::ALIGN;
-use artifact::{Dtype, Op, Place, Quant};
+use artifact::{Dtype, Op, Place, Quant, known};
 use core::fmt;
 
 /// Why a session cannot start.
@@ -191,6 +191,43 @@ impl<'a> Session<'a> {
             }
         }
         Logits { values: Values { bytes, dtype, flip: 0, quant: output.quant } }
+    }
+
+    /// How far the picture of the last [`Self::run`] lies from those that the model knows; `None` where the
+    /// model was converted without `--unknown`.
+    ///
+    /// Before a run, and after the input was written anew, it is that of whatever the memory holds.
+    pub fn distance(&self) -> Option<Distance> {
+        let cx = Self::context(&self.plan);
+        let known = cx.artifact.known()?;
+        let features = &self.arena[cx.range(known.features)];
+        let features = &features[..usize::from(known.features.shape.c).min(features.len())];
+        let [means, weights] = [known.means, known.weights].map(|span| cx.artifact.span(span));
+        let value = known::distance(features, cx.flip(), means, weights);
+        Some(Distance { value, threshold: known.threshold, usual: known.usual })
+    }
+}
+
+/// How far a picture lies from those that the model knows, in units of the model's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Distance {
+    /// The picture's, below 2^41: the same number on every device.
+    pub value: u64,
+    /// The largest of what is known, at least 1.
+    pub threshold: u64,
+    /// The mean of pictures like those that the model was calibrated on, at least 1.
+    pub usual: u64,
+}
+
+impl Distance {
+    /// Whether the picture is like those of the calibration.
+    pub const fn is_known(&self) -> bool {
+        self.value <= self.threshold
+    }
+
+    /// The distance as a share of the threshold: above 1, the picture is unknown.
+    pub fn ratio(&self) -> f32 {
+        self.value as f32 / self.threshold as f32
     }
 }
 

@@ -26,11 +26,14 @@ fn runs(model: &Model<'_>) -> bool {
     let mut arena = AlignedBuf::zeroed(model.arena_len());
     for isa in Isa::available() {
         let mut session = Session::new(model, &mut arena).unwrap().with_isa(isa);
+        // Of whatever the memory holds.
+        assert_eq!(session.distance().is_some(), model.has_known());
         let mut input = session.input_mut();
         for_each_pixel(&model.meta().preprocess, view, |i, rgb| input.set_pixel(i, rgb));
         let classes = session.run().iter().count();
         assert_eq!(classes, model.classes());
         assert_eq!(classes, model.labels().count());
+        assert_eq!(session.distance().is_some(), model.has_known());
     }
     true
 }

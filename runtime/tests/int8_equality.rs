@@ -3,7 +3,7 @@
 mod one_op;
 
 use artifact::params::ParamsForm;
-use artifact::writer::seal;
+use artifact::writer::{Statistics, seal, with_known};
 use artifact::{Artifact, ArtifactError, Clamp, Curve, Dtype, Quant};
 use one_op::{
     Case, Fill, Form, Noise, affine_i8, casts, conv_i8, gated, lookup, reference_conv_i8,
@@ -422,6 +422,51 @@ fn outputs(file: &[u8], x: &[f32], isa: Isa, workers: &dyn Workers) -> Vec<Vec<f
     let mut seen = Vec::new();
     session.run_observed(|value| seen.push(value.iter().collect()));
     seen
+}
+
+#[test]
+fn distances_equal_the_formula() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    let mut noise = Noise(12);
+    for (c_out, rows) in [(1, 1), (20, 3), (300, 2), (515, 1)] {
+        let base = Case { input: [3, 3, 4], c_out, padding: [0; 4], ..Case::BASE };
+        for (nr, fill) in [4, 16].into_iter().flat_map(|nr| Fill::ALL.map(|fill| (nr, fill))) {
+            let model = conv_i8(&base, nr, fill, &mut noise);
+            let x: Vec<i8> = (0..36).map(|_| fill.i8(&mut noise)).collect();
+            // What the last operator, a pool of one pixel, reads.
+            let features = reference_conv_i8(&base, &model, &x);
+            let means: Vec<i8> = (0..rows * features.len()).map(|_| fill.i8(&mut noise)).collect();
+            let weights: Vec<u8> = features.iter().map(|_| noise.byte() | 1).collect();
+            let row = |means: &[i8]| -> u64 {
+                let terms = features.iter().zip(means).zip(&weights);
+                terms.map(|((&x, &m), &w)| u64::from(x.abs_diff(m)).pow(2) * u64::from(w)).sum()
+            };
+            let want = means.chunks(features.len()).map(row).min();
+            let known = Statistics {
+                means: means.clone(),
+                weights: weights.clone(),
+                threshold: 5,
+                usual: 7,
+            };
+            let file = AlignedBuf::from_slice(&with_known(&model.file, &known).unwrap());
+            let model = Model::new(&file).unwrap();
+            let mut arena = AlignedBuf::zeroed(model.arena_len());
+            for isa in Isa::available() {
+                for workers in [&Inline as &dyn Workers, &threads] {
+                    let session = Session::new(&model, &mut arena).unwrap();
+                    let mut session = session.with_isa(isa).with_workers(workers);
+                    let quant = model.meta().input.quant;
+                    let mut input = session.input_mut();
+                    x.iter().enumerate().for_each(|(i, q)| input.set(i, quant.dequantize(*q)));
+                    session.run();
+                    let found = session.distance().unwrap();
+                    assert_eq!(Some(found.value), want, "{c_out} {fill:?} NR {nr} {}", isa.name());
+                    assert_eq!((found.threshold, found.usual), (5, 7));
+                    assert_eq!(found.is_known(), found.value <= 5);
+                }
+            }
+        }
+    }
 }
 
 #[test]

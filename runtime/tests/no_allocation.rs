@@ -4,6 +4,7 @@
 mod one_op;
 
 use artifact::Clamp;
+use artifact::writer::{Statistics, with_known};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use one_op::{Case, Fill, Noise, conv_i8};
@@ -37,8 +38,18 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn inference_does_not_allocate() {
-    let case = Case { input: [8, 8, 16], c_out: 40, clamp: Clamp::Relu, small: true, ..Case::BASE };
-    let file = AlignedBuf::from_slice(&conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file);
+    let case = Case {
+        input: [8, 8, 16],
+        c_out: 40,
+        filter: [8, 8],
+        padding: [0; 4],
+        clamp: Clamp::Relu,
+        small: true,
+        ..Case::BASE
+    };
+    let file = conv_i8(&case, 16, Fill::Random, &mut Noise(3)).file;
+    let known = Statistics { means: vec![5; 40], weights: vec![9; 40], threshold: 1, usual: 1 };
+    let file = AlignedBuf::from_slice(&with_known(&file, &known).unwrap());
     let model = Model::new(&file).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());
     for isa in Isa::available() {
@@ -48,6 +59,7 @@ fn inference_does_not_allocate() {
             session.input_mut().set(i, i as f32);
             let best = session.run().iter().fold(f32::MIN, f32::max);
             assert!(best.is_finite());
+            assert!(session.distance().is_some());
         }
         assert_eq!(ALLOCATIONS.get(), before, "{}", isa.name());
     }

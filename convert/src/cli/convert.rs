@@ -236,9 +236,11 @@ pub(super) fn convert_file(
     if !conversion.is_sound(&converted, out)? {
         return Ok(false);
     }
-    let Some((converted, accuracy)) = conversion.within_max_drop(converted, out)? else {
+    let Some((mut converted, accuracy)) = conversion.within_max_drop(converted, out)? else {
         return Ok(false);
     };
+    args.calibration.with_unknown(&mut converted, &pictures, &model, out)?;
+    args.check_limits(&converted)?;
     match form {
         Form::Onnx => write_onnx(args, &model, &converted, &output, out)?,
         _ => write_edge(path, &converted, &output, out)?,

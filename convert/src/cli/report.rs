@@ -64,7 +64,8 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> 
     };
     let converted =
         convert_counted(&model, &pictures, options).with_context(|| path.display().to_string())?;
-    let converted = args.calibration.with_float_layers(converted, &model, options)?;
+    let mut converted = args.calibration.with_float_layers(converted, &model, options)?;
+    let known = args.calibration.with_unknown(&mut converted, &pictures, &model, out)?;
     let Some(int8) = &converted.int8 else { bail!("no int8 network") };
     if pictures.is_empty() {
         bail!("no pictures to measure on; pass --calibration DIR");
@@ -75,10 +76,11 @@ pub(super) fn report(args: &ReportArgs, command: &str, out: &mut Output<'_>) -> 
     let progress = |done, total| counter.show(done, total);
     let measured = measure(&converted.graph, int8, &pictures, &attributes, progress)?;
     drop(counter);
-    let notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
+    let mut notes: Vec<String> = describe_int8(int8).lines().map(str::to_owned).collect();
     for note in &notes {
         writeln!(out, "{note}")?;
     }
+    notes.extend(known);
     let width = measured.layers.iter().map(|l| l.name.chars().count()).max().unwrap_or(0);
     writeln!(
         out,

@@ -2,7 +2,7 @@
 
 use crate::optimize::optimize;
 use crate::pipeline::{Converted, Options, with_floats};
-use crate::quantize::Method;
+use crate::quantize::{Method, Rate, tell_unknown};
 use anyhow::{Context, Result, anyhow, bail};
 use artifact::Preprocess;
 use artifact::meta::MAX_LABEL_BYTES;
@@ -17,6 +17,7 @@ use network::model::FloatModel;
 use network::nearest::suggestion;
 use page::progress::Counter;
 use page::terminal::{Output, Role};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use zoo::{Head, Hints, Imported};
 
@@ -59,6 +60,10 @@ pub(super) struct Calibration {
     /// table, which `convert inspect` prints, too; comma between
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     float_layers: Vec<String>,
+    /// Let the device tell pictures that are like none of the calibration pictures: by statistics of their
+    /// features, so that about this share of pictures like them counts as unknown, such as 1%
+    #[arg(long, value_name = "RATE")]
+    unknown: Option<Rate>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -125,6 +130,37 @@ impl Calibration {
         let mut graph = model.graph.clone();
         optimize(&mut graph);
         self.float_nodes(&graph).map(drop)
+    }
+
+    /// Gives the device file what it tells unknown pictures by, where that is asked for, and says what came of
+    /// it in the lines that are returned.
+    pub(super) fn with_unknown(
+        &self,
+        converted: &mut Converted,
+        pictures: &[Vec<f32>],
+        model: &FloatModel,
+        out: &mut Output<'_>,
+    ) -> Result<Vec<String>> {
+        let Some(rate) = self.unknown else { return Ok(Vec::new()) };
+        if converted.int8.is_none() {
+            let note = "--unknown is for int8: this file tells no unknown pictures";
+            out.note(Role::Warning, note)?;
+            return Ok(vec![note.into()]);
+        }
+        let counter = Counter::new("measuring what is known");
+        let progress = |done, total| counter.show(done, total);
+        let (bytes, unknown) = tell_unknown(&converted.emitted.bytes, pictures, rate, progress)?;
+        drop(counter);
+        converted.emitted.bytes = bytes;
+        let mut lines = vec![unknown.text()];
+        writeln!(out, "{}", lines[0])?;
+        for warning in unknown.warnings(&model.labels) {
+            let warning = warning.plain().to_string();
+            out.note(Role::Warning, &warning)?;
+            lines.push(warning);
+        }
+        out.tell("unknown", &unknown)?;
+        Ok(lines)
     }
 
     /// What was converted, with the layers in floats that are asked for.

@@ -9,6 +9,7 @@ mod page;
 mod post_training;
 mod range;
 mod rounding;
+mod unknown;
 
 #[cfg(feature = "tract")]
 pub(crate) use calibrate::logits;
@@ -24,3 +25,4 @@ pub use page::ReportPage;
 pub(crate) use page::{decibels, sorted, worst};
 pub use post_training::{PostTraining, QuantizeError, Quantized, quantize};
 pub use range::{Histogram, Method};
+pub use unknown::{Rate, Unknown, UnknownError, tell_unknown};

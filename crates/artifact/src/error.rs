@@ -81,6 +81,8 @@ pub enum ArtifactError {
         /// Index of the operator.
         op: usize,
     },
+    /// What tells unknown pictures cannot be decoded, or does not fit the last operator.
+    Known,
     /// The model has no operators, or the last one does not write the output.
     NoOutput,
 }
@@ -134,6 +136,7 @@ impl fmt::Display for ArtifactError {
             Self::Weights { op } => {
                 write!(f, "operator {op} has weights of the wrong place or length")
             }
+            Self::Known => write!(f, "the statistics of known pictures do not fit the model"),
             Self::NoOutput => write!(f, "the model has no output"),
         }
     }

@@ -13,7 +13,8 @@
 //! | 28..36 | checksum of everything else but the signature |
 //! | 36 | 1 where a signature ends the file, else 0; since version 5 |
 //! | 37 | 1 where an int8 model has layers of floats, else 0; since version 6 |
-//! | 38..64 | zero |
+//! | 38 | 1 where [`crate::Known`] stands between labels and operators, else 0; since version 9 |
+//! | 39..64 | zero |
 //!
 //! The blob is followed by nothing, or by [`SIGNATURE_LEN`] bytes: the Ed25519 signature of all
 //! bytes before it.
@@ -21,8 +22,8 @@
 //! Versions before 4 were never released. Version 4 is 5 without signatures, 5 is 6 without
 //! [`crate::Cast`] and [`crate::Quant::FLOAT`], 6 is 7 without [`crate::Gate`], [`crate::Grouped`],
 //! [`crate::Lookup`], [`crate::Clamp::Bounds`] and short [`crate::params`], 7 is 8 without
-//! [`crate::params::ParamsForm::Scales`] and sums of all weights beyond [`crate::winograd_i8::MAX_SUM`]. A
-//! file is written in the oldest version from [`LEAST_VERSION`] on that has all that is in it, so that
+//! [`crate::params::ParamsForm::Scales`] and sums of all weights beyond [`crate::winograd_i8::MAX_SUM`],
+//! 8 is 9 without [`crate::Known`]. A file is written in the oldest version from [`LEAST_VERSION`] on that has all that is in it, so that
 //! older runtimes read what they can run.
 
 use crate::ArtifactError;
@@ -33,7 +34,7 @@ pub const HEADER_LEN: usize = 64;
 /// First eight bytes: a high bit and a line ending, so that text transfers show as damage.
 pub const MAGIC: [u8; 8] = *b"\x8fEDGE\r\n\x1a";
 /// Newest version.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 /// Oldest version written.
 pub const LEAST_VERSION: u16 = 6;
 /// Oldest version read.
@@ -44,6 +45,8 @@ pub const SIGNATURE_LEN: usize = 64;
 const SIGNED_AT: usize = 36;
 /// Offset of the flag that tells of layers of floats.
 pub(crate) const FLOATS_AT: usize = 37;
+/// Offset of the flag that tells of what is known.
+const KNOWN_AT: usize = 38;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM_AT: usize = 28;
 
@@ -68,6 +71,8 @@ pub struct Header {
     pub is_signed: bool,
     /// Whether some layers of an int8 model are computed in floats, see [`crate::Place::dtype`].
     pub has_floats: bool,
+    /// Whether it can tell unknown pictures, see [`crate::Known`].
+    pub has_known: bool,
 }
 
 const fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -125,6 +130,7 @@ impl Header {
             arena_len: u32_at(bytes, 24) as usize,
             is_signed: bytes[SIGNED_AT] == 1 && version > 4,
             has_floats: bytes[FLOATS_AT] == 1 && version > 5,
+            has_known: bytes[KNOWN_AT] == 1 && version > 8,
         };
         // A quarter of the address space each: no sum below can wrap, even on 32-bit devices.
         let limit = (u32::MAX / 4) as usize;
@@ -144,11 +150,18 @@ impl Header {
         if header.has_floats && !matches!(header.dtype, Dtype::I8) {
             return Err(ArtifactError::Header { field: FLOATS_AT });
         }
+        if header.has_known && !matches!(header.dtype, Dtype::I8) {
+            return Err(ArtifactError::Header { field: KNOWN_AT });
+        }
         i = SIGNED_AT;
         while i < HEADER_LEN {
-            let is_known =
-                (i == SIGNED_AT && header.is_signed) || (i == FLOATS_AT && header.has_floats);
-            if bytes[i] != 0 && !is_known {
+            let is_read = match i {
+                SIGNED_AT => header.is_signed,
+                FLOATS_AT => header.has_floats,
+                KNOWN_AT => header.has_known,
+                _ => false,
+            };
+            if bytes[i] != 0 && !is_read {
                 return Err(ArtifactError::Header { field: i });
             }
             i += 1;
@@ -173,6 +186,7 @@ impl Header {
         out[11] = self.nr as u8;
         out[SIGNED_AT] = self.is_signed.into();
         out[FLOATS_AT] = self.has_floats.into();
+        out[KNOWN_AT] = self.has_known.into();
         for (at, v) in
             [(12, self.records_len), (16, self.op_count), (20, self.blob_len), (24, self.arena_len)]
         {

@@ -1,6 +1,6 @@
 //! The device file `.edge`: what `convert` writes and `runtime` runs.
 //!
-//! A file is a fixed little-endian [`header`], a postcard section ([`meta`] and one
+//! A file is a fixed little-endian [`header`], a postcard section ([`meta`], perhaps what is [`known`], and one
 //! [`op`] record per operator, in execution order) and a blob of weights, already in
 //! the layout the kernels read ([`layout`]). Reading is a checked parse: nothing is
 //! copied, repacked or allocated, and after [`Artifact::new_checked`] no accessor fails.
@@ -21,6 +21,7 @@ extern crate alloc;
 
 mod error;
 pub mod header;
+pub mod known;
 pub mod layout;
 pub mod meta;
 pub mod op;
@@ -38,6 +39,7 @@ pub mod writer;
 
 pub use error::ArtifactError;
 pub use header::{HEADER_LEN, Header, arena_len, file_len};
+pub use known::Known;
 pub use layout::{Dtype, KR_I8};
 pub use meta::{Fit, Interpolation, Meta, Preprocess};
 pub use op::{

@@ -15,8 +15,8 @@ use crate::meta::MAX_LABEL_BYTES;
 use crate::params::ParamsForm;
 use crate::scale::Rounded;
 use crate::{
-    Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Lookup, Meta, Op, Place, Pool2d,
-    PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
+    Affine, ArtifactError, Cast, Conv2d, Gate, Grouped, Header, Known, Lookup, Meta, Op, Place,
+    Pool2d, PoolKind, Quant, Shape, Span, output_len, stripes, winograd, winograd_i8,
 };
 
 /// Most operators of a model: data-flow checks are quadratic in it, and ResNet-200 has 270.
@@ -30,6 +30,7 @@ pub struct Artifact<'a> {
     header: Header,
     meta: Meta<'a>,
     labels: &'a [u8],
+    known: Option<Known>,
     ops: &'a [u8],
     blob: &'a [u8],
 }
@@ -85,8 +86,14 @@ impl<'a> Artifact<'a> {
         meta.preprocess.grey = meta.input.shape.c == 1;
         let ops = check_labels(&meta, labels)?;
         let labels = &labels[..labels.len() - ops.len()];
+        let (known, ops) = match header.has_known {
+            true => postcard::take_from_bytes(ops)
+                .map(|(known, ops)| (Some(known), ops))
+                .map_err(|_| ArtifactError::Known)?,
+            false => (None, ops),
+        };
         let blob = &bytes[header.blob_offset()..];
-        Ok(Self { header, meta, labels, ops, blob })
+        Ok(Self { header, meta, labels, known, ops, blob })
     }
 
     /// The header.
@@ -104,9 +111,22 @@ impl<'a> Artifact<'a> {
         Labels { rest: self.labels, left: self.meta.label_count }
     }
 
+    /// What tells unknown pictures, if it was asked for when the model was converted.
+    pub const fn known(&self) -> Option<&Known> {
+        self.known.as_ref()
+    }
+
     /// Operators in execution order, decoded as they come.
     pub const fn ops(&self) -> Ops<'a> {
         Ops { rest: self.ops, left: self.header.op_count }
+    }
+
+    /// The records before those of the operators, and theirs, of this model's own `file`.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn split_records<'f>(&self, file: &'f [u8]) -> (&'f [u8], &'f [u8]) {
+        let end = HEADER_LEN + self.header.records_len;
+        let start = end - self.ops.len();
+        (&file[HEADER_LEN..start], &file[start..end])
     }
 
     /// The bytes of a weight range of one of this model's operators.
@@ -168,6 +188,9 @@ impl<'a> Artifact<'a> {
             {
                 return Err(ArtifactError::NoOutput);
             }
+            if let (true, Some(known)) = (last, &self.known) {
+                self.check_known(known, &op, index, &mut cursor)?;
+            }
         }
         // What nothing takes turns with would never run.
         if !waiting.is_empty() {
@@ -183,6 +206,34 @@ impl<'a> Artifact<'a> {
             return Err(ArtifactError::Weights { op: self.header.op_count });
         }
         Ok(())
+    }
+
+    /// Statistics of what the `last` operator, number `index`, reads.
+    fn check_known(
+        &self,
+        known: &Known,
+        last: &Op,
+        index: usize,
+        cursor: &mut usize,
+    ) -> Result<(), ArtifactError> {
+        let &Known { features, rows, means, weights, threshold, usual } = known;
+        let channels = usize::from(features.shape.c);
+        let mut take = |span, len| {
+            self.take_span(span, Some(len), index, cursor).map_err(|_| ArtifactError::Known)
+        };
+        take(means, usize::from(rows) * channels)?;
+        let weights = take(weights, channels)?;
+        // It is whole before the last operator, which leaves what it reads alone but for its output.
+        let is_sound = last.input() == features
+            && self.dtype(features) == Dtype::I8
+            && features.shape.pixels() == 1
+            && self.is_live(features, index)
+            && !self.overlap(features, last.output())
+            && (1..=self.meta.label_count).contains(&rows.into())
+            && weights.iter().any(|w| *w > 0)
+            && threshold > 0
+            && usual > 0;
+        if is_sound { Ok(()) } else { Err(ArtifactError::Known) }
     }
 
     fn dtype(&self, place: Place) -> Dtype {

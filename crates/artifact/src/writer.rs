@@ -3,8 +3,11 @@
 use crate::header::{CHECKSUM_AT, HEADER_LEN, LEAST_VERSION, SIGNATURE_LEN, checksum};
 use crate::layout::{align_up, has_columns};
 use crate::winograd_i8::{MAX_SUM, largest_sums};
-use crate::{Artifact, ArtifactError, Conv2d, Dtype, Header, Meta, Op, Span};
+use crate::{Artifact, ArtifactError, Conv2d, Dtype, Header, Known, Meta, Op, Span};
 use alloc::vec::Vec;
+
+/// The version that has [`Known`], and all else.
+const KNOWN_VERSION: u16 = 9;
 
 /// Collects weight ranges, each aligned, in the order in which operators use them.
 #[derive(Debug, Default)]
@@ -74,15 +77,73 @@ pub fn write(contents: Contents<'_>) -> Result<Vec<u8>, ArtifactError> {
         is_signed: false,
         has_floats: contents.dtype == Dtype::I8
             && contents.ops.iter().any(|op| op.output().quant.is_float()),
+        has_known: false,
     };
+    assemble(header, &records, &contents.blob.bytes)
+}
+
+/// A file of its parts.
+fn assemble(header: Header, records: &[u8], blob: &[u8]) -> Result<Vec<u8>, ArtifactError> {
     let mut file = Vec::with_capacity(header.file_len());
     file.extend_from_slice(&header.to_bytes());
-    file.extend_from_slice(&records);
+    file.extend_from_slice(records);
     file.resize(header.blob_offset(), 0);
-    file.extend_from_slice(&contents.blob.bytes);
+    file.extend_from_slice(blob);
     seal(&mut file);
     Artifact::parse(&file)?;
     Ok(file)
+}
+
+/// What a file is given to tell unknown pictures by, see [`Known`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statistics {
+    /// Mean features, `[rows, c]`.
+    pub means: Vec<i8>,
+    /// Inverse variances, `[c]`.
+    pub weights: Vec<u8>,
+    /// The largest distance of what is known.
+    pub threshold: u64,
+    /// Mean distance.
+    pub usual: u64,
+}
+
+/// A file that can tell unknown pictures, without a signature.
+///
+/// # Errors
+/// A file that [`Artifact::parse`] refuses; [`ArtifactError::Known`] where it has statistics already, or the last
+/// operator reads something else.
+pub fn with_known(file: &[u8], statistics: &Statistics) -> Result<Vec<u8>, ArtifactError> {
+    let Statistics { means, weights, threshold, usual } = statistics;
+    let artifact = Artifact::parse(file)?;
+    let old = *artifact.header();
+    let last = artifact.ops().last().filter(|_| !old.has_known).ok_or(ArtifactError::Known)?;
+    let mut blob = Blob { bytes: file[old.blob_offset()..old.content_len()].to_vec() };
+    let means_at = blob.push(&means.iter().map(|m| m.cast_unsigned()).collect::<Vec<u8>>());
+    let (Some(means_at), Some(weights_at)) = (means_at, blob.push(weights)) else {
+        return Err(ArtifactError::Known);
+    };
+    let rows =
+        u16::try_from(means.len() / weights.len().max(1)).map_err(|_| ArtifactError::Known)?;
+    let known = Known {
+        features: last.input(),
+        rows,
+        means: means_at,
+        weights: weights_at,
+        threshold: *threshold,
+        usual: *usual,
+    };
+    let known = postcard::to_allocvec(&known).map_err(|_| ArtifactError::Known)?;
+    let (before, ops) = artifact.split_records(file);
+    let records = [before, &known, ops].concat();
+    let header = Header {
+        version: KNOWN_VERSION,
+        records_len: records.len(),
+        blob_len: blob.bytes.len(),
+        is_signed: false,
+        has_known: true,
+        ..old
+    };
+    assemble(header, &records, &blob.bytes)
 }
 
 /// The version that files of these operators are written in.
@@ -118,7 +179,10 @@ pub fn rewrite(
     let old = *artifact.header();
     let ops: Vec<Op> = artifact.ops().collect();
     let header = Header {
-        version: version(&ops, old.dtype, old.nr, &file[old.blob_offset()..]),
+        version: match old.has_known {
+            true => KNOWN_VERSION,
+            false => version(&ops, old.dtype, old.nr, &file[old.blob_offset()..]),
+        },
         is_signed: sign.is_some(),
         ..old
     };

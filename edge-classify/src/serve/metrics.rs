@@ -58,6 +58,8 @@ pub(super) struct Now {
     pub(super) queue: usize,
     pub(super) connections: usize,
     pub(super) threads: usize,
+    /// Of models that tell unknown pictures.
+    pub(super) drift: Option<f32>,
 }
 
 impl Metrics {
@@ -125,6 +127,12 @@ impl Metrics {
         if let Some(bytes) = resident_bytes() {
             one("process_resident_memory_bytes", "gauge", "Resident memory.", bytes);
         }
+        if let Some(drift) = now.drift {
+            let name = "edge_classify_drift_ratio";
+            let help = "Running mean of pictures' distances from what the model knows, 1 as usual.";
+            head(&mut out, name, "gauge", help);
+            let _ = writeln!(out, "{name} {drift}");
+        }
         out
     }
 }
@@ -151,7 +159,7 @@ mod tests {
         for us in [1000, 1001, 31_000_000] {
             metrics.picture(true, Duration::from_micros(us));
         }
-        let text = metrics.text(&Now { queue: 0, connections: 0, threads: 1 });
+        let text = metrics.text(&Now { queue: 0, connections: 0, threads: 1, drift: None });
         for line in ["{le=\"0.001\"} 1", "{le=\"0.002\"} 2", "{le=\"30\"} 2", "{le=\"+Inf\"} 3"] {
             let line = format!("edge_classify_picture_seconds_bucket{line}\n");
             assert!(text.contains(&line), "{line}: {text}");

@@ -104,6 +104,7 @@ impl App {
             queue: self.queue.len(),
             connections: self.limits.connections - free,
             threads: self.threads,
+            drift: self.queue.model().drift(),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The model in use, and its file, which is looked at again and again.
 
 use super::App;
+use crate::drift::Drift;
 use crate::model::{ModelFile, Use};
 use anyhow::Result;
 use core::time::Duration;
-use runtime::{Model, PublicKey};
+use runtime::{Distance, Model, PublicKey};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 /// Time between two looks at the file.
@@ -18,6 +19,8 @@ pub(super) struct Loaded {
     file: ModelFile,
     pub(super) name: String,
     pub(super) classes: usize,
+    /// Of pictures that it has classified, if it tells unknown ones.
+    drift: Option<Mutex<Drift>>,
 }
 
 impl core::fmt::Debug for Loaded {
@@ -32,7 +35,20 @@ impl Loaded {
         let file = ModelFile::open(path, Use::Long)?;
         let model = file.parse(key)?;
         let (name, classes) = (model.meta().name.to_string(), model.classes());
-        Ok(Self { file, name, classes })
+        let drift = model.has_known().then(Mutex::default);
+        Ok(Self { file, name, classes, drift })
+    }
+
+    /// Counts a picture's distance; a line where pictures begin to drift, or end to.
+    pub(super) fn add(&self, distance: &Distance) -> Option<String> {
+        let mut drift = self.drift.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        drift.add(distance)
+    }
+
+    /// The running mean of distances, in units of the usual one.
+    pub(super) fn drift(&self) -> Option<f32> {
+        let drift = self.drift.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(drift.mean())
     }
 
     /// The model; its signature was checked in these very bytes.

@@ -66,8 +66,9 @@ async function show(file, name) {
   const { text, wait } = card(name, file);
   try {
     const start = performance.now();
-    const { classes, note, ms } = await send(file, name);
+    const { classes, unknown, note, ms } = await send(file, name);
     const all = performance.now() - start;
+    if (unknown) add("p", text, "Unknown: like none of the pictures that the model learned. Nearest are:", "small");
     const list = add("ol", text);
     for (const { label, probability } of classes) {
       const line = add("li", list);

@@ -3,6 +3,7 @@
 
 use super::model::Loaded;
 use axum::body::Bytes;
+use runtime::Distance;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -28,6 +29,8 @@ pub(super) type Outcome = Result<Answer, String>;
 pub(super) struct Answer {
     /// Labels and probabilities, likeliest first.
     pub(super) classes: Vec<(String, f32)>,
+    /// Where the model tells unknown pictures.
+    pub(super) distance: Option<Distance>,
     pub(super) note: Option<&'static str>,
     /// Milliseconds of decoding, preprocessing and running.
     pub(super) ms: [f64; 3],

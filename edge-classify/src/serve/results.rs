@@ -19,6 +19,8 @@ pub(super) struct Record<'a> {
     file: &'a str,
     label: Option<&'a str>,
     probability: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<bool>,
     ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
@@ -32,6 +34,7 @@ impl<'a> Record<'a> {
             file,
             label: best.map(|(label, _)| label.as_str()),
             probability: best.map(|&(_, probability)| probability),
+            unknown: outcome.as_ref().ok().and_then(|answer| Some(!answer.distance?.is_known())),
             ms: (ms * 1e3).round() / 1e3,
             error: outcome.as_ref().err().map(String::as_str),
         }

@@ -30,19 +30,23 @@ fn with_model(app: &App, isa: Isa) -> bool {
     loop {
         match app.queue.next(&loaded) {
             Next::Job(job) if job.reply.is_closed() => {}
-            Next::Job(job) => answer(app, &model, &mut session, job),
+            Next::Job(job) => answer(app, &loaded, &model, &mut session, job),
             Next::Swap => return true,
             Next::Stop => return false,
         }
     }
 }
 
-fn answer(app: &App, model: &Model<'_>, session: &mut Session<'_>, job: Job) {
+fn answer(app: &App, loaded: &Loaded, model: &Model<'_>, session: &mut Session<'_>, job: Job) {
     let start = Instant::now();
     let Job { file, name, top, _memory, reply } = job;
     let outcome = classify(model, session, &file, top);
     let time = start.elapsed();
     app.metrics.picture(outcome.is_ok(), time);
+    let distance = outcome.as_ref().ok().and_then(|answer| answer.distance);
+    if let Some(line) = distance.and_then(|distance| loaded.add(&distance)) {
+        app.say(line);
+    }
     app.record(&Record::new(&name, &outcome, to_ms(time)));
     // What was sent is let go before the client can send the next.
     drop((file, _memory));
@@ -63,10 +67,12 @@ fn classify(model: &Model<'_>, session: &mut Session<'_>, file: &[u8], top: usiz
     let prepared = Instant::now();
     let logits = session.run();
     let scores: heapless::Vec<Score, MAX_TOP> = top_k(logits.iter(), top);
+    let distance = session.distance();
     let ran = Instant::now();
     let ms = |from: Instant, to: Instant| ((to - from).as_secs_f64() * 1e6).round() / 1e3;
     Ok(Answer {
         classes: scores.iter().map(|s| (model.label(s.index).to_string(), s.probability)).collect(),
+        distance,
         note,
         ms: [ms(start, decoded), ms(decoded, prepared), ms(prepared, ran)],
     })

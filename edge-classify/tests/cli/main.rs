@@ -4,6 +4,7 @@ mod bench;
 mod corner;
 mod csv;
 mod pictures;
+mod unknown;
 mod watch;
 
 use corner::corner_model;

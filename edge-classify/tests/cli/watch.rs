@@ -13,22 +13,26 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 /// A picture of one color.
-fn save(folder: &Path, name: &str, color: Rgb<u8>) {
+pub(crate) fn save(folder: &Path, name: &str, color: Rgb<u8>) {
     let picture = encode(RgbImage::from_pixel(4, 4, color), ImageFormat::Png);
     fs::write(folder.join(name), picture).unwrap();
 }
 
 /// The real program, since it only ends when it is killed.
-struct Watching {
+pub(crate) struct Watching {
     /// What it watches.
-    folder: PathBuf,
-    child: Child,
+    pub(crate) folder: PathBuf,
+    pub(crate) child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Watching {
     fn start(dir: &Path, options: [&str; 2]) -> Self {
-        fs::write(dir.join("corner.edge"), corner_model(["red", "green", "blue"])).unwrap();
+        Self::start_with(dir, options, &corner_model(["red", "green", "blue"]))
+    }
+
+    pub(crate) fn start_with(dir: &Path, options: [&str; 2], model: &[u8]) -> Self {
+        fs::write(dir.join("corner.edge"), model).unwrap();
         fs::create_dir(dir.join("camera")).unwrap();
         save(&dir.join("camera"), "before.png", RED);
         Self::watch(dir, options)
@@ -45,7 +49,7 @@ impl Watching {
         Self { folder, child, lines }
     }
 
-    fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
     }
 

@@ -1,5 +1,6 @@
 //! What is answered where.
 
+use super::corner::red_model;
 use super::service::{Answer, DESCRIPTION, Service, form, png, red, request};
 use std::io::{BufReader, Write};
 
@@ -56,6 +57,33 @@ fn answers_are_those_of_the_command_line() {
     let answer = service.post(&format!("?top=2&file={name}"), &red());
     assert_eq!(answer.text(), String::from_utf8(out).unwrap());
     service.stop();
+}
+
+/// What is unknown is said, and where that goes on, once.
+#[test]
+fn unknown_pictures_and_drift() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("corner.edge"), red_model()).unwrap();
+    let service = Service::start_in(folder, &["--results=@/r.jsonl"]);
+    assert!((service.metric("edge_classify_drift_ratio") - 1.0).abs() < 1e-6);
+    let described = &DESCRIPTION["components"]["schemas"]["Item"]["properties"];
+    let drifts = |picture: &[u8], count: usize, is_unknown: bool| {
+        for _ in 0..count {
+            let item = &service.post("", picture).json()[0];
+            assert_eq!(item["unknown"], is_unknown, "{item}");
+            assert_eq!(item["distance"].as_f64().unwrap() > 1.0, is_unknown, "{item}");
+            assert!(item.as_object().unwrap().keys().all(|key| described[key].is_object()));
+        }
+        service.metric("edge_classify_drift_ratio")
+    };
+    assert!(drifts(&red(), 2, false) < 1.0);
+    assert!(drifts(&png([0, 255, 0], 2), 20, true) > 1.5);
+    assert!(drifts(&red(), 60, false) < 1.25);
+    let (lines, folder) = service.stop();
+    let said: Vec<&String> = lines.iter().filter(|line| line.contains("drift")).collect();
+    assert!(said.len() == 2 && said[1].contains("drift is over"), "{lines:?}");
+    let kept = std::fs::read_to_string(folder.path().join("r.jsonl")).unwrap();
+    assert!(kept.lines().nth(3).unwrap().contains("\"unknown\":true"), "{kept}");
 }
 
 #[test]

@@ -61,6 +61,11 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             number(board, ran / (macs / 100).max(1), " for 100 multiply-accumulates\n");
         }
     }
+    let before = board.instructions();
+    let distance = core::hint::black_box(session.distance());
+    if let (Some(_), Some(took)) = (distance, since(board, before)) {
+        number(board, took, " instructions to tell whether a picture is known\n");
+    }
     if let Some(stack) = board.stack() {
         number(board, stack as u32, " bytes of stack\n");
     }
@@ -72,6 +77,16 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             print(board, &["logits of ", name, " "]);
             number(board, place as u32, ":");
             line(board, session.run());
+            if let Some(distance) = session.distance() {
+                print(board, &["distance of ", name, " "]);
+                number(board, place as u32, ": ");
+                // Few networks reach the upper half, and dividing 64 bits takes flash.
+                match (distance.value >> 32) as u32 {
+                    0 => {}
+                    high => number(board, high, " * 2^32 + "),
+                }
+                number(board, distance.value as u32, "\n");
+            }
         }
     }
     Ok(())
@@ -116,8 +131,10 @@ pub fn classify(
     let before = board.instructions();
     let logits = session.run();
     let ran = since(board, before);
-    print(board, &[name, ":"]);
-    for score in top_k::<TOP>(logits.iter(), TOP) {
+    let scores = top_k::<TOP>(logits.iter(), TOP);
+    let is_known = session.distance().is_none_or(|distance| distance.is_known());
+    print(board, &[name, if is_known { ":" } else { ": unknown, nearest" }]);
+    for score in scores {
         let permille = (score.probability * 1000.0 + 0.5) as u32;
         print(board, &[" ", model.label(score.index), " "]);
         number(board, permille / 10, ".");

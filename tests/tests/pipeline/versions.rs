@@ -51,7 +51,7 @@ fn device_files_of_every_version_are_read_and_upgraded() {
         assert_eq!(logits(&new), wanted, "upgraded from {version}");
     }
     // What only newer versions have.
-    for version in [7, VERSION] {
+    for version in [7, 8, VERSION] {
         let (_, wanted) = npy(format!("versions/{version}-logits.npy"));
         let file = text(fixture("versions").join(format!("{version}.edge")));
         assert_eq!(read(&file)[8..10], u16::to_le_bytes(version));
@@ -61,6 +61,14 @@ fn device_files_of_every_version_are_read_and_upgraded() {
         artifact::writer::seal(&mut older);
         assert!(Artifact::parse(&older).is_err());
     }
+    // A signature leaves what tells unknown pictures as it is.
+    let known = text(fixture("versions/9.edge"));
+    let (key, signed) = (text(fixture("versions/private.pem")), text(dir.path().join("9.edge")));
+    assert_eq!(convert(&["sign", &known, "--key", &key, "-o", &signed]).0, 0);
+    let input = text(fixture("versions/7-input.npy"));
+    let said = |model: &str| classify(&["--model", model, "--json", "--tensor", &input]);
+    assert!(said(&known).1.contains("\"unknown\":false"), "{:?}", said(&known));
+    assert_eq!(said(&known), said(&signed));
     // Its last layer is computed in floats, so that logits are not rounded to steps.
     let floats = text(fixture("versions/6-floats.edge"));
     let step =

@@ -1,12 +1,12 @@
 //! Files that are cut, damaged, or forged byte by byte.
 
-use crate::small_model::{Parts, STEM};
+use crate::small_model::{AFFINE, AVERAGE_POOL, DENSE, Parts, STEM};
 use crate::{file, refuses, sound};
-use artifact::Artifact;
-use artifact::ArtifactError::{self, Geometry, Header, Meta, NoOutput, Truncated};
+use artifact::ArtifactError::{self, Geometry, Header, Known, Meta, NoOutput, Truncated};
 use artifact::header::{OLDEST_VERSION, SIGNATURE_LEN, VERSION};
 use artifact::layout::ALIGN;
-use artifact::writer::{rewrite, seal};
+use artifact::writer::{Statistics, rewrite, seal, with_known};
+use artifact::{Affine, Artifact, Clamp, Dtype, Op, Place, Shape, Span};
 
 /// Parses a file with bytes overwritten and the checksum made right again.
 fn forged(at: usize, bytes: &[u8]) -> Result<(), ArtifactError> {
@@ -198,6 +198,65 @@ fn signatures_end_the_file_or_are_none() {
         seal(&mut old);
         assert_eq!(Artifact::parse(&old).map(|_| ()), result);
     }
+}
+
+#[test]
+fn statistics_of_what_is_known() {
+    for nr in [4, 16] {
+        let parts = Parts::with_known(nr);
+        let file = parts.file().unwrap();
+        let artifact = Artifact::parse(&file).unwrap();
+        let known = *artifact.known().unwrap();
+        assert_eq!((artifact.header().version, known.rows), (9, 2));
+        assert_eq!(known.features, parts.ops[DENSE].input());
+        assert_eq!(artifact.span(known.weights), [255, 0, 7, 1]);
+        assert_eq!(artifact.span(known.means)[7], 0x80);
+        // A new signature leaves it as it is; older readers refuse it, and nothing is added twice.
+        let rewritten = rewrite(&file, None::<fn(&[u8]) -> _>).unwrap();
+        assert!(rewritten == file);
+        assert_eq!(with_known(&file, parts.known.as_ref().unwrap()), Err(Known));
+        let mut older = file.clone();
+        older[8] = 8;
+        seal(&mut older);
+        assert_eq!(Artifact::parse(&older).unwrap_err(), Header { field: 38 });
+        let refuses = |spoil: &dyn Fn(&mut Statistics)| {
+            let mut parts = parts.clone();
+            spoil(parts.known.as_mut().unwrap());
+            assert_eq!(parts.file(), Err(Known));
+        };
+        refuses(&|known| known.threshold = 0);
+        refuses(&|known| known.usual = 0);
+        refuses(&|known| known.weights.fill(0));
+        refuses(&|known| known.weights.truncate(3));
+        refuses(&|known| known.weights.clear());
+        refuses(&|known| known.means.clear());
+        refuses(&|known| known.means.truncate(7));
+        // More rows than classes.
+        refuses(&|known| known.means.extend([0; 4]));
+    }
+    // In floats, and where the last operator writes over what it reads.
+    let known = Parts::with_known(4).known;
+    let refused = |parts: Parts| Parts { known: known.clone(), ..parts }.file();
+    assert!(refused(Parts::sound(Dtype::F32, 16)).is_err());
+    let mut parts = sound();
+    let pooled = parts.ops[AVERAGE_POOL].output();
+    let shape = Shape { c: 4, ..pooled.shape };
+    parts.labels.extend(["cow".into(), "hen".into()]);
+    parts.output = Place { shape, ..pooled };
+    let clamp = Clamp::None;
+    parts.ops.truncate(DENSE);
+    let (dense, params) = (sound().conv(DENSE).weights, sound().affine(AFFINE).params);
+    parts.blob.truncate(dense.offset as usize);
+    let params = Span { offset: dense.offset, ..params };
+    let numbers = sound().blob[sound().affine(AFFINE).params.offset as usize..]
+        [..params.len as usize]
+        .to_vec();
+    parts.blob.extend(numbers);
+    parts.blob.resize(parts.blob.len().next_multiple_of(64), 0);
+    let (input, output) = (pooled, parts.output);
+    parts.ops.push(Op::Affine(Affine { input, output, params, shift: 10, clamp }));
+    assert!(parts.file().is_ok());
+    assert_eq!(refused(parts), Err(Known));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod noise;
 use artifact::layout::{
     ConvPlane, FilterLayout, activation_bytes, conv_planes, has_columns, pairs_fit,
 };
-use artifact::writer::{Blob, Contents, write};
+use artifact::writer::{Blob, Contents, Statistics, with_known, write};
 use artifact::{
     Affine, ArtifactError, Cast, Clamp, Conv2d, Dtype, Gate, Meta, Op, Padding, Place, Pool2d,
     PoolKind, Preprocess, Quant, Requant, Residual, Shape, Span,
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) labels: Vec<String>,
     pub(crate) ops: Vec<Op>,
     pub(crate) blob: Vec<u8>,
+    /// Added to the file when it is written.
+    pub(crate) known: Option<Statistics>,
 }
 
 /// Bytes of the largest column.
@@ -182,6 +184,7 @@ impl Parts {
             labels: vec!["cat".into(), "dog".into()],
             ops: vec![stem, beside, under, Op::Affine(affine), max, average, dense],
             blob: weights.blob,
+            known: None,
         }
     }
 
@@ -262,6 +265,17 @@ impl Parts {
         Self { ops, arena_len, blob: weights.blob, ..sound }
     }
 
+    /// An int8 model that tells unknown pictures.
+    pub(crate) fn with_known(nr: usize) -> Self {
+        let known = Statistics {
+            means: vec![1, -2, 3, -4, 50, 60, -70, -128],
+            weights: vec![255, 0, 7, 1],
+            threshold: 300_000,
+            usual: 1000,
+        };
+        Self { known: Some(known), ..Self::sound(Dtype::I8, nr) }
+    }
+
     /// Every number format and panel width.
     pub(crate) fn all() -> Vec<Self> {
         [Dtype::I8, Dtype::F32, Dtype::F16, Dtype::Bf16]
@@ -273,6 +287,7 @@ impl Parts {
                     .flatten()
             })
             .chain([4, 16].map(Self::mixed))
+            .chain([4, 16].map(Self::with_known))
             .collect()
     }
 
@@ -281,7 +296,7 @@ impl Parts {
         let labels: Vec<&str> = self.labels.iter().map(String::as_str).collect();
         let mut blob = Blob::new();
         blob.push(&self.blob);
-        write(Contents {
+        let file = write(Contents {
             dtype: self.dtype,
             nr: self.nr,
             arena_len: self.arena_len,
@@ -298,7 +313,8 @@ impl Parts {
             labels: &labels,
             ops: &self.ops,
             blob,
-        })
+        })?;
+        self.known.as_ref().map_or(Ok(file.clone()), |known| with_known(&file, known))
     }
 
     pub(crate) fn conv(&mut self, op: usize) -> &mut Conv2d {

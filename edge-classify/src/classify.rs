@@ -2,6 +2,7 @@
 
 use crate::cli::{Cli, MAX_TOP};
 use crate::csv::{self, Row};
+use crate::heatmap::{self, HeatMap};
 use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
@@ -15,7 +16,7 @@ use runtime::preprocess::for_each_pixel;
 use runtime::{AlignedBuf, Model, Session};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 type Scores = heapless::Vec<Score, MAX_TOP>;
@@ -24,6 +25,7 @@ type Scores = heapless::Vec<Score, MAX_TOP>;
 struct Answer {
     top: Scores,
     logits: Option<Vec<f32>>,
+    heatmap: Option<HeatMap>,
     times: Times,
 }
 
@@ -43,6 +45,8 @@ pub(crate) struct Item<'a> {
     pub(crate) classes: Option<Vec<Class<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ms: Option<Ms>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heatmap: Option<&'a HeatMap>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,13 +90,14 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
         printer.start()?;
         let mut skipped = Skipped::default();
         let sources = sources::expand(&cli.files, &mut skipped);
+        let targets = heatmap::targets(cli, &model, &sources)?;
         match &sources[..] {
             [] => {}
             [one] => engine(cli, model, |engine| {
-                printer.outcome(engine.source(one))?;
+                printer.outcome(engine.source(one, targets.first()))?;
                 Ok(())
             })?,
-            _ => batch(&mut printer, &sources)?,
+            _ => batch(&mut printer, &sources, &targets)?,
         }
         printer.skipped(&mut skipped)?;
         if let Some(watch) = watch {
@@ -106,7 +111,7 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
 
 /// Whole pictures on each thread, which takes less time than parts of each picture on all: most of
 /// it is decoding. Answers come in the order of the sources.
-fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
+fn batch(printer: &mut Printer<'_>, sources: &[Source], targets: &[PathBuf]) -> Result<()> {
     let (cli, model) = (printer.cli, printer.model);
     let threads = cli.machine.threads().min(sources.len());
     let start = Instant::now();
@@ -115,12 +120,13 @@ fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
             .map(|first| {
                 let (send, receive) = std::sync::mpsc::sync_channel(AHEAD);
                 scope.spawn(move || {
-                    let mut arena = AlignedBuf::zeroed(model.arena_len());
+                    let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
                     let session = Session::new(&model, &mut arena)?.with_isa(cli.machine.isa());
-                    let mut engine = Engine { cli, model, session };
-                    for source in sources.iter().skip(first).step_by(threads) {
+                    let mut engine = Engine::new(cli, model, session)?;
+                    for (i, source) in sources.iter().enumerate().skip(first).step_by(threads) {
+                        let outcome = engine.source(source, targets.get(i));
                         // Printing failed, and says so.
-                        let Ok(()) = send.send(engine.source(source)) else { break };
+                        let Ok(()) = send.send(outcome) else { break };
                     }
                     anyhow::Ok(())
                 });
@@ -147,10 +153,10 @@ fn engine<'m>(
     work: impl FnOnce(&mut Engine<'_>) -> Result<()>,
 ) -> Result<()> {
     let workers = cli.machine.workers()?;
-    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
     let session = Session::new(&model, &mut arena)?;
     let session = session.with_isa(cli.machine.isa()).with_workers(&*workers);
-    work(&mut Engine { cli, model, session })
+    work(&mut Engine::new(cli, model, session)?)
 }
 
 /// What classifies a picture.
@@ -160,7 +166,12 @@ struct Engine<'a> {
     session: Session<'a>,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
+    fn new(cli: &'a Cli, model: Model<'a>, session: Session<'a>) -> Result<Self> {
+        let session = if cli.heatmap.is_some() { session.with_heat()? } else { session };
+        Ok(Self { cli, model, session })
+    }
+
     /// Classifies what appears in a folder; ends only by an error.
     fn watch(&mut self, printer: &mut Printer<'_>, mut watch: Watch<'_>) -> Result<()> {
         let mut kept = self.cli.keep.map(Kept::new);
@@ -169,7 +180,8 @@ impl Engine<'_> {
             std::thread::sleep(watch::PAUSE);
             for path in watch.next()? {
                 let before = Kept::before(&path);
-                let is_answered = printer.outcome(self.source(&Source::File(path.clone())))?;
+                let is_answered =
+                    printer.outcome(self.source(&Source::File(path.clone()), None))?;
                 if let (true, Some(kept)) = (is_answered, &mut kept) {
                     printer.out.flush()?;
                     if let Err(e) = kept.add(path, before) {
@@ -181,8 +193,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Classifies a picture.
-    fn source(&mut self, source: &Source) -> Outcome {
+    /// Classifies a picture; its heat map goes to `target`.
+    fn source(&mut self, source: &Source, target: Option<&PathBuf>) -> Outcome {
         let start = Instant::now();
         let (name, picture) = match source {
             Source::Stdin => ("-".into(), picture::read(&mut io::stdin().lock())),
@@ -193,7 +205,13 @@ impl Engine<'_> {
         };
         let decode = start.elapsed();
         let answer = picture.map_err(Into::into).and_then(|picture| {
-            let answer = self.picture(&picture, decode)?;
+            let mut answer = self.picture(&picture, decode)?;
+            if let Some(target) = target {
+                let class = heatmap::class(self.cli, &self.model, &answer.top)?;
+                let map = HeatMap::new(&self.session, &self.model, picture.view()?, class)?;
+                map.save(picture.view()?, &self.model, target)?;
+                answer.heatmap = Some(map);
+            }
             Ok((answer, picture.note))
         });
         (name, answer)
@@ -246,7 +264,7 @@ impl Engine<'_> {
         let run = start.elapsed();
         let top = top_k(logits.iter(), self.cli.top);
         let logits = self.cli.logits.then(|| logits.iter().collect());
-        Answer { top, logits, times: Times { run, ..times } }
+        Answer { top, logits, heatmap: None, times: Times { run, ..times } }
     }
 }
 
@@ -312,7 +330,15 @@ impl Printer<'_> {
             print::json(self.out, logits)?;
         } else if self.cli.json {
             let ms = self.cli.time.then_some(ms);
-            self.item(&Item { file: name, classes: Some(classes), ms, note, error: None })?;
+            let heatmap = answer.heatmap.as_ref();
+            self.item(&Item {
+                file: name,
+                classes: Some(classes),
+                ms,
+                heatmap,
+                note,
+                error: None,
+            })?;
         } else if self.cli.csv {
             let ms = self.cli.time.then_some(Some(ms));
             let row = Row { file: name, classes: &classes, ms, error: "" };
@@ -357,7 +383,9 @@ impl Printer<'_> {
             write!(self.out, "null")?;
         } else if self.cli.json {
             let error = Some(error.as_str());
-            self.item(&Item { file: name, classes: None, ms: None, note: None, error })?;
+            let nothing =
+                Item { file: name, classes: None, ms: None, heatmap: None, note: None, error };
+            self.item(&nothing)?;
         } else if self.cli.csv {
             let ms = self.cli.time.then_some(None);
             Row { file: name, classes: &[], ms, error: &error }.write(self.out, self.cli.top)?;

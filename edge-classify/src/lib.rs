@@ -12,6 +12,7 @@ mod classify;
 mod cli;
 mod compare;
 mod csv;
+mod heatmap;
 mod model;
 mod npy;
 mod print;

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod error;
+pub mod head;
 pub mod header;
 pub mod layout;
 pub mod meta;
@@ -37,6 +38,7 @@ pub mod winograd_i8;
 pub mod writer;
 
 pub use error::ArtifactError;
+pub use head::Head;
 pub use header::{HEADER_LEN, Header, arena_len, file_len};
 pub use layout::{Dtype, KR_I8};
 pub use meta::{Fit, Interpolation, Meta, Preprocess};

@@ -280,7 +280,9 @@ fn respond(query: &Query, names: &[String], outcomes: &[Outcome]) -> Result<Resp
         bytes.extend(if index > 0 { &b",\n"[..] } else { b"\n" });
         let item = match outcome {
             Ok(answer) => item(query, file, answer),
-            Err(e) => Item { file, classes: None, ms: None, note: None, error: Some(e) },
+            Err(e) => {
+                Item { file, classes: None, ms: None, heatmap: None, note: None, error: Some(e) }
+            }
         };
         // Memory does not fail.
         let _ = print::json(&mut bytes, &item);
@@ -310,7 +312,7 @@ fn item<'a>(query: &Query, file: &'a str, answer: &'a Answer) -> Item<'a> {
         .collect();
     let [decode, preprocess, run] = answer.ms;
     let ms = query.time.then_some(Ms { decode, preprocess, run });
-    Item { file, classes: Some(classes), ms, note: answer.note, error: None }
+    Item { file, classes: Some(classes), ms, heatmap: None, note: answer.note, error: None }
 }
 
 fn json(value: &impl serde::Serialize) -> Response {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use core::time::Duration;
 use picture::Picture;
 use runtime::classify::{Score, top_k};
+use runtime::heat::Contrast;
 use runtime::preprocess::for_each_pixel;
 use runtime::{AlignedBuf, Model, Session};
 use serde::Serialize;
@@ -164,12 +165,14 @@ struct Engine<'a> {
     cli: &'a Cli,
     model: Model<'a>,
     session: Session<'a>,
+    contrast: Option<Contrast>,
 }
 
 impl<'a> Engine<'a> {
     fn new(cli: &'a Cli, model: Model<'a>, session: Session<'a>) -> Result<Self> {
-        let session = if cli.heatmap.is_some() { session.with_heat()? } else { session };
-        Ok(Self { cli, model, session })
+        let contrast = heatmap::contrast(cli, &model)?;
+        let session = if contrast.is_some() { session.with_heat()? } else { session };
+        Ok(Self { cli, model, session, contrast })
     }
 
     /// Classifies what appears in a folder; ends only by an error.
@@ -206,10 +209,11 @@ impl<'a> Engine<'a> {
         let decode = start.elapsed();
         let answer = picture.map_err(Into::into).and_then(|picture| {
             let mut answer = self.picture(&picture, decode)?;
-            if let Some(target) = target {
+            if let (Some(target), Some(contrast)) = (target, &self.contrast) {
                 let class = heatmap::class(self.cli, &self.model, &answer.top)?;
-                let map = HeatMap::new(&self.session, &self.model, picture.view()?, class)?;
-                map.save(picture.view()?, &self.model, target)?;
+                let (model, view) = (&self.model, picture.view()?);
+                let map = HeatMap::new(contrast, &self.session, model, view, class)?;
+                map.save(view, model, target)?;
                 answer.heatmap = Some(map);
             }
             Ok((answer, picture.note))

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use network::file::write_atomic;
 use picture::heat::{self, Shares};
 use runtime::classify::Score;
+use runtime::heat::Contrast;
 use runtime::preprocess::{RgbView, seen};
 use runtime::{Model, Session};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The shares of the pixels of a model's last map in the score of a class.
+/// The shares of the pixels of a model's last map in the score of a class, less the mean of all scores.
 #[derive(Debug, Serialize)]
 pub(crate) struct HeatMap {
     class: String,
@@ -28,14 +29,15 @@ pub(crate) struct HeatMap {
 impl HeatMap {
     /// Of the last run of a session that keeps its map.
     pub(crate) fn new(
+        contrast: &Contrast,
         session: &Session<'_>,
         model: &Model<'_>,
         photo: RgbView<'_>,
         class: usize,
     ) -> Result<Self> {
-        let [height, width] = session.heat_shape().context("a session without heat maps")?;
-        let mut values = vec![0.0; height * width];
-        session.heat(class, &mut values).context("no such class")?;
+        let without = "a session without heat maps";
+        let [height, width] = session.heat_shape().context(without)?;
+        let values = contrast.shares(session, class).context(without)?;
         let sides = [photo.height(), photo.width()];
         let [[top, rows], [left, columns]] = seen(&model.meta().preprocess, sides);
         let class = model.label(class).to_owned();
@@ -56,6 +58,11 @@ pub(crate) fn arena_len(cli: &Cli, model: &Model<'_>) -> Result<usize> {
         Some(_) => Ok(runtime::heat::arena_len(model)?),
         None => Ok(model.arena_len()),
     }
+}
+
+/// What heat maps are made with, where they are wanted.
+pub(crate) fn contrast(cli: &Cli, model: &Model<'_>) -> Result<Option<Contrast>> {
+    Ok(cli.heatmap.as_ref().map(|_| Contrast::new(model)).transpose()?)
 }
 
 /// The class that is drawn: that of `--class`, or the likeliest.

@@ -164,62 +164,54 @@ impl Session<'_> {
     /// another length.
     pub fn heat(&self, class: usize, out: &mut [f32]) -> Option<()> {
         let head = self.head()?;
+        let row = self.plan.model.artifact.dense_row(&head.dense, class)?;
+        self.weighted(&head, |c| row.f32(c), out)
+    }
+
+    /// As [`Self::heat`], with any weights of the channels.
+    fn weighted(&self, head: &Head, weight: impl Fn(usize) -> f32, out: &mut [f32]) -> Option<()> {
         let cx = Self::context(&self.plan);
-        let (place, dense) = (head.map(), &head.dense);
-        if class >= self.plan.model.classes() || out.len() != place.shape.pixels() {
+        let (place, map) = (head.map(), self.kept(head, &cx)?);
+        if out.len() != place.shape.pixels() {
             return None;
         }
         out.fill(0.0);
         let share = 1.0 / out.len() as f32;
-        let map = self.kept(&head, &cx)?;
-        let weight = |c| cx.artifact.dense_f32(dense, class, c);
-        match (cx.dtype(place), cx.artifact.dense_dtype(dense)) {
-            (Dtype::I8, Dtype::I8) => {
-                let scales = place.quant.scale / dense.input.quant.scale;
-                let step = cx.artifact.dense_step(dense, class) * scales * share;
-                self.sum_i8(&head, class, |pixel, sum| out[pixel] += sum as f32 * step)?;
-            }
-            (Dtype::I8, _) => {
+        let add = |pixel: usize, sum: f32| out[pixel] += sum * share;
+        match cx.dtype(place) {
+            Dtype::I8 => {
                 let value = |[byte]: [u8; 1]| place.quant.dequantize(byte as i8 ^ cx.flip());
-                sum(&map, weight, value, |pixel, sum: f32| out[pixel] += sum * share);
+                sum(&map, weight, value, add);
             }
-            _ => sum(&map, weight, f32::from_le_bytes, |pixel, sum| out[pixel] += sum * share),
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => sum(&map, weight, f32::from_le_bytes, add),
         }
         Some(())
     }
 
-    /// As [`Self::heat`], of a network whose last map and dense layer are int8, in integers and at most 8×8 cells:
-    /// each is the sum of as many rows and columns as that takes, the last of them maybe of fewer.
+    /// The shares of at most 8×8 parts of the map in the score of class `class` in the last run, of a network
+    /// whose last map and dense layer are int8: each the sum of as many rows and columns as that takes, the last of them
+    /// maybe of fewer. `None` for another network, without [`Self::with_heat`], or for a class that there is not.
     pub fn heat_cells(&self, class: usize) -> Option<Cells> {
         let head = self.head()?;
         let cx = Self::context(&self.plan);
-        if class >= self.plan.model.classes()
-            || cx.dtype(head.map()) != Dtype::I8
-            || cx.artifact.dense_dtype(&head.dense) != Dtype::I8
-        {
+        let row = cx.artifact.dense_row(&head.dense, class)?;
+        let place = head.map();
+        if cx.dtype(place) != Dtype::I8 || row.dtype() != Dtype::I8 {
             return None;
         }
-        let shape = head.map().shape;
-        let [h, w] = [shape.h, shape.w].map(usize::from);
+        let [h, w] = [place.shape.h, place.shape.w].map(usize::from);
         let [rows, columns] = [h, w].map(|len| len.div_ceil(SIDE));
         let shape = [h.div_ceil(rows), w.div_ceil(columns)];
         let mut sums = [0i32; SIDE * SIDE];
-        self.sum_i8(&head, class, |pixel, sum| {
+        let zero_point = i32::from(place.quant.zero_point);
+        let value = |[byte]: [u8; 1]| i32::from(byte as i8 ^ cx.flip()) - zero_point;
+        // The products of a pixel fit into 32 bits: there are less than 2^16, none larger than 127 · 255.
+        let add = |pixel: usize, sum: i32| {
             let cell = &mut sums[pixel / w / rows * shape[1] + pixel % w / columns];
             *cell = cell.saturating_add(sum);
-        })?;
+        };
+        sum(&self.kept(&head, &cx)?, |c| i32::from(row.i8(c)), value, add);
         Some(Cells { sums, shape })
-    }
-
-    /// Calls `add` with each pixel and `Σ w · (a − zero point)` over some of its channels. All of them together
-    /// fit into 32 bits: there are less than 2^16, and no product is larger than 127 · 255.
-    fn sum_i8(&self, head: &Head, class: usize, add: impl FnMut(usize, i32)) -> Option<()> {
-        let cx = Self::context(&self.plan);
-        let zero_point = i32::from(head.map().quant.zero_point);
-        let weight = |c| i32::from(cx.artifact.dense_i8(&head.dense, class, c));
-        let value = |[byte]: [u8; 1]| i32::from(byte as i8 ^ cx.flip()) - zero_point;
-        sum(&self.kept(head, &cx)?, weight, value, add);
-        Some(())
     }
 
     fn head(&self) -> Option<Head> {
@@ -233,6 +225,52 @@ impl Session<'_> {
         let len = shape.len() * cx.dtype(head.map()).activation_bytes();
         let bytes = self.arena.get(kept.to..kept.to + len)?;
         Some(Map { bytes, channels: shape.c.into() })
+    }
+}
+
+/// Heat maps as people want them: what speaks for a class more than for the others.
+///
+/// A probability depends on differences of scores alone: what adds the same to all changes no answer, but every map
+/// of [`Session::heat`], and of two classes one may have all of its weight in what speaks against it. So shares are those in
+/// the score less the mean of all scores.
+#[cfg(feature = "alloc")]
+#[derive(Debug)]
+pub struct Contrast {
+    /// Of the weights of all classes, `[C]`.
+    means: alloc::vec::Vec<f32>,
+}
+
+#[cfg(feature = "alloc")]
+impl Contrast {
+    /// Reads the weights of all classes.
+    ///
+    /// # Errors
+    /// [`HeatError::OtherHead`].
+    pub fn new(model: &Model<'_>) -> Result<Self, HeatError> {
+        let head = model.artifact.head().ok_or(HeatError::OtherHead)?;
+        let mut means = alloc::vec![0.0; head.map().shape.c.into()];
+        let classes = model.classes();
+        for row in (0..classes).filter_map(|class| model.artifact.dense_row(&head.dense, class)) {
+            for (c, mean) in means.iter_mut().enumerate() {
+                *mean += row.f32(c);
+            }
+        }
+        for mean in &mut means {
+            *mean /= classes as f32;
+        }
+        Ok(Self { means })
+    }
+
+    /// The shares of the pixels of the map in the score of class `class` less the mean of all, in the last run of a
+    /// session of the same model: `[h, w]` of [`Session::heat_shape`]. `None` without [`Session::with_heat`] and for a class
+    /// that there is not.
+    pub fn shares(&self, session: &Session<'_>, class: usize) -> Option<alloc::vec::Vec<f32>> {
+        let head = session.head()?;
+        let row = session.plan.model.artifact.dense_row(&head.dense, class)?;
+        let mut out = alloc::vec![0.0; head.map().shape.pixels()];
+        let mean = |c| self.means.get(c).copied().unwrap_or(0.0);
+        session.weighted(&head, |c| row.f32(c) - mean(c), &mut out)?;
+        Some(out)
     }
 }
 

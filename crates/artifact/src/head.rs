@@ -4,7 +4,7 @@
 //! `k` is `b[k] + Σ_yx (Σ_c w[k, c] · a[y, x, c]) / (h · w)`, so that each pixel has a share in it: the class
 //! activation map of Zhou et al., *Learning Deep Features for Discriminative Localization*, 2016.
 
-use crate::params::ChannelParams;
+use crate::layout::FilterLayout;
 use crate::{Artifact, Conv2d, Dtype, Op, Padding, Place, Pool2d, PoolKind};
 
 /// An average over a whole map, and the dense layer that follows.
@@ -25,7 +25,7 @@ impl Head {
     }
 }
 
-impl Artifact<'_> {
+impl<'a> Artifact<'a> {
     /// The last operators, if they are an average over a whole map and a dense layer; casts may stand
     /// between them and behind.
     pub fn head(&self) -> Option<Head> {
@@ -45,39 +45,21 @@ impl Artifact<'_> {
         Some(Head { index, pool, dense })
     }
 
-    /// How the weights of a dense layer are stored.
-    pub fn dense_dtype(&self, dense: &Conv2d) -> Dtype {
-        dense.output.dtype(self.header().dtype)
-    }
-
-    /// Weight `[output, input]` of an int8 dense layer of this model as it is stored; 0 for what is no
-    /// such layer's.
-    pub fn dense_i8(&self, dense: &Conv2d, output: usize, input: usize) -> i8 {
-        self.packed::<1>(dense, Dtype::I8, output, input)[0] as i8
-    }
-
-    /// The real weight `[output, input]` of a dense layer of this model; 0 for what is no such layer's.
-    pub fn dense_f32(&self, dense: &Conv2d, output: usize, input: usize) -> f32 {
-        match self.dense_dtype(dense) {
-            Dtype::I8 => {
-                let weight = f32::from(self.dense_i8(dense, output, input));
-                weight * self.dense_step(dense, output) / dense.input.quant.scale
-            }
-            Dtype::F32 => f32::from_le_bytes(self.packed(dense, Dtype::F32, output, input)),
-            Dtype::F16 => {
-                let bytes = self.packed(dense, Dtype::F16, output, input);
-                half::f16::from_le_bytes(bytes).to_f32()
-            }
-            Dtype::Bf16 => {
-                let bytes = self.packed(dense, Dtype::Bf16, output, input);
-                half::bf16::from_le_bytes(bytes).to_f32()
-            }
-        }
+    /// The weights of output `output` of a dense layer of this model; `None` for an output that there is not.
+    pub fn dense_row(&self, dense: &Conv2d, output: usize) -> Option<Row<'a>> {
+        let nr = self.header().nr;
+        let layout = dense.filter_layout(1, nr, dense.output.dtype(self.header().dtype));
+        let step = match layout.dtype {
+            Dtype::I8 => self.dense_step(dense, output) / dense.input.quant.scale,
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 => 1.0,
+        };
+        let bytes = self.span(dense.weights);
+        (output < layout.c_out).then_some(Row { bytes, layout, output, step })
     }
 
     /// What a step of the sums of an int8 dense layer's output is worth: the product of the scales of its
     /// input and of the output's weights.
-    pub fn dense_step(&self, dense: &Conv2d, output: usize) -> f32 {
+    fn dense_step(&self, dense: &Conv2d, output: usize) -> f32 {
         let nr = self.header().nr;
         let Some(form) = dense.params_form(nr, Dtype::I8) else { return 0.0 };
         let params = self.span(dense.params);
@@ -85,8 +67,7 @@ impl Artifact<'_> {
             let bytes = params.get(i * 4..).and_then(|rest| rest.first_chunk());
             bytes.map_or(0, |bytes| i32::from_le_bytes(*bytes))
         };
-        let ChannelParams { requant: [multiplier, shift], .. } =
-            form.channel(nr, output, false, word);
+        let [multiplier, shift] = form.channel(nr, output, false, word).requant;
         let factor = match shift {
             // A factor in floats, see `ChannelParams::requant`.
             0 => f32::from_bits(multiplier as u32),
@@ -94,21 +75,45 @@ impl Artifact<'_> {
         };
         factor * dense.output.quant.scale
     }
+}
 
-    /// The bytes of a weight of a dense layer in the number format `dtype`; zeros where there is none.
-    fn packed<const N: usize>(
-        &self,
-        dense: &Conv2d,
-        dtype: Dtype,
-        output: usize,
-        input: usize,
-    ) -> [u8; N] {
-        let layout = dense.filter_layout(1, self.header().nr, dtype);
-        if output >= layout.c_out || input >= layout.c_in {
+/// The weights of an output of a dense layer, as they lie in the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    bytes: &'a [u8],
+    layout: FilterLayout,
+    output: usize,
+    step: f32,
+}
+
+impl Row<'_> {
+    /// How they are stored.
+    pub const fn dtype(&self) -> Dtype {
+        self.layout.dtype
+    }
+
+    /// Weight of input `input` in int8 as it is stored; 0 where there is none.
+    pub fn i8(&self, input: usize) -> i8 {
+        self.packed::<1>(input)[0] as i8
+    }
+
+    /// The real weight of input `input`; 0 where there is none.
+    pub fn f32(&self, input: usize) -> f32 {
+        match self.layout.dtype {
+            Dtype::I8 => f32::from(self.i8(input)) * self.step,
+            Dtype::F32 => f32::from_le_bytes(self.packed(input)),
+            Dtype::F16 => half::f16::from_le_bytes(self.packed(input)).to_f32(),
+            Dtype::Bf16 => half::bf16::from_le_bytes(self.packed(input)).to_f32(),
+        }
+    }
+
+    /// The bytes of a weight; zeros where there is none.
+    fn packed<const N: usize>(&self, input: usize) -> [u8; N] {
+        if input >= self.layout.c_in {
             return [0; N];
         }
-        let at = layout.index(output, 0, 0, input) * N;
-        let bytes = self.span(dense.weights).get(at..).and_then(|rest| rest.first_chunk());
+        let at = self.layout.index(self.output, 0, 0, input) * N;
+        let bytes = self.bytes.get(at..).and_then(|rest| rest.first_chunk());
         bytes.copied().unwrap_or([0; N])
     }
 }

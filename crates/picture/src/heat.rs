@@ -132,3 +132,39 @@ fn viridis(share: f32) -> [f32; 3] {
         a + (b - a) * (at - first as f32)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DARK: [u8; 3] = [34, 0, 42];
+    const LIGHT: [u8; 3] = [126, 115, 18];
+
+    #[test]
+    fn shares_are_drawn_where_they_were_seen() {
+        let draw = |values: &[f32], seen| {
+            let mut rgb = [0; 4 * 3];
+            let shares = Shares { shape: [1, values.len()], values };
+            super::draw(&mut rgb, [1, 4], seen, shares);
+            rgb.as_chunks::<3>().0.to_vec()
+        };
+        let whole = [[0.0, 1.0]; 2];
+        let black = [0; 3];
+        assert_eq!(draw(&[-1.0, 2.0, 0.0, 2.0], whole), [DARK, LIGHT, DARK, LIGHT]);
+        // Beyond the centers of the outer pixels, and where nothing speaks for the class.
+        assert_eq!(draw(&[3.0], whole), [LIGHT; 4]);
+        assert_eq!(draw(&[-3.0, 0.0], whole), [DARK; 4]);
+        assert_eq!(draw(&[0.0, 4.0], [[0.0, 1.0], [0.25, 0.5]]), [black, DARK, LIGHT, black]);
+        // With borders, the map is larger than the photo.
+        let outside = [9.0, 9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 9.0];
+        assert_eq!(draw(&outside, [[0.0, 1.0], [-0.5, 2.0]]), [DARK; 4]);
+        let between = Shares { shape: [2, 2], values: &[0.0, 1.0, 2.0, 3.0] };
+        for (place, want) in
+            [([0.0, 0.0], 0.0), ([1.0, 1.0], 1.5), ([0.5, 1.25], 0.75), ([9.0, 0.5], 2.0)]
+        {
+            assert_eq!(between.at(place), want);
+        }
+        let none = Shares { shape: [0, 0], values: &[] };
+        assert_eq!(none.at([1.0, 1.0]), 0.0);
+    }
+}

@@ -141,16 +141,6 @@ fn keeps_the_newest_of_a_folder() {
     let mut watching = Watching::start(dir.path(), ["--keep", "2"]);
     assert_eq!(file_name(&watching.next()), "before.png");
     fs::write(watching.folder.join("broken.jpg"), "no picture").unwrap();
-    // Whatever the camera's clock says.
-    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
-    for (name, time) in [("late.png", now + day), ("new.png", now - day), ("early.png", now - day)]
-    {
-        save(dir.path(), name, RED);
-        let file = fs::File::open(dir.path().join(name)).unwrap();
-        file.set_times(fs::FileTimes::new().set_modified(time)).unwrap();
-        fs::rename(dir.path().join(name), watching.folder.join(name)).unwrap();
-        assert_eq!(said(&watching.next()), (name.into(), "red".into()));
-    }
     fs::write(watching.folder.join("notes.txt"), "text").unwrap();
     assert_eq!(file_name(&watching.next()), "broken.jpg");
     // Deleted after the answer, before the next look.

@@ -10,7 +10,7 @@ run() { # BOARD MODEL [TARGET [FEATURES]]
   local target=${3:+--target=$3}
   (cd "$1" && EDGE_MODEL=$2 cargo $cross run -q --release --locked $target ${4:+--features=$4})
 }
-logits() { grep '^logits of ' | tr -d '\r'; }
+logits() { grep -E '^(logits|heat) of ' | tr -d '\r'; }
 
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
 resnet_20=$(mktemp --suffix=.edge)
@@ -29,7 +29,7 @@ check() { # BOARD MODEL [TARGET [FEATURES]]
   here=$(cd host && cargo run -q --release --locked -- "$2" | logits)
   printf '\n%s, %s\n' "$1 ${3:-}" "$(basename "$2")"
   board=$(run "$@")
-  grep -v '^logits of ' <<<"$board"
+  grep -vE '^(logits|heat) of ' <<<"$board"
   if [ "$(logits <<<"$board")" != "$here" ]; then
     diff <(echo "$here") <(logits <<<"$board") >&2 || true
     echo "error: $1 computes other logits than this machine" >&2

@@ -212,7 +212,8 @@ impl<'a> Engine<'a> {
             if let (Some(target), Some(contrast)) = (target, &self.contrast) {
                 let class = heatmap::class(self.cli, &self.model, &answer.top)?;
                 let (model, view) = (&self.model, picture.view()?);
-                let map = HeatMap::new(contrast, &self.session, model, view, class)?;
+                let sides = [view.height(), view.width()];
+                let map = HeatMap::new(contrast, &self.session, model, sides, class)?;
                 map.save(view, model, target)?;
                 answer.heatmap = Some(map);
             }

@@ -27,18 +27,17 @@ pub(crate) struct HeatMap {
 }
 
 impl HeatMap {
-    /// Of the last run of a session that keeps its map.
+    /// Of the last run of a session that keeps its map, on a photo of `sides` rows and columns.
     pub(crate) fn new(
         contrast: &Contrast,
         session: &Session<'_>,
         model: &Model<'_>,
-        photo: RgbView<'_>,
+        sides: [usize; 2],
         class: usize,
     ) -> Result<Self> {
         let without = "a session without heat maps";
         let [height, width] = session.heat_shape().context(without)?;
         let values = contrast.shares(session, class).context(without)?;
-        let sides = [photo.height(), photo.width()];
         let [[top, rows], [left, columns]] = seen(&model.meta().preprocess, sides);
         let class = model.label(class).to_owned();
         Ok(Self { class, width, height, seen: [left, top, columns, rows], values })

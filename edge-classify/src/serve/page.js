@@ -23,7 +23,46 @@ function card(name, file) {
   add("h2", text, name);
   element("results").prepend(article);
   while (element("results").children.length > MOST) element("results").lastChild.remove();
-  return { text, wait: add("p", text, "…", "muted") };
+  return { text, image, wait: add("p", text, "…", "muted") };
+}
+
+// Viridis at equal distances.
+const COLORS = [[68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121],
+  [110, 206, 88], [181, 222, 43], [253, 231, 37]];
+
+// Replaces a picture by itself in grey, with the shares of a class over what the model saw: (grey + color) / 2.
+async function drawHeat(image, { class: name, width, height, seen, values }) {
+  await image.decode();
+  const [small, canvas] = ["canvas", "canvas"].map((tag) => document.createElement(tag));
+  [small.width, small.height] = [width, height];
+  const map = small.getContext("2d").createImageData(width, height);
+  const most = Math.max(...values);
+  values.forEach((value, i) => {
+    const at = most > 0 ? Math.max(value / most, 0) * (COLORS.length - 1) : 0;
+    const [from, to] = [COLORS[Math.floor(at)], COLORS[Math.ceil(at)]];
+    map.data.set([...from.map((c, k) => c + (to[k] - c) * (at % 1)), 255], i * 4);
+  });
+  small.getContext("2d").putImageData(map, 0, 0);
+  const scale = Math.min(1, 640 / Math.max(image.naturalWidth, image.naturalHeight));
+  const [w, h] = [image.naturalWidth, image.naturalHeight].map((side) => Math.max(Math.round(side * scale), 1));
+  [canvas.width, canvas.height] = [w, h];
+  const context = canvas.getContext("2d");
+  const fill = (mode, color) => {
+    context.globalCompositeOperation = mode;
+    context.fillStyle = color;
+    context.fillRect(0, 0, w, h);
+  };
+  fill("source-over", "#fff");
+  context.drawImage(image, 0, 0, w, h);
+  fill("saturation", "#888");
+  fill("source-over", "#0008");
+  context.globalCompositeOperation = "lighter";
+  context.globalAlpha = 0.5;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, seen[0] * w, seen[1] * h, seen[2] * w, seen[3] * h);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", `Where ${name.replaceAll("_", " ")} comes from`);
+  image.replaceWith(canvas);
 }
 
 // Resolves when a token was given.
@@ -43,7 +82,7 @@ function login() {
 
 // Sends a picture; what is busy is asked again, what wants a token gets one.
 async function send(file, name) {
-  const address = `/classify?top=5&time=true&file=${encodeURIComponent(name)}`;
+  const address = `/classify?top=5&time=true&heatmap=${element("why").checked}&file=${encodeURIComponent(name)}`;
   for (let tries = 1; ; tries += 1) {
     const headers = { "Content-Type": "application/octet-stream" };
     const token = sessionStorage.getItem("token");
@@ -63,10 +102,10 @@ async function send(file, name) {
 }
 
 async function show(file, name) {
-  const { text, wait } = card(name, file);
+  const { text, image, wait } = card(name, file);
   try {
     const start = performance.now();
-    const { classes, note, ms } = await send(file, name);
+    const { classes, note, ms, heatmap } = await send(file, name);
     const all = performance.now() - start;
     const list = add("ol", text);
     for (const { label, probability } of classes) {
@@ -78,6 +117,8 @@ async function show(file, name) {
       bar.setAttribute("aria-hidden", "true");
     }
     if (note) add("p", text, note, "small");
+    if (heatmap) await drawHeat(image, heatmap).catch(() => add("p", text, "This browser does not show the picture.", "small"));
+    else if (element("why").checked) add("p", text, "This model does not tell where a class comes from.", "small");
     const here = ms.decode + ms.preprocess + ms.run;
     add("p", text, `${here.toFixed(1)} ms to classify, ${all.toFixed(0)} ms in all`, "muted small");
   } catch (e) {

@@ -2,6 +2,7 @@
 //! model that they are classified with.
 
 use super::model::Loaded;
+use crate::heatmap::HeatMap;
 use axum::body::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ pub(super) struct Job {
     pub(super) name: String,
     /// Classes to name.
     pub(super) top: usize,
+    /// Whether to tell where the likeliest comes from.
+    pub(super) heatmap: bool,
     /// The request's share of the memory for what is sent; with its last job, it is free again.
     pub(super) _memory: Arc<OwnedSemaphorePermit>,
     /// Closed where nobody waits for the answer any more.
@@ -29,6 +32,8 @@ pub(super) struct Answer {
     /// Labels and probabilities, likeliest first.
     pub(super) classes: Vec<(String, f32)>,
     pub(super) note: Option<&'static str>,
+    /// Where it was asked for, and the network has any.
+    pub(super) heatmap: Option<HeatMap>,
     /// Milliseconds of decoding, preprocessing and running.
     pub(super) ms: [f64; 3],
 }

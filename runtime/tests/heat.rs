@@ -2,7 +2,9 @@
 
 mod one_op;
 
-use artifact::layout::{SCALE_PLANES, ScalePlane, activation_bytes, conv_planes, has_columns};
+use artifact::layout::{
+    FilterLayout, SCALE_PLANES, ScalePlane, activation_bytes, conv_planes, has_columns,
+};
 use artifact::writer::{Blob, Contents, write};
 use artifact::{
     Clamp, Conv2d, Dtype, Meta, Op, Padding, Place, Pool2d, PoolKind, Preprocess, Quant, Requant,
@@ -72,8 +74,31 @@ fn network(shape: [u16; 3], classes: u16, dtype: Dtype, nr: usize, noise: &mut N
         dense.scratch = Some(Span { offset: arena as u32, len: len as u32 });
         arena += len.next_multiple_of(64);
     }
-    let (c, outputs) = (usize::from(c), usize::from(classes));
-    let weights: Vec<i8> = (0..outputs * c).map(|_| noise.i8().clamp(-64, 64)).collect();
+    let weights: Vec<i8> = (0..classes * c).map(|_| noise.i8().clamp(-64, 64)).collect();
+    let [packed, params] = packed(layout, &weights);
+    let mut blob = Blob::new();
+    dense.weights = blob.push(&packed).unwrap();
+    dense.params = blob.push(&params).unwrap();
+    let labels: Vec<String> = (0..classes).map(|i| format!("class {i}")).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let meta = Meta {
+        name: "head",
+        input,
+        output,
+        preprocess: Preprocess::normalized(h, w, [0.0; 3], [1.0; 3]),
+        dataset: "",
+        metrics: "",
+        tool: "",
+        label_count: 0,
+    };
+    let ops = [Op::Pool2d(pool), Op::Conv2d(dense)];
+    let contents = Contents { dtype, nr, arena_len: arena, meta, labels: &labels, ops: &ops, blob };
+    Network { file: write(contents).unwrap(), weights }
+}
+
+/// Weights `[classes, channels]` as they are packed, and the parameters; no class has a bias.
+fn packed(layout: FilterLayout, weights: &[i8]) -> [Vec<u8>; 2] {
+    let FilterLayout { c_in: c, c_out: outputs, nr, dtype, .. } = layout;
     let size = dtype.weight_bytes();
     let mut packed = vec![0; layout.len() * size];
     for (i, weight) in weights.iter().enumerate() {
@@ -109,24 +134,7 @@ fn network(shape: [u16; 3], classes: u16, dtype: Dtype, nr: usize, noise: &mut N
         _ => vec![0; outputs.next_multiple_of(nr)],
     };
     let params: Vec<u8> = params.iter().flat_map(|p| p.to_le_bytes()).collect();
-    let mut blob = Blob::new();
-    dense.weights = blob.push(&packed).unwrap();
-    dense.params = blob.push(&params).unwrap();
-    let labels: Vec<String> = (0..outputs).map(|i| format!("class {i}")).collect();
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let meta = Meta {
-        name: "head",
-        input,
-        output,
-        preprocess: Preprocess::normalized(h, w, [0.0; 3], [1.0; 3]),
-        dataset: "",
-        metrics: "",
-        tool: "",
-        label_count: 0,
-    };
-    let ops = [Op::Pool2d(pool), Op::Conv2d(dense)];
-    let contents = Contents { dtype, nr, arena_len: arena, meta, labels: &labels, ops: &ops, blob };
-    Network { file: write(contents).unwrap(), weights }
+    [packed, params]
 }
 
 #[test]

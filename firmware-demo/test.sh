@@ -11,7 +11,7 @@ run() { # BOARD MODEL [TARGET [FEATURES]]
   (cd "$1" && EDGE_MODEL=$2 cargo $cross run -q --release --locked $target ${4:+--features=$4})
 }
 # Lines that must be equal.
-numbers='^(logits|distance) of '
+numbers='^(logits|distance|heat) of '
 logits() { grep -E "$numbers" | tr -d '\r'; }
 
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge

@@ -16,13 +16,12 @@ packed() { gzip -9nc "$1" | base64 -w0; }
 mkdir -p "$(dirname "$page")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+cat edge-classify/src/serve/heat.js web/page.js >"$work/SCRIPT"
 # The page's policy names the script by its hash.
-hash=$(sha256sum web/page.js | cut -c1-64 | sed 's/../\\x&/g')
+hash=$(sha256sum "$work/SCRIPT" | cut -c1-64 | sed 's/../\\x&/g')
 hash=$(printf "$hash" | base64 -w0)
 packed "$wasm" >"$work/WASM"
 packed "$model" >"$work/MODEL"
-# Without the last line's end, as the hash is of the whole file.
-cp web/page.js "$work/SCRIPT"
 while IFS= read -r line; do
   case $line in
     *@WASM@* | *@MODEL@* | *@SCRIPT@*)

@@ -1,4 +1,3 @@
-"use strict";
 const element = (id) => document.getElementById(id);
 const number = (value) => value.toLocaleString("en");
 let code, edge, model;
@@ -91,6 +90,10 @@ async function show(file) {
       add("span", line, `${(probability * 100).toFixed(1)} %`);
     }
     if (answer.note) add("p", text, answer.note);
+    if (element("why").checked) {
+      if (answer.heatmap) await drawHeat(image, answer.heatmap).catch(() => add("p", text, "This browser does not show the picture."));
+      else add("p", text, "This model does not tell where a class comes from.");
+    }
     const [decoded, ran] = [times[1] - times[0], times[2] - times[1]];
     add("p", text, `decoded in ${decoded.toFixed(1)} ms, classified in ${ran.toFixed(1)} ms`)
       .className = "about";

@@ -3,6 +3,7 @@
 use crate::cli::{Cli, MAX_TOP};
 use crate::csv::{self, Row};
 use crate::drift::Drift;
+use crate::heatmap::{self, HeatMap};
 use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
@@ -12,11 +13,12 @@ use anyhow::{Context, Result, ensure};
 use core::time::Duration;
 use picture::Picture;
 use runtime::classify::{Score, top_k};
+use runtime::heat::Contrast;
 use runtime::preprocess::for_each_pixel;
 use runtime::{AlignedBuf, Distance, Model, Session};
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 type Scores = heapless::Vec<Score, MAX_TOP>;
@@ -26,6 +28,7 @@ struct Answer {
     top: Scores,
     distance: Option<Distance>,
     logits: Option<Vec<f32>>,
+    heatmap: Option<HeatMap>,
     times: Times,
 }
 
@@ -51,6 +54,8 @@ pub(crate) struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ms: Option<Ms>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heatmap: Option<&'a HeatMap>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<&'a str>,
@@ -69,6 +74,7 @@ impl<'a> Item<'a> {
             distance: distance.map(|d| d.ratio()),
             unknown: distance.map(|d| !d.is_known()),
             ms: None,
+            heatmap: None,
             note: None,
             error: None,
         }
@@ -76,8 +82,8 @@ impl<'a> Item<'a> {
 
     /// Of one that could not be.
     pub(crate) fn failed(file: &'a str, error: &'a str) -> Self {
-        let (classes, distance, unknown) = (None, None, None);
-        Self { file, classes, distance, unknown, ms: None, note: None, error: Some(error) }
+        let nothing = Self::classified(file, Vec::new(), None);
+        Self { classes: None, error: Some(error), ..nothing }
     }
 }
 
@@ -119,13 +125,14 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
         printer.start()?;
         let mut skipped = Skipped::default();
         let sources = sources::expand(&cli.files, &mut skipped);
+        let targets = heatmap::targets(cli, &model, &sources)?;
         match &sources[..] {
             [] => {}
             [one] => engine(cli, model, |engine| {
-                printer.outcome(engine.source(one))?;
+                printer.outcome(engine.source(one, targets.first()))?;
                 Ok(())
             })?,
-            _ => batch(&mut printer, &sources)?,
+            _ => batch(&mut printer, &sources, &targets)?,
         }
         printer.skipped(&mut skipped)?;
         if let Some(watch) = watch {
@@ -139,7 +146,7 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
 
 /// Whole pictures on each thread, which takes less time than parts of each picture on all: most of
 /// it is decoding. Answers come in the order of the sources.
-fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
+fn batch(printer: &mut Printer<'_>, sources: &[Source], targets: &[PathBuf]) -> Result<()> {
     let (cli, model) = (printer.cli, printer.model);
     let threads = cli.machine.threads().min(sources.len());
     let start = Instant::now();
@@ -148,12 +155,13 @@ fn batch(printer: &mut Printer<'_>, sources: &[Source]) -> Result<()> {
             .map(|first| {
                 let (send, receive) = std::sync::mpsc::sync_channel(AHEAD);
                 scope.spawn(move || {
-                    let mut arena = AlignedBuf::zeroed(model.arena_len());
+                    let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
                     let session = Session::new(&model, &mut arena)?.with_isa(cli.machine.isa());
-                    let mut engine = Engine { cli, model, session };
-                    for source in sources.iter().skip(first).step_by(threads) {
+                    let mut engine = Engine::new(cli, model, session)?;
+                    for (i, source) in sources.iter().enumerate().skip(first).step_by(threads) {
+                        let outcome = engine.source(source, targets.get(i));
                         // Printing failed, and says so.
-                        let Ok(()) = send.send(engine.source(source)) else { break };
+                        let Ok(()) = send.send(outcome) else { break };
                     }
                     anyhow::Ok(())
                 });
@@ -180,10 +188,10 @@ fn engine<'m>(
     work: impl FnOnce(&mut Engine<'_>) -> Result<()>,
 ) -> Result<()> {
     let workers = cli.machine.workers()?;
-    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
     let session = Session::new(&model, &mut arena)?;
     let session = session.with_isa(cli.machine.isa()).with_workers(&*workers);
-    work(&mut Engine { cli, model, session })
+    work(&mut Engine::new(cli, model, session)?)
 }
 
 /// What classifies a picture.
@@ -191,9 +199,16 @@ struct Engine<'a> {
     cli: &'a Cli,
     model: Model<'a>,
     session: Session<'a>,
+    contrast: Option<Contrast>,
 }
 
-impl Engine<'_> {
+impl<'a> Engine<'a> {
+    fn new(cli: &'a Cli, model: Model<'a>, session: Session<'a>) -> Result<Self> {
+        let contrast = heatmap::contrast(cli, &model)?;
+        let session = if contrast.is_some() { session.with_heat()? } else { session };
+        Ok(Self { cli, model, session, contrast })
+    }
+
     /// Classifies what appears in a folder; ends only by an error.
     fn watch(&mut self, printer: &mut Printer<'_>, mut watch: Watch<'_>) -> Result<()> {
         let mut kept = self.cli.keep.map(Kept::new);
@@ -202,7 +217,8 @@ impl Engine<'_> {
             std::thread::sleep(watch::PAUSE);
             for path in watch.next()? {
                 let before = Kept::before(&path);
-                let is_answered = printer.outcome(self.source(&Source::File(path.clone())))?;
+                let is_answered =
+                    printer.outcome(self.source(&Source::File(path.clone()), None))?;
                 if let (true, Some(kept)) = (is_answered, &mut kept) {
                     printer.out.flush()?;
                     if let Err(e) = kept.add(path, before) {
@@ -214,8 +230,8 @@ impl Engine<'_> {
         }
     }
 
-    /// Classifies a picture.
-    fn source(&mut self, source: &Source) -> Outcome {
+    /// Classifies a picture; its heat map goes to `target`.
+    fn source(&mut self, source: &Source, target: Option<&PathBuf>) -> Outcome {
         let start = Instant::now();
         let (name, picture) = match source {
             Source::Stdin => ("-".into(), picture::read(&mut io::stdin().lock())),
@@ -226,7 +242,15 @@ impl Engine<'_> {
         };
         let decode = start.elapsed();
         let answer = picture.map_err(Into::into).and_then(|picture| {
-            let answer = self.picture(&picture, decode)?;
+            let mut answer = self.picture(&picture, decode)?;
+            if let (Some(target), Some(contrast)) = (target, &self.contrast) {
+                let class = heatmap::class(self.cli, &self.model, &answer.top)?;
+                let (model, view) = (&self.model, picture.view()?);
+                let sides = [view.height(), view.width()];
+                let map = HeatMap::new(contrast, &self.session, model, sides, class)?;
+                map.save(view, model, target)?;
+                answer.heatmap = Some(map);
+            }
             Ok((answer, picture.note))
         });
         (name, answer)
@@ -280,7 +304,7 @@ impl Engine<'_> {
         let top = top_k(logits.iter(), self.cli.top);
         let logits = self.cli.logits.then(|| logits.iter().collect());
         let distance = self.session.distance();
-        Answer { top, distance, logits, times: Times { run, ..times } }
+        Answer { top, distance, logits, heatmap: None, times: Times { run, ..times } }
     }
 }
 
@@ -348,7 +372,9 @@ impl Printer<'_> {
             print::json(self.out, logits)?;
         } else if self.cli.json {
             let ms = self.cli.time.then_some(ms);
-            self.item(&Item { ms, note, ..Item::classified(name, classes, answer.distance) })?;
+            let heatmap = answer.heatmap.as_ref();
+            let item = Item::classified(name, classes, answer.distance);
+            self.item(&Item { ms, heatmap, note, ..item })?;
         } else if self.cli.csv {
             let ms = self.cli.time.then_some(Some(ms));
             let distance = answer.distance.map(|d| Some(d.ratio()));

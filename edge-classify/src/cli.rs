@@ -28,6 +28,7 @@ Files named `bench` or `serve` are given as ./bench or ./serve.
 Examples:
   edge-classify samples/pictures/chelsea.png
   edge-classify --csv --top 1 samples/pictures
+  edge-classify --heatmap heat.png samples/pictures/chelsea.png
   edge-classify --model models/resnet_8_cifar10.edge --json samples/fashion/val";
 
 const BENCH_EXAMPLES: &str = "\
@@ -107,6 +108,15 @@ pub(crate) struct Cli {
     /// Print the model's raw outputs as JSON, {"logits": [[...], ...]}, instead of classes
     #[arg(long, conflicts_with_all = ["json", "threshold", "time"])]
     pub(crate) logits: bool,
+
+    /// Draw over each picture where the class comes from: a PNG of at most 1024 pixels a side; of several pictures
+    /// or a folder, a folder of them. With --json, the numbers are printed, too
+    #[arg(long, value_name = "PNG|DIR", conflicts_with_all = ["tensor", "watch", "logits"])]
+    pub(crate) heatmap: Option<PathBuf>,
+
+    /// The class that --heatmap draws [default: each picture's likeliest]
+    #[arg(long, value_name = "NAME", requires = "heatmap")]
+    pub(crate) class: Option<String>,
 
     #[command(flatten)]
     pub(crate) machine: Machine,

@@ -13,6 +13,7 @@ mod cli;
 mod compare;
 mod csv;
 mod drift;
+mod heatmap;
 mod model;
 mod npy;
 mod print;

@@ -38,6 +38,7 @@ extern crate std;
 #[expect(unsafe_code, reason = "a static arena is lent as a whole")]
 mod arena;
 pub mod classify;
+pub mod heat;
 mod isa;
 mod kernels;
 mod model;
@@ -52,7 +53,7 @@ pub mod workers;
 pub use arena::AlignedBuf;
 pub use arena::{Aligned, Arena};
 pub use artifact::text;
-pub use artifact::{ArtifactError, Dtype, Meta, Op, Preprocess, Quant, Shape, arena_len};
+pub use artifact::{ArtifactError, Dtype, Fit, Meta, Op, Preprocess, Quant, Shape, arena_len};
 pub use artifact::{HEADER_LEN, file_len};
 pub use isa::{Isa, UnknownIsa};
 pub use model::Model;

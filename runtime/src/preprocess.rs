@@ -355,8 +355,7 @@ impl Window {
 }
 
 /// Rows, then columns, that are sampled.
-fn windows(p: &Preprocess, view: &RgbView<'_>) -> [Window; 2] {
-    let (h, w) = (view.height, view.width);
+fn windows(p: &Preprocess, [h, w]: [usize; 2]) -> [Window; 2] {
     // In 64 bits: 65535 · 65535 leaves the 32 bits of a small target.
     let scaled = |from: usize, to: u16, by: u16| from as u64 * u64::from(to) / u64::from(by);
     let (fitting_h, fitting_w) = (scaled(w, p.height, p.width), scaled(h, p.width, p.height));
@@ -376,13 +375,23 @@ fn windows(p: &Preprocess, view: &RgbView<'_>) -> [Window; 2] {
     [axis(h, fitting_h), axis(w, fitting_w)]
 }
 
+/// What a model sees of a picture of `[height, width]` pixels: where its rows and then its columns start, and how
+/// long they are, as parts of the picture. With borders, they start before it.
+pub fn seen(p: &Preprocess, sides: [usize; 2]) -> [[f32; 2]; 2] {
+    let windows = windows(p, sides);
+    core::array::from_fn(|axis| {
+        let (Window { start, pad, .. }, side) = (windows[axis], sides[axis].max(1) as f32);
+        [(start as f32 - pad as f32) / side, windows[axis].padded() as f32 / side]
+    })
+}
+
 /// Fits and resizes, handing over each 8-bit pixel with its index. One function for all callers.
 fn resize(p: &Preprocess, view: RgbView<'_>, sink: &mut dyn FnMut(usize, [u8; RGB])) {
     let (height, width) = (usize::from(p.height), usize::from(p.width));
     if height == 0 || width == 0 {
         return;
     }
-    let [rows, columns] = windows(p, &view);
+    let [rows, columns] = windows(p, [view.height, view.width]);
     let border = match p.fit {
         Fit::Pad(value) => f32::from(value),
         Fit::Crop | Fit::Stretch => 0.0,
@@ -680,7 +689,8 @@ mod tests {
         ] {
             let view = RgbView::new(&DATA, w, h, w * 3).unwrap();
             let p = Preprocess::normalized(to_h, to_w, [0.5; 3], [0.5; 3]);
-            let sampled = |p| windows(p, &view).map(|w| (w.start, w.len, w.pad));
+            let sampled =
+                |p| windows(p, [view.height, view.width]).map(|w| (w.start, w.len, w.pad));
             assert_eq!(sampled(&p), crop.map(|(start, len)| (start, len, 0)), "{h}x{w}");
             let whole = [(0, h, 0), (0, w, 0)];
             assert_eq!(sampled(&Preprocess { fit: Fit::Stretch, ..p }), whole);

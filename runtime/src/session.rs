@@ -1,5 +1,6 @@
 //! One inference after another on one arena.
 
+use crate::heat::Kept;
 use crate::isa::Isa;
 use crate::model::Model;
 #[cfg(feature = "float")]
@@ -42,18 +43,20 @@ impl core::error::Error for SessionError {}
 
 /// A model bound to memory, an instruction set and workers.
 #[derive(Clone, Copy)]
-struct Plan<'a> {
-    model: Model<'a>,
+pub(crate) struct Plan<'a> {
+    pub(crate) model: Model<'a>,
     isa: Isa,
     workers: &'a dyn Workers,
     /// Multiply-accumulates of a run, for [`Workers::begin`]; 0 for [`Inline`], which ignores it.
     macs: u64,
+    /// The map that heat maps are made of, where it is kept.
+    pub(crate) kept: Option<Kept>,
 }
 
 /// Runs a model; nothing here fails or allocates once it exists.
 pub struct Session<'a> {
-    plan: Plan<'a>,
-    arena: &'a mut [u8],
+    pub(crate) plan: Plan<'a>,
+    pub(crate) arena: &'a mut [u8],
 }
 
 impl fmt::Debug for Session<'_> {
@@ -76,8 +79,9 @@ impl<'a> Session<'a> {
         if !arena.as_ptr().addr().is_multiple_of(ALIGN) {
             return Err(SessionError::ArenaMisaligned);
         }
-        let plan = Plan { model: *model, isa: Isa::detect(), workers: &Inline, macs: 0 };
-        Ok(Self { plan, arena: &mut arena[..needed] })
+        let plan =
+            Plan { model: *model, isa: Isa::detect(), workers: &Inline, macs: 0, kept: None };
+        Ok(Self { plan, arena })
     }
 
     /// Uses another instruction set.
@@ -111,7 +115,7 @@ impl<'a> Session<'a> {
             .unwrap_or_default()
     }
 
-    fn context<'c>(plan: &'c Plan<'a>) -> Context<'c> {
+    pub(crate) fn context<'c>(plan: &'c Plan<'a>) -> Context<'c> {
         // `plan` is borrowed, not `self`, so that the arena stays free for writing.
         Context { artifact: plan.artifact(), isa: plan.isa, workers: plan.workers }
     }
@@ -178,6 +182,9 @@ impl<'a> Session<'a> {
                 Op::Cast(op) => cast::run(&cx, op, self.arena),
                 #[cfg(not(feature = "float"))]
                 Op::Cast(_) => {} // refused by `Model::new`
+            }
+            if let Some(kept) = &self.plan.kept {
+                kept.keep(index, self.arena);
             }
             show(index + 1, op.output(), self.arena);
         }

@@ -8,7 +8,8 @@
 
 use picture::Picture;
 use runtime::classify::top_k;
-use runtime::preprocess::for_each_pixel;
+use runtime::heat::{self, Contrast};
+use runtime::preprocess::{for_each_pixel, seen};
 use runtime::{AlignedBuf, Dtype, Isa, Model, Session};
 use serde::Serialize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,10 @@ struct Loaded {
     arena: AlignedBuf,
     /// Of the picture whose pixels the arena holds.
     note: Option<&'static str>,
+    /// Its rows and columns.
+    sides: [usize; 2],
+    /// `None` for a network without heat maps.
+    contrast: Option<Contrast>,
 }
 
 static STATE: Mutex<State> =
@@ -51,6 +56,8 @@ struct Answer<'a> {
     classes: Vec<Class<'a>>,
     logits: Vec<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    heatmap: Option<HeatMap<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
 }
 
@@ -58,6 +65,16 @@ struct Answer<'a> {
 struct Class<'a> {
     label: &'a str,
     probability: f32,
+}
+
+/// As `edge-classify --json --heatmap` has it.
+#[derive(Serialize)]
+struct HeatMap<'a> {
+    class: &'a str,
+    width: usize,
+    height: usize,
+    seen: [f32; 4],
+    values: Vec<f32>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +100,9 @@ pub extern "C" fn load() -> u32 {
     finish(|state| {
         let file = AlignedBuf::from_slice(&core::mem::take(&mut state.file));
         let model = Model::new(&file).map_err(|e| e.to_string())?;
-        let arena = AlignedBuf::zeroed(model.arena_len());
+        let len = heat::arena_len(&model).unwrap_or(model.arena_len());
+        let arena = AlignedBuf::zeroed(len);
+        let contrast = Contrast::new(&model).ok();
         let shape = model.input_shape();
         let about = About {
             name: model.meta().name,
@@ -102,7 +121,7 @@ pub extern "C" fn load() -> u32 {
             isa: Isa::detect().name(),
         };
         let json = json(&about);
-        state.model = Some(Loaded { file, arena, note: None });
+        state.model = Some(Loaded { file, arena, note: None, sides: [0; 2], contrast });
         Ok(json)
     })
 }
@@ -144,19 +163,31 @@ impl Loaded {
         let view = picture.view().map_err(|e| e.to_string())?;
         let mut input = session.input_mut();
         for_each_pixel(&model.meta().preprocess, view, |index, rgb| input.set_pixel(index, rgb));
-        self.note = picture.note;
+        (self.note, self.sides) = (picture.note, [view.height(), view.width()]);
         Ok(())
     }
 
     fn run(&mut self) -> Result<Vec<u8>, String> {
         let model = Model::new_trusted(&self.file).map_err(|e| e.to_string())?;
         let mut session = Session::new(&model, &mut self.arena).map_err(|e| e.to_string())?;
+        if self.contrast.is_some() {
+            session = session.with_heat().map_err(|e| e.to_string())?;
+        }
         let logits = session.run();
-        let classes = top_k::<TOP>(logits.iter(), TOP)
+        let top = top_k::<TOP>(logits.iter(), TOP);
+        let classes = top
             .iter()
             .map(|s| Class { label: model.label(s.index), probability: s.probability })
             .collect();
-        Ok(json(&Answer { classes, logits: logits.iter().collect(), note: self.note }))
+        let logits = logits.iter().collect();
+        let heatmap = top.first().and_then(|best| {
+            let [height, width] = session.heat_shape()?;
+            let values = self.contrast.as_ref()?.shares(&session, best.index)?;
+            let [[top, rows], [left, columns]] = seen(&model.meta().preprocess, self.sides);
+            let class = model.label(best.index);
+            Some(HeatMap { class, width, height, seen: [left, top, columns, rows], values })
+        });
+        Ok(json(&Answer { classes, logits, heatmap, note: self.note }))
     }
 }
 

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod error;
+pub mod head;
 pub mod header;
 pub mod known;
 pub mod layout;
@@ -38,6 +39,7 @@ pub mod winograd_i8;
 pub mod writer;
 
 pub use error::ArtifactError;
+pub use head::Head;
 pub use header::{HEADER_LEN, Header, arena_len, file_len};
 pub use known::Known;
 pub use layout::{Dtype, KR_I8};

@@ -14,6 +14,7 @@
 //! rotation moves no pixel; it only changes the order in which preprocessing reads them.
 #![forbid(unsafe_code)]
 
+pub mod heat;
 mod jpeg;
 mod memory;
 

@@ -1,4 +1,3 @@
-"use strict";
 const element = (id) => document.getElementById(id);
 // Cards that stay; those of a camera would fill the memory of a phone.
 const MOST = 50;
@@ -23,7 +22,7 @@ function card(name, file) {
   add("h2", text, name);
   element("results").prepend(article);
   while (element("results").children.length > MOST) element("results").lastChild.remove();
-  return { text, wait: add("p", text, "…", "muted") };
+  return { text, image, wait: add("p", text, "…", "muted") };
 }
 
 // Resolves when a token was given.
@@ -43,7 +42,7 @@ function login() {
 
 // Sends a picture; what is busy is asked again, what wants a token gets one.
 async function send(file, name) {
-  const address = `/classify?top=5&time=true&file=${encodeURIComponent(name)}`;
+  const address = `/classify?top=5&time=true&heatmap=${element("why").checked}&file=${encodeURIComponent(name)}`;
   for (let tries = 1; ; tries += 1) {
     const headers = { "Content-Type": "application/octet-stream" };
     const token = sessionStorage.getItem("token");
@@ -63,10 +62,10 @@ async function send(file, name) {
 }
 
 async function show(file, name) {
-  const { text, wait } = card(name, file);
+  const { text, image, wait } = card(name, file);
   try {
     const start = performance.now();
-    const { classes, unknown, note, ms } = await send(file, name);
+    const { classes, unknown, note, ms, heatmap } = await send(file, name);
     const all = performance.now() - start;
     if (unknown) add("p", text, "Unknown: like none of the pictures that the model learned. Nearest are:", "small");
     const list = add("ol", text);
@@ -79,6 +78,8 @@ async function show(file, name) {
       bar.setAttribute("aria-hidden", "true");
     }
     if (note) add("p", text, note, "small");
+    if (heatmap) await drawHeat(image, heatmap).catch(() => add("p", text, "This browser does not show the picture.", "small"));
+    else if (element("why").checked) add("p", text, "This model does not tell where a class comes from.", "small");
     const here = ms.decode + ms.preprocess + ms.run;
     add("p", text, `${here.toFixed(1)} ms to classify, ${all.toFixed(0)} ms in all`, "muted small");
   } catch (e) {

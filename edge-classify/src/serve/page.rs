@@ -18,7 +18,7 @@ pub(super) fn page() -> &'static Page {
     static PAGE: LazyLock<Page> = LazyLock::new(|| {
         let shared = include_str!("../../../crates/page/templates/style.css");
         let style = &[shared, include_str!("page.css")].concat();
-        let script = include_str!("page.js");
+        let script = concat!(include_str!("heat.js"), include_str!("page.js"));
         let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
         let policy = format!(
             "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; \

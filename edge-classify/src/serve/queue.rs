@@ -2,6 +2,7 @@
 //! model that they are classified with.
 
 use super::model::Loaded;
+use crate::heatmap::HeatMap;
 use axum::body::Bytes;
 use runtime::Distance;
 use std::collections::VecDeque;
@@ -15,6 +16,8 @@ pub(super) struct Job {
     pub(super) name: String,
     /// Classes to name.
     pub(super) top: usize,
+    /// Whether to tell where the likeliest comes from.
+    pub(super) heatmap: bool,
     /// The request's share of the memory for what is sent; with its last job, it is free again.
     pub(super) _memory: Arc<OwnedSemaphorePermit>,
     /// Closed where nobody waits for the answer any more.
@@ -32,6 +35,8 @@ pub(super) struct Answer {
     /// Where the model tells unknown pictures.
     pub(super) distance: Option<Distance>,
     pub(super) note: Option<&'static str>,
+    /// Where it was asked for, and the network has any.
+    pub(super) heatmap: Option<HeatMap>,
     /// Milliseconds of decoding, preprocessing and running.
     pub(super) ms: [f64; 3],
 }

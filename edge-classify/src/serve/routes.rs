@@ -153,23 +153,26 @@ struct Query {
     top: usize,
     threshold: Option<f32>,
     time: bool,
+    heatmap: bool,
     file: Option<String>,
 }
 
 impl Query {
     fn parse(text: &str) -> Result<Self, Refusal> {
-        let mut query = Self { top: 3, threshold: None, time: false, file: None };
+        let mut query = Self { top: 3, threshold: None, time: false, heatmap: false, file: None };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let wrong = |what: String| Refusal::bad(format!("{name}: {what}"));
             match &*name {
                 "top" => query.top = cli::top(&value).map_err(wrong)?,
                 "threshold" => query.threshold = Some(cli::probability(&value).map_err(wrong)?),
-                "time" => {
-                    query.time = value.parse().map_err(|_| wrong("want true or false".into()))?;
+                "time" | "heatmap" => {
+                    let is_on = value.parse().map_err(|_| wrong("want true or false".into()))?;
+                    *(if name == "time" { &mut query.time } else { &mut query.heatmap }) = is_on;
                 }
                 "file" => query.file = Some(value.into_owned()),
                 _ => {
-                    let error = "unknown parameter; there are top, threshold, time and file";
+                    let error =
+                        "unknown parameter; there are top, threshold, time, heatmap and file";
                     return Err(Refusal::bad(error));
                 }
             }
@@ -242,7 +245,8 @@ async fn enqueue(
         let name = shortened(name);
         let (reply, answer) = oneshot::channel();
         let _memory = Arc::clone(&memory);
-        jobs.push(Job { file: bytes, name: name.clone(), top: query.top, _memory, reply });
+        let (top, heatmap) = (query.top, query.heatmap);
+        jobs.push(Job { file: bytes, name: name.clone(), top, heatmap, _memory, reply });
         names.push(name);
         answers.push(answer);
     }
@@ -310,7 +314,8 @@ fn item<'a>(query: &Query, file: &'a str, answer: &'a Answer) -> Item<'a> {
         .collect();
     let [decode, preprocess, run] = answer.ms;
     let ms = query.time.then_some(Ms { decode, preprocess, run });
-    Item { ms, note: answer.note, ..Item::classified(file, classes, answer.distance) }
+    let item = Item::classified(file, classes, answer.distance);
+    Item { ms, heatmap: answer.heatmap.as_ref(), note: answer.note, ..item }
 }
 
 fn json(value: &impl serde::Serialize) -> Response {

@@ -3,6 +3,7 @@
 mod bench;
 mod corner;
 mod csv;
+mod heatmap;
 mod pictures;
 mod unknown;
 mod watch;

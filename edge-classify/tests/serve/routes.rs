@@ -43,6 +43,23 @@ fn pictures_are_classified() {
     service.stop();
 }
 
+/// Where it is asked for and the network has any; the answer is held to its description.
+#[test]
+fn heat_maps_come_with_the_answer() {
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/resnet_8_cifar10.edge");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(models, folder.path().join("corner.edge")).unwrap();
+    let service = Service::start_in(folder, &[]);
+    assert_eq!(service.post("", &red()).json()[0].get("heatmap"), None);
+    let item = &service.post("?heatmap=true", &red()).json()[0];
+    assert_eq!(item["heatmap"]["class"], item["classes"][0]["label"]);
+    assert_eq!(item["heatmap"]["values"].as_array().unwrap().len(), 64);
+    service.stop();
+    let service = Service::start(&[]);
+    assert_eq!(service.post("?heatmap=true", &red()).json()[0].get("heatmap"), None);
+    service.stop();
+}
+
 /// The same values as those of the command line, in the same form.
 #[test]
 fn answers_are_those_of_the_command_line() {
@@ -110,7 +127,16 @@ fn the_description_is_true() {
         assert!(service.get(path).header("content-security-policy").is_some());
     }
     // Parameters that are described are taken, others and other values are not.
-    let taken = ["top=1", "top=100", "threshold=0", "threshold=1", "time=false", "file=x", ""];
+    let taken = [
+        "top=1",
+        "top=100",
+        "threshold=0",
+        "threshold=1",
+        "time=false",
+        "heatmap=true",
+        "file=x",
+        "",
+    ];
     for query in taken {
         assert_eq!(service.post(&format!("?{query}"), &red()).status, 200, "{query}");
     }

@@ -8,7 +8,7 @@
 use heapless::Vec;
 use runtime::classify::top_k;
 use runtime::preprocess::{RgbView, for_each_pixel};
-use runtime::{Logits, Model, Session};
+use runtime::{Logits, Model, Session, heat};
 
 /// Centres of `samples/pictures`, see `pictures/README.md`.
 const PICTURES: [(&str, &[u8]); 3] = [
@@ -53,6 +53,10 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
         number(board, checked, " instructions to check it\n");
     }
     let mut session = Session::new(&model, arena).map_err(|_| "the arena does not fit")?;
+    // A network of another end has none.
+    if heat::arena_len(&model).is_ok_and(|len| len <= model.arena_len()) {
+        session = session.with_heat().map_err(|_| "the arena does not fit the map, too")?;
+    }
     for (name, pixels) in PICTURES {
         let view = view(pixels, 0, 0, SIDE)?;
         if let Some([filled, ran]) = classify(board, &model, &mut session, name, view) {
@@ -66,6 +70,9 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
     if let (Some(_), Some(took)) = (distance, since(board, before)) {
         number(board, took, " instructions to tell whether a picture is known\n");
     }
+    for (name, pixels) in PICTURES {
+        show_heat(board, &model, &mut session, name, view(pixels, 0, 0, SIDE)?);
+    }
     if let Some(stack) = board.stack() {
         number(board, stack as u32, " bytes of stack\n");
     }
@@ -76,7 +83,7 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             fill(&model, &mut session, view);
             print(board, &["logits of ", name, " "]);
             number(board, place as u32, ":");
-            line(board, session.run());
+            logits(board, session.run());
             if let Some(distance) = session.distance() {
                 print(board, &["distance of ", name, " "]);
                 number(board, place as u32, ": ");
@@ -144,6 +151,26 @@ pub fn classify(
     Some([filled?, ran?])
 }
 
+/// Prints where in a picture its likeliest class comes from, and what that took.
+fn show_heat(
+    board: &mut impl Board,
+    model: &Model<'_>,
+    session: &mut Session<'_>,
+    name: &str,
+    picture: RgbView<'_>,
+) {
+    fill(model, session, picture);
+    let best = top_k::<1>(session.run().iter(), 1).first().map_or(0, |score| score.index);
+    let start = board.instructions();
+    let Some(cells) = session.heat_cells(best) else { return };
+    let took = since(board, start);
+    print(board, &["heat of ", name, ":"]);
+    line(board, cells.sums().iter().copied());
+    if let Some(took) = took {
+        number(board, took, " instructions for the heat map\n");
+    }
+}
+
 /// A square of a picture.
 fn view(pixels: &[u8], x: usize, y: usize, side: usize) -> Result<RgbView<'_>, &'static str> {
     let stride = SIDE * 3;
@@ -160,23 +187,29 @@ fn since(board: &mut impl Board, start: Option<u32>) -> Option<u32> {
     Some(board.instructions()?.wrapping_sub(start?))
 }
 
-/// The int8 scores, in one piece: a debugger's console is slow. Of floats, their bits.
-fn line(board: &mut impl Board, logits: Logits<'_>) {
-    if logits.as_i8().is_none() {
-        for score in logits.iter() {
-            number(board, score.to_bits(), " ");
-        }
+/// The int8 scores; of floats, their bits.
+fn logits(board: &mut impl Board, logits: Logits<'_>) {
+    match logits.as_i8() {
+        Some(scores) => line(board, scores.iter().map(|score| i32::from(*score))),
+        None => line(board, logits.iter().map(|score| score.to_bits() as i32)),
     }
-    for scores in logits.as_i8().unwrap_or(&[]).chunks(16) {
-        let mut text: Vec<u8, 80> = Vec::new();
-        for score in scores {
-            // 16 scores take at most 5 bytes each.
+}
+
+/// Numbers, many at a time: a debugger's console is slow.
+fn line(board: &mut impl Board, mut numbers: impl Iterator<Item = i32>) {
+    loop {
+        // 16 numbers take at most 12 bytes each.
+        let mut text: Vec<u8, 192> = Vec::new();
+        for number in numbers.by_ref().take(16) {
             let _ = text.push(b' ');
-            if *score < 0 {
+            if number < 0 {
                 let _ = text.push(b'-');
             }
             let mut digits = [0; 10];
-            let _ = text.extend_from_slice(decimal(score.unsigned_abs().into(), &mut digits));
+            let _ = text.extend_from_slice(decimal(number.unsigned_abs(), &mut digits));
+        }
+        if text.is_empty() {
+            break;
         }
         print(board, &[core::str::from_utf8(&text).unwrap_or("")]);
     }

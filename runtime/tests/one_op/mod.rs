@@ -217,7 +217,7 @@ pub(crate) fn model(
 }
 
 /// Planes of parameters; `each` is given a channel, also of those that do not exist, and what sets a plane.
-fn planes(
+pub(crate) fn planes(
     c_out: usize,
     nr: usize,
     planes: usize,

@@ -189,7 +189,7 @@ pub fn check_file(path: &Path) -> io::Result<()> {
     }
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
-    tempfile::Builder::new().prefix(PREFIX).tempfile_in(dir).map(drop)
+    network::file::check_writable(path, 0)
 }
 
 /// Who wrote the lock file, in words.

@@ -32,7 +32,11 @@ with tempfile.TemporaryDirectory() as folder:
         session = onnxruntime.InferenceSession(path)
         dims = session.get_inputs()[0].shape
         x = random.normal(size=[1, *dims[1:]]).astype(np.float32)
-        want = session.run(None, {"picture": x})[0]
+        try:
+            want = session.run(None, {"picture": x})[0]
+        except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException as error:
+            print(f"{seed}: onnxruntime itself fails: {str(error)[:120]}")
+            continue
         is_softmax = onnx.load(path).graph.node[-1].op_type == "Softmax"
         kind = "softmax" if is_softmax else "logits"
         said = outcome(path, x.transpose(0, 2, 3, 1), want, kind, quantize="none", tolerance=1e-3)

@@ -182,10 +182,9 @@ fn io_error(path: &Path, source: io::Error, option: &'static str) -> FolderError
 /// # Errors
 /// A folder that cannot be made, or something else than a regular file under that name.
 pub fn check_file(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.is_dir() => return Err(io::Error::other("it is a folder, not a file")),
-        Ok(meta) if !meta.is_file() => return Err(io::Error::other("it is no regular file")),
-        _ => {}
+    // Folders are refused below.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return Err(io::Error::other("it is no regular file"));
     }
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;

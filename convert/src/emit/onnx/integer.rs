@@ -3,7 +3,6 @@
 use super::{Emitter, INPUT, Integers, OUTPUT, conv_window, floats_as_bytes, oihw, window};
 use artifact::{Clamp, PoolKind, Quant};
 use formats::onnx as proto;
-use network::activation::Activation;
 use network::graph::{Conv, Graph, NodeOp, ValueId};
 
 impl Emitter<'_> {
@@ -91,10 +90,9 @@ impl Emitter<'_> {
             self.raw(&biases, &[c_out], proto::INT32, bytes);
             let [y_scale, y_zero] = self.quantization(quants, id);
             // Bounds that are not the least and the largest number anyway.
-            let bounds = match conv.activation {
-                Activation::Clamp { low, high } => Clamp::Bounds { low, high }.bytes(quants[id]),
-                _ => [i8::MIN, i8::MAX],
-            };
+            let bounds = conv.activation.clamp().map_or([i8::MIN, i8::MAX], |[low, high]| {
+                Clamp::Bounds { low, high }.bytes(quants[id])
+            });
             let clamps = bounds != [i8::MIN, i8::MAX];
             let sum =
                 if clamps { self.names.unique(&format!("{target}_sum")) } else { target.into() };

@@ -1,6 +1,7 @@
 //! Tables that show what is in a model and what it costs.
 
 use crate::optimize::optimize;
+use crate::quantize::describe_means;
 use artifact::layout::{activation_bytes, has_columns};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Clamp, Header, Op, Place, Shape};
@@ -98,11 +99,13 @@ pub fn edge_table(artifact: &Artifact<'_>, names: &[&str]) -> String {
     if let Some(known) = artifact.known() {
         let _ = writeln!(
             out,
-            "unknown pictures: farther than {} from {} of {} features ({} bytes), usually {}",
+            "unknown pictures: farther than {} from {}, usually {}",
             known.threshold,
-            if known.rows == 1 { "one mean".into() } else { format!("{} class means", known.rows) },
-            known.features.shape.c,
-            known.means.len + known.weights.len,
+            describe_means(
+                known.rows.into(),
+                known.features.shape.c.into(),
+                (known.means.len + known.weights.len) as usize,
+            ),
             known.usual,
         );
     }

@@ -25,4 +25,5 @@ pub use page::ReportPage;
 pub(crate) use page::{decibels, sorted, worst};
 pub use post_training::{PostTraining, QuantizeError, Quantized, quantize};
 pub use range::{Histogram, Method};
+pub(crate) use unknown::describe_means;
 pub use unknown::{Rate, Unknown, UnknownError, tell_unknown};

@@ -92,15 +92,10 @@ pub struct Unknown {
 impl Unknown {
     /// One line for people.
     pub fn text(&self) -> String {
-        let means = match self.rows {
-            1 => "one mean".into(),
-            n => format!("{n} class means"),
-        };
         format!(
-            "unknown pictures: {means} of {} features ({} bytes) from {} pictures; {:.1} % of them are beyond a \
-             threshold that was chosen without them ({:.1} % asked for)",
-            self.features,
-            self.bytes,
+            "unknown pictures: {} from {} pictures; {:.1} % of them are beyond a threshold that was chosen without \
+             them ({:.1} % asked for)",
+            describe_means(self.rows, self.features, self.bytes),
             self.pictures,
             self.false_alarms * 100.0,
             self.rate * 100.0
@@ -127,6 +122,12 @@ impl Unknown {
         }
         warnings
     }
+}
+
+/// Statistics in words: rows of features, and the bytes that they take with their weights.
+pub(crate) fn describe_means(rows: usize, features: usize, bytes: usize) -> String {
+    let means = if rows == 1 { "one mean".into() } else { format!("{rows} class means") };
+    format!("{means} of {features} features ({bytes} bytes)")
 }
 
 /// What the device computes of a picture.

@@ -21,8 +21,23 @@ impl Firmware {
 }
 
 /// A number of bytes, with K or M for 1024 or 1024² of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "usize")]
 pub struct Bytes(pub usize);
+
+impl TryFrom<String> for Bytes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Bytes> for usize {
+    fn from(bytes: Bytes) -> Self {
+        bytes.0
+    }
+}
 
 impl core::str::FromStr for Bytes {
     type Err = String;

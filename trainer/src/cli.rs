@@ -6,6 +6,7 @@ use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
 use crate::distributed::{self, world};
 use crate::doctor::{self, Doctor};
+use crate::fit::{self, Fit};
 use crate::learning::{Defaults, Learning, ONE_CYCLE_RISE, RecipeName};
 use crate::memory::peak_mb;
 use crate::net;
@@ -56,6 +57,12 @@ Examples:
   trainer doctor samples/fashion -o fashion.html
   trainer doctor samples/fashion --quick --json";
 
+const FIT_EXAMPLES: &str = "\
+Examples:
+  trainer fit --data samples/fashion --board nucleo-f446re -o fitted.mpk
+  trainer fit --data samples/fashion --ram 64K --flash 256K --core cortex-m4 --mhz 80 -o small.mpk
+  trainer fit --data samples/fashion --board pi4 --latency 50ms -o pi.mpk";
+
 const EVAL_EXAMPLES: &str = "\
 Examples:
   trainer eval --model fashion.mpk --data samples/fashion --report fashion.html
@@ -97,6 +104,9 @@ enum Command {
     /// Teach a trained network other classes.
     #[command(after_help = FINETUNE_EXAMPLES)]
     Finetune(Finetune),
+    /// Search the network that suits a board: cut, fine-tuned, converted to int8 and measured.
+    #[command(after_help = FIT_EXAMPLES)]
+    Fit(Fit),
     /// Say what is to be mended in a data set: damaged files, copies, wrong labels and more.
     ///
     /// The exit status is 0 where nothing must be mended, 1 where something must, 2 after an error.
@@ -126,13 +136,13 @@ enum Freeze {
 }
 
 #[derive(Debug, Args)]
-struct Common {
+pub(crate) struct Common {
     /// Folder with one folder of pictures per class (optionally below train/, val/ and test/), or
     /// with CIFAR-10's binary files.
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     #[command(flatten)]
-    machine: Machine,
+    pub(crate) machine: Machine,
     /// Memory for decoded pictures: such as 512M or 2G, all, 0, or auto for a quarter of what is
     /// free (1G where the system does not tell). The others are decoded again for each epoch, with
     /// the same result.
@@ -142,14 +152,14 @@ struct Common {
 
 /// What is left to chance.
 #[derive(Debug, Args)]
-struct Chance {
+pub(crate) struct Chance {
     /// Share of each class set aside for validation where the folder has no val/ [default: 0.2, or
     /// what --model was not trained on].
     #[arg(long, value_name = "SHARE", value_parser = share)]
     val_split: Option<f64>,
     /// Seed of weights, order, augmentation and split: the same seed gives the same model.
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Share of each class that is set aside by default.
@@ -163,17 +173,17 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// What is learned, and how.
 #[derive(Debug, Args)]
-struct Task {
+pub(crate) struct Task {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
     #[command(flatten)]
-    chance: Chance,
+    pub(crate) chance: Chance,
     #[command(flatten)]
-    learning: Learning,
+    pub(crate) learning: Learning,
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
-    voice: Voice,
+    pub(crate) voice: Voice,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +307,9 @@ fn dispatch(
         Command::Finetune(args) => distributed::run(out, |out| {
             finetune_command(&args, (command, &given), &mut output(out, args.task.voice))
         })?,
+        Command::Fit(args) => {
+            fit::run(&args, (command, &given), &mut output(out, args.task.voice))?
+        }
         Command::Doctor(args) => {
             return doctor::run(&args, &command, &mut output(out, args.voice));
         }
@@ -316,10 +329,10 @@ fn output(out: &mut dyn Write, voice: Voice) -> Output<'_> {
 }
 
 /// Set by the first Ctrl-C.
-static STOP: AtomicBool = AtomicBool::new(false);
+pub(crate) static STOP: AtomicBool = AtomicBool::new(false);
 
 /// The first Ctrl-C ends the run after its step, the second at once.
-fn stop_on_interrupt() {
+pub(crate) fn stop_on_interrupt() {
     // Fails where a handler exists already: in tests, and on a second run in one process.
     let _ = ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
@@ -330,7 +343,7 @@ fn stop_on_interrupt() {
 }
 
 /// Reads what is to be learned; goes on from a model with the record `base`.
-fn read(
+pub(crate) fn read(
     common: &Common,
     chance: &Chance,
     preprocess: Preprocess,
@@ -374,7 +387,7 @@ pub(crate) fn counted<T>(
 }
 
 /// A command as it was typed, and all its options.
-type Given<'a> = (String, &'a ArgMatches);
+pub(crate) type Given<'a> = (String, &'a ArgMatches);
 
 fn train_command(args: &Train, given: Given<'_>, out: &mut Output<'_>) -> anyhow::Result<()> {
     let (arch, defaults) = match args.task.learning.recipe {
@@ -419,21 +432,9 @@ fn finetune_command(args: &Finetune, given: Given<'_>, out: &mut Output<'_>) -> 
         check_size(side)?;
         (preprocess.height, preprocess.width) = (side, side);
     }
-    let tuning = match usize::from(base.preprocess.width) <= ICON_SIDE {
-        true => Defaults::FINETUNE_SMALL,
-        false => Defaults::FINETUNE.over(glance.files),
-    };
     let mut defaults = match learning.recipe {
         RecipeName::Default if args.qat => Defaults::QAT,
-        RecipeName::Default => tuning,
-        // Its best epochs are the last ones.
-        RecipeName::OneCycle => {
-            Defaults { warmup: ONE_CYCLE_RISE, most_warmup: f64::INFINITY, patience: 0.0, ..tuning }
-        }
-        RecipeName::FastCifar => {
-            bail!("--recipe fast-cifar trains from scratch; use trainer train")
-        }
-        RecipeName::KerashubGuide => Defaults::GUIDE_FINETUNE,
+        _ => tuning(learning, &base.preprocess, &glance)?,
     };
     defaults.backbone_rate = args.backbone_rate.unwrap_or(defaults.backbone_rate);
     let mut recipe =
@@ -445,6 +446,43 @@ fn finetune_command(args: &Finetune, given: Given<'_>, out: &mut Output<'_>) -> 
     }
     let job = Job { config: base.config.clone(), preprocess, recipe, base: Some(base), given };
     job.run(&args.task, out)
+}
+
+/// What fine-tuning a network that saw pictures by `base` says where the user says nothing.
+///
+/// # Errors
+/// A recipe for something else.
+pub(crate) fn tuning(
+    learning: &Learning,
+    base: &Preprocess,
+    glance: &Glance,
+) -> anyhow::Result<Defaults> {
+    let tuning = match usize::from(base.width) <= ICON_SIDE {
+        true => Defaults::FINETUNE_SMALL,
+        false => Defaults::FINETUNE.over(glance.files),
+    };
+    Ok(match learning.recipe {
+        RecipeName::Default => tuning,
+        // Its best epochs are the last ones.
+        RecipeName::OneCycle => {
+            Defaults { warmup: ONE_CYCLE_RISE, most_warmup: f64::INFINITY, patience: 0.0, ..tuning }
+        }
+        RecipeName::FastCifar => {
+            bail!("--recipe fast-cifar trains from scratch; use trainer train")
+        }
+        RecipeName::KerashubGuide => Defaults::GUIDE_FINETUNE,
+    })
+}
+
+/// The options of a run that repeat it, as its folder's file has them.
+pub(crate) fn settings(given: &ArgMatches, file: &Path) -> String {
+    let description = command();
+    let described = given
+        .subcommand()
+        .and_then(|(name, given)| Some((name, description.find_subcommand(name)?, given)));
+    described.map_or_else(String::new, |(name, description, given)| {
+        repeating(&format!("trainer {name}"), description, given, file)
+    })
 }
 
 /// Among how many best ones an answer counts: with as many classes as places, every one would.
@@ -552,14 +590,8 @@ impl Job<'_> {
                 Folder::numbered(&dir, existing, command)?
             }
         };
-        let description = self::command();
-        let described = given
-            .subcommand()
-            .and_then(|(name, given)| Some((name, description.find_subcommand(name)?, given)));
-        if let Some((name, description, given)) = described {
-            let (name, file) = (format!("trainer {name}"), folder.path().join(SETTINGS));
-            folder.keep_settings(repeating(&name, description, given, &file));
-        }
+        let file = folder.path().join(SETTINGS);
+        folder.keep_settings(settings(given, &file));
         Ok((folder, Claim::file(path, "-o", command)?))
     }
 

@@ -11,6 +11,7 @@
 //! | [`data`] | pictures from folders and CIFAR files, augmentation, batches |
 //! | [`distributed`] | several processes that train together |
 //! | `doctor` | what is to be mended in a data set |
+//! | `fit` | the network that suits a board |
 //! | [`train`] | loop, optimizer, schedule, resuming, evaluation |
 //! | `report` | pages and charts of runs and data sets |
 //!
@@ -27,6 +28,7 @@ mod cli;
 pub mod data;
 pub mod distributed;
 mod doctor;
+mod fit;
 mod layers;
 mod learning;
 mod memory;

@@ -28,3 +28,4 @@ pub mod nearest;
 pub mod padding;
 pub mod random;
 pub mod restate;
+pub mod shortened;

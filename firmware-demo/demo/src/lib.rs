@@ -53,6 +53,9 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
         number(board, checked, " instructions to check it\n");
     }
     let mut session = Session::new(&model, arena).map_err(|_| "the arena does not fit")?;
+    if cfg!(feature = "layers") {
+        return layers(board, &mut session);
+    }
     // A network of another end has none.
     if heat::arena_len(&model).is_ok_and(|len| len <= model.arena_len()) {
         session = session.with_heat().map_err(|_| "the arena does not fit the map, too")?;
@@ -149,6 +152,26 @@ pub fn classify(
     }
     print(board, &["\n"]);
     Some([filled?, ran?])
+}
+
+/// Prints what each operator takes; of those that take turns, the last one's line counts all.
+fn layers(board: &mut impl Board, session: &mut Session<'_>) -> Result<(), &'static str> {
+    /// Operators that are counted; the largest networks have some hundred.
+    const MOST: usize = 512;
+    // What was computed last, and when.
+    let mut counts: Vec<(usize, u32), MOST> = Vec::new();
+    let mut last = board.instructions().ok_or("this board counts no instructions")?;
+    let mut is_whole = true;
+    session.run_observed(|seen| {
+        let now = board.instructions().unwrap_or(last);
+        is_whole &= counts.push((seen.index, now.wrapping_sub(last))).is_ok();
+        last = board.instructions().unwrap_or(now);
+    });
+    for (index, count) in counts {
+        number(board, index as u32, " ");
+        number(board, count, "\n");
+    }
+    if is_whole { Ok(()) } else { Err("too many operators") }
 }
 
 /// Prints where in a picture its likeliest class comes from, and what that took.

@@ -77,6 +77,22 @@ pub(super) fn lines(frame: &Frame, series: &[Series]) -> anyhow::Result<String> 
     })
 }
 
+/// The series as points over common axes, the first ones faint, and a line.
+pub(super) fn points(frame: &Frame, series: &[Series], line: &Series) -> anyhow::Result<String> {
+    draw(frame, |chart| {
+        let points = line.points.iter().copied();
+        chart.draw_series(LineSeries::new(points, line.color.stroke_width(2)))?;
+        for (i, Series { color, points }) in series.iter().enumerate() {
+            let (size, style) = match i {
+                0 => (2, color.mix(0.5).filled()),
+                _ => (5, color.filled()),
+            };
+            chart.draw_series(points.iter().map(|p| Circle::new(*p, size, style)))?;
+        }
+        Ok(())
+    })
+}
+
 /// Share right over probability: a bar for each bin, whose light part is the gap that the
 /// calibration error averages: orange where the answers were surer than right, else blue.
 pub(super) fn reliability(bins: &[Bin; BINS]) -> anyhow::Result<String> {

@@ -7,6 +7,7 @@
 mod chart;
 mod classes;
 mod doctor;
+mod fit;
 mod gallery;
 mod schedule;
 mod view;
@@ -15,6 +16,7 @@ mod view;
 mod tests;
 
 pub(crate) use doctor::doctor;
+pub(crate) use fit::{Fitted, fit};
 pub(crate) use gallery::{Show, run as show};
 pub(crate) use page::{check_extension, command_line};
 pub(crate) use schedule::{ScheduleArgs, run as schedule};

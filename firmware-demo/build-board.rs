@@ -1,5 +1,6 @@
 //! Build script of every board: puts memory.x where the linker finds it, and a checked model where
-//! the program does. `EDGE_MODEL=path/to/other.edge cargo run --release` takes another one.
+//! the program does. `EDGE_MODEL=path/to/other.edge cargo run --release` takes another one; with
+//! `EDGE_RAM=128K EDGE_FLASH=512K` the linker allows no more, as on a smaller chip.
 
 use runtime::{AlignedBuf, Dtype, Model};
 use std::path::{Path, PathBuf};
@@ -7,7 +8,8 @@ use std::{env, fs};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::copy("memory.x", out.join("memory.x")).expect("memory.x is copied");
+    let memory = fs::read_to_string("memory.x").expect("memory.x is read");
+    fs::write(out.join("memory.x"), limited(&memory)).expect("memory.x is written");
     // Names of interrupts, where no crate of the chip has them.
     if Path::new("device.x").exists() {
         fs::copy("device.x", out.join("device.x")).expect("device.x is copied");
@@ -42,4 +44,22 @@ fn main() {
     }
     println!("cargo:rerun-if-changed={}", model.display());
     println!("cargo:rerun-if-env-changed=EDGE_MODEL");
+}
+
+/// memory.x with the lengths that `EDGE_RAM` and `EDGE_FLASH` say.
+fn limited(memory: &str) -> String {
+    let line = |line: &str| {
+        let name = line.split_whitespace().next().unwrap_or("");
+        let variable = format!("EDGE_{name}");
+        match (line.find("LENGTH ="), env::var(&variable)) {
+            (Some(at), Ok(length)) if line.contains("ORIGIN") => {
+                format!("{}LENGTH = {length}\n", &line[..at])
+            }
+            _ => format!("{line}\n"),
+        }
+    };
+    for variable in ["EDGE_RAM", "EDGE_FLASH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    memory.lines().map(line).collect()
 }

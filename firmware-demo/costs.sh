@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Counts what each operator of many networks takes on every emulated core, and fits the coefficients of
-# `convert::cost` to it: writes `target/costs`, prints what belongs into `convert/src/cost/coefficients.rs`.
+# `convert::cost` to it: writes `target/costs`, prints what belongs into `convert/src/cost/coefficients.rs` and
+# `convert/tests/costs.txt`.
 # `costs.sh +deb` uses that toolchain for the boards. Takes some minutes.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -33,7 +34,7 @@ mobilenet_v3_small_050 64 6"
 
 make() { # PREFIX, lines
   while read -r arch side classes; do
-    local name=$1$arch-$side
+    local name=$1$arch-$side-$classes
     "$convert" init "$arch" --size "$side" --classes "$classes" -o "$out/$name.mpk" >/dev/null
     "$convert" "$out/$name.mpk" --target cortex-m --no-verify -o "$out/$name.edge" >/dev/null
     rm "$out/$name.mpk"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the demonstration on every emulated board and on this machine: all logits must be equal, byte
 # for byte. What cannot be emulated is built. `test.sh +deb` uses that toolchain for the boards.
-# Where `convert` is built already: EDGE_BIN.
+# Where `convert` and `trainer` are built already: EDGE_BIN.
 set -euo pipefail
 cd "$(dirname "$0")"
 cross=${1:-}
@@ -21,9 +21,10 @@ mixed=$(mktemp --suffix=.edge)
 known=$(mktemp --suffix=.edge)
 grey=$(mktemp --suffix=.mpk)
 mobile=$(mktemp --suffix=.mpk)
-trap 'rm -f "$resnet_20" "$signed" "$mixed" "$known" "$grey" "${grey%.mpk}.edge" \
+fitted=$(mktemp -d)
+trap 'rm -rf "$fitted" "$resnet_20" "$signed" "$mixed" "$known" "$grey" "${grey%.mpk}.edge" \
   "$mobile" "${mobile%.mpk}.edge"' EXIT
-[ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert)
+[ -n "${EDGE_BIN:-}" ] || (cd .. && cargo build -q --release --locked -p edge-convert -p edge-trainer)
 convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
 "$convert" ../models/resnet_20_cifar10.mpk --target cortex-m -o "$resnet_20" >/dev/null
 # The model of the demonstration, which also tells unknown pictures.
@@ -77,6 +78,12 @@ refused() { # MODEL
 }
 refused "$resnet_8"
 EDGE_KEY=$(printf '%064d' 9) refused "$signed"
+
+# What `trainer fit` finds has room on the board: the linker allows no more than was said, and the pictures that
+# the demonstration has in flash.
+"${convert%convert}trainer" fit --data ../samples/fashion --ram 26K --flash 120K --size 32 --epochs 1 --finalists 1 \
+  --out "$fitted" --overwrite -o "$fitted/board.mpk" --quiet
+(export EDGE_RAM=26K EDGE_FLASH=156K; check mps2-an386 "$fitted/board.edge")
 
 # Layers of floats, on the board's floating point unit.
 "$convert" ../models/resnet_8_cifar10.mpk --target cortex-m -o "$mixed" \

@@ -1,6 +1,7 @@
 //! Fits what operators take on a core to counts: `fit_costs CORE DIR`, where DIR has `NAME.edge` and, of the same
 //! networks, `NAME.CORE` with lines of an operator's place, from 1, and its instructions. Networks whose name
-//! starts with `held-` are only compared with.
+//! starts with `held-` are only compared with. Prints coefficients for `convert/src/cost/coefficients.rs`, how far off
+//! they are, and lines for `convert/tests/costs.txt`.
 
 use convert::cost::{Row, TERMS, counted, fit};
 use std::error::Error;
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("    {value:.4}, // {term:?}");
     }
     println!("];");
+    let mut held_back = String::new();
     for (path, rows) in &networks {
         let guess = |row: &Row| row.terms.iter().zip(coefficients).map(|(a, b)| a * b).sum::<f64>();
         let (counted, guessed): (f64, f64) =
@@ -46,7 +48,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             100.0 * (guessed / counted - 1.0),
             100.0 * worst,
         );
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(held) = name.strip_prefix("held-") {
+            held_back += &format!("{core} {} {counted}\n", held.replace('-', " "));
+        }
     }
+    print!("{held_back}");
     Ok(())
 }
 

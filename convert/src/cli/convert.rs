@@ -7,7 +7,9 @@ use super::source::{
     Calibration, Source, calibration_pictures, check_exists, default_output, float_model,
     open_model,
 };
+use crate::board::{Board, Boards};
 use crate::budget::{Bytes, Firmware, check_flash, check_ram};
+use crate::cost::instructions;
 use crate::emit::edge::Attributes;
 use crate::emit::edge::Format;
 use crate::emit::onnx::{self, to_onnx};
@@ -16,7 +18,7 @@ use crate::pipeline::{Converted, Options, Quantize, with_floats};
 use crate::quantize::{Method, Outlier, Quantized, decibels, measure, sensitivity, worst};
 use crate::target::Target;
 use crate::verify::{self, Check, source, verify};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use artifact::text::AsPlain;
 use artifact::{Artifact, Dtype};
 use clap::{Args, ValueEnum};
@@ -55,6 +57,13 @@ pub(super) struct ConvertArgs {
     /// Device class: decides the layout of the weights
     #[arg(long, value_enum, default_value_t = TargetArg::Host)]
     target: TargetArg,
+    /// Board, such as nucleo-f446re, pico or pi4: its device class, memory and flash, and how long a picture
+    /// takes it, about; a wrong name lists all
+    #[arg(long, value_name = "NAME", conflicts_with = "target")]
+    board: Option<String>,
+    /// File of more boards, written as convert/boards.toml
+    #[arg(long, value_name = "FILE", requires = "board")]
+    boards: Option<PathBuf>,
     /// Memory of the chip, such as 32K: what does not fit with a stack of 4K (7K with layers of
     /// floats) is not written, and it is said which layer needs most
     #[arg(long, value_name = "BYTES")]
@@ -121,8 +130,18 @@ enum TargetArg {
 }
 
 impl ConvertArgs {
+    /// The board that is named.
+    fn known_board(&self) -> Result<Option<Board>> {
+        let Some(name) = &self.board else { return Ok(None) };
+        let mut boards = Boards::known();
+        if let Some(file) = &self.boards {
+            boards.add(file).map_err(|e| anyhow!("--boards {e}"))?;
+        }
+        boards.named(name).map(Some).map_err(|e| anyhow!("--board {e}"))
+    }
+
     /// What was asked for, or what suits `form`.
-    fn options(&self, form: Form) -> Options {
+    fn options(&self, form: Form, board: Option<&Board>) -> Options {
         Options {
             quantize: match self.quantize {
                 None if form == Form::Onnx => Quantize::None,
@@ -131,9 +150,10 @@ impl ConvertArgs {
                 Some(QuantizeArg::Bf16) => Quantize::Bf16,
                 Some(QuantizeArg::None) => Quantize::None,
             },
-            target: match self.target {
-                TargetArg::Host => Target::Host,
-                TargetArg::CortexM => Target::CortexM,
+            target: match (board, self.target) {
+                (Some(board), _) => board.target(),
+                (None, TargetArg::Host) => Target::Host,
+                (None, TargetArg::CortexM) => Target::CortexM,
             },
             method: self.calibration.method(),
             adaptive_rounding: self.calibration.adaptive_rounding,
@@ -171,11 +191,12 @@ impl ConvertArgs {
 
     /// Refuses what does not fit the chip.
     fn check_limits(&self, converted: &Converted) -> Result<()> {
+        let board = self.known_board()?;
         let firmware = if converted.has_floats() { Firmware::WITH_FLOATS } else { Firmware::INT8 };
-        if let Some(ram) = self.ram {
+        if let Some(ram) = self.ram.or(board.and_then(|board| board.ram)) {
             check_ram(&converted.graph, &converted.emitted.plan, firmware, ram)?;
         }
-        if let Some(flash) = self.flash {
+        if let Some(flash) = self.flash.or(board.and_then(|board| board.flash)) {
             check_flash(&converted.graph, converted.emitted.bytes.len(), firmware, flash)?;
         }
         Ok(())
@@ -192,7 +213,8 @@ pub(super) fn convert_file(
     out.tell("source", page::told(path))?;
     let output = args.output.clone().unwrap_or_else(|| default_output(path));
     let form = Form::of(&output, args.keras_preset)?;
-    let options = args.options(form);
+    let board = args.known_board()?;
+    let options = args.options(form, board.as_ref());
     form.check(given, options.quantize)?;
     options.check()?;
     if output == *path {
@@ -244,6 +266,9 @@ pub(super) fn convert_file(
     match form {
         Form::Onnx => write_onnx(args, &model, &converted, &output, out)?,
         _ => write_edge(path, &converted, &output, out)?,
+    }
+    if let (Some(name), Some(board)) = (&args.board, &board) {
+        estimate(name, board, &converted, out)?;
     }
     // Said last, below the table.
     conversion.is_accurate(&converted, accuracy.as_ref(), out)
@@ -302,6 +327,22 @@ fn write_edge(
     out.tell("format", converted.format())?;
     out.tell("model", edge_facts(&artifact, &names))?;
     written(output, Some(edge.len() as u64), Form::Edge.name(), out)
+}
+
+/// Says what a picture takes a board, about.
+fn estimate(name: &str, board: &Board, converted: &Converted, out: &mut Output<'_>) -> Result<()> {
+    if converted.has_floats() || converted.quantize != Quantize::Int8 {
+        return Ok(out.note(Role::Dim, "how long it takes is known of int8 alone")?);
+    }
+    let artifact = Artifact::parse(&converted.emitted.bytes)?;
+    let ms = board.latency(&artifact).as_secs_f64() * 1e3;
+    write!(out, "{}: about {ms:.1} ms a picture", name.plain())?;
+    if let Some(joules) = board.energy(&artifact) {
+        write!(out, " and {:.2} mJ", joules * 1e3)?;
+    }
+    writeln!(out)?;
+    out.tell("milliseconds", ms)?;
+    Ok(out.tell("instructions", instructions(&artifact, board.core))?)
 }
 
 /// What quantization found and did, where that is more than choosing ranges.

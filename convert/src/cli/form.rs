@@ -30,6 +30,8 @@ const LIMITED: &[(&str, &[Form], bool)] = &[
     ("no-winograd", &[Edge], false),
     ("fixed-point", &[Edge], true),
     ("target", &[Edge], false),
+    ("board", &[Edge], false),
+    ("boards", &[Edge], false),
     ("ram", &[Edge], false),
     ("flash", &[Edge], false),
     ("onnx-integers", &[Onnx], true),

@@ -1,8 +1,9 @@
 //! How often the loops of an operator run on a microcontroller (`runtime::ops::{columns, planes}`).
 
 use artifact::layout::{DEPTHWISE_CHANNELS, WINDOWS, window_start};
+use artifact::params::ParamsForm;
 use artifact::stripes::{input_rows, turns};
-use artifact::{Artifact, Grouped, Op};
+use artifact::{Artifact, Dtype, Grouped, Op};
 use core::ops::Range;
 
 /// What is counted of an operator.
@@ -145,10 +146,10 @@ fn convolution(terms: &mut Terms, op: &Grouped, rows: Range<usize>, nr: usize) {
         return;
     }
     if op.is_depthwise() {
-        return depthwise(terms, op, &rows);
+        return depthwise(terms, op, &rows, nr);
     }
     let conv = &op.conv;
-    let filter = conv.filter_layout(op.groups, nr, artifact::Dtype::I8);
+    let filter = conv.filter_layout(op.groups, nr, Dtype::I8);
     let (w, c) = (usize::from(conv.output.shape.w), usize::from(conv.output.shape.c));
     let pixels = rows.len() * w;
     add(terms, Term::Convolution, 1);
@@ -196,7 +197,7 @@ fn slow_windows(op: &Grouped, rows: &Range<usize>, packs_rows: bool) -> usize {
     pixels - fast.count() * WINDOWS
 }
 
-fn depthwise(terms: &mut Terms, op: &Grouped, rows: &Range<usize>) {
+fn depthwise(terms: &mut Terms, op: &Grouped, rows: &Range<usize>, nr: usize) {
     let conv = &op.conv;
     let planes = conv.planes();
     let (w, c) = (usize::from(conv.output.shape.w), usize::from(conv.output.shape.c));
@@ -207,8 +208,13 @@ fn depthwise(terms: &mut Terms, op: &Grouped, rows: &Range<usize>) {
         add(terms, Term::Band, c.div_ceil(DEPTHWISE_CHANNELS));
         add(terms, Term::Plane, read * usize::from(conv.input.shape.w) * c);
         add(terms, Term::Row, band.len() * c);
-        let is_kernels = conv.filter == [3, 3] && conv.stride[0] == conv.stride[1];
-        match (is_kernels && conv.residual.is_none(), conv.stride[0]) {
+        // Others are plain Rust.
+        let has_kernel = conv.filter == [3, 3]
+            && conv.stride[0] == conv.stride[1]
+            && c.is_multiple_of(DEPTHWISE_CHANNELS)
+            && matches!(conv.params_form(nr, Dtype::I8), Some(ParamsForm::Short(_)))
+            && conv.residual.is_none();
+        match (has_kernel, conv.stride[0]) {
             (true, 1) => add(terms, Term::Stride1, band.len() * c * w.div_ceil(2)),
             (true, 2) => add(terms, Term::Stride2, band.len() * c * w.div_ceil(2)),
             _ => {

@@ -10,13 +10,26 @@ use mps2::Mps2;
 use runtime::{Arena, arena_len, include_artifact};
 
 static MODEL: &[u8] = include_artifact!(concat!(env!("OUT_DIR"), "/model.edge"));
+#[cfg(target_has_atomic = "8")]
 static ARENA: Arena<{ arena_len(MODEL) }> = Arena::new();
+
+#[cfg(target_has_atomic = "8")]
+fn arena() -> Option<&'static mut [u8]> {
+    ARENA.take()
+}
+
+/// Armv6-M swaps nothing atomically.
+#[cfg(not(target_has_atomic = "8"))]
+fn arena() -> Option<&'static mut [u8]> {
+    let arena = cortex_m::singleton!(ARENA: Arena<{ arena_len(MODEL) }> = Arena::new());
+    arena.map(|arena| arena.get_mut())
+}
 
 #[entry]
 fn main() -> ! {
     // SAFETY: TIMER0 of the AN386 image, at 25 MHz; nothing else uses it.
     let mut board = unsafe { Mps2::new(0x4000_0000, 40) };
-    let result = match ARENA.take() {
+    let result = match arena() {
         Some(arena) => demo::run(&mut board, MODEL, arena),
         None => Err("the arena is taken"),
     };

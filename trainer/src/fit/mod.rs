@@ -370,7 +370,8 @@ impl Search<'_> {
         sides.dedup();
         let learning = &self.args.task.learning;
         let seed = self.args.task.chance.seed;
-        let mut is_told = false;
+        // Multiply-accumulates and seconds so far, until it was said how long all takes.
+        let mut measured = Some((0.0, 0.0));
         for side in sides {
             let of_side: Vec<&Candidate> = candidates.iter().filter(|c| c.side == side).collect();
             for (index, base) in self.bases.iter().enumerate() {
@@ -392,14 +393,18 @@ impl Search<'_> {
                     let began = Instant::now();
                     let draft = base.at(candidate.cut, side);
                     let (accuracy, loss) = guess::guess(&draft, &pictures, seed, &device)?;
-                    if !core::mem::replace(&mut is_told, true) {
-                        let macs = candidate.takes.macs as f64 * pictures.len() as f64;
-                        let rate = macs / began.elapsed().as_secs_f64();
-                        let epochs = learning.epochs.unwrap_or(EPOCHS);
-                        let work = words::Work { looked_at: pictures.len(), rate, epochs };
-                        words::duration_of(candidates, &data, self.args.finalists, &work, out)?;
+                    if let Some((macs, seconds)) = &mut measured {
+                        *macs += candidate.takes.macs as f64 * pictures.len() as f64;
+                        *seconds += began.elapsed().as_secs_f64();
                     }
                     self.journal.add_guess(&self.folder, Guess::new(candidate, accuracy, loss))?;
+                }
+                if let Some((macs, seconds)) = measured.filter(|(_, seconds)| *seconds > 0.0) {
+                    measured = None;
+                    let epochs = learning.epochs.unwrap_or(EPOCHS);
+                    let rate = macs / seconds;
+                    let work = words::Work { looked_at: pictures.len(), rate, epochs };
+                    words::duration_of(candidates, &data, self.args.finalists, &work, out)?;
                 }
             }
         }

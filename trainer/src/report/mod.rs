@@ -9,6 +9,7 @@ mod classes;
 mod doctor;
 mod fit;
 mod gallery;
+mod heat;
 mod schedule;
 mod view;
 

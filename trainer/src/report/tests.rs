@@ -223,7 +223,8 @@ fn photos(root: &Path) {
 fn mistakes_name_their_files_and_show_them() {
     let dir = tempfile::tempdir().unwrap();
     photos(dir.path());
-    let checkpoint = checkpoint(2, 1);
+    let config = Architecture::named("resnet_8_cifar", 2).unwrap();
+    let checkpoint = network::init::random_checkpoint(config, 32, 0).unwrap();
     let options = ReadOptions {
         preprocess: checkpoint.preprocess,
         val_split: 0.0,
@@ -252,7 +253,9 @@ fn mistakes_name_their_files_and_show_them() {
         // As text, and as the title of the picture.
         assert_eq!(page.matches(name).count(), 2, "{name}");
     }
-    assert_eq!(page.matches("<img").count(), 16);
+    // Each with what speaks for its answer.
+    assert_eq!(page.matches("<img").count(), 32);
+    assert_eq!(page.matches("alt=\"what speaks for").count(), 16);
 }
 
 #[test]

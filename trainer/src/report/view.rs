@@ -3,6 +3,7 @@
 use super::Report;
 use super::chart::{self, BLUE, Frame, ORANGE, Series};
 use super::classes::{self, ClassFigures};
+use super::heat::Heat;
 use crate::data::{Origin, Pictures};
 use crate::train::{self, Answer, BINS, Evaluation, duration};
 use artifact::Preprocess;
@@ -53,6 +54,8 @@ struct Measured {
     classes: Vec<ClassRow>,
     more_classes: Vec<ClassRow>,
     mistakes: Vec<Mistake>,
+    /// Whether some have heat maps.
+    has_heat: bool,
     wrong: usize,
     ece: String,
     reliability: String,
@@ -94,6 +97,8 @@ struct EpochRow {
 
 struct Mistake {
     thumbnail: Thumbnail,
+    /// The same, with what spoke for the answer; of a photo, and of a network that has heat maps.
+    heat: Option<Thumbnail>,
     /// The file, below the data set's folder.
     name: String,
     label: String,
@@ -156,13 +161,19 @@ impl Measured {
         let pair = |(a, b, n): (usize, usize, usize)| [name(a), name(b), n.to_string()];
         let wrong = most_confident_first(&evaluation.answers);
         let p = &report.checkpoint.preprocess;
+        let heat = if wrong.is_empty() { None } else { Heat::new(report.checkpoint) };
         let mistake = |&i: &usize| {
             let Answer { label, class, probability } = evaluation.answers[i];
+            let pixels = pictures.get(i)?;
+            let found = opened(pictures, i);
+            let view = found.as_ref().and_then(|photo| photo.view().ok());
+            let map = |view| heat.as_ref()?.over(view, &pixels, class as usize, SHOWN);
             Ok(Mistake {
-                thumbnail: match photo(pictures, i) {
+                thumbnail: match view.and_then(|view| Thumbnail::photo(view, SHOWN).ok()) {
                     Some(thumbnail) => thumbnail,
-                    None => Thumbnail::new(&pictures.get(i)?, p)?,
+                    None => Thumbnail::new(&pixels, p)?,
                 },
+                heat: view.and_then(map),
                 name: picture_name(pictures, i, &report.data.root),
                 label: name(label as usize),
                 answer: name(class as usize),
@@ -176,17 +187,16 @@ impl Measured {
             let range = format!("{}–{} %", edge(i), edge(i + 1));
             [range, b.pictures.to_string(), percent(b.confidence), percent(b.accuracy)]
         };
+        let shown = wrong.iter().take(MAX_MISTAKES).map(mistake);
+        let mistakes = shown.collect::<anyhow::Result<Vec<Mistake>>>()?;
         Ok(Self {
             pictures: evaluation.pictures,
             matrix: (labels.len() <= MAX_MATRIX).then(|| Matrix::new(labels, evaluation)),
             confused: confused.into_iter().map(pair).collect(),
             classes,
             more_classes,
-            mistakes: wrong
-                .iter()
-                .take(MAX_MISTAKES)
-                .map(mistake)
-                .collect::<anyhow::Result<_>>()?,
+            has_heat: mistakes.iter().any(|mistake| mistake.heat.is_some()),
+            mistakes,
             wrong: wrong.len(),
             ece: percent(evaluation.ece),
             reliability: chart::reliability(&bins)?,
@@ -197,9 +207,13 @@ impl Measured {
 
 /// The photo that a picture was made from, if it can still be read.
 pub(super) fn photo(pictures: &Pictures, i: usize) -> Option<Thumbnail> {
+    Thumbnail::photo(opened(pictures, i)?.view().ok()?, SHOWN).ok()
+}
+
+/// As [`photo`], in full.
+fn opened(pictures: &Pictures, i: usize) -> Option<picture::Picture> {
     let origin = pictures.origin(i).filter(|origin| origin.record.is_none())?;
-    let photo = picture::open(origin.path).ok()?;
-    Thumbnail::photo(photo.view().ok()?, SHOWN).ok()
+    picture::open(origin.path).ok()
 }
 
 /// The file of a picture below `root`.

@@ -82,6 +82,8 @@ async function show(file) {
     const answer = await guarded(() => call("run"));
     times.push(performance.now());
     article.dataset.logits = JSON.stringify(answer.logits);
+    if (answer.distance !== undefined) article.dataset.distance = answer.distance;
+    if (answer.unknown) add("p", text, "Unknown: like none of the pictures that the model was made with. Nearest:").className = "unknown";
     const list = add("ol", text);
     for (const { label, probability } of answer.classes) {
       const line = add("li", list);

@@ -56,3 +56,13 @@ count=${#pictures[@]}
 jq -e ".[2 * $count + 1:] | (.[0] | test(\"web page\")) and (.[1] | test(\"damaged\"))" <<<"$there" >/dev/null ||
   { printf 'error: what is no picture: %s\n' "$there" >&2; exit 1; }
 echo "f32: the same classes; what is no picture is refused"
+
+# Pictures like none that the model was calibrated on.
+"$bin/convert" models/mobilenet_v2.mpk --calibration samples/fashion/train --unknown 1% -o "$work/known.edge" --quiet
+count=$(script 'document.querySelectorAll("article").length')
+give "$work/known.edge" "${pictures[@]}"
+here=$("$bin/edge-classify" --model "$work/known.edge" --json "${pictures[@]}" | jq -c '[.[].distance * 1000 | round]')
+there=$(shown '[a.dataset.distance, a.querySelector(".unknown") !== null]' |
+  jq -c "[.[$count + 1:][] | select(.[1]) | .[0] | tonumber * 1000 | round]")
+[ "$here" = "$there" ] || { printf 'error: other distances\nhere  %s\nthere %s\n' "$here" "$there" >&2; exit 1; }
+echo "unknown pictures are told, with the same distances"

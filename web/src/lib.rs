@@ -55,6 +55,11 @@ struct About<'a> {
 struct Answer<'a> {
     classes: Vec<Class<'a>>,
     logits: Vec<f32>,
+    /// Above 1, the picture is unknown; `None` where the model tells none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     heatmap: Option<HeatMap<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,6 +185,7 @@ impl Loaded {
             .map(|s| Class { label: model.label(s.index), probability: s.probability })
             .collect();
         let logits = logits.iter().collect();
+        let distance = session.distance();
         let heatmap = top.first().and_then(|best| {
             let [height, width] = session.heat_shape()?;
             let values = self.contrast.as_ref()?.shares(&session, best.index)?;
@@ -187,7 +193,14 @@ impl Loaded {
             let class = model.label(best.index);
             Some(HeatMap { class, width, height, seen: [left, top, columns, rows], values })
         });
-        Ok(json(&Answer { classes, logits, heatmap, note: self.note }))
+        Ok(json(&Answer {
+            classes,
+            logits,
+            distance: distance.map(|distance| distance.ratio()),
+            unknown: distance.map(|distance| !distance.is_known()),
+            heatmap,
+            note: self.note,
+        }))
     }
 }
 

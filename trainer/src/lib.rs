@@ -29,6 +29,7 @@ pub mod data;
 pub mod distributed;
 mod doctor;
 mod fit;
+mod heat;
 mod layers;
 mod learning;
 mod memory;

@@ -3,7 +3,7 @@
 //! Cheap facts first (`facts`: folders, classes, files, sizes). Then the built-in network that
 //! fine-tuning would start from looks at each picture once (`seen`). Of what it sees follow copies
 //! (`neighbors` proposes, `similar` decides by pixels), wrong labels and what more pictures
-//! would bring (`folds`, `labels`, `curve`). `words` says all that, `report::doctor` makes a page of it.
+//! would bring (`folds`, `labels`, `curve`), and whether classes are told by the edges of their photos (`shortcuts`). `words` says all that, `report::doctor` makes a page of it.
 
 mod copies;
 mod curve;
@@ -13,6 +13,7 @@ mod labels;
 mod neighbors;
 mod register;
 mod seen;
+mod shortcuts;
 mod similar;
 mod words;
 
@@ -20,6 +21,7 @@ pub(crate) use copies::{Copies, Kin};
 pub(crate) use curve::Curve;
 pub(crate) use facts::{Class, Damaged, Facts};
 pub(crate) use labels::Suspect;
+pub(crate) use shortcuts::Edges;
 pub(crate) use words::curve_lines;
 
 use crate::builtin::{Builtin, Target};
@@ -104,6 +106,8 @@ pub(crate) struct Diagnosis {
     /// Pictures of classes that are too small to tell wrong labels.
     pub(crate) unjudged: usize,
     pub(crate) curve: Option<Curve>,
+    /// Whether classes are told by the edges of their photos.
+    pub(crate) edges: Option<Edges>,
 }
 
 impl Patient {
@@ -175,6 +179,9 @@ pub(crate) fn run(args: &Doctor, command: &str, out: &mut Output<'_>) -> anyhow:
     if !args.quick && !patient.pictures.is_empty() {
         let seen = Seen::by(&checkpoint, &patient.pictures, &device)?;
         diagnosis.judge(&patient, &seen, args.seed);
+        if diagnosis.curve.is_some() {
+            diagnosis.edges = shortcuts::edges(&checkpoint, &patient, args.seed, &device)?;
+        }
     }
     let findings = words::findings(&patient, &diagnosis);
     words::say(&patient, &diagnosis, &findings, out)?;
@@ -205,6 +212,7 @@ fn examine(args: &Doctor) -> anyhow::Result<(Checkpoint, Patient, Diagnosis)> {
         suspects: Vec::new(),
         unjudged: 0,
         curve: None,
+        edges: None,
     };
     Ok((checkpoint, patient, diagnosis))
 }

@@ -23,6 +23,17 @@ pub(super) fn findings(patient: &Patient, diagnosis: &Diagnosis) -> Vec<Finding>
     classes(&diagnosis.facts, &mut found);
     copies(diagnosis, &mut found);
     suspects(patient, diagnosis, &mut found);
+    if let Some(edges) = diagnosis.edges.filter(|edges| edges.tell) {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let text = format!(
+            "the edges of the photos tell their classes about as well as the whole photos: {} right with the middle \
+             hidden, {} without; look for frames, captions, or backgrounds that only one class has, which a network \
+             would learn instead",
+            percent(edges.edges),
+            percent(edges.whole)
+        );
+        found.push(Finding { mend: false, text, lines: Vec::new() });
+    }
     found.sort_by_key(|finding| !finding.mend);
     found
 }

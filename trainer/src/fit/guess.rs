@@ -28,21 +28,34 @@ pub(super) fn guess(
     seed: u64,
     device: &Device,
 ) -> anyhow::Result<(f64, f64)> {
+    let features = features(draft, pictures, device)?;
+    Ok(ask(&features, &pictures.labels, draft.labels.len(), seed))
+}
+
+/// What a network sees in pictures of its size, `[pictures, width]`.
+///
+/// # Errors
+/// Pictures that cannot be read again.
+pub(crate) fn features(
+    draft: &Draft,
+    pictures: &Pictures,
+    device: &Device,
+) -> anyhow::Result<Vec<f32>> {
     let mut net = Network::new(&draft.config, Init::he(0), device).map_err(anyhow::Error::msg)?;
     net::load_tensors(&mut net, &draft.tensors, false)?;
     let (preprocess, pictures) = (draft.preprocess, Arc::new(pictures.clone()));
     let loading = Loading { preprocess, batch: BATCH, side: None, order: Order::Sequential };
     let mut features = Vec::new();
-    for batch in Batches::start(pictures.clone(), loading) {
+    for batch in Batches::start(pictures, loading) {
         let batch = batch?;
         let x = Tensor::<4>::from_data(TensorData::new(batch.pixels, batch.shape), device);
         features.extend(net.features(x).into_data().iter::<f32>());
     }
-    Ok(ask(&features, &pictures.labels, draft.labels.len(), seed))
+    Ok(features)
 }
 
-/// As [`guess`], of features `[pictures, width]`.
-fn ask(features: &[f32], labels: &[u32], classes: usize, seed: u64) -> (f64, f64) {
+/// Share right by heads that were not fitted to a picture, and their cross-entropy, of features `[pictures, width]`.
+pub(crate) fn ask(features: &[f32], labels: &[u32], classes: usize, seed: u64) -> (f64, f64) {
     let width = features.len() / labels.len().max(1);
     // Each class is dealt evenly.
     let mut order: Vec<usize> = (0..labels.len()).collect();

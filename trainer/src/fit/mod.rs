@@ -11,6 +11,7 @@ mod journal;
 mod words;
 
 pub(crate) use candidates::{Candidate, Milliseconds, Takes};
+pub(crate) use guess::{ask, features};
 pub(crate) use journal::{Guess, Trained};
 pub(crate) use words::describe;
 

@@ -9,7 +9,6 @@ mod classes;
 mod doctor;
 mod fit;
 mod gallery;
-mod heat;
 mod schedule;
 mod view;
 

@@ -3,8 +3,8 @@
 use super::Report;
 use super::chart::{self, BLUE, Frame, ORANGE, Series};
 use super::classes::{self, ClassFigures};
-use super::heat::Heat;
 use crate::data::{Origin, Pictures};
+use crate::heat::Heat;
 use crate::train::{self, Answer, BINS, Evaluation, duration};
 use artifact::Preprocess;
 use askama::Template;

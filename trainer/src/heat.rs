@@ -11,14 +11,14 @@ use runtime::preprocess::RgbView;
 use runtime::{AlignedBuf, Model, Session};
 
 /// A network whose heat maps are asked for.
-pub(super) struct Heat {
+pub(crate) struct Heat {
     file: AlignedBuf,
     preprocess: Preprocess,
 }
 
 impl Heat {
     /// `None` of networks that have none: those that do not end with an average and one dense layer.
-    pub(super) fn new(checkpoint: &Draft) -> Option<Self> {
+    pub(crate) fn new(checkpoint: &Draft) -> Option<Self> {
         let checkpoint = checkpoint.clone().check().ok()?;
         let model = FloatModel::from_checkpoint(&checkpoint).ok()?;
         let options = Options { quantize: Quantize::None, direct: true, ..Options::default() };
@@ -28,16 +28,10 @@ impl Heat {
         Some(Self { file, preprocess: model.preprocess })
     }
 
-    /// `photo` with the heat map of `class` over it, at most `side` pixels wide and high; `pixels` are what the
-    /// network sees of it.
-    pub(super) fn over(
-        &self,
-        photo: RgbView<'_>,
-        pixels: &[u8],
-        class: usize,
-        side: u16,
-    ) -> Option<Thumbnail> {
-        let model = Model::new(&self.file).ok()?;
+    /// Shares of the pixels of the last map in the score of a class, less the mean of all scores: rows and
+    /// columns, and `[rows, columns]`; `pixels` are what the network sees of a picture.
+    pub(crate) fn shares(&self, pixels: &[u8], class: usize) -> Option<([usize; 2], Vec<f32>)> {
+        let model = Model::new_trusted(&self.file).ok()?;
         let mut arena = AlignedBuf::zeroed(runtime::heat::arena_len(&model).ok()?);
         let mut session = Session::new(&model, &mut arena).ok()?.with_heat().ok()?;
         let mut input = session.input_mut();
@@ -45,7 +39,19 @@ impl Heat {
         values.iter().enumerate().for_each(|(i, value)| input.set(i, *value));
         session.run();
         let shape = session.heat_shape()?;
-        let values = Contrast::new(&model).ok()?.shares(&session, class)?;
+        Some((shape, Contrast::new(&model).ok()?.shares(&session, class)?))
+    }
+
+    /// `photo` with the heat map of `class` over it, at most `side` pixels wide and high; `pixels` are what the
+    /// network sees of it.
+    pub(crate) fn over(
+        &self,
+        photo: RgbView<'_>,
+        pixels: &[u8],
+        class: usize,
+        side: u16,
+    ) -> Option<Thumbnail> {
+        let (shape, values) = self.shares(pixels, class)?;
         let shares = Shares { shape, values: &values };
         let png = heat::png(photo, &self.preprocess, shares, side.into()).ok()?;
         Thumbnail::photo(picture::decode(&png).ok()?.view().ok()?, side).ok()

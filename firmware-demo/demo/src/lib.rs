@@ -199,9 +199,12 @@ fn teach(
         took = since(board, start).zip(took).map(|(this, all)| this + all);
     }
     let start = board.instructions();
+    let identity = model.identity();
+    let summed = since(board, start);
+    let start = board.instructions();
     let class = teacher.finish(LABEL, None).map_err(|_| "nothing to learn from")?;
     let mut buffer = [0; PATCH_HEADER_LEN + CHANNELS + 64];
-    let mut writer = PatchWriter::new(model.identity(), &mut buffer).map_err(|_| "no room")?;
+    let mut writer = PatchWriter::new(identity, &mut buffer).map_err(|_| "no room")?;
     writer.push(&class).map_err(|_| "no room for the class")?;
     let patch = writer.finish().map_err(|_| "no class")?;
     let took = since(board, start).zip(took).map(|(this, all)| this + all);
@@ -225,9 +228,10 @@ fn teach(
             line(board, scores.steps());
         }
     }
-    if let (Some(took), Some(scored)) = (took, scored) {
+    if let (Some(took), Some(scored), Some(summed)) = (took, scored, summed) {
         number(board, took, " instructions to learn a class from 8 pictures, beside their runs\n");
-        number(board, scored, " instructions to score it\n");
+        number(board, scored, " instructions to score it, ");
+        number(board, summed, " to tell the model from others\n");
     }
     if let Some(stack) = board.stack() {
         number(board, stack as u32, " bytes of stack with learning\n");

@@ -11,7 +11,7 @@ run() { # BOARD MODEL [TARGET [FEATURES]]
   (cd "$1" && EDGE_MODEL=$2 cargo $cross run -q --release --locked $target ${4:+--features=$4})
 }
 # Lines that must be equal.
-numbers='^(logits|distance|heat) of '
+numbers='^(logits|distance|heat|patch|taught) of '
 logits() { grep -E "$numbers" | tr -d '\r'; }
 
 resnet_8=$PWD/../models/resnet_8_cifar10.cortex-m.edge
@@ -31,8 +31,10 @@ convert=${EDGE_BIN:-${CARGO_TARGET_DIR:-../target}/release}/convert
 "$convert" ../models/resnet_8_cifar10.mpk --target cortex-m --unknown 1% -o "$known" >/dev/null
 
 check() { # BOARD MODEL [TARGET [FEATURES]]
-  local here board
-  here=$(cd host && cargo run -q --release --locked -- "$2" | logits)
+  local here board teach=
+  # What is learned is the same bytes, too.
+  [ "${4:-}" != teach ] || teach=--features=teach
+  here=$(cd host && cargo run -q --release --locked $teach -- "$2" | logits)
   printf '\n%s, %s\n' "$1 ${3:-}" "$(basename "$2")"
   board=$(run "$@")
   grep -vE "$numbers" <<<"$board"
@@ -43,6 +45,15 @@ check() { # BOARD MODEL [TARGET [FEATURES]]
   fi
   echo "$(grep -c '^logits' <<<"$here") pictures, the same logits as here," \
     "$(grep -c '^distance' <<<"$here") with the same distance"
+  if [ -n "$teach" ]; then
+    # The ninth view of what was learned from eight, and no view of anything else.
+    if [ "$(grep -c '^taught of [a-z]* [0-8]: rocket' <<<"$here")" != 1 ] ||
+      ! grep -q '^taught of rocket 8: rocket' <<<"$here"; then
+      echo "error: $1 did not learn rockets" >&2
+      exit 1
+    fi
+    echo "$(grep -c '^taught' <<<"$here") pictures with the same scores of a class learned from 8"
+  fi
   ran=$(sed -n 's/.* \([0-9]*\) to run.*/\1/p' <<<"$board" | head -n 1)
 }
 
@@ -110,6 +121,17 @@ check riscv-virt "${mobile%.mpk}.edge"
 check mps2-an500 "$known"
 check mps2-an505 "$known"
 check riscv-virt "$known"
+
+# An eleventh class, and a third one of a network that knows two.
+"$convert" "$mobile" --target cortex-m --calibration ../samples/fashion/train --unknown 10% \
+  -o "${mobile%.mpk}.edge" >/dev/null
+for model in "$known" "${mobile%.mpk}.edge"; do
+  check mps2-an386 "$model" '' teach
+  check mps2-an386 "$model" thumbv7m-none-eabi teach
+  check mps2-an500 "$model" '' teach
+  check mps2-an505 "$model" '' teach
+  check riscv-virt "$model" '' teach
+done
 
 (cd nucleo-f446re && cargo $cross build -q --release --locked)
 printf '\nnucleo-f446re builds\n'

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-60}
 shift || true
-[ $# -gt 0 ] || set -- artifact burnpack checkpoint folder hdf5 keras onnx pickle picture safetensors tflite torch
+[ $# -gt 0 ] || set -- artifact burnpack checkpoint folder hdf5 keras onnx patch pickle picture safetensors tflite torch
 if [ "$seconds" = --keep ]; then
   for target; do
     mkdir -p kept/"$target" small/"$target"
@@ -33,7 +33,8 @@ kinds() {
 }
 for target; do
   mkdir -p "corpus/$target"
-  tar xzf corpus.tar.gz -C corpus "./$target"
+  # What a corpus was never made of has seeds alone.
+  tar xzf corpus.tar.gz -C corpus "./$target" 2>/dev/null || true
   find ../tests/fixtures ../models ../crates/picture/tests/fixtures -size -128k -name "*.$(kinds "$target")" \
     -exec cp -n {} "corpus/$target/" \;
   [ ! -d "seeds/$target" ] || cp -n "seeds/$target"/* "corpus/$target/"

@@ -7,6 +7,7 @@ use crate::heatmap::{self, HeatMap};
 use crate::model::{ModelFile, Use, read_key};
 use crate::print::{self, Plain};
 use crate::sources::{self, Skipped, Source};
+use crate::teach::PatchFile;
 use crate::watch::{self, Kept, Watch};
 use crate::{EXIT_ANSWER, EXIT_ERROR, EXIT_NO_CLASS, npy};
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,7 @@ use picture::Picture;
 use runtime::classify::{Score, top_k};
 use runtime::heat::Contrast;
 use runtime::preprocess::for_each_pixel;
+use runtime::teach::Taught;
 use runtime::{AlignedBuf, Distance, Model, Session};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -117,8 +119,13 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
     let file = ModelFile::open(cli.model.as_deref(), duration)?;
     let key = cli.key.as_deref().map(read_key).transpose()?;
     let model = file.parse(key.as_ref())?;
+    let patch = cli.patch.as_deref().map(PatchFile::open).transpose()?;
+    let patch_key = cli.patch_key.as_deref().map(read_key).transpose()?;
+    let patch_key = patch_key.as_ref().or(key.as_ref());
+    let taught = patch.as_ref().map(|patch| patch.parse(&model, patch_key)).transpose()?;
+    let taught = taught.as_ref();
     let drift = Drift::default();
-    let mut printer = Printer { cli, model, out, err, count: 0, code: EXIT_ANSWER, drift };
+    let mut printer = Printer { cli, model, taught, out, err, count: 0, code: EXIT_ANSWER, drift };
     if cli.tensor.is_none() {
         // First, so that nothing is missed while the others are classified.
         let watch = cli.watch.as_deref().map(Watch::new).transpose()?;
@@ -128,7 +135,7 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
         let targets = heatmap::targets(cli, &model, &sources)?;
         match &sources[..] {
             [] => {}
-            [one] => engine(cli, model, |engine| {
+            [one] => engine(cli, model, taught, |engine| {
                 printer.outcome(engine.source(one, targets.first()))?;
                 Ok(())
             })?,
@@ -136,10 +143,10 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
         }
         printer.skipped(&mut skipped)?;
         if let Some(watch) = watch {
-            engine(cli, model, |engine| engine.watch(&mut printer, watch))?;
+            engine(cli, model, taught, |engine| engine.watch(&mut printer, watch))?;
         }
     } else if let Some(path) = &cli.tensor {
-        engine(cli, model, |engine| engine.tensor(&mut printer, path))?;
+        engine(cli, model, taught, |engine| engine.tensor(&mut printer, path))?;
     }
     printer.finish()
 }
@@ -147,7 +154,7 @@ pub(crate) fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result
 /// Whole pictures on each thread, which takes less time than parts of each picture on all: most of
 /// it is decoding. Answers come in the order of the sources.
 fn batch(printer: &mut Printer<'_>, sources: &[Source], targets: &[PathBuf]) -> Result<()> {
-    let (cli, model) = (printer.cli, printer.model);
+    let (cli, model, taught) = (printer.cli, printer.model, printer.taught);
     let threads = cli.machine.threads().min(sources.len());
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -157,7 +164,7 @@ fn batch(printer: &mut Printer<'_>, sources: &[Source], targets: &[PathBuf]) -> 
                 scope.spawn(move || {
                     let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
                     let session = Session::new(&model, &mut arena)?.with_isa(cli.machine.isa());
-                    let mut engine = Engine::new(cli, model, session)?;
+                    let mut engine = Engine::new(cli, model, taught, session)?;
                     for (i, source) in sources.iter().enumerate().skip(first).step_by(threads) {
                         let outcome = engine.source(source, targets.get(i));
                         // Printing failed, and says so.
@@ -185,28 +192,35 @@ fn batch(printer: &mut Printer<'_>, sources: &[Source], targets: &[PathBuf]) -> 
 fn engine<'m>(
     cli: &'m Cli,
     model: Model<'m>,
+    taught: Option<&'m Taught<'m>>,
     work: impl FnOnce(&mut Engine<'_>) -> Result<()>,
 ) -> Result<()> {
     let workers = cli.machine.workers()?;
     let mut arena = AlignedBuf::zeroed(heatmap::arena_len(cli, &model)?);
     let session = Session::new(&model, &mut arena)?;
     let session = session.with_isa(cli.machine.isa()).with_workers(&*workers);
-    work(&mut Engine::new(cli, model, session)?)
+    work(&mut Engine::new(cli, model, taught, session)?)
 }
 
 /// What classifies a picture.
 struct Engine<'a> {
     cli: &'a Cli,
     model: Model<'a>,
+    taught: Option<&'a Taught<'a>>,
     session: Session<'a>,
     contrast: Option<Contrast>,
 }
 
 impl<'a> Engine<'a> {
-    fn new(cli: &'a Cli, model: Model<'a>, session: Session<'a>) -> Result<Self> {
+    fn new(
+        cli: &'a Cli,
+        model: Model<'a>,
+        taught: Option<&'a Taught<'a>>,
+        session: Session<'a>,
+    ) -> Result<Self> {
         let contrast = heatmap::contrast(cli, &model)?;
         let session = if contrast.is_some() { session.with_heat()? } else { session };
-        Ok(Self { cli, model, session, contrast })
+        Ok(Self { cli, model, taught, session, contrast })
     }
 
     /// Classifies what appears in a folder; ends only by an error.
@@ -301,10 +315,23 @@ impl<'a> Engine<'a> {
         let start = Instant::now();
         let logits = self.session.run();
         let run = start.elapsed();
-        let top = top_k(logits.iter(), self.cli.top);
-        let logits = self.cli.logits.then(|| logits.iter().collect());
-        let distance = self.session.distance();
-        Answer { top, distance, logits, heatmap: None, times: Times { run, ..times } }
+        let (top, keep) = (self.cli.top, self.cli.logits);
+        let mut answer = Answer {
+            top: top_k(logits.iter(), top),
+            distance: None,
+            logits: keep.then(|| logits.iter().collect()),
+            heatmap: None,
+            times: Times { run, ..times },
+        };
+        match self.taught.and_then(|taught| self.session.taught(taught)) {
+            None => answer.distance = self.session.distance(),
+            Some(scores) => {
+                answer.top = top_k(scores.iter(), top);
+                answer.distance = Some(scores.distance());
+                answer.logits = keep.then(|| scores.iter().collect());
+            }
+        }
+        answer
     }
 }
 
@@ -312,6 +339,7 @@ impl<'a> Engine<'a> {
 struct Printer<'a> {
     cli: &'a Cli,
     model: Model<'a>,
+    taught: Option<&'a Taught<'a>>,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     /// Elements written to the JSON array.
@@ -320,7 +348,7 @@ struct Printer<'a> {
     drift: Drift,
 }
 
-impl Printer<'_> {
+impl<'a> Printer<'a> {
     fn start(&mut self) -> Result<()> {
         if self.cli.logits {
             write!(self.out, "{{\"logits\":[")?;
@@ -353,12 +381,16 @@ impl Printer<'_> {
         Ok(is_answered)
     }
 
+    /// Name of a class.
+    fn label(&self, index: usize) -> &'a str {
+        self.taught.map_or_else(|| self.model.label(index), |taught| taught.label(index))
+    }
+
     fn answer(&mut self, name: &str, answer: &Answer, note: Option<&str>) -> Result<()> {
         let least = self.cli.threshold.unwrap_or(0.0);
-        let model = self.model;
         let classes: Vec<Class<'_>> = (answer.top.iter())
             .filter(|s| s.probability >= least)
-            .map(|s| Class { label: model.label(s.index), probability: s.probability })
+            .map(|s| Class { label: self.label(s.index), probability: s.probability })
             .collect();
         let is_unknown = answer.distance.is_some_and(|d| !d.is_known());
         if self.cli.threshold.is_some() && (classes.is_empty() || is_unknown) {
@@ -403,7 +435,7 @@ impl Printer<'_> {
     ) -> Result<()> {
         write!(self.out, "{}: ", Plain(name))?;
         let best = answer.top.first();
-        let best = best.map(|s| (Plain(self.model.label(s.index)), s.probability * 100.0));
+        let best = best.map(|s| (Plain(self.label(s.index)), s.probability * 100.0));
         match best {
             Some((label, percent)) if is_unknown => {
                 write!(self.out, "unknown (nearest: {label}, {percent:.0} %)")?;

@@ -23,7 +23,7 @@ Exit status: 0 an answer for each picture; 1 --threshold was given and some
 picture has no class that likely or is unknown; 2 some picture (the others are still
 classified) or the whole run failed.
 
-Files named `bench` or `serve` are given as ./bench or ./serve.
+Files named `bench`, `serve` or `teach` are given as ./bench, ./serve or ./teach.
 
 Examples:
   edge-classify samples/pictures/chelsea.png
@@ -35,6 +35,12 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   edge-classify bench models/mobilenet_v2.edge
   edge-classify bench models/resnet_8_cifar10.edge --layers --threads 1";
+
+const TEACH_EXAMPLES: &str = "\
+Examples:
+  edge-classify teach --model pets.edge --label crow crows -o pets.patch
+  edge-classify --model pets.edge --patch pets.patch garden.jpg
+  edge-classify teach --model pets.edge --patch pets.patch --replace cat our_cat -o pets.patch";
 
 /// Says what is in pictures.
 #[derive(Debug, Parser)]
@@ -62,6 +68,15 @@ pub(crate) struct Cli {
     /// see `convert sign`
     #[arg(long, value_name = "FILE", requires = "model")]
     pub(crate) key: Option<PathBuf>,
+
+    /// Also know the classes that the model was taught, by `edge-classify teach` or by a device; with --key, the patch
+    /// has to be signed, too
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with = "heatmap")]
+    pub(crate) patch: Option<PathBuf>,
+
+    /// Check the patch with this public key, such as that of the device which learned, instead of that of --key
+    #[arg(long, value_name = "FILE", requires = "patch")]
+    pub(crate) patch_key: Option<PathBuf>,
 
     /// Also classify each picture that appears in this folder, or changes, until interrupted (Ctrl-C);
     /// with --json, one object a line. It is said where pictures drift from what the model knows, if it tells
@@ -139,6 +154,10 @@ pub(crate) enum Command {
     /// Measure a model's latency
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Bench),
+    /// Teach a model that was converted with --unknown a class, from some pictures of it and as a device does: the model's
+    /// file stays as it is, a patch of some kilobytes is written beside it
+    #[command(after_help = TEACH_EXAMPLES)]
+    Teach(Teach),
     /// Classify pictures that are sent by HTTP
     #[cfg(feature = "serve")]
     Serve(Box<crate::serve::Options>),
@@ -180,6 +199,41 @@ pub(crate) struct Bench {
     /// Print one line of JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// Options of `teach`.
+#[derive(Debug, Args)]
+pub(crate) struct Teach {
+    /// Pictures of the class, or folders of them, 8 or better more
+    #[arg(value_name = "FILE|DIR|-", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// The model (an .edge file, made by `convert --unknown`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: PathBuf,
+
+    /// Name of the class [default: that of --replace]
+    #[arg(long, value_name = "NAME", required_unless_present = "replace")]
+    pub(crate) label: Option<String>,
+
+    /// The class that it takes the place of, the model's or one that it was taught
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) replace: Option<String>,
+
+    /// What the model was taught before, which the new patch has, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) patch: Option<PathBuf>,
+
+    /// The patch
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+
+    /// Say nothing but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
 
     #[command(flatten)]
     pub(crate) machine: Machine,

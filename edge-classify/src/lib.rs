@@ -20,6 +20,7 @@ mod print;
 #[cfg(feature = "serve")]
 mod serve;
 mod sources;
+mod teach;
 mod times;
 #[cfg(feature = "tract")]
 mod tract;
@@ -64,6 +65,7 @@ where
     };
     let outcome = match &cli.command {
         Some(cli::Command::Bench(options)) => bench::run(options, out),
+        Some(cli::Command::Teach(options)) => teach::run(options, out, &mut *err),
         #[cfg(feature = "serve")]
         Some(cli::Command::Serve(options)) => serve::run(options, err),
         #[cfg(not(feature = "serve"))]

@@ -6,6 +6,7 @@ use convert::pipeline::{Options, Quantize, convert};
 use network::checkpoint::Checkpoint;
 use network::model::FloatModel;
 use runtime::preprocess::resize_rgb8;
+use runtime::teach::{Patch, Taught};
 use runtime::{AlignedBuf, Isa, Model, Session};
 use std::path::PathBuf;
 use zoo::{Head, Hints, Imported, open_any};
@@ -14,7 +15,7 @@ use zoo::{Head, Hints, Imported, open_any};
 pub type Target = (&'static str, &'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("artifact", "m.edge", artifact),
     ("burnpack", "m.bpk", |data| import(data, "bpk")),
     ("checkpoint", "m.mpk", checkpoint),
@@ -22,6 +23,7 @@ pub const TARGETS: [Target; 12] = [
     ("hdf5", "m.h5", |data| import(data, "h5")),
     ("keras", "m.keras", |data| import(data, "keras")),
     ("onnx", "m.onnx", |data| import(data, "onnx")),
+    ("patch", "m.patch", patch),
     ("pickle", "m.th", |data| import(data, "th")),
     ("picture", "p.jpg", picture),
     ("safetensors", "m.safetensors", |data| import(data, "safetensors")),
@@ -64,6 +66,25 @@ fn checkpoint(data: &[u8]) {
             converted(&model);
         }
     }
+}
+
+/// What a model was taught: refused, or scored beside the model's classes.
+fn patch(data: &[u8]) {
+    let file = AlignedBuf::from_slice(include_bytes!("../../tests/fixtures/versions/9.edge"));
+    let model = Model::new(&file).expect("a sound model");
+    let mut data = data.to_vec();
+    // A fuzzer would never find the model's own, nor the checksum.
+    if let Some(identity) = data.get_mut(16..24) {
+        identity.copy_from_slice(&model.identity().to_le_bytes());
+    }
+    artifact::patch::seal(&mut data);
+    let Ok(patch) = Patch::parse(&data) else { return };
+    let Ok(taught) = Taught::new(&model, &patch) else { return };
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let session = Session::new(&model, &mut arena).expect("the model's own size");
+    let scores = session.taught(&taught).expect("the model's own session");
+    assert_eq!(scores.iter().count(), taught.len());
+    assert!((0..taught.len()).all(|index| !taught.label(index).is_empty()));
 }
 
 /// A picture: refused, or upright RGB that every preprocessing reads.

@@ -22,7 +22,7 @@
 //! | `alloc` | [`AlignedBuf`] |
 //! | `float` | layers of floats in models for microcontrollers |
 //! | `host` (default) | models for PCs: those of floats, and panels of 16 outputs; microcontrollers save the space |
-//! | `signature` | [`Model::new_signed`] |
+//! | `signature` | [`Model::new_signed`], patches that are signed |
 //! | `std` (default) | detection of instruction sets, [`workers::Threads`] |
 #![no_std]
 #![cfg_attr(not(feature = "host"), allow(dead_code, reason = "kernels of other models"))]
@@ -47,6 +47,7 @@ pub mod preprocess;
 mod session;
 #[cfg(feature = "signature")]
 mod signature;
+pub mod teach;
 pub mod workers;
 
 #[cfg(feature = "alloc")]
@@ -61,7 +62,7 @@ pub use model::Model;
 pub use model::{assert_runs, refusal};
 pub use session::{Distance, InputMut, Logits, Observation, Session, SessionError};
 #[cfg(feature = "signature")]
-pub use signature::PublicKey;
+pub use signature::{PrivateKey, PublicKey};
 
 /// Embeds a model, aligned as the reader wants it:
 ///

@@ -4,9 +4,11 @@
 mod small_model;
 
 use artifact::layout::{ALIGN, ConvPlane};
+use artifact::patch::{self, Class, Patch, PatchWriter};
 use artifact::writer::seal;
 use artifact::{Dtype, Op, PoolKind, Requant};
 use runtime::preprocess::{RgbView, for_each_pixel};
+use runtime::teach::{PatchError, Taught};
 use runtime::{AlignedBuf, ArtifactError, Isa, Model, Session, SessionError};
 use small_model::{AVERAGE_POOL, DENSE, Noise, OTHER_RESIDUAL, Parts, STEM};
 
@@ -73,6 +75,74 @@ fn mutated_models_are_refused_or_run() {
     }
     // The mutations must reach both the checks and what lies behind them.
     assert!(accepted > 1000 && refused > 1000, "{accepted} accepted, {refused} refused");
+}
+
+/// Of a model that tells unknown pictures.
+fn sound_patch(model: &Model<'_>) -> Vec<u8> {
+    let mut buffer = [0; 512];
+    let mut writer = PatchWriter::new(model.identity(), &mut buffer).unwrap();
+    let prototype = vec![0x80; model.features().unwrap()];
+    for (label, replaces) in [("crow", Some(1)), ("magpie", None), ("jay", None)] {
+        writer.push(&Class { label, replaces, frames: 8, prototype: &prototype }).unwrap();
+    }
+    writer.finish_signed(|_| [7; 64]).unwrap().to_vec()
+}
+
+#[test]
+fn mutated_patches_are_refused_or_used() {
+    let file = AlignedBuf::from_slice(&Parts::with_known(4).file().unwrap());
+    let model = Model::new(&file).unwrap();
+    let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let session = Session::new(&model, &mut arena).unwrap();
+    let sound = sound_patch(&model);
+    assert!(Taught::new(&model, &Patch::parse(&sound).unwrap()).is_ok());
+    let mut noise = Noise(40_000);
+    let (mut used, mut refused) = (0, 0);
+    for _ in 0..40_000 {
+        let mut bytes = sound.clone();
+        for _ in 0..=noise.below(2) {
+            let at = noise.below(bytes.len());
+            match noise.below(6) {
+                0 => bytes[at] ^= 1 << noise.below(8),
+                1 => bytes[at] = noise.byte(),
+                2 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][noise.below(5)],
+                3 => bytes[at] = bytes[at].wrapping_add(1),
+                4 => bytes.truncate(at.max(1)),
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        patch::seal(&mut bytes);
+        let taught = Patch::parse(&bytes).ok().and_then(|p| Taught::new(&model, &p).ok());
+        match taught {
+            Some(taught) => {
+                let scores = session.taught(&taught).unwrap();
+                assert_eq!(scores.iter().count(), taught.len());
+                assert!((0..taught.len()).all(|index| !taught.label(index).is_empty()));
+                used += 1;
+            }
+            None => refused += 1,
+        }
+    }
+    assert!(used > 1000 && refused > 1000, "{used} used, {refused} refused");
+}
+
+#[test]
+fn patches_that_were_cut_or_damaged_are_refused() {
+    let file = AlignedBuf::from_slice(&Parts::with_known(4).file().unwrap());
+    let sound = sound_patch(&Model::new(&file).unwrap());
+    for len in 0..sound.len() {
+        let refusal = Patch::parse(&sound[..len]).unwrap_err();
+        assert!(matches!(refusal, PatchError::Truncated { .. }), "{len}: {refusal}");
+    }
+    let content = sound.len() - 64;
+    for bit in 0..content * 8 {
+        let mut bytes = sound.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(Patch::parse(&bytes).is_err(), "bit {bit}");
+    }
+    let longer = [&sound[..], &[0]].concat();
+    assert_eq!(Patch::parse(&longer).unwrap_err(), PatchError::TrailingBytes { extra: 1 });
+    assert_eq!(Patch::parse(&file).unwrap_err(), PatchError::BadMagic);
 }
 
 #[test]

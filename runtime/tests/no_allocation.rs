@@ -8,6 +8,7 @@ use artifact::writer::{Statistics, with_known};
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use one_op::{Case, Fill, Noise, conv_i8};
+use runtime::teach::{Patch, PatchWriter, Taught, Teacher};
 use runtime::{AlignedBuf, Isa, Model, Session};
 
 use std::alloc::System;
@@ -61,6 +62,15 @@ fn inference_does_not_allocate() {
             assert!(best.is_finite());
             assert!(session.distance().is_some());
         }
+        let (mut memory, mut buffer) = ([0; 40], [0; 256]);
+        let mut teacher = Teacher::new(&model, &mut memory).unwrap();
+        teacher.add(&session).unwrap();
+        let class = teacher.finish("taught", Some(2)).unwrap();
+        let mut writer = PatchWriter::new(model.identity(), &mut buffer).unwrap();
+        writer.push(&class).unwrap();
+        let patch = Patch::parse(writer.finish().unwrap()).unwrap();
+        let taught = Taught::new(&model, &patch).unwrap();
+        assert_eq!(session.taught(&taught).unwrap().iter().count(), 40);
         assert_eq!(ALLOCATIONS.get(), before, "{}", isa.name());
     }
 }

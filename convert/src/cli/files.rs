@@ -6,9 +6,9 @@ use crate::inspect::{
     layer_names,
 };
 use anyhow::{Context, Result, anyhow};
-use artifact::Artifact;
 use artifact::text::AsPlain;
 use artifact::writer::rewrite;
+use artifact::{Artifact, patch};
 use clap::Args;
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
@@ -45,13 +45,13 @@ pub(super) struct InitArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct SignArgs {
-    /// Device file (.edge)
+    /// Device file (.edge), or classes that one was taught (.patch)
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// Private key, PEM (PKCS #8)
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The signed file [default: the model itself is replaced]
+    /// The signed file [default: the file itself is replaced]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -78,11 +78,12 @@ fn is_edge(path: &Path) -> bool {
 
 pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
     let output = args.output.as_ref().unwrap_or(&args.model);
-    if args.output.is_some() {
-        check_ending(output, &["edge"])?;
-    }
     let name = |path: &Path| path.display().to_string();
     let bytes = file::read(&args.model).with_context(|| name(&args.model))?;
+    let is_patch = bytes.starts_with(&patch::MAGIC);
+    if args.output.is_some() {
+        check_ending(output, if is_patch { &["patch"] } else { &["edge"] })?;
+    }
     let pem = std::fs::read_to_string(&args.key).with_context(|| name(&args.key))?;
     let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| {
         anyhow::anyhow!(
@@ -90,8 +91,12 @@ pub(super) fn sign(args: &SignArgs, out: &mut dyn Write) -> Result<bool> {
             name(&args.key)
         )
     })?;
-    let signed = rewrite(&bytes, Some(|bytes: &[u8]| key.sign(bytes).to_bytes()))
-        .with_context(|| name(&args.model))?;
+    let sign = |bytes: &[u8]| key.sign(bytes).to_bytes();
+    let signed = match is_patch {
+        true => patch::resign(&bytes, sign).map_err(anyhow::Error::from),
+        false => rewrite(&bytes, Some(sign)).map_err(anyhow::Error::from),
+    };
+    let signed = signed.with_context(|| name(&args.model))?;
     write_atomic(output, &signed).with_context(|| name(output))?;
     let public: String =
         key.verifying_key().as_bytes().iter().map(|b| format!("{b:02x}")).collect();

@@ -89,8 +89,8 @@ enum Command {
     /// most
     #[command(after_help = REPORT_EXAMPLES)]
     Report(ReportArgs),
-    /// Sign a device file with a private key (Ed25519), so that a program that has the public key
-    /// refuses every other model. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
+    /// Sign a device file, or classes that it was taught, with a private key (Ed25519), so that a program that has the
+    /// public key refuses every other one. `openssl genpkey -algorithm ed25519 -out private.pem` makes a key,
     /// `openssl pkey -in private.pem -pubout -out public.pem` its public half
     #[command(after_help = SIGN_EXAMPLES)]
     Sign(SignArgs),

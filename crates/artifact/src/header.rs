@@ -226,9 +226,13 @@ pub const fn arena_len(model: &[u8]) -> usize {
 /// It finds every change within one word and swapped words, needs no table in flash and
 /// runs at memory speed. It guards against damage, not against forgery.
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    sums_of([&bytes[..CHECKSUM_AT], &bytes[CHECKSUM_AT + 8..]])
+}
+
+/// The sums of [`checksum`], of any parts.
+pub(crate) fn sums_of(parts: [&[u8]; 2]) -> u64 {
     let mut sums = Sums { sum: 1, sum_of_sums: 0 };
-    sums.add(&bytes[..CHECKSUM_AT]);
-    sums.add(&bytes[CHECKSUM_AT + 8..]);
+    parts.into_iter().for_each(|part| sums.add(part));
     u64::from(sums.sum_of_sums) << 32 | u64::from(sums.sum)
 }
 

@@ -27,6 +27,7 @@ pub mod layout;
 pub mod meta;
 pub mod op;
 pub mod params;
+pub mod patch;
 pub mod quant;
 mod reader;
 pub mod scale;

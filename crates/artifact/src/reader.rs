@@ -6,7 +6,7 @@
 //! weight ranges follow each other without holes; no accumulator can leave 32 bits. After
 //! that no accessor fails.
 
-use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum};
+use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum, sums_of};
 use crate::layout::{
     AFFINE_PLANES, ALIGN, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes, align_up,
     extremes, has_columns, padding_fits,
@@ -32,6 +32,8 @@ pub struct Artifact<'a> {
     labels: &'a [u8],
     known: Option<Known>,
     ops: &'a [u8],
+    /// All of the postcard section.
+    records: &'a [u8],
     blob: &'a [u8],
 }
 
@@ -93,7 +95,13 @@ impl<'a> Artifact<'a> {
             false => (None, ops),
         };
         let blob = &bytes[header.blob_offset()..];
-        Ok(Self { header, meta, labels, known, ops, blob })
+        Ok(Self { header, meta, labels, known, ops, records, blob })
+    }
+
+    /// What tells this model from others: a sum of its records and weights. A signature, or another version of the
+    /// format, changes nothing of it.
+    pub fn identity(&self) -> u64 {
+        sums_of([self.records, self.blob])
     }
 
     /// The header.

@@ -14,10 +14,15 @@ pub(crate) fn corner_model<const N: usize>(labels: [&str; N]) -> Vec<u8> {
 
 /// The same in int8, of red, green and blue, which knows red alone.
 pub(crate) fn red_model() -> Vec<u8> {
+    red_model_of(["red", "green", "blue"])
+}
+
+/// The same with other names.
+pub(crate) fn red_model_of(labels: [&str; 3]) -> Vec<u8> {
     let quant = Quant { scale: 20.0 / 255.0, zero_point: 0 };
     let (means, weights) = (vec![127, -128, -128], vec![1; 3]);
     let known = Statistics { means, weights, threshold: 100, usual: 10 };
-    with_known(&model(["red", "green", "blue"], Dtype::I8, quant), &known).unwrap()
+    with_known(&model(labels, Dtype::I8, quant), &known).unwrap()
 }
 
 fn model<const N: usize>(labels: [&str; N], dtype: Dtype, quant: Quant) -> Vec<u8> {

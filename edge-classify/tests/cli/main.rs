@@ -5,6 +5,7 @@ mod corner;
 mod csv;
 mod heatmap;
 mod pictures;
+mod teach;
 mod unknown;
 mod watch;
 

@@ -8,6 +8,8 @@
 use heapless::Vec;
 use runtime::classify::top_k;
 use runtime::preprocess::{RgbView, for_each_pixel};
+#[cfg(feature = "teach")]
+use runtime::teach::{PATCH_HEADER_LEN, Patch, PatchWriter, Taught, Teacher};
 use runtime::{Logits, Model, Session, heat};
 
 /// Centres of `samples/pictures`, see `pictures/README.md`.
@@ -20,6 +22,8 @@ const PICTURES: [(&str, &[u8]); 3] = [
 const SIDE: usize = 64;
 /// Pixels of the side of the views whose logits are compared with other machines'.
 const VIEW: usize = 48;
+/// Views of a picture.
+const VIEWS: usize = 9;
 /// Most classes that are printed.
 const TOP: usize = 3;
 
@@ -80,10 +84,8 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
         number(board, stack as u32, " bytes of stack\n");
     }
     for (name, pixels) in PICTURES {
-        for place in 0..9 {
-            let step = (SIDE - VIEW) / 2;
-            let view = view(pixels, place % 3 * step, place / 3 * step, VIEW)?;
-            fill(&model, &mut session, view);
+        for place in 0..VIEWS {
+            fill(&model, &mut session, small_view(pixels, place)?);
             print(board, &["logits of ", name, " "]);
             number(board, place as u32, ":");
             logits(board, session.run());
@@ -99,6 +101,8 @@ pub fn run(board: &mut impl Board, file: &[u8], arena: &mut [u8]) -> Result<(), 
             }
         }
     }
+    #[cfg(feature = "teach")]
+    teach(board, &model, &mut session)?;
     Ok(())
 }
 
@@ -192,6 +196,76 @@ fn show_heat(
     if let Some(took) = took {
         number(board, took, " instructions for the heat map\n");
     }
+}
+
+/// Learns the last picture from all of its views but one, as a class that the model has not, and classifies that one and
+/// all views of the others. A model that cannot learn does nothing.
+#[cfg(feature = "teach")]
+fn teach(
+    board: &mut impl Board,
+    model: &Model<'_>,
+    session: &mut Session<'_>,
+) -> Result<(), &'static str> {
+    /// Most features that there is memory for.
+    const CHANNELS: usize = 1280;
+    const LABEL: &str = PICTURES[PICTURES.len() - 1].0;
+    let Some(features) = model.features() else { return Ok(()) };
+    let mut memory = [0; CHANNELS];
+    let memory = memory.get_mut(..features).ok_or("no memory for so many features")?;
+    let mut teacher = Teacher::new(model, memory).map_err(|_| "the model cannot learn")?;
+    let mut took = Some(0);
+    for place in 0..VIEWS - 1 {
+        fill(model, session, small_view(PICTURES[PICTURES.len() - 1].1, place)?);
+        session.run();
+        let start = board.instructions();
+        teacher.add(session).map_err(|_| "the picture cannot be learned")?;
+        took = since(board, start).zip(took).map(|(this, all)| this + all);
+    }
+    let start = board.instructions();
+    let identity = model.identity();
+    let summed = since(board, start);
+    let start = board.instructions();
+    let class = teacher.finish(LABEL, None).map_err(|_| "nothing to learn from")?;
+    let mut buffer = [0; PATCH_HEADER_LEN + CHANNELS + 64];
+    let mut writer = PatchWriter::new(identity, &mut buffer).map_err(|_| "no room")?;
+    writer.push(&class).map_err(|_| "no room for the class")?;
+    let patch = writer.finish().map_err(|_| "no class")?;
+    let took = since(board, start).zip(took).map(|(this, all)| this + all);
+    print(board, &["patch of ", LABEL, ":"]);
+    line(board, patch.iter().map(|byte| (*byte).into()));
+    let patch = Patch::parse(patch).map_err(|_| "the patch is refused")?;
+    let taught = Taught::new(model, &patch).map_err(|_| "the patch belongs to another model")?;
+    let mut scored = None;
+    for (name, pixels) in PICTURES {
+        let first = if name == LABEL { VIEWS - 1 } else { 0 };
+        for place in first..VIEWS {
+            fill(model, session, small_view(pixels, place)?);
+            session.run();
+            let start = board.instructions();
+            let scores = session.taught(&taught).ok_or("the patch belongs to another model")?;
+            scored = since(board, start);
+            let best = top_k::<1>(scores.iter(), 1).first().map_or(0, |score| score.index);
+            print(board, &["taught of ", name, " "]);
+            number(board, place as u32, ": ");
+            print(board, &[taught.label(best)]);
+            line(board, scores.steps());
+        }
+    }
+    if let (Some(took), Some(scored), Some(summed)) = (took, scored, summed) {
+        number(board, took, " instructions to learn a class from 8 pictures, beside their runs\n");
+        number(board, scored, " instructions to score it, ");
+        number(board, summed, " to tell the model from others\n");
+    }
+    if let Some(stack) = board.stack() {
+        number(board, stack as u32, " bytes of stack with learning\n");
+    }
+    Ok(())
+}
+
+/// One of the views whose logits are compared.
+fn small_view(pixels: &[u8], place: usize) -> Result<RgbView<'_>, &'static str> {
+    let step = (SIDE - VIEW) / 2;
+    view(pixels, place % 3 * step, place / 3 * step, VIEW)
 }
 
 /// A square of a picture.

@@ -7,7 +7,7 @@
 #                          32-bit Arm, with this machine's glibc
 #   EDGE_PROGRAMS          which of `edge-classify convert trainer`; all. `trainer` takes long to compile
 #   EDGE_SIGNING_KEY       private key (Ed25519, PEM, `openssl genpkey -algorithm ed25519`) to sign SHA256SUMS with
-#   EDGE_BIN               where edge-classify's example `manual` is built already
+#   EDGE_BIN               where the examples `manual` and `manuals`, which write man pages, are built already
 set -euo pipefail
 cd "$(dirname "$0")/.."
 targets=("$@")
@@ -104,6 +104,28 @@ try() { # TARGET FOLDER
   done
 }
 
+# Man pages and completions, which are the same for each target; of edge-classify, its Debian package has them.
+manuals() {
+  [ -d "$work/manuals" ] || {
+    say "writing man pages"
+    [ -n "${EDGE_BIN:-}" ] ||
+      env -u CARGO_ENCODED_RUSTFLAGS cargo build -q --release --locked -p edge-tests --example manuals
+    "${EDGE_BIN:-$build/release}/examples/manuals" "$work/manuals"
+    gzip -9n "$work"/manuals/*.1
+  }
+}
+
+put_manual() { # PROGRAM FOLDER
+  local page share=$2/share
+  manuals
+  for page in "$work/manuals/$1".1.gz "$work/manuals/$1"-*.1.gz; do
+    install -D -m 644 "$page" "$share/man/man1/$(basename "$page")"
+  done
+  install -D -m 644 "$work/manuals/$1.bash" "$share/bash-completion/completions/$1"
+  install -D -m 644 "$work/manuals/_$1" "$share/zsh/vendor-completions/_$1"
+  install -D -m 644 "$work/manuals/$1.fish" "$share/fish/vendor_completions.d/$1.fish"
+}
+
 pack() { # NAME: the folder of that name in $work, as NAME.tar.xz
   tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --format=gnu -c "$1" |
     xz -T1 -9e >"$out/$1.tar.xz"
@@ -139,6 +161,7 @@ for target in "${targets[@]}"; do
   fi
   for program in "${programs[@]}"; do
     install -m 755 "$build/$target/dist/$program" "$work/$name/bin/"
+    [ "$program" = edge-classify ] || put_manual "$program" "$work/$name"
   done
   mkdir -p "$work/$name/$doc"
   cp README.md SECURITY.md LICENSE-APACHE LICENSE-MIT docs/*.md "$work/$name/$doc/"

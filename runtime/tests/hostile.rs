@@ -16,7 +16,7 @@ use small_model::{AVERAGE_POOL, DENSE, Noise, OTHER_RESIDUAL, Parts, STEM};
 const ARENA_LIMIT: usize = 1 << 20;
 const WORK_LIMIT: u64 = 1 << 24;
 
-/// Runs a model on every instruction set; `false` where it announces too much work.
+/// Runs a model on every instruction set, in int8 with the same bytes; `false` where it announces too much work.
 fn runs(model: &Model<'_>) -> bool {
     // A window is as large as its map at most.
     let work = |op: Op| op.macs() + (op.input().shape.len() * op.output().shape.len()) as u64;
@@ -26,13 +26,19 @@ fn runs(model: &Model<'_>) -> bool {
     let picture: Vec<u8> = (0..5 * 7 * 3).map(|i| (i * 37) as u8).collect();
     let view = RgbView::new(&picture, 7, 5, 7 * 3).unwrap();
     let mut arena = AlignedBuf::zeroed(model.arena_len());
+    let is_exact = model.dtype() == Dtype::I8 && !model.has_float_layers();
+    let mut bytes = None;
     for isa in Isa::available() {
         let mut session = Session::new(model, &mut arena).unwrap().with_isa(isa);
         // Of whatever the memory holds.
         assert_eq!(session.distance().is_some(), model.has_known());
         let mut input = session.input_mut();
         for_each_pixel(&model.meta().preprocess, view, |i, rgb| input.set_pixel(i, rgb));
-        let classes = session.run().iter().count();
+        let logits = session.run();
+        let classes = logits.iter().count();
+        if let Some(found) = logits.as_i8().filter(|_| is_exact) {
+            assert_eq!(bytes.get_or_insert_with(|| found.to_vec()), found, "{}", isa.name());
+        }
         assert_eq!(classes, model.classes());
         assert_eq!(classes, model.labels().count());
         assert_eq!(session.distance().is_some(), model.has_known());

@@ -274,6 +274,82 @@ fn scales_are_checked() {
     }
 }
 
+/// The weights of a file of one convolution, and its sums of them, where they are stored, in the file.
+fn weights_and_sums(file: &[u8]) -> [core::ops::Range<usize>; 2] {
+    let artifact = Artifact::parse(file).unwrap();
+    let conv = *artifact.ops().next().unwrap().conv().unwrap();
+    let (dtype, nr) = (artifact.header().dtype, artifact.header().nr);
+    let form = conv.params_form(nr, dtype).unwrap();
+    [conv.weights, conv.params].map(|span| {
+        let start = artifact.header().blob_offset() + span.offset as usize;
+        match (span == conv.params, form) {
+            (false, _) => start..start + span.len as usize,
+            (true, ParamsForm::Planes) => start + 4 * 16 * 4..start + 5 * 16 * 4,
+            (true, _) => start + 2 * 16 * 4..start + 3 * 16 * 4,
+        }
+    })
+}
+
+/// Weights and their sums by which two CPUs would differ: kernels read one and not the other, or weights of
+/// channels and rows that do not exist.
+#[test]
+fn forgeries_give_the_same_bytes_or_none() {
+    let threads = Threads::new(2).unwrap().with_grain(0);
+    let mut noise = Noise(11);
+    let of = |c: u16, groups: u16, filter: u16| Case {
+        input: [5, 7, c],
+        groups,
+        filter: [filter; 2],
+        padding: [filter as u8 / 2; 4],
+        // One panel.
+        c_out: if groups == c { c } else { 12 },
+        small: true,
+        ..Case::BASE
+    };
+    // Rows of channels that are packed as one, that are not; groups; filters of each count of rows.
+    let mut cases = vec![of(3, 1, 3), of(1, 1, 5), of(67, 1, 1), of(65, 1, 3), of(6, 3, 3)];
+    cases.extend([1, 2, 3, 5, 7].map(|filter| of(11, 11, filter)));
+    let (mut accepted, mut refused) = (0, 0);
+    for case in cases {
+        for (nr, form) in [(4, Form::Planes), (16, Form::Planes), (16, Form::Scales)] {
+            let whole = conv_i8(&Case { form, ..case }, nr, Fill::Random, &mut noise).file;
+            let [weights, sums] = weights_and_sums(&whole);
+            let x: Vec<i8> = (0..5 * 7 * case.input[2]).map(|_| noise.i8()).collect();
+            for i in 0..120 {
+                let at = match i % 4 {
+                    // The last ones are those that may not exist.
+                    0 => weights.end - 1 - noise.below(weights.len().min(64)),
+                    _ => weights.start + noise.below(weights.len()),
+                };
+                let mut file = AlignedBuf::from_slice(&whole);
+                let by = if file[at].cast_signed() < 0 { 1 } else { -1 };
+                file[at] = file[at].wrapping_add_signed(by);
+                let sum = sums.start + (at - weights.start) % 64 / 4 * 4;
+                if nr == 16 && noise.below(4) > 0 {
+                    let word = &mut file[sum..sum + 4];
+                    let sum = i32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                    word.copy_from_slice(&(sum + i32::from(by)).to_le_bytes());
+                }
+                seal(&mut file);
+                if Model::new(&file).is_err() {
+                    refused += 1;
+                    continue;
+                }
+                accepted += 1;
+                let mut want: Option<Vec<i8>> = None;
+                for isa in Isa::available() {
+                    for workers in [&Inline as &dyn Workers, &threads] {
+                        let got = first_output(&file, &x, isa, workers);
+                        let want = want.get_or_insert_with(|| got.clone());
+                        assert_eq!(got, *want, "{case:?} NR {nr}, byte {at}: {}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+    assert!(accepted > 1000 && refused > 1000, "{accepted} accepted, {refused} refused");
+}
+
 #[test]
 fn short_parameters_are_checked() {
     let case = Case { form: Form::Short, small: true, residual: true, ..Case::BASE };

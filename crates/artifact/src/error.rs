@@ -70,8 +70,8 @@ pub enum ArtifactError {
         /// Index of the operator.
         op: usize,
     },
-    /// A scale, zero point, multiplier, shift or weight is out of range, a sum could leave 32 bits,
-    /// or number formats are mixed without a [`crate::Cast`].
+    /// A scale, zero point, multiplier, shift or weight is out of range, a sum could leave 32 bits or is not
+    /// that of the weights, or number formats are mixed without a [`crate::Cast`].
     Quantization {
         /// Index of the operator.
         op: usize,
@@ -131,7 +131,10 @@ impl fmt::Display for ArtifactError {
                 write!(f, "operator {op} reads or writes activation memory that is not its own")
             }
             Self::Quantization { op } => {
-                write!(f, "operator {op} has weights or quantization parameters out of range")
+                write!(
+                    f,
+                    "operator {op} has weights or quantization parameters out of range, or sums of other weights; convert the model again"
+                )
             }
             Self::Weights { op } => {
                 write!(f, "operator {op} has weights of the wrong place or length")

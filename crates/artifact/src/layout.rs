@@ -186,6 +186,23 @@ impl FilterLayout {
         self.kh * self.taps().0 * self.groups() * KR_I8 * WINDOWS * size_of::<i16>()
     }
 
+    /// Whether packed weights of int8 are zero for channels that do not exist. What lies there in a
+    /// map, and whether it is read, depends on the kernel.
+    pub(crate) fn spares_padding(self, weights: &[u8]) -> bool {
+        let (last, columns) = (self.taps().1 % KR_I8, has_columns(self.dtype, self.nr));
+        let mask: u64 = match (last, columns) {
+            (0, _) => return true,
+            // Channels 0 and 2 of two outputs, then 1 and 3.
+            (1, true) => 0xffff_ffff_ffff_0000,
+            (2, true) => 0xffff_0000_ffff_0000,
+            (_, true) => 0xffff_0000_0000_0000,
+            // Those of two outputs.
+            (_, false) => u64::from(u32::MAX << (8 * last)) * 0x1_0000_0001,
+        };
+        let step = if columns { 2 * KR_I8 } else { self.nr * KR_I8 };
+        tails_are_zero(weights, self.groups() * step, step, mask)
+    }
+
     /// Where weight (output `o`, filter row `y`, column `x`, input `c`) lies.
     pub const fn index(self, o: usize, y: usize, x: usize, c: usize) -> usize {
         let kr = self.dtype.kr();
@@ -337,6 +354,18 @@ impl DepthwiseLayout {
         self.len() * if matches!(self.dtype, Dtype::I8) { 1 } else { 4 }
     }
 
+    /// Whether packed weights of int8 are zero for rows that do not exist, of which kernels read any.
+    pub(crate) fn spares_padding(self, weights: &[u8]) -> bool {
+        let last = self.kh % DEPTHWISE_ROWS;
+        if last == 0 || has_columns(self.dtype, self.nr) {
+            return true;
+        }
+        // Those of two channels.
+        let mask = u64::from(u32::MAX << (8 * last)) * 0x1_0000_0001;
+        let step = self.kw * self.nr * DEPTHWISE_ROWS;
+        tails_are_zero(weights, self.panel_len(), step, mask)
+    }
+
     /// Where weight (channel `c`, filter row `y`, column `x`) lies.
     pub const fn index(self, c: usize, y: usize, x: usize) -> usize {
         if has_columns(self.dtype, self.nr) {
@@ -384,44 +413,86 @@ impl DepthwisePlanes {
 /// Then `x₀·w₀ + x₁·w₁` of unsigned bytes `x` fits into 16 bits, `255 · 128 < 2¹⁵`, and
 /// instructions that saturate there (VPMADDUBSW) are exact.
 pub fn pairs_fit(weights: &[u8]) -> bool {
-    extremes(weights).largest_pair <= MAX_PAIR
+    let mut survey = Survey::default();
+    survey.add(weights);
+    survey.largest_pair() <= MAX_PAIR
 }
 
-/// What a reader wants to know of int8 weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extremes {
-    /// The smallest weight, or 0.
-    pub smallest: i16,
-    /// The largest sum of two neighbours, without its sign.
-    pub largest_pair: i16,
+/// Pairs that are looked at together: half a row of a panel of sixteen.
+const PAIRS: usize = 16;
+
+/// What a reader wants to know of packed weights of int8.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Survey {
+    smallest: [i16; PAIRS],
+    /// The smallest and the largest sums of two neighbours.
+    pairs: [[i16; PAIRS]; 2],
 }
 
-/// Of packed weights, whose number is even.
-pub(crate) fn extremes(weights: &[u8]) -> Extremes {
-    const LANES: usize = 16;
-    let (pairs, _) = weights.as_chunks::<2>();
-    let (rows, rest) = pairs.as_chunks::<LANES>();
-    // A pair is a 16-bit lane, so that compilers can use vectors.
-    let (mut smallest, mut largest) = ([0i16; LANES], [0i16; LANES]);
-    let mut see = |l: usize, pair: [u8; 2]| {
-        let both = i16::from_le_bytes(pair);
-        let (first, second) = ((both << 8) >> 8, both >> 8);
-        let sum = first + second;
-        smallest[l] = smallest[l].min(first).min(second);
-        largest[l] = largest[l].max(sum).max(-sum);
-    };
-    for row in rows {
-        for (l, pair) in row.iter().enumerate() {
-            see(l, *pair);
+impl Survey {
+    /// Looks at more weights; of a panel of sixteen, what those of each output sum up to.
+    pub(crate) fn add(&mut self, weights: &[u8]) -> [i32; 16] {
+        // As many rows as 16 bits can sum up.
+        const ROWS: usize = i16::MAX as usize / 256;
+        let mut outputs = [0; 16];
+        // Copies, which stay in registers.
+        let Self { mut smallest, pairs: [mut low, mut high] } = *self;
+        let (rows, rest) = weights.as_chunks::<{ 4 * PAIRS }>();
+        for rows in rows.chunks(ROWS) {
+            let mut sums = [[0i16; PAIRS]; 2];
+            for row in rows {
+                // A pair is a 16-bit lane, so that compilers can use vectors.
+                let (halves, _) = row.as_chunks::<{ 2 * PAIRS }>();
+                for (sums, half) in sums.iter_mut().zip(halves) {
+                    for (l, pair) in half.as_chunks::<2>().0.iter().enumerate() {
+                        let [first, second] = both(*pair);
+                        let sum = first + second;
+                        smallest[l] = smallest[l].min(first).min(second);
+                        low[l] = low[l].min(sum);
+                        high[l] = high[l].max(sum);
+                        sums[l] += sum;
+                    }
+                }
+            }
+            for (output, pairs) in outputs.iter_mut().zip(sums.as_flattened().chunks_exact(2)) {
+                *output += i32::from(pairs[0]) + i32::from(pairs[1]);
+            }
         }
+        // Of other panels, which may end within a row, and with half a pair.
+        for pair in rest.chunks(2) {
+            let [first, second] = both([pair[0], pair.get(1).copied().unwrap_or(0)]);
+            smallest[0] = smallest[0].min(first).min(second);
+            low[0] = low[0].min(first + second);
+            high[0] = high[0].max(first + second);
+        }
+        *self = Self { smallest, pairs: [low, high] };
+        outputs
     }
-    for pair in rest {
-        see(0, *pair);
+
+    /// The smallest weight, or 0.
+    pub(crate) fn smallest(&self) -> i16 {
+        self.smallest.into_iter().fold(0, i16::min)
     }
-    Extremes {
-        smallest: smallest.into_iter().fold(0, i16::min),
-        largest_pair: largest.into_iter().fold(0, i16::max),
+
+    /// The largest sum of two neighbours, without its sign.
+    pub(crate) fn largest_pair(&self) -> i16 {
+        self.pairs.as_flattened().iter().fold(0, |largest, sum| largest.max(sum.abs()))
     }
+}
+
+/// Two weights, from one load.
+#[inline(always)]
+const fn both(pair: [u8; 2]) -> [i16; 2] {
+    let both = i16::from_le_bytes(pair);
+    [(both << 8) >> 8, both >> 8]
+}
+
+/// Whether the last `tail` bytes of each `chunk` are zero where `mask` says so.
+fn tails_are_zero(weights: &[u8], chunk: usize, tail: usize, mask: u64) -> bool {
+    weights.chunks_exact(chunk).all(|chunk| {
+        let (words, _) = chunk[chunk.len() - tail..].as_chunks::<8>();
+        words.iter().fold(0, |all, word| all | u64::from_le_bytes(*word)) & mask == 0
+    })
 }
 
 /// See [`pairs_fit`].
@@ -517,6 +588,67 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nothing_but_padding_is_spared() {
+        // What has a place is any number, what has none is zero.
+        let check = |places: &[usize], len: usize, spares: &dyn Fn(&[u8]) -> bool| {
+            let mut weights = [0; 4096];
+            places.iter().for_each(|at| weights[*at] = 1);
+            assert!(spares(&weights[..len]));
+            let mut refused = 0;
+            for at in (0..len).filter(|at| !places.contains(at)) {
+                weights[at] = 0x80;
+                refused += usize::from(!spares(&weights[..len]));
+                weights[at] = 0;
+            }
+            // All outputs of the panels exist.
+            assert_eq!(refused, len - places.len());
+        };
+        for nr in [4, 16] {
+            for (kw, c_in) in [(1, 1), (1, 2), (3, 1), (2, 3), (1, 8), (1, 65), (1, 66), (1, 67)] {
+                let l = FilterLayout { kh: 2, kw, c_in, c_out: nr, nr, dtype: Dtype::I8 };
+                let mut places = alloc::vec::Vec::new();
+                for (o, y) in (0..nr).flat_map(|o| [(o, 0), (o, 1)]) {
+                    places.extend((0..kw * c_in).map(|i| l.index(o, y, i / c_in, i % c_in)));
+                }
+                check(&places, l.len(), &|weights| l.spares_padding(weights));
+            }
+            for (kh, kw) in [(1, 1), (2, 3), (3, 3), (4, 2), (5, 5), (7, 2)] {
+                let l = DepthwiseLayout { kh, kw, channels: 16, nr, dtype: Dtype::I8 };
+                let each = (0..16 * kh * kw).map(|i| l.index(i / (kh * kw), i / kw % kh, i % kw));
+                let places: alloc::vec::Vec<_> = each.collect();
+                check(&places, l.len(), &|weights| l.spares_padding(weights));
+            }
+        }
+    }
+
+    #[test]
+    fn surveys_see_every_weight() {
+        let weights: [u8; 9 * 64] = core::array::from_fn(|i| (i * 37 % 97) as u8);
+        for at in 0..weights.len() {
+            for len in [at + 1, weights.len()] {
+                let mut weights = weights;
+                weights[at] = 0x80;
+                let mut survey = Survey::default();
+                survey.add(&weights[..len]);
+                assert_eq!(survey.smallest(), -128);
+                weights[at] = 127;
+                let mut survey = Survey::default();
+                let sums = survey.add(&weights[..len]);
+                let other = if at ^ 1 < len { weights[at ^ 1].cast_signed() } else { 0 };
+                assert!(survey.largest_pair() >= 127 + i16::from(other));
+                for (o, sum) in sums.into_iter().enumerate().filter(|_| len == weights.len()) {
+                    let its = weights.iter().enumerate().filter(|(i, _)| i % 64 / 4 == o);
+                    assert_eq!(sum, its.map(|(_, w)| i32::from(w.cast_signed())).sum::<i32>());
+                }
+            }
+        }
+        // More rows than 16 bits can sum up.
+        let mut survey = Survey::default();
+        assert_eq!(survey.add(&[0x81; 64 * 300]), [-127 * 4 * 300; 16]);
+        assert_eq!((survey.smallest(), survey.largest_pair()), (-127, 254));
     }
 
     #[test]

@@ -115,6 +115,17 @@ impl ParamsForm {
         }
     }
 
+    /// `Σ w` of output `o`, see [`ConvPlane::WeightSum`]; none where panels are not of sixteen.
+    pub(crate) fn weight_sum(self, o: usize, word: impl Fn(usize) -> i32) -> Option<i32> {
+        const NR: usize = 16;
+        let (planes, plane) = match self {
+            Self::Planes => (conv_planes(Dtype::I8, NR), ConvPlane::WeightSum as usize),
+            Self::Scales | Self::RoundedScales => (SCALE_PLANES, ScalePlane::WeightSum as usize),
+            Self::Short(_) => return None,
+        };
+        Some(word((o / NR * planes + plane) * NR + o % NR))
+    }
+
     /// Whether a shift is one that the form can have.
     pub const fn has_shift(self, shift: i32) -> bool {
         match self {

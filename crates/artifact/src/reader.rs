@@ -3,13 +3,14 @@
 //! [`Artifact::new_checked`] proves, once and without a heap, everything that execution
 //! relies on: the checksum; every record decodes; shapes follow from one another; every
 //! activation lies in the arena; each operand was written before and not overwritten since;
-//! weight ranges follow each other without holes; no accumulator can leave 32 bits. After
-//! that no accessor fails.
+//! weight ranges follow each other without holes; no accumulator can leave 32 bits; what only some
+//! kernels read, sums of weights and weights of channels that do not exist, says what the others
+//! compute. After that no accessor fails.
 
 use crate::header::{CHECKSUM_AT, FLOATS_AT, HEADER_LEN, checksum, sums_of};
 use crate::layout::{
-    AFFINE_PLANES, ALIGN, Dtype, Extremes, FilterLayout, MAX_PAIR, activation_bytes, align_up,
-    extremes, has_columns, padding_fits,
+    AFFINE_PLANES, ALIGN, Dtype, FilterLayout, MAX_PAIR, Survey, activation_bytes, align_up,
+    has_columns, padding_fits,
 };
 use crate::meta::MAX_LABEL_BYTES;
 use crate::params::ParamsForm;
@@ -472,9 +473,12 @@ impl<'a> Artifact<'a> {
             return Err(ArtifactError::Geometry { op: index });
         }
         let taps = (layout.kh * layout.kw) as u64;
+        // Some kernels negate weights, which −128 does not survive.
         let is_sound = dtype != Dtype::I8
             || (check_conv_params(params, taps, &o.conv)
-                && extremes(weights).smallest > i8::MIN.into());
+                && layout.spares_padding(weights)
+                && check_sums(weights, layout.panel_len(), params, &o.conv)
+                    .is_some_and(|seen| seen.smallest() > i8::MIN.into()));
         if is_sound { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) }
     }
 
@@ -528,10 +532,12 @@ impl<'a> Artifact<'a> {
         }
         if dtype == Dtype::I8 {
             // Some kernels negate weights, which −128 does not survive.
-            let Extremes { smallest, largest_pair } = extremes(weights);
             let ok = check_conv_params(params, taps, o)
-                && smallest > i8::MIN.into()
-                && (!o.pairs_fit || largest_pair <= MAX_PAIR)
+                && layout.spares_padding(weights)
+                && check_sums(weights, layout.panel_len(), params, o).is_some_and(|seen| {
+                    seen.smallest() > i8::MIN.into()
+                        && (!o.pairs_fit || seen.largest_pair() <= MAX_PAIR)
+                })
                 && (o.scratch.is_none() || has_columns || self.sums_fit(weights, &layout));
             return if ok { Ok(()) } else { Err(ArtifactError::Quantization { op: index }) };
         }
@@ -729,6 +735,24 @@ fn check_conv_params(params: Params<'_>, taps: u64, o: &Conv2d) -> bool {
             && (0..MAX_RESIDUAL_FACTOR).contains(&channel.residual)
             && bound + residual < i64::from(i32::MAX)
     })
+}
+
+/// Looks at weights of int8; `None` where the stored sums of an output are not theirs, for only some kernels
+/// read those.
+fn check_sums(weights: &[u8], panel_len: usize, params: Params<'_>, o: &Conv2d) -> Option<Survey> {
+    let Params { bytes, form, nr } = params;
+    let mut survey = Survey::default();
+    if nr != 16 {
+        survey.add(weights);
+        return Some(survey);
+    }
+    let word = |i: usize| i32s(&bytes[i * 4..i * 4 + 4]).next().unwrap_or(0);
+    let mut outputs = 0..usize::from(o.output.shape.c);
+    let are_stored = weights.chunks_exact(panel_len).all(|panel| {
+        let sums = survey.add(panel);
+        sums.into_iter().zip(outputs.by_ref()).all(|(sum, o)| form.weight_sum(o, word) == Some(sum))
+    });
+    are_stored.then_some(survey)
 }
 
 /// Checks every label; returns what follows them.

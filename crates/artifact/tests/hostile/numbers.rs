@@ -1,7 +1,9 @@
 //! Numbers that would leave the accumulator, or that are none.
 
-use crate::small_model::{AFFINE, AVERAGE_POOL, IN_PLACE_RESIDUAL, OTHER_RESIDUAL, Parts, STEM};
-use crate::{refused, refuses, sound};
+use crate::small_model::{
+    AFFINE, AVERAGE_POOL, DENSE, IN_PLACE_RESIDUAL, OTHER_RESIDUAL, Parts, STEM,
+};
+use crate::{refused, refuses, refuses_of, sound};
 use artifact::ArtifactError::{Geometry, Meta, Operand, Quantization};
 use artifact::layout::ConvPlane;
 use artifact::writer::seal;
@@ -86,6 +88,45 @@ fn pairs_of_weights_that_do_not_fit() {
     for pair in [[64, 65], [-64, -65], [127, 2], [127, 127]] {
         assert_eq!(set(pair, true), error, "{pair:?}");
         assert_eq!(set(pair, false), Ok(()), "{pair:?}");
+    }
+}
+
+#[test]
+fn sums_that_are_not_those_of_the_weights() {
+    for op in [STEM, OTHER_RESIDUAL, DENSE] {
+        let last = usize::from(Parts::sound(Dtype::I8, 16).conv(op).output.shape.c) - 1;
+        for channel in [0, last] {
+            refuses_of(Quantization { op }, Parts::sound(Dtype::I8, 16), |p| {
+                let params = p.conv(op).params;
+                p.set_param(params, ConvPlane::WeightSum as usize, channel, 128 * 1000);
+            });
+        }
+        // A weight of the first output.
+        refuses_of(Quantization { op }, Parts::sound(Dtype::I8, 16), |p| {
+            let at = p.conv(op).weights.offset as usize;
+            p.blob[at] = if p.blob[at] == 5 { 6 } else { 5 };
+        });
+    }
+}
+
+#[test]
+fn weights_of_channels_that_do_not_exist() {
+    // Nine numbers of a row are packed as twelve.
+    for nr in [4, 16] {
+        let at = if nr == 4 { 2 * 8 + 2 } else { 2 * 64 + 1 };
+        refuses_of(Quantization { op: STEM }, Parts::sound(Dtype::I8, nr), |p| {
+            let conv = p.conv(STEM);
+            assert!(!conv.filter_layout(1, nr, Dtype::I8).c_in.is_multiple_of(4));
+            let at = conv.weights.offset as usize + at;
+            assert_eq!(p.blob[at], 0);
+            p.blob[at] = 1;
+            if nr == 16 {
+                let params = p.conv(STEM).params;
+                let sum = params.offset as usize + ConvPlane::WeightSum as usize * nr * 4;
+                let sum = i32::from_le_bytes(p.blob[sum..sum + 4].try_into().unwrap());
+                p.set_param(params, ConvPlane::WeightSum as usize, 0, sum + 1);
+            }
+        });
     }
 }
 

@@ -25,6 +25,7 @@ mod builtin;
 mod classify;
 mod cli;
 pub mod data;
+mod distill;
 pub mod distributed;
 mod doctor;
 mod layers;

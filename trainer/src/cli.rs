@@ -4,6 +4,7 @@ use crate::bench::{self, Bench};
 use crate::builtin::{Builtin, ICON_SIDE, Target};
 use crate::classify::{self, Classify, MAX_TOP};
 use crate::data::{CacheSize, DataError, Dataset, Labelled, Pictures, ReadOptions};
+use crate::distill::Distill;
 use crate::distributed::{self, world};
 use crate::doctor::{self, Doctor};
 use crate::fit::{self, Fit};
@@ -13,7 +14,8 @@ use crate::net;
 use crate::options::{Machine, architecture, check_size, open_model};
 use crate::report::{self, Report, ScheduleArgs, Show, command_line};
 use crate::train::{
-    self, Claim, Evaluation, Existing, Folder, Recipe, Run, SETTINGS, State, check_file, duration,
+    self, Claim, Evaluation, Existing, Folder, Recipe, Run, SETTINGS, State, Teacher, check_file,
+    duration,
 };
 use anyhow::{Context, bail};
 use artifact::Preprocess;
@@ -43,13 +45,15 @@ Examples:
 const TRAIN_EXAMPLES: &str = "\
 Examples:
   trainer train --data samples/fashion --epochs 20 -o small.mpk
-  trainer train --arch resnet_8_cifar --data samples/fashion --augment strong --json";
+  trainer train --arch resnet_8_cifar --data samples/fashion --augment strong --json
+  trainer train --teacher fashion.mpk --data samples/fashion -o small.mpk";
 
 const FINETUNE_EXAMPLES: &str = "\
 Examples:
   trainer finetune --data samples/fashion --out runs/fashion -o fashion.mpk
   trainer finetune --config runs/fashion/run.toml --lr 0.01 --out runs/faster -o faster.mpk
-  trainer finetune --qat --model models/resnet_8_cifar10.mpk --data samples/fashion";
+  trainer finetune --qat --model models/resnet_8_cifar10.mpk --data samples/fashion
+  trainer finetune --target cortex-m --teacher pets.mpk --unlabelled photos --data pets -o small.mpk";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -180,6 +184,8 @@ pub(crate) struct Task {
     pub(crate) chance: Chance,
     #[command(flatten)]
     pub(crate) learning: Learning,
+    #[command(flatten)]
+    distill: Distill,
     #[command(flatten)]
     config: Config,
     #[command(flatten)]
@@ -619,20 +625,26 @@ impl Job<'_> {
     }
 
     fn run(mut self, task: &Task, out: &mut Output<'_>) -> anyhow::Result<()> {
-        let Task { common, chance, learning, .. } = task;
+        let Task { common, chance, learning, distill, .. } = task;
         self.recipe.check()?;
         for photo in &learning.predict {
             // Now, not after hours of training.
             picture::open(photo).with_context(|| format!("--predict {}", photo.display()))?;
         }
         let device = common.machine.device()?;
+        let teacher = distill.open()?;
         let claims = (world().rank() == 0).then(|| self.claims(learning)).transpose()?;
         let (folder, model) = claims.unzip();
         self.announce(folder.as_ref(), learning, out)?;
         let started = Instant::now();
         let unknown = TrainingRecord::default();
         let base = self.base.as_ref().map_or(&unknown, |base| &base.training);
+        // What the teacher has learned would flatter its student, too.
+        let taught = teacher.as_ref().map(Teacher::record).filter(|r| !r.fingerprint.is_empty());
+        let base = taught.unwrap_or(base);
         let data = read(common, chance, self.preprocess, learning.classes, base, out)?;
+        let teach = |teacher| distill.teaching(teacher, &data, self.preprocess, common.cache, out);
+        let teaching = teacher.map(teach).transpose()?;
         self.config.classes = data.labels.len();
         self.config.dropout = learning.dropout.unwrap_or(self.config.dropout);
         stop_on_interrupt();
@@ -643,6 +655,7 @@ impl Job<'_> {
             preprocess: self.preprocess,
             recipe: self.recipe,
             base: self.base.as_ref(),
+            teaching: teaching.as_ref(),
             folder,
             device: device.clone(),
             checkpointing: learning.checkpointing,

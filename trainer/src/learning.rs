@@ -138,7 +138,8 @@ pub(crate) struct Learning {
     /// small pictures take less time, and most of what is to be learned is seen in them, too.
     #[arg(long, value_name = "PIXELS")]
     pub(crate) start_size: Option<u16>,
-    /// Folder of the run: best.mpk, last.mpk, state.mpk, report.html, run.toml [default: runs/<arch>, with a
+    /// Folder of the run: best.mpk, last.mpk, state.mpk, report.html, run.toml, of a --teacher also
+    /// teacher.bin, what it has said, which --overwrite keeps [default: runs/<arch>, with a
     /// number where that is taken].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,

@@ -26,6 +26,7 @@ mod builtin;
 mod classify;
 mod cli;
 pub mod data;
+mod distill;
 pub mod distributed;
 mod doctor;
 mod fit;

@@ -31,7 +31,10 @@ fn losses(name: &str, steps: usize, precision: Precision, checkpointing: bool) -
     let batches = (0..).flat_map(|epoch| {
         let augment = "light".parse().unwrap();
         let order = Order::Shuffled { seed: 1, epoch, augment, share: Share::WHOLE };
-        Batches::start(pictures.clone(), Loading { preprocess, batch: 64, side: None, order })
+        Batches::start(
+            pictures.clone(),
+            Loading { preprocess, batch: 64, side: None, frame: None, order },
+        )
     });
     let mut losses = Vec::new();
     for batch in batches.take(steps) {

@@ -6,6 +6,7 @@ use super::stored::Stored;
 use artifact::Preprocess;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use network::random::{Rng, fnv1a};
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
@@ -217,6 +218,37 @@ impl Pictures {
         }
     }
 
+    /// The same pictures, in the same order, as another network sees them: read again, and decoded at
+    /// once as far as `cache` allows.
+    ///
+    /// # Errors
+    /// A picture whose file is gone or another than it was, or that was made here.
+    pub fn seen_by(
+        &self,
+        preprocess: Preprocess,
+        cache: CacheSize,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
+        let reader = Reader::new(preprocess, cache, watch);
+        reader.expect(self.len());
+        let place = |i: usize| {
+            let (Place::Memory(_, Some(stored)) | Place::Disk(stored)) = &self.places[i] else {
+                let (path, why) =
+                    (format!("picture {i}").into(), "made here, without a file".into());
+                return Err(DataError::Lost { path, why });
+            };
+            let lost = |why| DataError::Lost { path: stored.path().into(), why };
+            let read = reader.read(stored.clone()).map_err(lost)?;
+            match read.digest == self.digests[i] {
+                true => Ok(read.place),
+                false => Err(lost("its contents have changed".into())),
+            }
+        };
+        let places = (0..self.len()).into_par_iter().map(place).collect::<Result<_, _>>()?;
+        let Self { labels, digests, sizes, .. } = self.clone();
+        Ok(Self { labels, digests, sizes, places, preprocess })
+    }
+
     /// Adds the pictures of `others`, which have the same input size.
     pub fn append(&mut self, others: &Self) {
         self.labels.extend_from_slice(&others.labels);
@@ -325,6 +357,31 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn pictures_are_seen_at_another_size() {
+        for make in [folder, cifar] {
+            let dir = tempfile::tempdir().unwrap();
+            make(dir.path());
+            let larger = Preprocess::raw(20, 20);
+            let options = ReadOptions {
+                preprocess: larger,
+                val_split: 0.25,
+                seed: 4,
+                classes: None,
+                cache: CacheSize::All,
+            };
+            let want = Dataset::read(dir.path(), &options).unwrap().train;
+            for cache in [CacheSize::All, CacheSize::Bytes(0)] {
+                let got = read(dir.path(), cache).train.seen_by(larger, cache, &|_, _| ()).unwrap();
+                assert_eq!((&got.labels, &got.digests), (&want.labels, &want.digests));
+                assert_eq!(pixels(&got), pixels(&want));
+            }
+        }
+        let mut made = Pictures::new(Preprocess::raw(2, 2));
+        made.push(&[0; 12], 0, 1);
+        assert!(made.seen_by(Preprocess::raw(4, 4), CacheSize::All, &|_, _| ()).is_err());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Batch {
     pub shape: [usize; 4],
     /// Class of each picture.
     pub labels: Vec<u32>,
+    /// Number of each picture among all.
+    pub pictures: Vec<usize>,
     /// How much of each picture is its own; the rest is of its partner, the picture as far
     /// from the batch's end. 1 where pictures are not mixed.
     pub own: f32,
@@ -69,8 +71,32 @@ pub struct Loading {
     /// Height and width of the batches where it is not that of `preprocess`, to which the pictures
     /// are brought after all random changes.
     pub side: Option<u16>,
+    /// Whose random changes these are, where not of pictures and batches of just this size: a teacher's
+    /// are those of its student.
+    pub frame: Option<Frame>,
     /// Which pictures come when.
     pub order: Order,
+}
+
+/// The sizes for which random changes are drawn, height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Of pictures before any change.
+    pub pictures: [usize; 2],
+    /// Of batches.
+    pub batches: [usize; 2],
+}
+
+impl Loading {
+    /// The sizes for which its random changes are drawn.
+    pub fn frame(&self) -> Frame {
+        let p = &self.preprocess;
+        self.frame.unwrap_or_else(|| {
+            let pictures = [p.height, p.width];
+            let batches = self.side.map_or(pictures, |side| [side; 2]);
+            Frame { pictures: pictures.map(usize::from), batches: batches.map(usize::from) }
+        })
+    }
 }
 
 /// The batches of one pass over the pictures.
@@ -124,7 +150,7 @@ pub(crate) fn batch(
     seed: u64,
 ) -> Result<Vec<f32>, DataError> {
     let order = Order::Shuffled { seed, epoch: 0, augment: augment.clone(), share: Share::WHOLE };
-    let loading = Loading { preprocess: *p, batch: indices.len(), side: None, order };
+    let loading = Loading { preprocess: *p, batch: indices.len(), side: None, frame: None, order };
     let pass = Pass { pictures: pictures.clone(), loading, chunks: vec![indices.to_vec()] };
     let items = (0..indices.len()).into_par_iter().map(|i| pass.item(0, i));
     let items = items.collect::<Result<_, _>>()?;
@@ -193,7 +219,8 @@ impl Work for Pass {
             let epoch = u64::from(*epoch);
             let picture = Rng::keyed(&[*seed, epoch, i as u64]);
             let batch = Rng::keyed(&[*seed, epoch, fnv1a(b"batch"), number as u64]);
-            raster = augment.apply(raster, Draws { picture, batch });
+            let frame = self.loading.frame().pictures;
+            raster = augment.apply_in(frame, raster, Draws { picture, batch });
         }
         let mut planes = vec![0.0; channels * height * width];
         normalize(&raster.resize_cropped(height, width), p, &mut planes);
@@ -206,10 +233,11 @@ impl Work for Pass {
         let mut own = 1.0;
         if let Order::Shuffled { seed, epoch, augment, .. } = &self.loading.order {
             let mut rng = Rng::keyed(&[*seed, u64::from(*epoch), fnv1a(b"mix"), number as u64]);
-            own = augment.mix.apply(&mut pixels, shape, &mut rng);
+            own = augment.mix.apply(&mut pixels, shape, self.loading.frame().batches, &mut rng);
         }
-        let labels = self.chunk(number).iter().map(|&i| self.pictures.labels[i]).collect();
-        Batch { pixels, shape, labels, own }
+        let chunk = self.chunk(number);
+        let labels = chunk.iter().map(|&i| self.pictures.labels[i]).collect();
+        Batch { pixels, shape, labels, pictures: chunk.to_vec(), own }
     }
 }
 

@@ -10,6 +10,6 @@ mod tests;
 
 pub use augment::Augment;
 pub use dataset::{CacheSize, DataError, Dataset, Labelled, Origin, Pictures, ReadOptions};
-pub use loader::{Batch, Batches, Loading, Order, batch_count};
+pub use loader::{Batch, Batches, Frame, Loading, Order, batch_count};
 pub(crate) use loader::{batch, to_planes};
 pub use share::Share;

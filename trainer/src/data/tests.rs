@@ -51,7 +51,7 @@ fn preprocess() -> Preprocess {
 }
 
 fn loading(order: Order) -> Loading {
-    Loading { preprocess: preprocess(), batch: 4, side: None, order }
+    Loading { preprocess: preprocess(), batch: 4, side: None, frame: None, order }
 }
 
 fn shuffled(augment: &str) -> Order {
@@ -144,6 +144,45 @@ fn batches_of_another_side() {
         let at = 2 * row * side + 2 * column;
         let mean = [0, 1, side, side + 1].iter().map(|d| native[at + d]).sum::<f32>() / 4.0;
         assert!((value - mean).abs() < 1e-5, "{value} is not {mean}");
+    }
+}
+
+/// A teacher has batches of the same pictures, changed and mixed in the same way, at its own size.
+#[test]
+fn batches_in_the_frame_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    folder(dir.path());
+    let pictures = pictures(dir.path(), CacheSize::Auto);
+    let large = Preprocess { height: 3 * SIDE, width: 3 * SIDE, ..preprocess() };
+    let larger = Arc::new(pictures.seen_by(large, CacheSize::Auto, &|_, _| ()).unwrap());
+    for augment in [
+        "none",
+        "flip,crop=0.5,cutmix=1",
+        "strong",
+        "keras-flip,keras-crop=0.9,keras-rotate=0.125,mixup=1",
+    ] {
+        for side in [None, Some(SIDE / 2)] {
+            let own = Loading { side, ..loading(shuffled(augment)) };
+            let frame = Some(own.frame());
+            let student = batches(&pictures, &own, 2);
+            let framed = Loading { frame, ..own.clone() };
+            assert!(bits(&batches(&pictures, &framed, 2)) == bits(&student));
+            let teacher = Loading { preprocess: large, side: None, frame, ..own };
+            for (student, teacher) in student.iter().zip(batches(&larger, &teacher, 2)) {
+                assert_eq!(teacher.shape[2..], [usize::from(3 * SIDE); 2]);
+                assert_eq!((&teacher.pictures, teacher.own), (&student.pictures, student.own));
+                // Means over whole pictures tell which they are and what was done to them.
+                let means = |batch: &Batch| -> Vec<f32> {
+                    let len = batch.shape[2] * batch.shape[3];
+                    let planes = batch.pixels.chunks_exact(len);
+                    planes.map(|plane| plane.iter().sum::<f32>() / len as f32).collect()
+                };
+                let apart =
+                    means(student).into_iter().zip(means(&teacher)).map(|(a, b)| (a - b).abs());
+                let apart = apart.fold(0.0, f32::max);
+                assert!(apart < 0.4, "{augment} {side:?}: {apart}");
+            }
+        }
     }
 }
 

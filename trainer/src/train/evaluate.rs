@@ -93,7 +93,8 @@ pub fn evaluate(
     let (mut right, mut near) = (0, 0);
     let mut confusion = vec![vec![0; classes]; classes];
     let mut answers = Vec::with_capacity(pictures.len());
-    let loading = Loading { preprocess: *p, batch, side: None, order: Order::Sequential };
+    let loading =
+        Loading { preprocess: *p, batch, side: None, frame: None, order: Order::Sequential };
     let counter = counter("measuring on pictures");
     for batch in Batches::start(pictures.clone(), loading) {
         let batch = batch?;

@@ -5,6 +5,7 @@
 //! Of several processes that train together, the first one alone has it.
 
 use super::State;
+use super::lessons::FILE as LESSONS;
 use super::state::StateError;
 use core::time::Duration;
 use network::file::write_atomic;
@@ -342,9 +343,12 @@ impl Folder {
         self.state.take()
     }
 
-    /// Begins a new run: what an older one left here is removed.
-    pub(super) fn clear(&self) -> Result<(), FolderError> {
-        for name in ["state.mpk", "best.mpk", "last.mpk", "report.html", SETTINGS] {
+    /// Begins a new run: what an older one left here is removed, but for what a teacher has said already
+    /// where one `teaches` again.
+    pub(super) fn clear(&self, teaches: bool) -> Result<(), FolderError> {
+        let lessons = (!teaches).then_some(LESSONS);
+        let left = ["state.mpk", "best.mpk", "last.mpk", "report.html", SETTINGS];
+        for name in left.into_iter().chain(lessons) {
             let path = self.file(name)?;
             match std::fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {

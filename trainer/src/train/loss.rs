@@ -1,4 +1,4 @@
-//! Cross-entropy and the counts that accuracy is made of.
+//! Cross-entropy, what a teacher adds to it, and the counts that accuracy is made of.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -29,6 +29,28 @@ pub fn targets(labels: &[u32], classes: usize, smoothing: f64, device: &Device) 
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     let count = logits.dims()[0];
     (log_softmax(logits, 1) * targets).sum().div_scalar(-(count as f64))
+}
+
+/// `T²·Σ p·(ln p − ln q) / N`, the divergence of the student's `q = softmax(z/T)` from the teacher's
+/// `p = softmax(t/T)`, a scalar in `[1]`. `teacher` has its logits `t`, `[N, classes]`. By `T²`, gradients are
+/// about as long at any temperature.
+pub fn distillation(logits: Tensor<2>, teacher: &[f32], temperature: f64) -> Tensor<1> {
+    let [count, classes] = logits.dims();
+    let mut p = Vec::with_capacity(teacher.len());
+    let mut entropy = 0.0;
+    for row in teacher.chunks_exact(classes.max(1)) {
+        let scaled = row.iter().map(|t| f64::from(*t) / temperature);
+        let highest = scaled.clone().fold(f64::MIN, f64::max);
+        let sum = scaled.clone().map(|t| (t - highest).exp()).sum::<f64>().ln() + highest;
+        for t in scaled {
+            let share = (t - sum).exp();
+            entropy -= share * (t - sum);
+            p.push(share as f32);
+        }
+    }
+    let p = Tensor::from_data(TensorData::new(p, [count, classes]), &logits.device());
+    let crossed = cross_entropy(logits.div_scalar(temperature), p);
+    (crossed - entropy / count.max(1) as f64).mul_scalar(temperature * temperature)
 }
 
 /// `−Σ y·ln p / N` of probabilities, as Keras computes it behind a softmax layer: rows are
@@ -90,6 +112,50 @@ mod tests {
         let weights = balanced_weights(&counts);
         assert_eq!(weights, [2.0, 2.0 / 3.0, 0.0, 0.5]);
         assert_eq!(balanced_weights(&[7, 7]), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn the_gradient_of_a_lesson_is_that_of_its_loss() {
+        let device = Device::flex().autodiff();
+        let (student, teacher) =
+            ([0.3f32, -1.2, 2.0, 0.1, 0.0, -0.4], [1.5f32, 0.2, -0.7, -3.0, 4.0, 0.5]);
+        let logits = |values: [f32; 6], device: &Device| {
+            Tensor::<2>::from_data(TensorData::new(values.to_vec(), [2, 3]), device)
+        };
+        // In f64, so that differences are exact enough.
+        let loss = |student: [f64; 6], temperature: f64| -> f64 {
+            let softmax = |row: &[f64]| -> Vec<f64> {
+                let sum: f64 = row.iter().map(|z| (z / temperature).exp()).sum();
+                row.iter().map(|z| (z / temperature).exp() / sum).collect()
+            };
+            let rows = teacher.map(f64::from);
+            let pairs = rows.chunks_exact(3).zip(student.chunks_exact(3));
+            let of_row = |(t, z): (&[f64], &[f64])| -> f64 {
+                let (p, q) = (softmax(t), softmax(z));
+                p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum()
+            };
+            temperature * temperature * pairs.map(of_row).sum::<f64>() / 2.0
+        };
+        for temperature in [0.5, 1.0, 4.0] {
+            let z = logits(student, &device).require_grad();
+            let cost = distillation(z.clone(), &teacher, temperature);
+            let gradient = z.grad(&cost.backward()).unwrap().into_data();
+            let gradient: Vec<f32> = gradient.iter::<f32>().collect();
+            let cost = f64::from(cost.into_scalar::<f32>());
+            let at = student.map(f64::from);
+            assert!((cost - loss(at, temperature)).abs() < 1e-5 * cost.max(1.0), "{temperature}");
+            for (i, gradient) in gradient.iter().enumerate() {
+                let moved = |by: f64| {
+                    let mut at = at;
+                    at[i] += by;
+                    loss(at, temperature)
+                };
+                let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                assert!((slope - f64::from(*gradient)).abs() < 1e-5, "{i}: {gradient}, {slope}");
+            }
+        }
+        let same = distillation(logits(teacher, &Device::flex()), &teacher, 2.0);
+        assert!(same.into_scalar::<f32>().abs() < 1e-6);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod calibration;
 mod evaluate;
 mod folder;
+mod lessons;
 mod loss;
 mod optimizer;
 mod pass;
@@ -16,14 +17,15 @@ mod recipe;
 mod run;
 mod schedule;
 mod state;
+mod teacher;
 mod validation;
 
 pub use calibration::{BINS, Bin, calibration, ece};
 pub use evaluate::{Answer, Evaluation, evaluate};
 pub use folder::{Claim, Existing, Folder, FolderError, SETTINGS, check_file};
 pub use loss::{
-    argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, rank, target_rows,
-    targets,
+    argmax, balanced_weights, cross_entropy, cross_entropy_of_probabilities, distillation, rank,
+    target_rows, targets,
 };
 pub use optimizer::{Average, Clip, Memory, Optimizer, OptimizerConfig, Rule, Slot, Values};
 use page::progress::Counter;
@@ -33,12 +35,24 @@ pub use recipe::Recipe;
 pub use run::Run;
 pub use schedule::Schedule;
 pub use state::{State, StateError};
+pub(crate) use teacher::check as check_teaching;
+pub use teacher::{Teacher, Teaching};
 
 use crate::net::{self, Init, Network};
 use burn::tensor::Device;
 use network::checkpoint::Checkpoint;
 
 const DIVERGED: &str = "training diverged; use a smaller --lr or a longer --warmup-epochs";
+
+/// Why a run ends that somebody stopped in an epoch, from 0.
+fn interrupted(epoch: u32, epochs: u32) -> anyhow::Error {
+    let from = match epoch {
+        0 => "starts it again".into(),
+        epoch => format!("continues after epoch {epoch}"),
+    };
+    let (epoch, again) = (epoch + 1, "the same command with --resume");
+    anyhow::anyhow!("interrupted in epoch {epoch} of {epochs}; {again} {from}")
+}
 
 /// Shows on stderr how far slow work is, in the first of several processes.
 pub(crate) fn counter(what: &'static str) -> Option<Counter> {

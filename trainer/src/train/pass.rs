@@ -1,11 +1,11 @@
 //! One epoch of training.
 
-use super::loss::{argmax, cross_entropy, target_rows};
-use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule};
-use crate::data::{Batch, Batches, Loading, Order, Pictures};
+use super::loss::{argmax, cross_entropy, distillation, target_rows};
+use super::{DIVERGED, Figures, Optimizer, Progress, Run, Schedule, interrupted};
+use crate::data::{Batch, Batches, Pictures};
 use crate::distributed;
 use crate::net::Network;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use burn::tensor::{Device, Tensor, TensorData};
 use core::sync::atomic::Ordering;
 use network::random::{Rng, fnv1a};
@@ -24,6 +24,8 @@ pub(super) struct Pass<'a> {
     pub(super) first: u64,
     /// Weight of each class in the loss.
     pub(super) weights: &'a [f32],
+    /// What a teacher says of each picture, logits `[pictures, classes]`.
+    pub(super) lesson: Option<&'a [f32]>,
 }
 
 impl Pass<'_> {
@@ -39,17 +41,11 @@ impl Pass<'_> {
         let (run, recipe) = (self.run, &self.run.recipe);
         let classes = run.config.classes;
         let device = run.device.clone().autodiff();
-        let augment = recipe.augment.clone();
         let share = distributed::share();
-        let order = Order::Shuffled { seed: recipe.seed, epoch: self.epoch, augment, share };
         let (mut sum, mut right, mut seen) = (0.0, 0.0, 0);
+        let mut labelled = 0.0;
         let mut rate = 0.0;
-        let (preprocess, batch) = (run.preprocess, recipe.batch);
-        // Only square pictures grow.
-        let square = preprocess.height == preprocess.width;
-        let side = recipe.side(self.epoch, preprocess.width).filter(|_| square);
-        let loading = Loading { preprocess, batch, side, order };
-        let mut batches = Batches::start(train.clone(), loading);
+        let mut batches = Batches::start(train.clone(), run.loading(self.epoch));
         for (number, batch) in batches.by_ref().enumerate() {
             let mut batch = batch.with_context(|| format!("epoch {}", self.epoch + 1))?;
             let count = batch.labels.len();
@@ -61,6 +57,7 @@ impl Pass<'_> {
             let logits = net.classify(features);
             let target = TensorData::new(self.targets(&batch), [count, classes]);
             let cost = cross_entropy(logits.clone(), Tensor::from_data(target, &device));
+            let cost = self.taught(cost, &logits, &batch);
             let computed = share.computed(whole) as f64;
             // This process's part of the mean over the whole batch.
             let mut gradients = cost.clone().mul_scalar(count as f64 / computed).backward();
@@ -76,31 +73,25 @@ impl Pass<'_> {
             let scores: Vec<f32> = logits.into_data().iter::<f32>().collect();
             let pairs = scores.chunks_exact(classes).zip(&batch.labels);
             let own = pairs.filter(|(s, label)| argmax(s) == **label as usize).count();
-            let mut totals = [cost * count as f64, own as f64];
+            let known = batch.labels.iter().filter(|label| (**label as usize) < classes).count();
+            let mut totals = [cost * count as f64, own as f64, known as f64];
             distributed::world().sum(&mut totals);
-            let [cost, own] = totals.map(|v| v * (whole as f64 / computed));
+            let [cost, own, known] = totals.map(|v| v * (whole as f64 / computed));
             (sum, right, seen) = (sum + cost, right + own, seen + whole);
+            labelled += known.round();
             let figures = Figures {
                 epoch: self.epoch + 1,
                 epochs: recipe.epochs,
                 step: number + 1,
                 steps: self.batches,
                 loss: sum / seen as f64,
-                accuracy: right / seen as f64,
+                accuracy: right / f64::max(labelled, 1.0),
                 pictures: seen,
             };
             progress.step(&figures, out)?;
             if run.stop.load(Ordering::Relaxed) {
                 progress.line("", out)?;
-                let from = match self.epoch {
-                    0 => "starts it again".into(),
-                    epoch => format!("continues after epoch {epoch}"),
-                };
-                bail!(
-                    "interrupted in epoch {} of {}; the same command with --resume {from}",
-                    self.epoch + 1,
-                    recipe.epochs
-                );
+                return Err(interrupted(self.epoch, recipe.epochs));
             }
         }
         ensure!(seen > 0, "no training pictures");
@@ -112,7 +103,18 @@ impl Pass<'_> {
         );
         optimizer.finish(net, rate);
         progress.add_waiting(batches.waited());
-        Ok((sum / seen as f64, right / seen as f64))
+        Ok((sum / seen as f64, right / f64::max(labelled, 1.0)))
+    }
+
+    /// The loss of a batch: `cost` is that by its labels, of which the teacher takes its part.
+    fn taught(&self, cost: Tensor<1>, logits: &Tensor<2>, batch: &Batch) -> Tensor<1> {
+        let (Some(lesson), Some(teaching)) = (self.lesson, self.run.teaching) else { return cost };
+        let classes = self.run.config.classes;
+        let rows =
+            batch.pictures.iter().flat_map(|picture| &lesson[picture * classes..][..classes]);
+        let rows: Vec<f32> = rows.copied().collect();
+        let taught = distillation(logits.clone(), &rows, teaching.temperature);
+        cost.mul_scalar(1.0 - teaching.weight) + taught.mul_scalar(teaching.weight)
     }
 
     /// Targets `[N, classes]`: smoothed, mixed as the pictures are, times the class's weight.

@@ -1,10 +1,11 @@
 //! A whole training run: epochs, measuring, checkpoints, resuming.
 
+use super::lessons::Lessons;
 use super::loss::balanced_weights;
 use super::pass::Pass;
 use super::validation::{Measured, Validation};
-use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, duration};
-use crate::data::{DataError, Dataset, batch_count};
+use super::{DIVERGED, Folder, Optimizer, Progress, Recipe, State, Teaching, duration};
+use crate::data::{DataError, Dataset, Loading, Order, batch_count};
 use crate::distributed;
 use crate::net::{self, Init, Network};
 use accel::Precision;
@@ -15,7 +16,7 @@ use burn::tensor::Device;
 use core::sync::atomic::AtomicBool;
 use network::architecture::Architecture;
 use network::checkpoint::{Checkpoint, Draft, EpochRecord, Sample, TrainingRecord};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -38,8 +39,10 @@ pub struct Run<'a> {
     pub recipe: Recipe,
     /// Backbone to start from; `None` trains from scratch.
     pub base: Option<&'a Checkpoint>,
-    /// Folder for `best.mpk`, `last.mpk` and `state.mpk`, with the state to go on with if there is
-    /// one; `None` in processes that do not write.
+    /// Who teaches it, beside the labels.
+    pub teaching: Option<&'a Teaching>,
+    /// Folder for `best.mpk`, `last.mpk`, `state.mpk` and what the teacher says, with the state to go on
+    /// with if there is one; `None` in processes that do not write.
     pub folder: Option<Folder>,
     /// Plain device, without autodiff.
     pub device: Device,
@@ -74,6 +77,10 @@ impl Run<'_> {
         out: &mut dyn Write,
     ) -> anyhow::Result<Checkpoint> {
         self.recipe.check()?;
+        if let Some(teaching) = self.teaching {
+            teaching.check()?;
+            teaching.teacher.order(&data.labels)?;
+        }
         let world = distributed::world();
         ensure!(
             world.processes() == 1 || accel::supports(&self.device),
@@ -97,11 +104,18 @@ impl Run<'_> {
             writeln!(out, "resuming after epoch {} of {}", state.epoch, recipe.epochs)?;
         }
         let classes = self.config.classes;
-        let weights = match recipe.balance {
+        let mut weights = match recipe.balance {
             true => balanced_weights(&data.train.counts(classes)),
             false => vec![1.0; classes],
         };
-        let (train, val) = (Arc::new(data.train), Validation::new(data.val));
+        let (mut train, val) = (data.train, Validation::new(data.val));
+        if let Some(teaching) = self.teaching {
+            train.append(&teaching.unlabelled);
+            // Of pictures that have no class, only the teacher counts.
+            weights.push(0.0);
+        }
+        let train = Arc::new(train);
+        let mut lessons = Lessons::of(self, &train, &data.labels, &data.fingerprint)?;
         let batches = batch_count(train.len(), recipe.batch, true);
         let steps = recipe.steps(batches);
         let schedule = recipe.schedule(steps);
@@ -111,7 +125,10 @@ impl Run<'_> {
             progress.start_epoch();
             net.set_backbone_frozen(state.epoch < recipe.freeze_epochs);
             let (epoch, first) = (state.epoch, state.step);
-            let pass = Pass { run: self, schedule, batches, epoch, first, weights: &weights };
+            let lesson = lessons.as_mut().map(|lessons| lessons.epoch(epoch)).transpose()?;
+            let lesson = lesson.as_deref();
+            let pass =
+                Pass { run: self, schedule, batches, epoch, first, weights: &weights, lesson };
             let (loss, accuracy) =
                 pass.run(&mut net, &mut optimizer, &train, &mut progress, out)?;
             // What learns goes on from the raw weights; what is used is their average.
@@ -220,7 +237,7 @@ impl Run<'_> {
             first.fingerprint
         );
         ensure!(
-            first.options == self.recipe.options(&self.config) && first.last.config == self.config,
+            first.options == self.options() && first.last.config == self.config,
             "the options are not those of rank 0; start every process with the same command"
         );
         Ok(())
@@ -229,8 +246,13 @@ impl Run<'_> {
     /// Refuses to go on with the state of another run.
     fn check_resumed(&self, state: &State, data: &Dataset) -> anyhow::Result<()> {
         let dir = self.folder()?.path().display();
-        for (name, value) in self.recipe.options(&self.config) {
-            let before = state.options.get(&name).map_or("unset", String::as_str);
+        let options = self.options();
+        let names: BTreeSet<&String> = options.keys().chain(state.options.keys()).collect();
+        for name in names {
+            let value = |options: &BTreeMap<String, String>| {
+                options.get(name).map_or("unset", String::as_str).to_owned()
+            };
+            let (before, value) = (value(&state.options), value(&options));
             ensure!(
                 before == value,
                 "{dir} was trained with {name} {before}, not {value}; pass the same options to \
@@ -245,6 +267,34 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What shapes the result, as text, for the training record.
+    fn options(&self) -> BTreeMap<String, String> {
+        let mut options = self.recipe.options(&self.config);
+        options.extend(self.teaching.map(Teaching::options).unwrap_or_default());
+        options
+    }
+
+    /// How the pictures of an epoch, from 0, become batches.
+    pub(super) fn loading(&self, epoch: u32) -> Loading {
+        let (recipe, preprocess) = (&self.recipe, self.preprocess);
+        let (augment, share) = (recipe.augment.clone(), distributed::share());
+        let order = Order::Shuffled { seed: recipe.seed, epoch, augment, share };
+        // Only square pictures grow.
+        let square = preprocess.height == preprocess.width;
+        let side = recipe.side(epoch, preprocess.width).filter(|_| square);
+        Loading { preprocess, batch: recipe.batch, side, frame: None, order }
+    }
+
+    /// What the views of each epoch, and what a teacher says of them, depend on.
+    pub(super) fn views(&self, fingerprint: &str) -> String {
+        let Recipe { seed, batch, augment, start_size, epochs, .. } = &self.recipe;
+        // What is mixed depends on the size of the batches.
+        let growth = start_size.filter(|_| augment.is_of_batches()).map(|side| (side, epochs));
+        let (student, teaching) = (self.preprocess, self.teaching.map(Teaching::views));
+        let student = (student.height, student.width, student.fit);
+        format!("{teaching:?} {student:?} {fingerprint} {seed} {batch} {augment} {growth:?}")
+    }
+
     /// A checkpoint of this run without tensors.
     fn draft(&self, data: &Dataset) -> anyhow::Result<Draft> {
         Ok(Draft {
@@ -253,7 +303,7 @@ impl Run<'_> {
                 dataset: data.name.clone(),
                 fingerprint: data.fingerprint.clone(),
                 seed: self.recipe.seed,
-                options: self.recipe.options(&self.config),
+                options: self.options(),
                 epochs: Vec::new(),
                 validation: data.validation.clone(),
                 base: self.base.map_or(String::new(), |base| base.origin()),

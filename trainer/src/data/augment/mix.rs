@@ -2,6 +2,7 @@
 //!
 //! A batch is mixed with itself backwards and with one share for all, as timm does.
 
+use super::scaled;
 use network::random::Rng;
 
 /// How batches are mixed; 0 leaves a method out. With both, each batch takes one by a coin.
@@ -14,29 +15,37 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Mixes the batch `pixels: [N, 3, height, width]` in place; returns how much of each
-    /// picture is its own, the rest being of the picture as far from the end as it is from
-    /// the start.
+    /// Whether batches are mixed at all.
+    pub const fn mixes(self) -> bool {
+        self.mixup > 0.0 || self.cutmix > 0.0
+    }
+
+    /// Mixes the batch `pixels: [N, 3, height, width]` in place, as one of height and width `frame`
+    /// is mixed; returns how much of each picture is its own, the rest being of the picture as far from
+    /// the end as it is from the start.
     pub(in crate::data) fn apply(
         self,
         pixels: &mut [f32],
         shape: [usize; 4],
+        frame: [usize; 2],
         rng: &mut Rng,
     ) -> f32 {
         let [count, channels, height, width] = shape;
-        let (mixup, cutmix) = (self.mixup > 0.0, self.cutmix > 0.0);
-        if !mixup && !cutmix {
+        if !self.mixes() {
             return 1.0;
         }
+        let (mixup, cutmix) = (self.mixup > 0.0, self.cutmix > 0.0);
         let cut = cutmix && (!mixup || rng.unit() < 0.5);
         let own = beta(if cut { self.cutmix } else { self.mixup }, rng) as f32;
-        let window = if cut {
-            Window::draw(height, width, own, rng)
+        let drawn = if cut {
+            Window::draw(frame[0], frame[1], own, rng)
         } else {
-            Window { top: 0, left: 0, bottom: height, right: width }
+            Window { top: 0, left: 0, bottom: frame[0], right: frame[1] }
         };
         // Inside the window, how much stays.
-        let (keep, own) = if cut { (0.0, 1.0 - window.share(height, width)) } else { (own, own) };
+        let (keep, own) =
+            if cut { (0.0, 1.0 - drawn.share(frame[0], frame[1])) } else { (own, own) };
+        let window = drawn.scaled(frame, [height, width]);
         let len = channels * height * width;
         let (front, back) = pixels.split_at_mut(count / 2 * len);
         // An odd batch's middle picture is its own partner.
@@ -71,6 +80,17 @@ impl Window {
         };
         let ((top, bottom), (left, right)) = (span(height), span(width));
         Self { top, left, bottom, right }
+    }
+
+    /// The same part of pictures of another size.
+    fn scaled(&self, frame: [usize; 2], size: [usize; 2]) -> Self {
+        let place = |at, axis: usize| scaled(at, frame[axis], size[axis]);
+        Self {
+            top: place(self.top, 0),
+            left: place(self.left, 1),
+            bottom: place(self.bottom, 0),
+            right: place(self.right, 1),
+        }
     }
 
     fn share(&self, height: usize, width: usize) -> f32 {
@@ -119,7 +139,7 @@ mod tests {
             for seed in 0..200 {
                 // Picture i is filled with i, so that its mean tells what it is made of.
                 let mut pixels: Vec<f32> = (0..5).flat_map(|i| [i as f32; 24]).collect();
-                let own = mix.apply(&mut pixels, shape, &mut Rng::keyed(&[seed]));
+                let own = mix.apply(&mut pixels, shape, [4, 6], &mut Rng::keyed(&[seed]));
                 for (i, picture) in pixels.chunks_exact(24).enumerate() {
                     let mean = picture.iter().sum::<f32>() / 24.0;
                     let want = own * i as f32 + (1.0 - own) * (4 - i) as f32;

@@ -21,6 +21,9 @@
 //!
 //! A picture that ends with another size is cropped and resized to the model's. Grey ones are changed
 //! as pictures whose channels are equal and stay so: of color, only brightness and contrast are left.
+//!
+//! A teacher sees what its student sees, but larger or smaller. Whatever counts pixels is therefore
+//! drawn for the student's size, the frame, and scaled to the raster at hand, where both are not the same.
 
 mod color;
 mod mix;
@@ -121,24 +124,57 @@ impl Augment {
     ];
 
     /// A randomly changed copy of a picture, of any size.
-    pub fn apply(&self, mut raster: Raster, mut draws: Draws) -> Raster {
+    pub fn apply(&self, raster: Raster, draws: Draws) -> Raster {
+        let frame = [raster.height, raster.width];
+        self.apply_in(frame, raster, draws)
+    }
+
+    /// As [`Self::apply`] changes the same picture of the size `frame`, height and width.
+    pub fn apply_in(&self, mut frame: [usize; 2], mut raster: Raster, mut draws: Draws) -> Raster {
         for step in &self.steps {
-            raster = step.apply(raster, &mut draws);
+            raster = step.apply(raster, &mut frame, &mut draws);
         }
         raster
     }
+
+    /// Whether what becomes of a picture depends on those beside it in its batch.
+    pub fn is_of_batches(&self) -> bool {
+        self.mix.mixes() || self.steps.iter().any(|step| matches!(step, Step::KerasCrop(_)))
+    }
+}
+
+/// `place` of `0..=from` on a scale of `0..=to`; exactly where both are the same.
+fn scaled(place: usize, from: usize, to: usize) -> usize {
+    match from {
+        0 => 0,
+        _ if from == to => place,
+        _ => (2 * place * to + from) / (2 * from),
+    }
+}
+
+/// A box `[top, left, rows, columns]` of a picture of the size `frame` in one of the size `size`.
+fn scaled_box(at: [usize; 4], frame: [usize; 2], size: [usize; 2]) -> [usize; 4] {
+    let [top, left, rows, columns] = at;
+    let span = |start: usize, len: usize, axis: usize| {
+        let [from, to] = [frame[axis], size[axis]];
+        let end = scaled(start + len, from, to);
+        let start = scaled(start, from, to).min(to - 1);
+        (start, end.clamp(start + 1, to) - start)
+    };
+    let ((top, rows), (left, columns)) = (span(top, rows, 0), span(left, columns, 1));
+    [top, left, rows, columns]
 }
 
 impl Step {
-    /// A randomly changed copy of the picture.
-    pub fn apply(self, mut raster: Raster, draws: &mut Draws) -> Raster {
+    /// A randomly changed copy of the picture; `frame`, in which pixels are counted, changes with its size.
+    pub fn apply(self, mut raster: Raster, frame: &mut [usize; 2], draws: &mut Draws) -> Raster {
         let rng = &mut draws.picture;
         match self {
             Self::Flip if rng.unit() < 0.5 => raster.flip_horizontal(),
             Self::FlipVertical if rng.unit() < 0.5 => raster.flip_vertical(),
             Self::Flip | Self::FlipVertical => {}
-            Self::Shift(share) => return shift(&raster, share, rng),
-            Self::Crop(least) => return crop(&raster, least, rng),
+            Self::Shift(share) => return shift(&raster, *frame, share, rng),
+            Self::Crop(least) => return crop(&raster, *frame, least, rng),
             Self::Rotate(degrees) => {
                 let angle = either_way(degrees, rng).to_radians();
                 return turn(&raster, angle, Fill::Reflect, Sampling::Bilinear);
@@ -154,7 +190,7 @@ impl Step {
             Self::RandAugment { magnitude, count } => {
                 randaugment::apply(&mut raster, count, magnitude, rng);
             }
-            Self::Erase(probability) => erase(&mut raster, probability, rng),
+            Self::Erase(probability) => erase(&mut raster, *frame, probability, rng),
             Self::KerasFlip(mode) => {
                 if rng.unit() <= 0.5 {
                     if mode != FlipMode::Vertical {
@@ -168,7 +204,12 @@ impl Step {
             Self::KerasCrop(share) => {
                 let part = |len: usize| ((len as f64 * share) as usize).max(1);
                 let (height, width) = (part(raster.height), part(raster.width));
-                return keras_crop(&raster, height, width, |n| draws.batch.below(n));
+                let before = core::mem::replace(frame, frame.map(part));
+                let mut rest = before.iter().zip(*frame).map(|(before, part)| before - part);
+                return keras_crop(&raster, height, width, |n| {
+                    let most = rest.next().unwrap_or(0);
+                    scaled(draws.batch.below(most + 1), most, n - 1)
+                });
             }
             Self::KerasRotate { factor, fill, sampling } => {
                 let angle = either_way(factor, rng) * core::f64::consts::TAU;
@@ -189,15 +230,16 @@ fn turn(raster: &Raster, angle: f64, fill: Fill, sampling: Sampling) -> Raster {
 }
 
 /// Moves by whole pixels along both axes; the border is the picture's mirror image.
-fn shift(raster: &Raster, share: f64, rng: &mut Rng) -> Raster {
+fn shift(raster: &Raster, frame: [usize; 2], share: f64, rng: &mut Rng) -> Raster {
     let (height, width) = (raster.height, raster.width);
-    let most = (height.min(width) as f64 * share) as usize;
-    let mut offset = |len: usize| {
+    let most = (frame[0].min(frame[1]) as f64 * share) as usize;
+    let mut offset = |from: usize, len: usize| {
         // A shift beyond the picture would need its mirror image twice.
-        let most = most.min(len.saturating_sub(1));
-        rng.below(2 * most + 1) as isize - most as isize
+        let most = most.min(from.saturating_sub(1));
+        let by = rng.below(2 * most + 1) as isize - most as isize;
+        scaled(by.unsigned_abs(), from, len) as isize * by.signum()
     };
-    let (dy, dx) = (offset(height), offset(width));
+    let (dy, dx) = (offset(frame[0], height), offset(frame[1], width));
     let mut pixels = Vec::with_capacity(raster.pixels.len());
     for y in 0..height {
         let row = mirrored(y as isize + dy, height) * width;
@@ -218,7 +260,7 @@ fn mirrored(i: isize, len: usize) -> usize {
 
 /// A box of random area and aspect ratio inside the picture, if ten draws find one that fits.
 fn draw_box(
-    (height, width): (usize, usize),
+    [height, width]: [usize; 2],
     area: [f64; 2],
     ratio: f64,
     rng: &mut Rng,
@@ -236,25 +278,28 @@ fn draw_box(
     None
 }
 
-fn crop(raster: &Raster, least: f64, rng: &mut Rng) -> Raster {
+fn crop(raster: &Raster, frame: [usize; 2], least: f64, rng: &mut Rng) -> Raster {
     let (height, width) = (raster.height, raster.width);
-    let [top, left, rows, columns] =
-        draw_box((height, width), [least, 1.0], CROP_RATIO, rng).unwrap_or([0, 0, height, width]);
+    let drawn = draw_box(frame, [least, 1.0], CROP_RATIO, rng);
+    let drawn = drawn.unwrap_or([0, 0, frame[0], frame[1]]);
+    let [top, left, rows, columns] = scaled_box(drawn, frame, [height, width]);
     raster.slice(top, left, rows, columns).resize(height, width)
 }
 
-fn erase(raster: &mut Raster, probability: f64, rng: &mut Rng) {
+fn erase(raster: &mut Raster, frame: [usize; 2], probability: f64, rng: &mut Rng) {
     if rng.unit() >= probability {
         return;
     }
-    let size = (raster.height, raster.width);
-    let Some([top, left, rows, columns]) = draw_box(size, ERASE_AREA, ERASE_RATIO, rng) else {
-        return;
-    };
+    let Some(drawn) = draw_box(frame, ERASE_AREA, ERASE_RATIO, rng) else { return };
+    let [_, _, high, wide] = drawn;
+    let noise: Vec<[f32; 3]> =
+        (0..high * wide).map(|_| [(); 3].map(|()| rng.below(256) as f32)).collect();
     let width = raster.width;
-    for row in raster.pixels_mut().chunks_exact_mut(width).skip(top).take(rows) {
-        for pixel in &mut row[left..left + columns] {
-            *pixel = [(); 3].map(|()| rng.below(256) as f32);
+    let [top, left, rows, columns] = scaled_box(drawn, frame, [raster.height, width]);
+    let lines = raster.pixels_mut().chunks_exact_mut(width).skip(top).take(rows);
+    for (y, line) in lines.enumerate() {
+        for (x, pixel) in line[left..left + columns].iter_mut().enumerate() {
+            *pixel = noise[y * high / rows * wide + x * wide / columns];
         }
     }
 }
@@ -502,6 +547,55 @@ mod tests {
                 assert_eq!(got.pixels.len(), got.height * got.width * 3);
                 // Interpolation may leave the range by a rounding.
                 assert!(got.pixels.iter().all(|v| (-0.01..255.01).contains(v)));
+            }
+        }
+    }
+
+    /// Whatever the size, it is the same part of the picture, changed in the same way.
+    #[test]
+    fn a_frame_makes_the_same_view_at_any_size() {
+        // Smooth, so that it hardly depends on the size where it is sampled.
+        let smooth = |side: usize| {
+            let at = |i: usize| (i as f32 + 0.5) / side as f32;
+            let pixel =
+                |y: f32, x: f32| [255.0 * y, 255.0 * x, 127.0 + 120.0 * (5.0 * x * y).sin()];
+            let places = (0..side * side).map(|i| (at(i / side), at(i % side)));
+            let pixels = places.flat_map(|(y, x)| pixel(y, x)).collect();
+            Raster { height: side, width: side, pixels }
+        };
+        const SIDE: usize = 48;
+        for list in [
+            "flip,vflip",
+            "shift=0.3",
+            "crop=0.3",
+            "rotate=40",
+            "color=0.5,hue=0.2",
+            "randaugment=7x3",
+            "erase=1",
+            "keras-flip,keras-crop=0.7,keras-rotate=0.1:nearest",
+            "strong",
+        ] {
+            let augment: Augment = list.parse().unwrap();
+            for (side, seed) in [32, 48, 112].into_iter().flat_map(|s| (0..12).map(move |i| (s, i)))
+            {
+                let own = augment.apply(smooth(SIDE), draws(seed));
+                let frame = [SIDE, SIDE];
+                let other = augment.apply_in(frame, smooth(side), draws(seed));
+                let [own, other] = [own, other].map(|r| r.resize_cropped(SIDE, SIDE));
+                if side == SIDE {
+                    assert!(own == other, "{list}");
+                }
+                // Of parts that are large enough for noise to have a mean.
+                let parts = |r: &Raster| {
+                    let part = |i: usize| {
+                        r.slice(i / 6 * 8, i % 6 * 8, 8, 8).pixels.iter().sum::<f32>() / 192.0
+                    };
+                    (0..36).map(part).collect::<Vec<f32>>()
+                };
+                let pairs = parts(&own).into_iter().zip(parts(&other));
+                let apart = pairs.map(|(a, b)| (a - b).abs()).sum::<f32>() / 36.0;
+                // Places are rounded to pixels; another draw is 60 apart.
+                assert!(apart < 4.0, "{list} at {side}, seed {seed}: {apart}");
             }
         }
     }

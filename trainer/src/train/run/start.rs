@@ -55,7 +55,7 @@ impl Run<'_> {
         }
         let state = State::new(draft);
         let folder = self.folder()?;
-        folder.clear()?;
+        folder.clear(self.teaching.is_some())?;
         state.save(&folder.file("state.mpk")?)?;
         Ok(state)
     }
@@ -127,7 +127,8 @@ impl Run<'_> {
     }
 
     fn batches(&self, pictures: &Arc<Pictures>, order: Order, batch: usize) -> Batches {
-        let loading = Loading { preprocess: self.preprocess, batch, side: None, order };
+        let loading =
+            Loading { preprocess: self.preprocess, batch, side: None, frame: None, order };
         Batches::start(pictures.clone(), loading)
     }
 

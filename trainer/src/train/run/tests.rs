@@ -1,7 +1,8 @@
+use super::super::lessons;
 use super::*;
-use crate::data::{CacheSize, ReadOptions};
+use crate::data::{CacheSize, Pictures, ReadOptions};
 use crate::net::InitRule;
-use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule};
+use crate::train::{Average, Clip, Existing, OptimizerConfig, Rule, Teacher};
 use burn::tensor::TensorData;
 use core::sync::atomic::Ordering;
 use network::checkpoint::Tensor;
@@ -108,6 +109,7 @@ fn run<'a>(dir: &Path, epochs: u32, resume: bool, stop: &'a AtomicBool) -> Run<'
         preprocess: preprocess(),
         recipe: recipe(epochs),
         base: None,
+        teaching: None,
         folder: Some(Folder::open(dir, existing, "a test").unwrap()),
         device: Device::flex(),
         checkpointing: false,
@@ -422,5 +424,217 @@ fn an_epoch_is_a_line_of_eighty_columns_at_most() {
     for (epoch, loss, accuracy, elapsed) in [(9_999, 0.0, 1.0, 1e6), (1, 99.0, 0.0, 1.0)] {
         let line = run.epoch_line(&record(epoch, loss, accuracy, 1e-3), 1_000_000, elapsed);
         assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+/// A network of random weights, twice as large as its student's pictures, that knows the classes in another
+/// order, and some pictures that have none.
+fn teaching(place: &Place) -> Teaching {
+    let checkpoint = random_checkpoint(config(), 2 * SIDE, 6).unwrap();
+    let named = checkpoint.edit(|draft| {
+        draft.labels = ["dark", "bright"].map(String::from).to_vec();
+        Ok(())
+    });
+    let teacher = Teacher::from_checkpoint(&named.unwrap()).unwrap();
+    let mut teaching = Teaching::by(teacher, preprocess());
+    let root = place.dir.path().join("more");
+    std::fs::create_dir_all(root.join("deep/er")).unwrap();
+    let mut rng = Rng::keyed(&[7]);
+    for i in 0..9 {
+        let pixel = |_, _| image::Rgb([(); 3].map(|()| rng.below(250) as u8));
+        let path = root.join(["a", "deep/b", "deep/er/c"][i % 3].to_owned() + &format!("{i}.png"));
+        image::RgbImage::from_fn(20, 30, pixel).save(path).unwrap();
+    }
+    // Those that are there already, one of each kind.
+    let known =
+        [&place.data.train, &place.data.val].map(|pictures| pictures.origin(0).unwrap().path);
+    for (i, path) in known.into_iter().enumerate() {
+        std::fs::copy(path, root.join(format!("known{i}.png"))).unwrap();
+    }
+    std::fs::copy(root.join("a0.png"), root.join("twice.png")).unwrap();
+    let options = ReadOptions {
+        preprocess: preprocess(),
+        val_split: 0.0,
+        seed: 0,
+        classes: None,
+        cache: CacheSize::Auto,
+    };
+    let more = Dataset::read_unlabelled(&root, &options, &|_, _| ()).unwrap().train;
+    let said = teaching.add_unlabelled(&more, &place.data);
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (line, what) in
+        said.iter().zip(["1 unlabelled pictures are validation", "labelled ones", "twice"])
+    {
+        assert!(line.contains(what), "{line}");
+    }
+    assert_eq!(teaching.unlabelled.len(), 9);
+    assert!(teaching.unlabelled.labels.iter().all(|label| *label == 2));
+    teaching
+}
+
+#[test]
+fn a_taught_run_is_the_same_however_it_comes_about() {
+    let place = Place::new();
+    let teaching = teaching(&place);
+    let taught =
+        |dir: &Path, resume, stop| Run { teaching: Some(&teaching), ..run(dir, 3, resume, stop) };
+    let [whole, broken] = ["whole", "broken"].map(|name| place.dir.path().join(name));
+    let read = |dir: &Path, file: &str| std::fs::read(dir.join(file)).unwrap();
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool(1).install(|| place.train(&mut taught(&whole, false, &NEVER)));
+    let (said, model) = (read(&whole, lessons::FILE), read(&whole, "last.mpk"));
+    // Sums and logits of three epochs of thirty pictures with, and nine without, a class.
+    assert_eq!(said.len(), 16 + 3 * (8 + 4 * 2 * 39));
+
+    for stop_after in [NOW, "epoch 1/3"] {
+        let stop = AtomicBool::new(stop_after == NOW);
+        let mut out = StopAfter(stop_after, &stop);
+        let mut first = taught(&broken, false, &stop);
+        let error = first.train(place.data.clone(), &mut out).unwrap_err();
+        assert!(error.to_string().contains("--resume"), "{error}");
+        drop(first);
+        let mut again = taught(&broken, true, &NEVER);
+        pool(3).install(|| place.train(&mut again));
+        assert!(read(&broken, lessons::FILE) == said, "other lessons");
+        assert!(read(&broken, "last.mpk") == model, "another model");
+        std::fs::remove_dir_all(&broken).unwrap();
+    }
+
+    // Without the file, and with one that is damaged, the teacher is asked again.
+    for damage in [None, Some(40)] {
+        match damage {
+            None => std::fs::remove_file(whole.join(lessons::FILE)).unwrap(),
+            Some(at) => {
+                let mut bytes = said.clone();
+                bytes[at] ^= 1;
+                std::fs::write(whole.join(lessons::FILE), bytes).unwrap();
+            }
+        }
+        place.train(&mut taught(&whole, false, &NEVER));
+        assert!(read(&whole, lessons::FILE) == said && read(&whole, "last.mpk") == model);
+    }
+
+    let last = Checkpoint::from_bytes(&model, "last.mpk").unwrap();
+    let options = &last.training.options;
+    assert_eq!(options["temperature"], "2");
+    assert!(options["unlabelled"].starts_with("9 pictures "), "{options:?}");
+    assert!(last.samples.iter().all(|sample| sample.label < 2));
+}
+
+/// What is kept is used, where it belongs to the run.
+#[test]
+fn what_a_teacher_has_said_is_kept() {
+    let place = Place::new();
+    let teaching = teaching(&place);
+    let trained = |seed| {
+        let mut run = Run { teaching: Some(&teaching), ..place.run("kept", 1) };
+        run.recipe.seed = seed;
+        place.train(&mut run).tensors.clone()
+    };
+    let (first, path) = (trained(3), place.dir.path().join("kept").join(lessons::FILE));
+    let said = std::fs::read(&path).unwrap();
+    // All that it said is turned around, with the right sum.
+    let mut other = said.clone();
+    other[24..].iter_mut().skip(3).step_by(4).for_each(|byte| *byte ^= 0x80);
+    let sum = network::random::fnv1a(&other[24..]).to_le_bytes();
+    other[16..24].copy_from_slice(&sum);
+    std::fs::write(&path, &other).unwrap();
+    assert!(trained(3) != first, "nobody has read it");
+    assert!(std::fs::read(&path).unwrap() == other);
+    // Other views are of no use.
+    trained(4);
+    let of_others = std::fs::read(&path).unwrap();
+    assert!(of_others[..16] != said[..16] && of_others[24..] != other[24..]);
+    // Nobody teaches: nothing is kept.
+    place.train(&mut place.run("kept", 1));
+    assert!(!path.exists());
+}
+
+/// A network learns what its teacher says, not what the pictures are labelled.
+#[test]
+fn a_teacher_is_believed() {
+    let place = Place::new();
+    let mut teacher = place.run("teacher", 4);
+    teacher.recipe.label_smoothing = 0.0;
+    let teacher = place.train(&mut teacher);
+    let liar = teacher.edit(|draft| {
+        draft.labels.reverse();
+        Ok(())
+    });
+    let mut teaching =
+        Teaching::by(Teacher::from_checkpoint(&liar.unwrap()).unwrap(), preprocess());
+    let mut accuracy = |weight: f64| {
+        teaching.weight = weight;
+        let mut run = Run { teaching: Some(&teaching), ..place.run(&weight.to_string(), 4) };
+        run.recipe.augment = "none".parse().unwrap();
+        place.train(&mut run);
+        last(&run).training.epochs.last().unwrap().train_accuracy
+    };
+    assert!(accuracy(1.0) < 0.3, "{}", accuracy(1.0));
+    assert!(accuracy(0.01) > 0.7, "{}", accuracy(0.01));
+}
+
+#[test]
+fn another_teacher_is_no_way_to_go_on() {
+    let place = Place::new();
+    let mut teaching = teaching(&place);
+    place.train(&mut Run { teaching: Some(&teaching), ..place.run("run", 1) });
+    let dir = place.dir.path().join("run");
+    let error = |teaching: Option<&Teaching>| {
+        let mut again = Run { teaching, ..run(&dir, 1, true, &NEVER) };
+        again.train(place.data.clone(), &mut Vec::new()).unwrap_err().to_string()
+    };
+    let alone = error(None);
+    assert!(alone.contains("with teacher ") && alone.contains(", not unset;"), "{alone}");
+    teaching.temperature = 3.0;
+    assert!(error(Some(&teaching)).contains("temperature 2, not 3"));
+    teaching.temperature = 2.0;
+    teaching.unlabelled = Pictures::new(preprocess());
+    assert!(error(Some(&teaching)).contains("not unset"));
+}
+
+#[test]
+fn teachers_know_the_same_classes() {
+    let place = Place::new();
+    let teaching = teaching(&place);
+    let order = |labels: &[&str]| {
+        let labels: Vec<String> = labels.iter().copied().map(String::from).collect();
+        teaching.teacher.order(&labels).map_err(|error| error.to_string())
+    };
+    assert_eq!(order(&["bright", "dark"]), Ok(vec![1, 0]));
+    assert_eq!(order(&["dark", "bright"]), Ok(vec![0, 1]));
+    for labels in [&["bright", "light"][..], &["bright"], &["bright", "dark", "grey"]] {
+        let error = order(labels).unwrap_err();
+        for what in ["knows 2 classes (dark, bright)", labels[labels.len() - 1], "trainer finetune"]
+        {
+            assert!(error.contains(what), "{error}");
+        }
+    }
+    let mut data = place.data.clone();
+    data.labels[1] = "grey".into();
+    let error = Run { teaching: Some(&teaching), ..place.run("run", 1) }
+        .train(data, &mut Vec::new())
+        .unwrap_err();
+    assert!(error.to_string().contains("bright, grey"), "{error}");
+}
+
+#[test]
+fn bad_numbers_of_a_teacher_name_their_option() {
+    let place = Place::new();
+    let mut teaching = teaching(&place);
+    let mut check = |weight, temperature| {
+        (teaching.weight, teaching.temperature) = (weight, temperature);
+        teaching.check().err().map_or(String::new(), |error| error.to_string())
+    };
+    for (weight, temperature, option) in [
+        (0.0, 2.0, "--teacher-weight 0 "),
+        (1.1, 2.0, "--teacher-weight 1.1 "),
+        (f64::NAN, 2.0, "--teacher-weight"),
+        (0.5, 0.0, "--temperature 0 "),
+        (0.5, f64::INFINITY, "--temperature"),
+        (1.0, 1.0, ""),
+    ] {
+        let error = check(weight, temperature);
+        assert!(error.starts_with(option) && error.is_empty() == option.is_empty(), "{error}");
     }
 }

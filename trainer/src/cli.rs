@@ -151,7 +151,7 @@ pub(crate) struct Common {
     /// free (1G where the system does not tell). The others are decoded again for each epoch, with
     /// the same result.
     #[arg(long, value_name = "SIZE", default_value_t = CacheSize::Auto)]
-    cache: CacheSize,
+    pub(crate) cache: CacheSize,
 }
 
 /// What is left to chance.
@@ -185,7 +185,7 @@ pub(crate) struct Task {
     #[command(flatten)]
     pub(crate) learning: Learning,
     #[command(flatten)]
-    distill: Distill,
+    pub(crate) distill: Distill,
     #[command(flatten)]
     config: Config,
     #[command(flatten)]

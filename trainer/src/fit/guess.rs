@@ -44,7 +44,8 @@ pub(crate) fn features(
     let mut net = Network::new(&draft.config, Init::he(0), device).map_err(anyhow::Error::msg)?;
     net::load_tensors(&mut net, &draft.tensors, false)?;
     let (preprocess, pictures) = (draft.preprocess, Arc::new(pictures.clone()));
-    let loading = Loading { preprocess, batch: BATCH, side: None, order: Order::Sequential };
+    let loading =
+        Loading { preprocess, batch: BATCH, side: None, frame: None, order: Order::Sequential };
     let mut features = Vec::new();
     for batch in Batches::start(pictures, loading) {
         let batch = batch?;

@@ -173,8 +173,8 @@ impl Fit {
     fn settings(&self, wanted: &Wanted, networks: &[Checkpoint], data: &Dataset) -> String {
         let networks: Vec<String> = networks.iter().map(|network| network.origin()).collect();
         let Wanted { board, limits, .. } = wanted;
-        let chance = &self.task.chance;
-        format!("{} {board:?} {limits:?} {networks:?} {chance:?}", data.fingerprint)
+        let Task { chance, distill, .. } = &self.task;
+        format!("{} {board:?} {limits:?} {networks:?} {chance:?} {distill:?}", data.fingerprint)
     }
 
     /// The trained networks to choose from.
@@ -221,6 +221,8 @@ pub(crate) fn run(args: &Fit, given: Given<'_>, out: &mut Output<'_>) -> anyhow:
     for path in [&edge, &page] {
         check_file(path).with_context(|| format!("-o {}", path.display()))?;
     }
+    // Now, not after minutes of searching.
+    args.task.distill.open()?;
     let (command, _) = &given;
     let claim = Claim::file(model, "-o", command)?;
     let glance = Glance::at(&args.task.common.data)?;
@@ -418,7 +420,7 @@ impl Search<'_> {
         candidate: &Candidate,
         out: &mut Output<'_>,
     ) -> anyhow::Result<(Dataset, Converted)> {
-        let Task { chance, learning, common, .. } = &self.args.task;
+        let Task { chance, learning, common, distill, .. } = &self.args.task;
         let base = &self.bases[candidate.base];
         let preprocess = base.preprocess(candidate.side);
         let data = self.args.read(preprocess, out)?;
@@ -435,11 +437,14 @@ impl Search<'_> {
         };
         let mut folder = Folder::open(&dir, existing, command)?;
         folder.keep_settings(settings(given, &dir.join(SETTINGS)));
+        let teach = |teacher| distill.teaching(teacher, &data, preprocess, common.cache, out);
+        let teaching = distill.open()?.map(teach).transpose()?;
         let mut run = Run {
             config,
             preprocess,
             recipe,
             base: Some(&start),
+            teaching: teaching.as_ref(),
             folder: Some(folder),
             device: common.machine.device()?,
             checkpointing: learning.checkpointing,

@@ -39,7 +39,7 @@ fn what_is_found_fits_and_a_search_goes_on() {
     let takes = &told["best"]["takes"];
     assert_eq!(takes["ram"].as_u64().unwrap(), model.arena_len() as u64 + (5 << 10));
     assert_eq!(takes["flash"].as_u64().unwrap(), file.len() as u64 + (42 << 10));
-    assert_eq!((model.panel_width(), model.labels().count()), (4, 5));
+    assert_eq!((model.panel_width(), model.labels().count()), (4, 10));
     let page = fs::read_to_string(dir.path().join("board.html")).unwrap();
     assert!(page.contains("What fits") && page.contains("<svg"), "{page}");
 

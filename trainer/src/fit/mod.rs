@@ -202,6 +202,8 @@ struct Search<'a> {
     bases: Vec<Base>,
     glance: Glance,
     folder: Folder,
+    /// What all of it depends on.
+    settings: String,
     journal: Journal,
 }
 
@@ -234,11 +236,11 @@ pub(crate) fn run(args: &Fit, given: Given<'_>, out: &mut Output<'_>) -> anyhow:
     let data = args.read(networks[0].preprocess, out)?;
     ensure!(!data.val.is_empty(), "no validation pictures to choose by; leave --val-split 0 away");
     let settings = args.settings(&wanted, &networks, &data);
-    let journal = Journal::open(&folder, &settings, learning.resume)?;
     let base = |network| Base::new(network, learning.size, &data.labels);
     let bases = networks.into_iter().map(base).collect();
     drop(data);
-    let mut search = Search { args, given, wanted, bases, glance, folder, journal };
+    let journal = Journal::default();
+    let mut search = Search { args, given, wanted, bases, glance, folder, settings, journal };
     let finished = search.run(out)?;
     claim.check()?;
     finished.checkpoint.save(model)?;
@@ -292,6 +294,8 @@ struct Converted {
 impl Search<'_> {
     fn run(&mut self, out: &mut Output<'_>) -> anyhow::Result<Finished> {
         let candidates = self.candidates(out)?;
+        let resume = self.args.task.learning.resume;
+        self.journal = Journal::open(&self.folder, &self.settings, resume)?;
         self.guess(&candidates, out)?;
         let order = self.journal.best(&candidates);
         let finalists: Vec<Candidate> = order.into_iter().take(self.args.finalists).collect();

@@ -476,6 +476,7 @@ fn teaching(place: &Place) -> Teaching {
 fn a_taught_run_is_the_same_however_it_comes_about() {
     let place = Place::new();
     let teaching = teaching(&place);
+    let stops = [NOW, "epoch 1/3"].map(|when| (when, AtomicBool::new(when == NOW)));
     let taught =
         |dir: &Path, resume, stop| Run { teaching: Some(&teaching), ..run(dir, 3, resume, stop) };
     let [whole, broken] = ["whole", "broken"].map(|name| place.dir.path().join(name));
@@ -486,10 +487,9 @@ fn a_taught_run_is_the_same_however_it_comes_about() {
     // Sums and logits of three epochs of thirty pictures with, and nine without, a class.
     assert_eq!(said.len(), 16 + 3 * (8 + 4 * 2 * 39));
 
-    for stop_after in [NOW, "epoch 1/3"] {
-        let stop = AtomicBool::new(stop_after == NOW);
-        let mut out = StopAfter(stop_after, &stop);
-        let mut first = taught(&broken, false, &stop);
+    for (when, stop) in &stops {
+        let mut out = StopAfter(when, stop);
+        let mut first = taught(&broken, false, stop);
         let error = first.train(place.data.clone(), &mut out).unwrap_err();
         assert!(error.to_string().contains("--resume"), "{error}");
         drop(first);

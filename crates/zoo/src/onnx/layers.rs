@@ -31,7 +31,8 @@ impl Importer<'_> {
         if call.node.op_type == "If" {
             return self.branch(&call);
         }
-        let on_picture = call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_)));
+        let on_picture =
+            call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_) | Value::Groups(_)));
         let values = if on_picture { self.layer(&call)? } else { self.constant(&call)? };
         self.computed(node, values)
     }
@@ -44,7 +45,7 @@ impl Importer<'_> {
         for (name, value) in node.output.iter().zip(values) {
             self.spend(match &value {
                 Value::Map(map) => map.view.channels().len(),
-                Value::Constant(_) => 0,
+                Value::Constant(_) | Value::Groups(_) => 0,
             })?;
             if !name.is_empty() && self.values.insert(name.clone(), value).is_some() {
                 return Err(format!("computes `{}` a second time", name.plain()));

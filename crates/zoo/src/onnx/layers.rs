@@ -201,8 +201,9 @@ impl Importer<'_> {
             ));
         };
         let c = x.view.seen(self.shape(&x)).c;
-        let filter = [kh, kw].map(|k| k as i64);
-        let mut window = self.filter_window(call, &x, filter)?;
+        let (taps, dilations) = ([kh, kw], self.dilations(call, [kh, kw])?);
+        let spread = [0, 1].map(|i| (taps[i].max(1) - 1) * dilations[i] + taps[i].min(1));
+        let mut window = self.filter_window(call, &x, spread.map(|k| k as i64))?;
         if !window.fits() {
             // More than a filter may have itself.
             x = self.padded(call, &x, window.padding)?;
@@ -215,13 +216,14 @@ impl Importer<'_> {
         }
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
+        let floats = self.of_channels(&x, finite(weights.to_floats())?)?;
         let conv = Conv {
             stride: window.stride,
             padding: window.padding,
             groups,
             weight_scales: weights.steps(),
             ..Conv::new(
-                self.of_channels(&x, finite(weights.to_floats())?)?,
+                self.spread(floats, c_out, taps, dilations)?,
                 finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
                 window.filter,
             )

@@ -169,6 +169,7 @@ form("clamp after a pool", lambda: functional(lambda x: head(L.ReLU()(L.MaxPooli
 # Depthwise and grouped convolutions, activations and gates.
 form("depthwise", lambda: functional(lambda x: head(L.DepthwiseConv2D(3)(x))), UNIT)
 form("separable", lambda: functional(lambda x: head(L.SeparableConv2D(8, 3)(x))), UNIT)
+form("dilated", lambda: functional(lambda x: head(L.DepthwiseConv2D(3, dilation_rate=2)(L.Conv2D(8, 3, padding="same", dilation_rate=(2, 3))(x)))), UNIT)
 form("groups", lambda: functional(lambda x: head(L.Conv2D(8, 3, groups=2)(L.Conv2D(8, 3)(x)))), UNIT)
 form("ReLU6", lambda: functional(lambda x: head(L.ReLU(6.0)(conv(x, 4)))), UNIT)
 form("curves", lambda: functional(lambda x: head(L.Conv2D(4, 1, activation="hard_silu")(L.Activation("hard_sigmoid")(L.Conv2D(4, 3, activation="silu")(x))))), UNIT)
@@ -287,7 +288,7 @@ def own():
     return model
 
 
-form("dilation", lambda: functional(lambda x: head(L.Conv2D(8, 3, dilation_rate=2)(x))), UNIT, refused="dilated")
+form("dilation", lambda: functional(lambda x: head(L.Conv2D(8, 3, dilation_rate=9)(x))), UNIT, refused="dilated by")
 form("concatenation", lambda: functional(lambda x: head(L.Concatenate()([conv(x, 4), conv(x, 4)]))), UNIT, refused="(Concatenate)")
 form("leaky ReLU", lambda: functional(lambda x: head(L.LeakyReLU()(conv(x, 4)))), UNIT, refused="(LeakyReLU)")
 form("sigmoid at the end", lambda: functional(lambda x: head(trunk(x), activation="sigmoid")), UNIT, refused="ends in sigmoid")

@@ -357,6 +357,9 @@ def forms():
     for name, pad in PADS.items():
         for dynamo in (False, True):
             one("pad:", f"{name}{', torch.export' if dynamo else ''}", lambda: randomize(Net(pad=pad)), dynamo=dynamo)
+    for name, stem in [("dilated", [nn.Conv2d(3, 16, 3, 2, 2, dilation=2), nn.ReLU()]),
+                       ("shuffled", [nn.Conv2d(3, 16, 5, 2, 2), nn.ReLU(), nn.ChannelShuffle(4)])]:
+        one("filter:", name, lambda: randomize(Net(stem=nn.Sequential(*stem))))
     one("pad:", "reflected", lambda: randomize(Net(pad=nn.ReflectionPad2d(2))), refused="pads by `reflect`")
     one("pad:", "cut", lambda: randomize(Net(pad=nn.ZeroPad2d(-2))), refused="pads [-2, -2]")
     refusals = {"Lp": "(Sign)"}
@@ -444,7 +447,7 @@ def refused_by_name():
 
     for name, net, what in [
         ("groups", nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=4), head()), "4 groups"),
-        ("dilated", nn.Sequential(nn.Conv2d(3, 16, 3, dilation=2), head()), "dilated"),
+        ("dilated", nn.Sequential(nn.Conv2d(3, 16, 3, dilation=9), head()), "dilated by"),
         ("ReLU6", nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU6(), head()), "ReLU6"),
         ("SiLU", nn.Sequential(nn.Conv2d(3, 16, 3), nn.SiLU(), head()), "Sigmoid"),
         ("joined maps", nn.Sequential(nn.Conv2d(3, 32, 3), Do(lambda s, x: torch.cat([x, x.relu()], 1)), head(64)),

@@ -247,7 +247,6 @@ fn other_networks_are_refused() {
         ("\"Conv2D\"", "\"Conv2DTranspose\"", "layer `conv2d` (Conv2DTranspose)"),
         ("\"Conv2D\"", "\"Own\"", "model.export(\"model.onnx\", format=\"onnx\")"),
         ("\"padding\": \"same\"", "\"padding\": \"causal\"", "padding causal"),
-        ("\"dilation_rate\": [1, 1]", "\"dilation_rate\": [2, 2]", "dilated"),
         ("\"channels_last\"", "\"channels_first\"", "channels first"),
         ("\"axis\": -1", "\"axis\": 1", "expected one over channels"),
         ("\"relu\"", "\"selu\"", "the activation selu is not read"),

@@ -66,10 +66,12 @@ impl<'a> Writer<'a> {
         part: &str,
         mut attributes: Vec<Attribute>,
     ) -> Result<Computed, String> {
-        let dilation = layer.setting("dilation_rate");
-        let dilations = dilation.as_array().map_or(core::slice::from_ref(dilation), Vec::as_slice);
-        if dilations.iter().any(|rate| rate.as_i64().is_some_and(|rate| rate != 1)) {
-            return Err(layer.misfit("dilated, which is not read"));
+        // One number is that of rows and columns.
+        let rate = layer.setting("dilation_rate");
+        let rates = rate.as_array().map_or(core::slice::from_ref(rate), Vec::as_slice);
+        let rate = |i: usize| rates.get(i).or(rates.first()).and_then(Value::as_i64).unwrap_or(1);
+        if [rate(0), rate(1)] != [1; 2] {
+            attributes.push(Attribute::ints("dilations", &[rate(0), rate(1)]));
         }
         let Kernel { array, bias, groups } = kernel;
         let [rows, columns, inputs, outputs] = array.shape[..] else {

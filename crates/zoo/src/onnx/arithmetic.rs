@@ -83,6 +83,9 @@ impl Importer<'_> {
     /// A map times one of a single pixel, number by number of its channels.
     fn gate(&mut self, call: &Call<'_>) -> Result<Value, String> {
         let (mut x, mut gate) = (call.map(0)?, call.map(1)?);
+        if x.view.channels() != gate.view.channels() {
+            (x, gate) = (self.settled(call, &x)?, self.settled(call, &gate)?);
+        }
         for (x, share) in [(&x, &gate), (&gate, &x)] {
             if let Some(product) = self.with_share(call, x, share)? {
                 return Ok(Value::Map(product));
@@ -90,9 +93,6 @@ impl Importer<'_> {
         }
         if self.shape(&gate).pixels() > 1 {
             core::mem::swap(&mut x, &mut gate);
-        }
-        if x.view.channels() != gate.view.channels() {
-            (x, gate) = (self.settled(call, &x)?, self.settled(call, &gate)?);
         }
         // Dimensions are aligned at their ends.
         let channel = |map: &Map| map.view.channel_axis().map(|axis| map.view.rank() - axis);

@@ -1,6 +1,7 @@
 //! A node with the values that it reads.
 
 use super::constant::{Constant, count};
+use super::groups::Groups;
 use super::{Map, Value};
 use formats::onnx as proto;
 
@@ -37,7 +38,19 @@ impl Call<'_> {
     pub(super) fn any(&self, i: usize) -> Result<Map, String> {
         match self.operand(i) {
             Some(Value::Map(map)) => Ok(map.clone()),
+            Some(Value::Groups(groups)) => Err(format!(
+                "operand {i} has channels in groups, {:?}; only their order is read",
+                groups.dims()
+            )),
             _ => Err(format!("operand {i} does not depend on the picture")),
+        }
+    }
+
+    /// Operand 0, where its channels are in groups.
+    pub(super) fn groups(&self) -> Option<&Groups> {
+        match self.operand(0) {
+            Some(Value::Groups(groups)) => Some(groups),
+            _ => None,
         }
     }
 
@@ -65,7 +78,7 @@ impl Call<'_> {
     pub(super) fn constant(&self, i: usize) -> Result<&Constant, String> {
         match self.operand(i) {
             Some(Value::Constant(constant)) => Ok(constant),
-            Some(Value::Map(_)) => Err(format!("operand {i} is no constant")),
+            Some(Value::Map(_) | Value::Groups(_)) => Err(format!("operand {i} is no constant")),
             None => Err(format!("operand {i} is missing")),
         }
     }

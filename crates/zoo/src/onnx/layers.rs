@@ -31,7 +31,8 @@ impl Importer<'_> {
         if call.node.op_type == "If" {
             return self.branch(&call);
         }
-        let on_picture = call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_)));
+        let on_picture =
+            call.operands.iter().flatten().any(|v| matches!(v, Value::Map(_) | Value::Groups(_)));
         let values = if on_picture { self.layer(&call)? } else { self.constant(&call)? };
         self.computed(node, values)
     }
@@ -44,7 +45,7 @@ impl Importer<'_> {
         for (name, value) in node.output.iter().zip(values) {
             self.spend(match &value {
                 Value::Map(map) => map.view.channels().len(),
-                Value::Constant(_) => 0,
+                Value::Constant(_) | Value::Groups(_) => 0,
             })?;
             if !name.is_empty() && self.values.insert(name.clone(), value).is_some() {
                 return Err(format!("computes `{}` a second time", name.plain()));
@@ -200,8 +201,9 @@ impl Importer<'_> {
             ));
         };
         let c = x.view.seen(self.shape(&x)).c;
-        let filter = [kh, kw].map(|k| k as i64);
-        let mut window = self.filter_window(call, &x, filter)?;
+        let (taps, dilations) = ([kh, kw], self.dilations(call, [kh, kw])?);
+        let spread = [0, 1].map(|i| (taps[i].max(1) - 1) * dilations[i] + taps[i].min(1));
+        let mut window = self.filter_window(call, &x, spread.map(|k| k as i64))?;
         if !window.fits() {
             // More than a filter may have itself.
             x = self.padded(call, &x, window.padding)?;
@@ -214,13 +216,14 @@ impl Importer<'_> {
         }
         // OIHW to OHWI.
         let weights = weights.transposed(&[0, 2, 3, 1]).ok_or("weights of another shape")?;
+        let floats = self.of_channels(&x, finite(weights.to_floats())?)?;
         let conv = Conv {
             stride: window.stride,
             padding: window.padding,
             groups,
             weight_scales: weights.steps(),
             ..Conv::new(
-                self.of_channels(&x, finite(weights.to_floats())?)?,
+                self.spread(floats, c_out, taps, dilations)?,
                 finite(call.optional(2)?.map_or(vec![0.0; c_out], Constant::to_floats))?,
                 window.filter,
             )

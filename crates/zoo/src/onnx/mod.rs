@@ -12,6 +12,7 @@ mod call;
 mod channels;
 mod constant;
 mod fold;
+mod groups;
 mod input;
 mod layers;
 mod order;
@@ -31,6 +32,7 @@ use artifact::{Padding, Preprocess, Shape};
 use call::Call;
 use constant::{Constant, Outside};
 use formats::onnx as proto;
+use groups::Groups;
 use input::input;
 use network::architecture::IMAGENET_STATISTICS;
 use network::graph::{Graph, ValueId};
@@ -80,6 +82,8 @@ struct Border {
 enum Value {
     Constant(Rc<Constant>),
     Map(Map),
+    /// Until a Reshape puts them side by side again.
+    Groups(Groups),
 }
 
 /// The state of a walk.
@@ -90,6 +94,8 @@ struct Importer<'a> {
     has_bytes: bool,
     graph: Graph,
     values: HashMap<String, Value>,
+    /// Values with some channels of others, in an order.
+    settled: HashMap<(ValueId, Vec<u16>), ValueId>,
     /// The ReLU behind a value, where it was left away since nothing below zero is stored.
     clamped: HashMap<ValueId, ValueId>,
     /// What the last softmax reads.
@@ -151,6 +157,7 @@ pub(super) fn model(
         has_bytes: input.has_bytes(),
         graph: Graph::new(name, input.shape),
         values: HashMap::new(),
+        settled: HashMap::new(),
         clamped: HashMap::new(),
         logits: None,
         budget: LEAST_BUDGET.saturating_add(model.encoded_len().saturating_mul(BUDGET_PER_BYTE)),

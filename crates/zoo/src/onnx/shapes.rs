@@ -2,6 +2,7 @@
 
 use super::call::{Call, place};
 use super::constant::MAX_RANK;
+use super::groups::Groups;
 use super::view::{Side, View};
 use super::{Importer, Map, Value};
 use artifact::{Padding, PoolKind};
@@ -17,6 +18,11 @@ impl Importer<'_> {
     }
 
     pub(super) fn transpose(&self, call: &Call<'_>) -> Result<Value, String> {
+        if let Some(groups) = call.groups() {
+            let order = call.order(groups.dims().len())?;
+            let groups = groups.transposed(&order);
+            return Ok(Value::Groups(groups.ok_or_else(|| format!("the order {order:?}"))?));
+        }
         let x = call.any(0)?;
         let order = call.order(x.view.rank())?;
         let view = x.view.transposed(&order);
@@ -33,9 +39,24 @@ impl Importer<'_> {
     }
 
     pub(super) fn reshape(&self, call: &Call<'_>) -> Result<Value, String> {
-        let x = unbordered(call)?;
-        let dims = call.shape(&self.dims(&x))?;
-        let view = x.view.reshaped(&dims, self.shape(&x));
+        let (x, dims) = match call.groups() {
+            Some(groups) => {
+                let dims = groups.dims();
+                let x = groups.joined(&self.graph);
+                let apart = || format!("reads channels apart from each other, of {dims:?}");
+                (x.ok_or_else(apart)?, call.shape(&dims)?)
+            }
+            None => {
+                let x = unbordered(call)?;
+                let dims = call.shape(&self.dims(&x))?;
+                (x, dims)
+            }
+        };
+        let shape = self.shape(&x);
+        let view = x.view.reshaped(&dims, shape);
+        if let (None, Some(groups)) = (&view, Groups::of(&x, shape, &dims)) {
+            return Ok(Value::Groups(groups));
+        }
         self.viewed(x, view, &format!("makes {dims:?}"))
     }
 

@@ -10,6 +10,9 @@ use network::activation::Activation;
 use network::graph::{Conv, NodeOp};
 use network::padding::same_padding;
 
+/// Most rows and columns of a filter with zeros between its taps.
+const MAX_SPREAD: usize = 9;
+
 /// A window, and the border that a file puts around the map that it slides over.
 pub(super) struct Window {
     pub(super) filter: [u16; 2],
@@ -56,6 +59,7 @@ impl Importer<'_> {
             Some(&[a, b]) => Ok([a, b]),
             Some(other) => Err(format!("{name} {other:?}, but two numbers are wanted")),
         };
+        let is_filter = filter.is_some();
         let filter = match filter {
             Some(filter) => filter,
             None => pair("kernel_shape", [0, 0])?,
@@ -66,10 +70,10 @@ impl Importer<'_> {
         };
         let filter = small("filter", filter)?;
         let stride = small("strides", pair("strides", [1, 1])?)?;
-        // Of a window of one nothing is dilated.
+        // Of a window of one nothing is dilated; filters have zeros between their taps.
         let dilations = pair("dilations", [1, 1])?;
-        if (0..2).any(|axis| filter[axis] > 1 && dilations[axis] != 1) {
-            return Err("dilated windows are not read".into());
+        if !is_filter && (0..2).any(|axis| filter[axis] > 1 && dilations[axis] != 1) {
+            return Err("dilated pools are not read; take a network without them".into());
         }
         let sides = [shape.h, shape.w].map(usize::from);
         let border = x.border.map_or([[0; 2]; 2], |b| {
@@ -123,6 +127,55 @@ impl Importer<'_> {
             window.padding = sum(window.padding, border.zeros()?)?;
         }
         Ok(window)
+    }
+
+    /// How far apart the taps of a filter are, of rows and columns.
+    pub(super) fn dilations(
+        &self,
+        call: &Call<'_>,
+        taps: [usize; 2],
+    ) -> Result<[usize; 2], String> {
+        let dilations = call.ints("dilations").unwrap_or(&[1, 1]);
+        let &[rows, columns] = dilations else {
+            return Err(format!("dilations {dilations:?}, but two numbers are wanted"));
+        };
+        let mut found = [1; 2];
+        for (i, dilation) in [rows, columns].into_iter().enumerate().filter(|(i, _)| taps[*i] > 1) {
+            let spread = usize::try_from(dilation).ok().filter(|&d| d > 0);
+            // What is not dilated may be larger.
+            let fits = |d: &usize| *d == 1 || (taps[i] - 1).saturating_mul(*d) < MAX_SPREAD;
+            found[i] = spread.filter(fits).ok_or_else(|| {
+                format!(
+                    "a filter of {taps:?} dilated by {dilations:?}, but dilated ones of up to \
+                     {MAX_SPREAD}×{MAX_SPREAD} pixels are read; take a network that is dilated less, such as one \
+                     with an output stride of 32"
+                )
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// OHWI weights of `outputs` filters, zeros between their taps where those are further apart than one.
+    pub(super) fn spread(
+        &mut self,
+        weights: Vec<f32>,
+        outputs: usize,
+        [kh, kw]: [usize; 2],
+        [dh, dw]: [usize; 2],
+    ) -> Result<Vec<f32>, String> {
+        let taps = outputs.saturating_mul(kh).saturating_mul(kw);
+        if [dh, dw] == [1, 1] || taps == 0 {
+            return Ok(weights);
+        }
+        let c = weights.len() / taps;
+        let [h, w] = [(kh - 1) * dh + 1, (kw - 1) * dw + 1];
+        let mut spread = self.zeros(&[outputs, h, w, c])?;
+        for (tap, numbers) in weights.chunks_exact(c.max(1)).enumerate() {
+            let (o, y, x) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+            let at = ((o * h + y * dh) * w + x * dw) * c;
+            spread[at..at + c].copy_from_slice(numbers);
+        }
+        Ok(spread)
     }
 
     /// `x` with its border in the map.

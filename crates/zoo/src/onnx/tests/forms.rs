@@ -128,6 +128,95 @@ fn hard_swish_of_sums_and_bounds() {
     }
 }
 
+/// Of some channels of a map, which are copied once.
+#[test]
+fn hard_swish_of_picked_channels() {
+    let numbers = [("three", 3.0), ("zero", 0.0), ("six", 6.0), ("eight", 8.0)];
+    let constants = numbers.iter().map(|&(name, v)| tensor(name, &[], &[v]));
+    let constants: Vec<_> = constants.chain([shape("first", &[1]), shape("end", &[3])]).collect();
+    let nodes = vec![
+        node("Sub", &["x", "eight"], "m"),
+        node("Slice", &["m", "first", "end", "first"], "part"),
+        node("Add", &["part", "three"], "raised"),
+        node("Clip", &["raised", "zero", "six"], "bounded"),
+        node("Mul", &["part", "bounded"], "product"),
+        node("Div", &["product", "six"], "less"),
+        node("Add", &["less", "part"], "sum"),
+        node("ReduceMean", &["sum"], "y").ints("axes", &[2, 3]).int("keepdims", 0),
+    ];
+    let model = file(&[1, 3, 2, 2], nodes, constants);
+    let graph = import(&model).unwrap().graph;
+    let is_curve = |n: &&Node| matches!(n.op, NodeOp::Activation(Activation::HARD_SWISH));
+    assert_eq!(graph.nodes.iter().filter(is_curve).count(), 1);
+    assert_eq!(graph.nodes.iter().filter(|n| matches!(n.op, NodeOp::Conv2d(_))).count(), 1);
+    let want = |first: usize| {
+        let each = (0..4).map(|pixel| (first + 3 * pixel) as f32 - 8.0);
+        each.map(|x| x + x * (x + 3.0).clamp(0.0, 6.0) / 6.0).sum::<f32>() / 4.0
+    };
+    for (have, want) in logits(&model).iter().zip((1..3).map(want)) {
+        assert!((have - want).abs() < 1e-5, "{have} {want}");
+    }
+}
+
+/// As ShuffleNets mix the channels of their groups.
+#[test]
+fn channels_are_shuffled() {
+    let mut six = [0.0; 18];
+    for (o, times) in [1.0, 1.0, 1.0, 10.0, 10.0, 10.0].into_iter().enumerate() {
+        six[o * 3 + o % 3] = times;
+    }
+    let constants = || {
+        vec![
+            shape("apart", &[1, 2, 3, 1, 2]),
+            shape("thirds", &[0, 3, 2, 1, 2]),
+            shape("together", &[1, -1, 1, 2]),
+            shape("last apart", &[1, 1, 2, 2, 3]),
+            shape("last together", &[1, 1, 2, 6]),
+            tensor("six", &[6, 3, 1, 1], &six),
+        ]
+    };
+    let reshape = |from: &str, to: &str, output: &str| node("Reshape", &[from, to], output);
+    let order = |from: &str, output: &str, perm: &[i64]| {
+        node("Transpose", &[from], output).ints("perm", perm)
+    };
+    let pooled = |mut nodes: Vec<proto::Node>| {
+        nodes.insert(0, node("Conv", &["x", "six"], "c"));
+        nodes.push(node("GlobalAveragePool", &["s"], "y"));
+        file(&[1, 3, 1, 2], nodes, constants())
+    };
+    let shuffle = |apart: &str| {
+        let swap = order("a", "t", &[0, 2, 1, 3, 4]);
+        vec![reshape("c", apart, "a"), swap, reshape("t", "together", "s")]
+    };
+    // The channels have the means 1.5, 2.5, 3.5, 15, 25, 35.
+    assert_eq!(logits(&pooled(shuffle("apart"))), [1.5, 15.0, 2.5, 25.0, 3.5, 35.0]);
+    assert_eq!(logits(&pooled(shuffle("thirds"))), [1.5, 3.5, 25.0, 2.5, 15.0, 35.0]);
+    let last = vec![
+        order("c", "n", &[0, 2, 3, 1]),
+        reshape("n", "last apart", "a"),
+        order("a", "t", &[0, 1, 2, 4, 3]),
+        reshape("t", "last together", "m"),
+        order("m", "s", &[0, 3, 1, 2]),
+    ];
+    assert_eq!(logits(&pooled(last)), [1.5, 15.0, 2.5, 25.0, 3.5, 35.0]);
+    // Twice, and the second half of it.
+    let mut twice = shuffle("apart");
+    twice.extend([reshape("s", "thirds", "b"), order("b", "u", &[0, 2, 1, 3, 4])]);
+    twice[2].output = vec!["r".into()];
+    twice[3].input[0] = "r".into();
+    twice.push(reshape("u", "together", "v"));
+    let parts = proto::Node { output: vec!["p".into(), "s".into()], ..node("Split", &["v"], "") };
+    twice.push(parts.int("axis", 1));
+    assert_eq!(logits(&pooled(twice)), [15.0, 25.0, 35.0]);
+
+    let mut other = shuffle("apart");
+    other[1] = order("a", "t", &[0, 1, 3, 2, 4]);
+    refused(&pooled(other), "node `s` (Reshape): reads channels apart from each other");
+    let mut other = shuffle("apart");
+    other[1] = node("Relu", &["a"], "t");
+    refused(&pooled(other), "node `t` (Relu): operand 0 has channels in groups, [1, 2, 3, 1, 2]");
+}
+
 #[test]
 fn sums_of_several_maps() {
     for (operands, times) in [(&["x"][..], 1.0), (&["x", "x", "x"], 3.0)] {

@@ -60,6 +60,51 @@ fn borders_around_picked_channels() {
     assert_eq!(logits(&file(&[1, 3, 2, 2], nodes, constants)), [sum]);
 }
 
+/// A dilated filter is one with zeros between its taps.
+#[test]
+fn dilated_filters() {
+    let weights: Vec<f32> = (0..54).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+    for (dilations, groups) in [([2, 2], 1), ([1, 3], 1), ([4, 2], 1), ([2, 2], 3), ([2, 4], 3)] {
+        let (c_out, c_in) = if groups == 1 { (2, 3) } else { (6, 1) };
+        let [h, w] = dilations.map(|d| 2 * d + 1);
+        let mut wide = vec![0.0; (c_out * c_in * h * w) as usize];
+        for (i, weight) in weights.iter().enumerate() {
+            let (filter, y, x) = (i as i64 / 9, i as i64 / 3 % 3, i as i64 % 3);
+            wide[((filter * h + y * dilations[0]) * w + x * dilations[1]) as usize] = *weight;
+        }
+        let pads = [dilations[0], 1, 1, dilations[1]];
+        let scores = |dilations: &[i64], weights: proto::Tensor, same: bool| {
+            let mut conv = node("Conv", &["x", "w"], "c").int("group", groups);
+            conv = conv.ints("dilations", dilations).ints("strides", &[1, 2]);
+            conv = match same {
+                true => with_text(conv, "auto_pad", "SAME_UPPER"),
+                false => conv.ints("pads", &pads),
+            };
+            let most = node("ReduceMax", &["c"], "y").ints("axes", &[2, 3]).int("keepdims", 0);
+            logits(&file(&[1, 3, 9, 9], vec![conv, most], vec![weights]))
+        };
+        for same in [false, true] {
+            let narrow = tensor("w", &[c_out, c_in, 3, 3], &weights);
+            let want = scores(&[1, 1], tensor("w", &[c_out, c_in, h, w], &wide), same);
+            assert_eq!(scores(&dilations, narrow, same), want, "{dilations:?} of {groups}");
+            assert!(want.iter().any(|score| *score != want[0]));
+        }
+    }
+    let filter = |dilations: &[i64]| {
+        let conv = node("Conv", &["x", "w"], "c").ints("dilations", dilations);
+        let nodes = vec![conv, node("GlobalMaxPool", &["c"], "y")];
+        file(&[1, 3, 19, 19], nodes, vec![tensor("w", &[2, 3, 3, 3], &weights)])
+    };
+    for dilations in [[5, 5], [1, i64::MAX], [0, 1], [1, -1]] {
+        refused(&filter(&dilations), "(Conv): a filter of [3, 3] dilated by");
+    }
+    refused(&filter(&[5, 5]), "an output stride of 32");
+    refused(&filter(&[2]), "dilations [2], but two numbers are wanted");
+    let pool =
+        node("MaxPool", &["x"], "y").ints("kernel_shape", &[2, 2]).ints("dilations", &[2, 2]);
+    refused(&file(&[1, 3, 3, 3], vec![pool], vec![]), "dilated pools are not read");
+}
+
 /// Zeros that a pool sees: around a map with negative numbers, and in means that count them.
 #[test]
 fn pools_see_zeros() {

@@ -3,13 +3,13 @@
 //! than the file announced.
 
 use convert::pipeline::{Options, Quantize, convert};
-use network::checkpoint::Checkpoint;
+use network::checkpoint::{Assumption, Checkpoint};
 use network::model::FloatModel;
 use runtime::preprocess::resize_rgb8;
 use runtime::teach::{Patch, Taught};
 use runtime::{AlignedBuf, Isa, Model, Session};
-use std::path::PathBuf;
-use zoo::{Head, Hints, Imported, open_any};
+use std::path::{Path, PathBuf};
+use zoo::{Channels, Head, Hints, Imported, open_any};
 
 /// A target: its name, that of a file for it, and what takes the bytes.
 pub type Target = (&'static str, &'static str, fn(&[u8]));
@@ -39,7 +39,10 @@ fn artifact(data: &[u8]) {
     let mut file = AlignedBuf::from_slice(data);
     // The checksum guards against damage; a fuzzer would never get past it.
     artifact::writer::seal(&mut file);
-    let Ok(model) = Model::new(&file) else { return };
+    let model = match Model::new(&file) {
+        Ok(model) => model,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
     let work = |op: artifact::Op| {
         op.macs() + op.input().shape.len() as u64 * op.output().shape.len() as u64
     };
@@ -63,18 +66,23 @@ fn artifact(data: &[u8]) {
         }
         assert_eq!(session.distance().is_some(), model.has_known());
     }
-}
-
-/// An `.mpk` checkpoint: refused, or consistent.
-fn checkpoint(data: &[u8]) {
-    if let Ok(checkpoint) = Checkpoint::from_bytes(data, "fuzz.mpk") {
-        checkpoint.fits().expect("reading has checked it");
-        if let Ok(model) = FloatModel::from_checkpoint(&checkpoint) {
-            converted(&model);
+    let needed = match runtime::heat::arena_len(&model) {
+        Ok(needed) => needed,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    let mut arena = AlignedBuf::zeroed(needed);
+    let session = Session::new(&model, &mut arena).expect("more than its size");
+    if let Ok(mut session) = session.with_heat() {
+        session.run();
+        let [h, w] = session.heat_shape().expect("a network with heat");
+        let mut heat = vec![0.0; h * w];
+        for class in 0..model.classes() {
+            session.heat(class, &mut heat).expect("a class of the model");
         }
     }
 }
 
+<<<<<<< HEAD
 /// What a model was taught: refused, or scored beside the model's classes.
 fn patch(data: &[u8]) {
     let file = AlignedBuf::from_slice(include_bytes!("../../tests/fixtures/versions/9.edge"));
@@ -95,8 +103,48 @@ fn patch(data: &[u8]) {
 }
 
 /// A picture: refused, or upright RGB that every preprocessing reads.
+=======
+/// An `.mpk` checkpoint: refused, or consistent, and written as it was read.
+fn checkpoint(data: &[u8]) {
+    match Checkpoint::from_bytes(data, "fuzz.mpk") {
+        Ok(checkpoint) => {
+            known(&checkpoint);
+            let path = scratch().join("written.mpk");
+            let written = |checkpoint: &Checkpoint| {
+                checkpoint.save(&path).expect("the folder is ours");
+                std::fs::read(&path).expect("it was just written")
+            };
+            let bytes = written(&checkpoint);
+            let again = Checkpoint::load(&path).expect("it was read before");
+            // Records may have numbers that are not equal to themselves.
+            assert!(written(&again) == bytes, "a checkpoint is written otherwise than it was read");
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A checkpoint is consistent and can be converted; what its record says can be shown.
+fn known(checkpoint: &Checkpoint) {
+    checkpoint.fits().expect("reading has checked it");
+    let shown = format!("{} {}", checkpoint.origin(), checkpoint.training.validation);
+    assert!(shown.len() > 1 && checkpoint.numbers() > 0);
+    if let Ok(model) = FloatModel::from_checkpoint(checkpoint) {
+        converted(&model);
+    }
+}
+
+/// A picture: refused, or upright RGB that every preprocessing reads; from a file the same.
+>>>>>>> hold
 fn picture(data: &[u8]) {
-    let Ok(picture) = picture::decode(data) else { return };
+    let path = scratch().join("picture");
+    std::fs::write(&path, data).expect("the folder is ours");
+    let opened = picture::open(&path);
+    assert!(!picture::describe(&path).expect("the file is there").is_empty());
+    let Ok(picture) = picture::decode(data) else {
+        assert!(!opened.expect_err("from memory it is refused").to_string().is_empty());
+        return;
+    };
+    assert_eq!(opened.expect("from memory it is read").note, picture.note);
     let view = picture.view().expect("a decoded picture has pixels");
     let p = runtime::Preprocess::normalized(8, 8, [0.5; 3], [0.5; 3]);
     resize_rgb8(&p, view, &mut [0; 8 * 8 * 3]).expect("the output has the right size");
@@ -148,14 +196,37 @@ fn scratch() -> PathBuf {
     FOLDER.with(Clone::clone)
 }
 
-fn opened(path: &std::path::Path) {
-    match open_any(path, Head::Optional, &Hints::default()) {
-        Ok(Imported::Checkpoint(checkpoint)) => checkpoint.fits().expect("reading has checked it"),
-        Ok(Imported::Graph(model)) => {
-            assert!(model.preprocess.is_valid());
-            converted(&model);
+/// Opens what an importer reads, as what is converted and as what is trained, with all that a user may say.
+fn opened(path: &Path) {
+    let found = match open_any(path, Head::Optional, &Hints::default()) {
+        Ok(found) => found,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    match &found {
+        Imported::Checkpoint(checkpoint) => {
+            known(checkpoint);
+            assert_ne!(Assumption::line(&checkpoint.assumed).as_deref(), Some(""));
         }
-        Err(error) => assert!(!error.to_string().is_empty()),
+        Imported::Graph(model) => {
+            assert!(model.preprocess.is_valid());
+            converted(model);
+        }
+    }
+    if let Ok(checkpoint) = found.into_checkpoint(path) {
+        checkpoint.fits().expect("recognizing has checked it");
+    }
+    let channels = Some(Channels::Bgr);
+    for (head, hints) in [
+        (Head::Required, Hints { channels, size: Some(40), ..Hints::default() }),
+        (Head::Optional, Hints { stem_pool: Some(false), ..Hints::default() }),
+    ] {
+        match open_any(path, head, &hints) {
+            Ok(Imported::Checkpoint(checkpoint)) => {
+                checkpoint.fits().expect("reading has checked it")
+            }
+            Ok(Imported::Graph(model)) => assert!(model.preprocess.is_valid()),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
     }
 }
 

@@ -110,11 +110,7 @@ pub(crate) fn run(options: &Teach, out: &mut dyn Write, err: &mut dyn Write) -> 
             writeln!(err, "edge-classify: {}", Plain(&line))?;
         }
         if class.frames < FEW {
-            writeln!(
-                err,
-                "edge-classify: {} pictures are few; better {FEW} or more",
-                class.frames
-            )?;
+            writeln!(err, "edge-classify: few pictures: {}; better {FEW} or more", class.frames)?;
         }
         let pictures = if class.frames == 1 { "picture" } else { "pictures" };
         writeln!(

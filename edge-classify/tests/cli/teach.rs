@@ -42,7 +42,7 @@ fn a_class_is_added() {
     let o = teach(&bench, &["--label=teal", "@/teals", "-o", "@/m.patch"]);
     assert_eq!(
         (o.code, o.err.as_str()),
-        (EXIT_ANSWER, "edge-classify: 2 pictures are few; better 8 or more\n")
+        (EXIT_ANSWER, "edge-classify: few pictures: 2; better 8 or more\n")
     );
     assert!(
         o.out.ends_with("m.patch: teal of 2 pictures; 43 bytes, give them with --patch\n"),

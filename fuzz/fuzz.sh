@@ -35,14 +35,9 @@ kinds() {
 }
 for target; do
   mkdir -p "corpus/$target"
-<<<<<<< HEAD
   # What a corpus was never made of has seeds alone.
   tar xzf corpus.tar.gz -C corpus "./$target" 2>/dev/null || true
-  find ../tests/fixtures ../models ../crates/picture/tests/fixtures -size -128k -name "*.$(kinds "$target")" \
-=======
-  tar xzf corpus.tar.gz -C corpus "./$target"
   find ../tests/fixtures ../models ../crates/picture/tests/fixtures -size -256k -name "*.$(kinds "$target")" \
->>>>>>> hold
     -exec cp -n {} "corpus/$target/" \;
   [ ! -d "seeds/$target" ] || cp -n "seeds/$target"/* "corpus/$target/"
   echo "== $target"

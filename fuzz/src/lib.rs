@@ -82,7 +82,6 @@ fn artifact(data: &[u8]) {
     }
 }
 
-<<<<<<< HEAD
 /// What a model was taught: refused, or scored beside the model's classes.
 fn patch(data: &[u8]) {
     let file = AlignedBuf::from_slice(include_bytes!("../../tests/fixtures/versions/9.edge"));
@@ -102,8 +101,6 @@ fn patch(data: &[u8]) {
     assert!((0..taught.len()).all(|index| !taught.label(index).is_empty()));
 }
 
-/// A picture: refused, or upright RGB that every preprocessing reads.
-=======
 /// An `.mpk` checkpoint: refused, or consistent, and written as it was read.
 fn checkpoint(data: &[u8]) {
     match Checkpoint::from_bytes(data, "fuzz.mpk") {
@@ -134,7 +131,6 @@ fn known(checkpoint: &Checkpoint) {
 }
 
 /// A picture: refused, or upright RGB that every preprocessing reads; from a file the same.
->>>>>>> hold
 fn picture(data: &[u8]) {
     let path = scratch().join("picture");
     std::fs::write(&path, data).expect("the folder is ours");

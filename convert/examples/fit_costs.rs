@@ -4,7 +4,7 @@
 //! they are, and lines for `convert/tests/costs.txt`.
 
 use convert::cost::{Row, TERMS, counted, fit};
-use std::error::Error;
+use core::error::Error;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -23,11 +23,11 @@ pub fn fit(rows: &[Row]) -> Terms {
     let mut gram = [[0.0; TERMS.len()]; TERMS.len()];
     let mut target = [0.0; TERMS.len()];
     for row in rows {
-        for i in 0..TERMS.len() {
-            target[i] += weight(row) * row.terms[i] * row.count;
-            for j in 0..TERMS.len() {
-                gram[i][j] += weight(row) * row.terms[i] * row.terms[j];
-            }
+        for ((target, gram), term) in target.iter_mut().zip(&mut gram).zip(row.terms) {
+            *target += weight(row) * term * row.count;
+            gram.iter_mut()
+                .zip(row.terms)
+                .for_each(|(to, other)| *to += weight(row) * term * other);
         }
     }
     let mut x = [0.0; TERMS.len()];

@@ -260,7 +260,7 @@ pub(crate) fn run(args: &Fit, given: Given<'_>, out: &mut Output<'_>) -> anyhow:
     let best = &search.journal.trained()[finished.trained];
     words::end(&search.wanted, best, [model, &edge, &page], &finished, out)?;
     writeln!(out, "{} in all", duration(started.elapsed().as_secs_f64()))?;
-    out.tell("board", &search.wanted.board)?;
+    out.tell("board", search.wanted.board)?;
     out.tell("model", page::told(model))?;
     out.tell("edge", page::told(&edge))?;
     out.tell("page", page::told(&page))?;

@@ -2,7 +2,7 @@
 //! to counts of emulated boards.
 //!
 //! Each operator is described by how often its loops run ([`Term`]), each core by what one pass takes
-//! ([`Core::coefficients`]). `firmware-demo/costs.sh` counts networks operator by operator and fits the
+//! (`coefficients`). `firmware-demo/costs.sh` counts networks operator by operator and fits the
 //! coefficients anew; `tests/costs.rs` holds the model to networks that it was not fitted to.
 
 mod coefficients;

@@ -129,6 +129,8 @@ mod tests {
             ("--quantize fp16", "edge onnx"),
             ("--no-winograd", "edge"),
             ("--target host", "edge"),
+            ("--board pico", "edge"),
+            ("--boards boards.toml --board pico", "edge"),
             ("--ram 32K", "edge"),
             ("--flash 32K", "edge"),
             ("--fixed-point --quantize int8", "edge"),

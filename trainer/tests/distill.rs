@@ -60,7 +60,10 @@ fn a_model_teaches_a_smaller_one() {
         (&["--teacher", &teacher, "--temperature", "0"], "--temperature 0 is not in 0.1..=100"),
         (&["--teacher", &teacher, "--unlabelled", "nowhere"], "--unlabelled nowhere: "),
         (&["--teacher", &more], "--teacher "),
-        (&["--teacher", "../models/resnet_8_cifar10.mpk"], "the teacher knows 10 classes (airplane"),
+        (
+            &["--teacher", "../models/resnet_8_cifar10.mpk"],
+            "the teacher knows 10 classes (airplane",
+        ),
     ] {
         let error = small("c", args).unwrap_err();
         assert!(error.contains(what), "{args:?}: {error}");

@@ -90,7 +90,7 @@ impl Distill {
         writeln!(out, "teacher: {}, counts {share} %, temperature {temperature}", name.plain())?;
         if let Some(dir) = &self.unlabelled {
             let options = ReadOptions { preprocess, val_split: 0.0, seed: 0, classes: None, cache };
-            let read = counted(|watch| Dataset::read_unlabelled(dir, &options, watch))
+            let read = counted(|watch| Dataset::read_heap(dir, &options, watch))
                 .context("--unlabelled")?;
             let said = teaching.add_unlabelled(&read.train, data);
             for note in read.notes().iter().chain(&said) {

@@ -400,5 +400,14 @@ mod tests {
         std::fs::create_dir(dir.path().join("empty")).unwrap();
         let error = read(&dir.path().join("empty")).unwrap_err().to_string();
         assert!(error.contains("no usable picture"), "{error}");
+        // What lies beside classes, and deeper than they do, is of no class, but there.
+        std::fs::create_dir(root.join("cat/old")).unwrap();
+        std::fs::copy(root.join("cat/0.png"), root.join("cat/old/a.png")).unwrap();
+        std::fs::copy(root.join("cat/0.png"), root.join("loose.png")).unwrap();
+        let heap = |root: &Path| Dataset::read_heap(root, &options(0.0, 0), &|_, _| ());
+        assert_eq!(heap(&root).unwrap().train.len(), 12);
+        let error = heap(&dir.path().join("empty")).unwrap_err().to_string();
+        assert!(error.contains("no usable picture"), "{error}");
+        assert!(heap(&dir.path().join("nowhere")).is_err());
     }
 }

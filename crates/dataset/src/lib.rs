@@ -192,6 +192,31 @@ impl Dataset {
             None => Default::default(),
         };
         let part = parts.into_iter().flatten().next().unwrap_or_else(|| Layout::heap(path));
+        Self::of_part(path, part, remarks, options, watch)
+    }
+
+    /// The pictures below a folder, at any depth, whatever its folders mean and they show.
+    ///
+    /// # Errors
+    /// Those of [`Self::read_unlabelled`].
+    pub fn read_heap(
+        path: &Path,
+        options: &ReadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
+        let heap = Self::of_part(path, Layout::heap(path), Vec::new(), options, watch);
+        // Records of CIFAR-10's files are none that lie in a heap.
+        heap.or_else(|none| Self::read_unlabelled(path, options, watch).map_err(|_| none))
+    }
+
+    /// The pictures of a part of what lies at `path`.
+    fn of_part(
+        path: &Path,
+        part: Part,
+        remarks: Vec<String>,
+        options: &ReadOptions,
+        watch: Watch<'_>,
+    ) -> Result<Self, DataError> {
         let mut skipped = Vec::new();
         let reader = Reader::new(options.preprocess, options.cache, watch);
         let [train] = read_parts([Some(&part)], &part.labels, &reader, &mut skipped)?;

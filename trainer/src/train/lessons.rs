@@ -5,8 +5,8 @@
 //! temperature asks again. The file begins with what its contents depend on, as a number, and has an epoch's
 //! logits after the other, each with a sum that tells whether they are whole.
 
-use super::{Run, counter, interrupted};
-use crate::data::{Batches, Loading, Pictures};
+use super::{Run, Teaching, counter, interrupted};
+use crate::data::{Batches, Loading, Order, Pictures};
 use crate::distributed::{self, world};
 use anyhow::{Context, ensure};
 use core::sync::atomic::Ordering;
@@ -26,7 +26,8 @@ const MOST_BYTES: u64 = 1 << 30;
 /// What the teacher of a run says.
 pub(super) struct Lessons<'a> {
     run: &'a Run<'a>,
-    /// All pictures that are learned from, as the student sees them.
+    teaching: &'a Teaching,
+    /// All pictures that are learned from, as the student sees them, those without a label last.
     pictures: Arc<Pictures>,
     /// The same as the teacher sees them, once it is asked.
     seen: Option<Arc<Pictures>>,
@@ -50,7 +51,12 @@ impl<'a> Lessons<'a> {
         let path = run.folder.as_ref().map(|folder| folder.file(FILE)).transpose()?;
         let file = path.map(|path| Kept::open(path, key, epoch_len)).transpose()?;
         let (run, pictures) = (run, pictures.clone());
-        Ok(Some(Self { run, pictures, seen: None, order, file }))
+        Ok(Some(Self { run, teaching, pictures, seen: None, order, file }))
+    }
+
+    /// All pictures that are learned from.
+    pub(super) fn pictures(&self) -> &Arc<Pictures> {
+        &self.pictures
     }
 
     /// Logits `[pictures, classes]` for the views of an epoch, from 0. Those of a picture that the epoch
@@ -71,37 +77,60 @@ impl<'a> Lessons<'a> {
         Ok(logits)
     }
 
+    /// Logits `[pictures, classes]` for pictures as they are, those at `some` places.
+    ///
+    /// To be asked by one process alone.
+    pub(super) fn plain(&mut self, some: &[usize]) -> anyhow::Result<Vec<f32>> {
+        let pictures = Arc::new(self.seen()?.select(some));
+        let own = self.run.loading(0);
+        let loading = Loading { side: None, order: Order::Sequential, ..own };
+        let said = self.look(pictures, loading, None)?;
+        Ok(said.into_iter().map(|(logit, _)| logit as f32).collect())
+    }
+
     /// Logits, and how many processes have computed them, of this process's pictures.
     fn ask(&mut self, epoch: u32) -> anyhow::Result<Vec<(f64, f64)>> {
-        let Self { run, order, .. } = self;
-        let Some(teaching) = run.teaching else { return Ok(Vec::new()) };
-        let (classes, student) = (order.len(), &run.preprocess);
-        let preprocess = teaching.teacher.preprocess(student);
-        let pictures = match &self.seen {
-            Some(seen) => seen.clone(),
-            None => {
-                let counter = counter("reading pictures for the teacher");
-                let watch = |done, total| {
-                    if let Some(counter) = &counter {
-                        counter.show(done, total);
-                    }
-                };
-                let seen = self.pictures.seen_by(preprocess, teaching.cache, &watch)?;
-                self.seen.insert(Arc::new(seen)).clone()
+        let own = self.run.loading(epoch);
+        let loading = Loading { side: None, frame: Some(own.frame()), ..own };
+        let pictures = self.seen()?;
+        self.look(pictures, loading, Some(epoch))
+    }
+
+    /// All pictures as the teacher sees them.
+    fn seen(&mut self) -> anyhow::Result<Arc<Pictures>> {
+        if let Some(seen) = &self.seen {
+            return Ok(seen.clone());
+        }
+        let counter = counter("reading pictures for the teacher");
+        let watch = |done, total| {
+            if let Some(counter) = &counter {
+                counter.show(done, total);
             }
         };
-        let own = run.loading(epoch);
-        let frame = Some(own.frame());
-        let loading = Loading { preprocess, side: None, frame, ..own };
-        let mut logits = vec![(0.0, 0.0); self.pictures.len() * classes];
+        let preprocess = self.teaching.teacher.preprocess(&self.run.preprocess);
+        let seen = self.pictures.seen_by(preprocess, self.teaching.cache, &watch)?;
+        Ok(self.seen.insert(Arc::new(seen)).clone())
+    }
+
+    /// What the teacher says of `pictures`, which are of its size, for an epoch. Before the first one, nobody
+    /// stops it: there is no state yet to go on from.
+    fn look(
+        &self,
+        pictures: Arc<Pictures>,
+        loading: Loading,
+        epoch: Option<u32>,
+    ) -> anyhow::Result<Vec<(f64, f64)>> {
+        let (classes, count) = (self.order.len(), pictures.len());
+        let preprocess = self.teaching.teacher.preprocess(&self.run.preprocess);
+        let mut logits = vec![(0.0, 0.0); count * classes];
         let counter = counter("the teacher looks at pictures");
         let mut done = 0;
-        for batch in Batches::start(pictures, loading) {
+        for batch in Batches::start(pictures, Loading { preprocess, ..loading }) {
             let batch = batch.with_context(|| named(epoch))?;
-            let said = teaching.teacher.logits(&batch.pixels)?;
+            let said = self.teaching.teacher.logits(&batch.pixels)?;
             for (picture, said) in batch.pictures.iter().zip(said.chunks_exact(classes)) {
                 let row = &mut logits[picture * classes..][..classes];
-                for (logit, class) in row.iter_mut().zip(&*order) {
+                for (logit, class) in row.iter_mut().zip(&self.order) {
                     ensure!(
                         said[*class].is_finite(),
                         "{}: the teacher's scores are no numbers; use another --teacher",
@@ -112,18 +141,18 @@ impl<'a> Lessons<'a> {
             }
             done += batch.pictures.len();
             if let Some(counter) = &counter {
-                counter.show(done, self.pictures.len());
+                counter.show(done, count);
             }
-            if run.stop.load(Ordering::Relaxed) {
-                return Err(interrupted(epoch, run.recipe.epochs));
+            if let Some(epoch) = epoch.filter(|_| self.run.stop.load(Ordering::Relaxed)) {
+                return Err(interrupted(epoch, self.run.recipe.epochs));
             }
         }
         Ok(logits)
     }
 }
 
-fn named(epoch: u32) -> String {
-    format!("epoch {}", epoch + 1)
+fn named(epoch: Option<u32>) -> String {
+    epoch.map_or("before epoch 1".into(), |epoch| format!("epoch {}", epoch + 1))
 }
 
 /// Gives every process what all have computed. Of a batch that several compute, all have the same.

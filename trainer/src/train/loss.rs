@@ -31,23 +31,26 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     (log_softmax(logits, 1) * targets).sum().div_scalar(-(count as f64))
 }
 
+/// `softmax(z/T)` of each row of logits, `[N, classes]`.
+pub(super) fn softmax(logits: &[f32], classes: usize, temperature: f64) -> Vec<f32> {
+    let mut shares = Vec::with_capacity(logits.len());
+    for row in logits.chunks_exact(classes.max(1)) {
+        let scaled = row.iter().map(|z| f64::from(*z) / temperature);
+        let highest = scaled.clone().fold(f64::MIN, f64::max);
+        let sum: f64 = scaled.clone().map(|z| (z - highest).exp()).sum();
+        shares.extend(scaled.map(|z| ((z - highest).exp() / sum) as f32));
+    }
+    shares
+}
+
 /// `T²·Σ p·(ln p − ln q) / N`, the divergence of the student's `q = softmax(z/T)` from the teacher's
 /// `p = softmax(t/T)`, a scalar in `[1]`. `teacher` has its logits `t`, `[N, classes]`. By `T²`, gradients are
 /// about as long at any temperature.
 pub fn distillation(logits: Tensor<2>, teacher: &[f32], temperature: f64) -> Tensor<1> {
     let [count, classes] = logits.dims();
-    let mut p = Vec::with_capacity(teacher.len());
-    let mut entropy = 0.0;
-    for row in teacher.chunks_exact(classes.max(1)) {
-        let scaled = row.iter().map(|t| f64::from(*t) / temperature);
-        let highest = scaled.clone().fold(f64::MIN, f64::max);
-        let sum = scaled.clone().map(|t| (t - highest).exp()).sum::<f64>().ln() + highest;
-        for t in scaled {
-            let share = (t - sum).exp();
-            entropy -= share * (t - sum);
-            p.push(share as f32);
-        }
-    }
+    let p = softmax(teacher, classes, temperature);
+    let of = |share: &f32| f64::from(*share) * f64::from(share.max(f32::MIN_POSITIVE)).ln();
+    let entropy = -p.iter().map(of).sum::<f64>();
     let p = Tensor::from_data(TensorData::new(p, [count, classes]), &logits.device());
     let crossed = cross_entropy(logits.div_scalar(temperature), p);
     (crossed - entropy / count.max(1) as f64).mul_scalar(temperature * temperature)

@@ -31,6 +31,8 @@ pub(crate) struct Probe {
     /// `[pictures, width]`.
     features: Vec<f32>,
     labels: Vec<u32>,
+    /// `[pictures, classes]`: how much each picture counts as which class; empty where labels alone tell.
+    targets: Vec<f32>,
 }
 
 /// A dense layer.
@@ -56,6 +58,13 @@ impl Probe {
     pub(crate) fn add(&mut self, features: &[f32], labels: &[u32]) {
         self.features.extend_from_slice(features);
         self.labels.extend_from_slice(labels);
+    }
+
+    /// As [`Self::add`], of pictures that count as each class by `targets`, `[N, classes]`, whatever they are
+    /// labelled. Either all pictures have such or none.
+    pub(crate) fn add_taught(&mut self, features: &[f32], labels: &[u32], targets: &[f32]) {
+        self.add(features, labels);
+        self.targets.extend_from_slice(targets);
     }
 
     /// Pictures that were added.
@@ -97,24 +106,40 @@ impl Problem<'_> {
     fn at(&self, x: &[f64]) -> (f64, Vec<f64>) {
         let Self { probe, weights, width, scale, decay } = *self;
         let row = width + 1;
-        let pictures = || probe.features.par_chunks_exact(width).zip(&probe.labels);
-        let total: f64 = probe.labels.iter().map(|label| f64::from(weights[*label as usize])).sum();
+        let classes = weights.len();
+        let taught = |i: usize| probe.targets.get(i * classes..(i + 1) * classes);
+        let mass = |i: usize| match taught(i) {
+            Some(row) => row.iter().map(|t| f64::from(*t)).sum(),
+            None => f64::from(weights[probe.labels[i] as usize]),
+        };
+        let total: f64 = (0..probe.len()).map(mass).sum();
         // Of each picture: its loss, and what each logit has too much.
-        let (losses, excess): (Vec<f64>, Vec<Vec<f64>>) = pictures()
-            .map(|(features, label)| {
+        let (losses, excess): (Vec<f64>, Vec<Vec<f64>>) = probe
+            .features
+            .par_chunks_exact(width)
+            .enumerate()
+            .map(|(i, features)| {
                 let logit = |row: &[f64]| {
                     let pairs = row.iter().zip(features);
                     row[width] + scale * pairs.map(|(w, f)| w * f64::from(*f)).sum::<f64>()
                 };
-                let mut p: Vec<f64> = x.chunks_exact(row).map(logit).collect();
-                let label = *label as usize;
-                let (highest, own) = (p.iter().copied().fold(f64::MIN, f64::max), p[label]);
-                p.iter_mut().for_each(|p| *p = (*p - highest).exp());
+                let logits: Vec<f64> = x.chunks_exact(row).map(logit).collect();
+                let highest = logits.iter().copied().fold(f64::MIN, f64::max);
+                let mut p: Vec<f64> = logits.iter().map(|z| (z - highest).exp()).collect();
                 let sum: f64 = p.iter().sum();
-                let share = f64::from(weights[label]) / total;
+                let share = mass(i) / total;
                 p.iter_mut().for_each(|p| *p *= share / sum);
-                p[label] -= share;
-                (share * (sum.ln() + highest - own), p)
+                let Some(targets) = taught(i) else {
+                    let label = probe.labels[i] as usize;
+                    p[label] -= share;
+                    return (share * (sum.ln() + highest - logits[label]), p);
+                };
+                let mut loss = share * (sum.ln() + highest);
+                for ((p, z), target) in p.iter_mut().zip(&logits).zip(targets) {
+                    *p -= f64::from(*target) / total;
+                    loss -= f64::from(*target) / total * z;
+                }
+                (loss, p)
             })
             .unzip();
         let mut gradient = vec![0.0; x.len()];
@@ -218,9 +243,16 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_the_loss() {
-        let (probe, weights) = (clusters(3, 5, 12), [1.0, 0.5, 2.0]);
-        let problem =
-            Problem { probe: &probe, weights: &weights, width: 5, scale: 0.7, decay: 2e-5 };
+        let mut probe = clusters(3, 5, 12);
+        gradients_are_right(&probe);
+        let mut rng = Rng::keyed(&[3]);
+        probe.targets = rng.around(3 * 12, 0.4, 0.4);
+        gradients_are_right(&probe);
+    }
+
+    fn gradients_are_right(probe: &Probe) {
+        let weights = [1.0, 0.5, 2.0];
+        let problem = Problem { probe, weights: &weights, width: 5, scale: 0.7, decay: 2e-5 };
         let mut rng = Rng::keyed(&[4]);
         let x: Vec<f64> = (0..18).map(|_| rng.normal()).collect();
         let (_, gradient) = problem.at(&x);
@@ -245,8 +277,14 @@ mod tests {
             });
         assert_eq!(right.count(), 80);
         let features = probe.features.iter().map(|f| f * 1024.0).collect();
-        let larger =
-            Probe { features, labels: probe.labels.clone() }.solve(&[1.0; 4], Fitting::EXACT);
+        // What counts as its class alone is as if it were labelled so.
+        let one_hot = |label: u32| (0..4).map(move |class| f32::from(class == label));
+        let targets: Vec<f32> = probe.labels.iter().copied().flat_map(one_hot).collect();
+        let labels = vec![9; 80];
+        let taught = Probe { features: probe.features.clone(), labels, targets };
+        assert!(taught.solve(&[1.0; 4], Fitting::EXACT) == head);
+        let larger = Probe { features, labels: probe.labels.clone(), targets: Vec::new() };
+        let larger = larger.solve(&[1.0; 4], Fitting::EXACT);
         for (a, b) in head.weight.iter().zip(&larger.weight) {
             assert!((a - b * 1024.0).abs() < 1e-3 * a.abs().max(1.0), "{a} {b}");
         }

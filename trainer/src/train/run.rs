@@ -87,12 +87,18 @@ impl Run<'_> {
             "this backend trains in one process only; use --backend flex"
         );
         let recipe = &self.recipe;
+        let mut train = data.train.clone();
+        if let Some(teaching) = self.teaching {
+            train.append(&teaching.unlabelled);
+        }
+        let train = Arc::new(train);
+        let mut lessons = Lessons::of(self, &train, &data.labels, &data.fingerprint)?;
         let mut net = self.network(out)?;
         let mut optimizer = Optimizer::new(recipe.optimizer);
         let resumed = before.is_some();
         let mut state = distributed::from_first(|| match before {
             Some(state) => self.check_resumed(&state, &data).map(|()| state),
-            None => self.start(&mut net, &data, out),
+            None => self.start(&mut net, &data, lessons.as_mut(), out),
         })?;
         self.check_agreement(&state, &data)?;
         net::load_tensors(&mut net, &state.last.tensors, false)?;
@@ -108,14 +114,9 @@ impl Run<'_> {
             true => balanced_weights(&data.train.counts(classes)),
             false => vec![1.0; classes],
         };
-        let (mut train, val) = (data.train, Validation::new(data.val));
-        if let Some(teaching) = self.teaching {
-            train.append(&teaching.unlabelled);
-            // Of pictures that have no class, only the teacher counts.
-            weights.push(0.0);
-        }
-        let train = Arc::new(train);
-        let mut lessons = Lessons::of(self, &train, &data.labels, &data.fingerprint)?;
+        // Of pictures that have no class, only the teacher counts.
+        weights.push(0.0);
+        let val = Validation::new(data.val);
         let batches = batch_count(train.len(), recipe.batch, true);
         let steps = recipe.steps(batches);
         let schedule = recipe.schedule(steps);

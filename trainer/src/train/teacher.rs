@@ -6,6 +6,7 @@
 //! The loss of a labelled picture is `(1 − α)·cross-entropy + α·T²·KL(teacher ‖ student)`, both softmaxes at
 //! temperature T; of one without a label the second term.
 
+use super::loss::softmax;
 use crate::data::{CacheSize, Dataset, Pictures};
 use crate::distributed;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -234,6 +235,20 @@ impl Teaching {
         ];
         let said = why.iter().zip(left_out).filter(|(_, count)| *count > 0);
         said.map(|(why, count)| why.replace("{}", &count.to_string())).collect()
+    }
+
+    /// How much pictures count as each class, `[pictures, classes]`: by their labels, which count as `weights`
+    /// says, and by what the teacher `said` of them.
+    pub(super) fn targets(&self, said: &[f32], labels: &[u32], weights: &[f32]) -> Vec<f32> {
+        let mut rows = softmax(said, weights.len(), 1.0);
+        rows.iter_mut().for_each(|share| *share *= self.weight as f32);
+        for (row, label) in rows.chunks_exact_mut(weights.len()).zip(labels) {
+            let label = *label as usize;
+            if let (Some(share), Some(weight)) = (row.get_mut(label), weights.get(label)) {
+                *share += (1.0 - self.weight) as f32 * weight;
+            }
+        }
+        rows
     }
 
     /// Who looks at what, as text.

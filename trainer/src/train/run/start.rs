@@ -4,6 +4,7 @@ use super::{Run, measurable};
 use crate::data::augment::Mix;
 use crate::data::{Augment, Batch, Batches, Dataset, Loading, Order, Pictures, Share};
 use crate::net::{self, Network};
+use crate::train::lessons::Lessons;
 use crate::train::loss::balanced_weights;
 use crate::train::probe::{Fitting, Head, Probe};
 use crate::train::{State, duration};
@@ -31,6 +32,7 @@ impl Run<'_> {
         &self,
         net: &mut Network,
         data: &Dataset,
+        lessons: Option<&mut Lessons<'_>>,
         out: &mut dyn Write,
     ) -> anyhow::Result<State> {
         if let Some(base) = self.base {
@@ -43,7 +45,7 @@ impl Run<'_> {
             draft = restated.map_err(anyhow::Error::msg)?.into_draft();
         }
         if self.recipe.probe && self.base.is_some_and(|base| !self.keeps_head(base, data)) {
-            let head = self.probe(net, data, out)?;
+            let head = self.probe(net, data, lessons, out)?;
             let (classes, width) = (head.bias.len(), head.weight.len() / head.bias.len());
             for (part, shape, values) in
                 [("weight", &[classes, width][..], head.weight), ("bias", &[classes], head.bias)]
@@ -66,12 +68,30 @@ impl Run<'_> {
     }
 
     /// The best head for what `net` sees in the training pictures, as they are and, where they are
-    /// few, augmented.
-    fn probe(&self, net: &Network, data: &Dataset, out: &mut dyn Write) -> anyhow::Result<Head> {
+    /// few, augmented. Where somebody teaches, it is the best for what the teacher says of them, too.
+    fn probe(
+        &self,
+        net: &Network,
+        data: &Dataset,
+        lessons: Option<&mut Lessons<'_>>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<Head> {
         let began = std::time::Instant::now();
         let classes = self.config.classes;
-        let some = data.train.stratified(PROBED.max(PROBED_PER_CLASS * classes), self.recipe.seed);
-        let pictures = Arc::new(data.train.select(&some));
+        let weights = match self.recipe.balance {
+            true => balanced_weights(&data.train.counts(classes)),
+            false => vec![1.0; classes],
+        };
+        let all = lessons.as_ref().map_or(&data.train, |lessons| lessons.pictures());
+        let some = all.stratified(PROBED.max(PROBED_PER_CLASS * classes), self.recipe.seed);
+        let pictures = Arc::new(all.select(&some));
+        let targets = match (lessons, self.teaching) {
+            (Some(lessons), Some(teaching)) => {
+                let said = lessons.plain(&some)?;
+                Some(teaching.targets(&said, &pictures.labels, &weights))
+            }
+            _ => None,
+        };
         let passes = (PROBED / some.len().max(1)).clamp(1, MAX_PROBES);
         let counter = crate::train::counter("looking at pictures for the head");
         let mut probe = Probe::default();
@@ -85,18 +105,24 @@ impl Run<'_> {
                 _ => Order::Shuffled { seed, epoch, augment, share: Share::WHOLE },
             };
             for batch in self.batches(&pictures, order, self.recipe.batch) {
-                let (pixels, labels) = self.on_device(batch?);
+                let mut batch = batch?;
+                let places = core::mem::take(&mut batch.pictures);
+                let (pixels, labels) = self.on_device(batch);
                 let features = plain.features(pixels).into_data();
-                probe.add(&features.convert::<f32>().try_to_vec()?, &labels);
+                let features: Vec<f32> = features.convert::<f32>().try_to_vec()?;
+                match &targets {
+                    Some(targets) => {
+                        let rows = places.iter().flat_map(|i| &targets[i * classes..][..classes]);
+                        let rows: Vec<f32> = rows.copied().collect();
+                        probe.add_taught(&features, &labels, &rows);
+                    }
+                    None => probe.add(&features, &labels),
+                }
                 if let Some(counter) = &counter {
                     counter.show(probe.len(), passes * some.len());
                 }
             }
         }
-        let weights = match self.recipe.balance {
-            true => balanced_weights(&data.train.counts(classes)),
-            false => vec![1.0; classes],
-        };
         drop(counter);
         let fitting = crate::train::counter("fitting the head");
         let head = probe.solve(&weights, Fitting::EXACT);

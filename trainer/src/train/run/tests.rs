@@ -379,7 +379,7 @@ fn folded_batch_norms_get_the_statistics_of_the_pictures() {
     let mut run = place.run("folded", 1);
     run.base = Some(&base);
     let mut net = run.network(&mut Vec::new()).unwrap();
-    let state = run.start(&mut net, &place.data, &mut Vec::new()).unwrap();
+    let state = run.start(&mut net, &place.data, None, &mut Vec::new()).unwrap();
     let logits = |net: &Network| -> Vec<f32> {
         let shape = [2, 3, usize::from(SIDE), usize::from(SIDE)];
         let mut noise = Rng::keyed(&[9]);
@@ -459,7 +459,7 @@ fn teaching(place: &Place) -> Teaching {
         classes: None,
         cache: CacheSize::Auto,
     };
-    let more = Dataset::read_unlabelled(&root, &options, &|_, _| ()).unwrap().train;
+    let more = Dataset::read_heap(&root, &options, &|_, _| ()).unwrap().train;
     let said = teaching.add_unlabelled(&more, &place.data);
     assert_eq!(said.len(), 3, "{said:?}");
     for (line, what) in
@@ -472,28 +472,39 @@ fn teaching(place: &Place) -> Teaching {
     teaching
 }
 
+/// A run of three epochs with a teacher.
+fn taught<'a>(
+    (teaching, base): (&'a Teaching, &'a Checkpoint),
+    dir: &Path,
+    resume: bool,
+    stop: &'a AtomicBool,
+) -> Run<'a> {
+    let mut run = run(dir, 3, resume, stop);
+    run.recipe.probe = true;
+    Run { teaching: Some(teaching), base: Some(base), ..run }
+}
+
 #[test]
 fn a_taught_run_is_the_same_however_it_comes_about() {
     let place = Place::new();
-    let teaching = teaching(&place);
-    let stops = [NOW, "epoch 1/3"].map(|when| (when, AtomicBool::new(when == NOW)));
-    let taught =
-        |dir: &Path, resume, stop| Run { teaching: Some(&teaching), ..run(dir, 3, resume, stop) };
+    let (teaching, base) = (teaching(&place), random_checkpoint(config(), SIDE, 2).unwrap());
+    let who = (&teaching, &base);
     let [whole, broken] = ["whole", "broken"].map(|name| place.dir.path().join(name));
     let read = |dir: &Path, file: &str| std::fs::read(dir.join(file)).unwrap();
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool(1).install(|| place.train(&mut taught(&whole, false, &NEVER)));
+    pool(1).install(|| place.train(&mut taught(who, &whole, false, &NEVER)));
     let (said, model) = (read(&whole, lessons::FILE), read(&whole, "last.mpk"));
     // Sums and logits of three epochs of thirty pictures with, and nine without, a class.
     assert_eq!(said.len(), 16 + 3 * (8 + 4 * 2 * 39));
 
-    for (when, stop) in &stops {
-        let mut out = StopAfter(when, stop);
-        let mut first = taught(&broken, false, stop);
+    for stop_after in [NOW, "epoch 1/3"] {
+        let stop = AtomicBool::new(stop_after == NOW);
+        let mut out = StopAfter(stop_after, &stop);
+        let mut first = taught(who, &broken, false, &stop);
         let error = first.train(place.data.clone(), &mut out).unwrap_err();
         assert!(error.to_string().contains("--resume"), "{error}");
         drop(first);
-        let mut again = taught(&broken, true, &NEVER);
+        let mut again = taught(who, &broken, true, &NEVER);
         pool(3).install(|| place.train(&mut again));
         assert!(read(&broken, lessons::FILE) == said, "other lessons");
         assert!(read(&broken, "last.mpk") == model, "another model");
@@ -510,7 +521,7 @@ fn a_taught_run_is_the_same_however_it_comes_about() {
                 std::fs::write(whole.join(lessons::FILE), bytes).unwrap();
             }
         }
-        place.train(&mut taught(&whole, false, &NEVER));
+        place.train(&mut taught(who, &whole, false, &NEVER));
         assert!(read(&whole, lessons::FILE) == said && read(&whole, "last.mpk") == model);
     }
 
@@ -554,24 +565,27 @@ fn what_a_teacher_has_said_is_kept() {
 #[test]
 fn a_teacher_is_believed() {
     let place = Place::new();
-    let mut teacher = place.run("teacher", 4);
-    teacher.recipe.label_smoothing = 0.0;
-    let teacher = place.train(&mut teacher);
+    let train = |name: &str, teaching: Option<&Teaching>| {
+        let mut run = Run { teaching, ..place.run(name, 12) };
+        run.recipe.label_smoothing = 0.0;
+        run.recipe.start_size = None;
+        run.recipe.augment = "none".parse().unwrap();
+        place.train(&mut run);
+        (last(&run), last(&run).training.epochs.last().unwrap().train_accuracy)
+    };
+    let (teacher, accuracy) = train("teacher", None);
+    assert!(accuracy > 0.9, "{accuracy}");
     let liar = teacher.edit(|draft| {
         draft.labels.reverse();
         Ok(())
     });
-    let mut teaching =
-        Teaching::by(Teacher::from_checkpoint(&liar.unwrap()).unwrap(), preprocess());
-    let mut accuracy = |weight: f64| {
+    let liar = Teacher::from_checkpoint(&liar.unwrap()).unwrap();
+    let mut teaching = Teaching::by(liar, preprocess());
+    for (weight, right) in [(1.0, 0.0..0.2), (0.01, 0.8..1.1)] {
         teaching.weight = weight;
-        let mut run = Run { teaching: Some(&teaching), ..place.run(&weight.to_string(), 4) };
-        run.recipe.augment = "none".parse().unwrap();
-        place.train(&mut run);
-        last(&run).training.epochs.last().unwrap().train_accuracy
-    };
-    assert!(accuracy(1.0) < 0.3, "{}", accuracy(1.0));
-    assert!(accuracy(0.01) > 0.7, "{}", accuracy(0.01));
+        let (_, accuracy) = train(&weight.to_string(), Some(&teaching));
+        assert!(right.contains(&accuracy), "{weight}: {accuracy}");
+    }
 }
 
 #[test]

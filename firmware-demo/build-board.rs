@@ -1,4 +1,4 @@
-//! Build script of every board: puts memory.x where the linker finds it, and a checked model where
+//! Build script of every board: puts the linker its memory.x, made of memory.ld, and a checked model where
 //! the program does. `EDGE_MODEL=path/to/other.edge cargo run --release` takes another one; with
 //! `EDGE_RAM=128K EDGE_FLASH=512K` the linker allows no more, as on a smaller chip.
 
@@ -8,7 +8,8 @@ use std::{env, fs};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let memory = fs::read_to_string("memory.x").expect("memory.x is read");
+    // Not of one name: a linker looks into the current folder first.
+    let memory = fs::read_to_string("memory.ld").expect("memory.ld is read");
     fs::write(out.join("memory.x"), limited(&memory)).expect("memory.x is written");
     // Names of interrupts, where no crate of the chip has them.
     if Path::new("device.x").exists() {
@@ -21,7 +22,7 @@ fn main() {
     }
     println!("cargo:rustc-link-arg=-Tlink.x");
     println!("cargo:rustc-link-arg=--nmagic");
-    println!("cargo:rerun-if-changed=memory.x");
+    println!("cargo:rerun-if-changed=memory.ld");
 
     let model = env::var_os("EDGE_MODEL").map_or_else(
         || Path::new("../../models/resnet_8_cifar10.cortex-m.edge").into(),
@@ -46,7 +47,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=EDGE_MODEL");
 }
 
-/// memory.x with the lengths that `EDGE_RAM` and `EDGE_FLASH` say.
+/// memory.ld with the lengths that `EDGE_RAM` and `EDGE_FLASH` say.
 fn limited(memory: &str) -> String {
     let line = |line: &str| {
         let name = line.split_whitespace().next().unwrap_or("");

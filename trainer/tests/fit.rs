@@ -52,6 +52,10 @@ fn what_is_found_fits_and_a_search_goes_on() {
     assert_eq!(resumed["candidates"], told["candidates"]);
     assert_eq!(resumed["trained"], told["trained"]);
     assert_eq!(fs::read(dir.path().join("board.edge")).unwrap(), before);
+    // Another search in its place begins anew, also with its networks.
+    let anew = options.map(|option| if option == "1" { "2" } else { option });
+    let anew = fit(dir.path(), &[&anew[..], &["--overwrite"]].concat()).unwrap();
+    assert_eq!(anew["trained"].as_array().unwrap().len(), 2, "{anew:#}");
     let other = ["--ram", "27K", "--flash", "120K", "--resume"];
     let other = fit(dir.path(), &other).unwrap_err();
     assert!(other.contains("of another board"), "{other}");

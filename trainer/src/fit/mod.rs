@@ -380,11 +380,13 @@ impl Search<'_> {
         // Multiply-accumulates and seconds so far, until it was said how long all takes.
         let mut measured = Some((0.0, 0.0));
         for side in sides {
-            let of_side: Vec<&Candidate> = candidates.iter().filter(|c| c.side == side).collect();
             for (index, base) in self.bases.iter().enumerate() {
-                let of_base = of_side.iter().filter(|c| c.base == index);
-                let of_base: Vec<&&Candidate> = of_base.collect();
-                if of_base.is_empty() {
+                let open = candidates.iter().filter(|c| {
+                    (c.side, c.base) == (side, index) && self.journal.guessed(&c.name).is_none()
+                });
+                let open: Vec<&Candidate> = open.collect();
+                // Pictures take long to read.
+                if open.is_empty() {
                     continue;
                 }
                 let mut silent = std::io::sink();
@@ -392,11 +394,8 @@ impl Search<'_> {
                 let data = self.args.read(base.preprocess(side), &mut silent)?;
                 let some = data.train.stratified(guess::MOST, seed);
                 let pictures = data.train.select(&some);
-                for candidate in of_base {
+                for candidate in open {
                     check_stopped()?;
-                    if self.journal.guessed(&candidate.name).is_some() {
-                        continue;
-                    }
                     let began = Instant::now();
                     let draft = base.at(candidate.cut, side);
                     let (accuracy, loss) = guess::guess(&draft, &pictures, seed, &device)?;
@@ -435,7 +434,8 @@ impl Search<'_> {
         config.dropout = learning.dropout.unwrap_or(config.dropout);
         let dir = self.folder.path().join(&candidate.name);
         let (command, given) = &self.given;
-        let existing = match dir.join("state.mpk").exists() {
+        // Of a search that begins anew, nothing goes on.
+        let existing = match learning.resume && dir.join("state.mpk").exists() {
             true => Existing::Resume,
             false => Existing::Overwrite,
         };
